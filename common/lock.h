@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Mutex with a rank. A thread may take a lock only if its rank is above the
+ * rank of every lock that it holds; so locks are taken in one order, and
+ * released in the reverse one. The enum is the lock order of the whole program.
+ * The check stays on in production: it costs two thread-local accesses.
+ */
+#include <assert.h>
+#include <pthread.h>
+
+#include "common/cleanup.h"
+
+enum lock_rank {
+	LOCK_NONE,
+	LOCK_FS_INODES,    /* fs/inode.c: the nodeid table */
+	LOCK_FS_INODE,     /* fs/inode.c: one inode's cache mode and handles */
+	LOCK_FS_NOTIFY,    /* fs/notify.c: queue of kernel notifications */
+	LOCK_FILES,        /* engine/file.c: the table of open files */
+	LOCK_FILE,         /* engine/file.c: one open file */
+	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
+	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
+	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
+	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */
+	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */
+	LOCK_LOOP,         /* common/loop.c: posted calls */
+	LOCK_LOG,          /* common/log.c: may be taken under any other */
+};
+
+struct lock {
+	pthread_mutex_t mutex;
+	enum lock_rank rank;
+	enum lock_rank outer; /* what the holder held before; owner only */
+};
+
+#define LOCK_INIT(r) { .mutex = PTHREAD_MUTEX_INITIALIZER, .rank = (r) }
+
+/* The highest rank that this thread holds. */
+extern _Thread_local enum lock_rank lock_held;
+
+static inline void lock_init(struct lock *l, enum lock_rank rank)
+{
+	pthread_mutex_init(&l->mutex, NULL);
+	l->rank = rank;
+	l->outer = LOCK_NONE;
+}
+
+static inline void lock_fini(struct lock *l)
+{
+	pthread_mutex_destroy(&l->mutex);
+}
+
+static inline struct lock *lock_take(struct lock *l)
+{
+	assert(lock_held < l->rank);
+	pthread_mutex_lock(&l->mutex);
+	l->outer = lock_held;
+	lock_held = l->rank;
+	return l;
+}
+
+static inline void lock_drop(struct lock *l)
+{
+	assert(lock_held == l->rank);
+	lock_held = l->outer;
+	pthread_mutex_unlock(&l->mutex);
+}
+
+static inline void lock_dropp(struct lock **lp)
+{
+	lock_drop(*lp);
+}
+
+/* Call before FUSE, the network, an index call or a foreign callback. */
+static inline void lock_assert_none(void)
+{
+	assert(lock_held == LOCK_NONE);
+}
+
+#define LOCK_CAT2_(a, b) a##b
+#define LOCK_CAT_(a, b)	 LOCK_CAT2_(a, b)
+/* Holds the lock to the end of the block. clang wants the `unused`. */
+#define WITH_LOCK(l)                                                           \
+	_cleanup_(lock_dropp) __attribute__((unused)) struct lock *            \
+		LOCK_CAT_(lock_guard_, __COUNTER__) = lock_take(l)

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The engine: objects that are open here (`struct file`), their bytes in slices
+ * of the pool, and the moving of those bytes. This is engine/'s public header;
+ * it knows neither FUSE nor command lines.
+ *
+ * Every call on a file is asynchronous: op->done() is called exactly once,
+ * possibly before the call returns, from any thread, with no lock held.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "index/index.h"
+
+struct engine;
+struct file;
+
+/* A store: the folder that pool and index of one directory live in ---------- */
+
+enum store_state { STORE_NONE, STORE_STOPPED, STORE_RUNNING, STORE_DAMAGED };
+
+struct engine_opts {
+	const char *dir;       /* the store's folder; made if missing */
+	uint64_t pool_bytes;   /* 0: as it was, or a quarter of the memory */
+	uint64_t index_bytes;  /* 0: as it was, or an eighth of the pool, 64 MiB
+				  at least */
+	bool huge;             /* mount a tmpfs huge=always over dir (root) */
+	bool fresh;            /* move what is there aside and start anew */
+	bool read_only;        /* for fsck: changes nothing */
+	bool in_memory;        /* tests: kv_mem and an anonymous pool; no dir */
+	bool verify;           /* check checksums on every read */
+	uint64_t fault_seed;   /* tests: transport_fault around the transport */
+	/* tests: wraps the index engine as it is opened, or NULL */
+	int (*wrap_kv)(struct kv *inner, struct kv **ret);
+};
+
+/*
+ * Opens or makes the store in opts->dir, maps and prefaults the pool, rebuilds
+ * the slice table from the index (I2). Takes the store's lock. On failure
+ * *ret_why (if not NULL) is a sentence for the user, to be freed: what, on
+ * what, why, what to try. Blocks.
+ * -EBUSY (mounted already), -ENOMEM (pool larger than what is available),
+ * -ENOSPC, -EUCLEAN (damaged: refused and kept), -EPROTONOSUPPORT (newer),
+ * -EINVAL (sizes that do not fit what is there), -EACCES.
+ */
+int engine_open(const struct engine_opts *opts, struct engine **ret,
+		char **ret_why);
+
+/* All files must be closed, all ops done. Ends the session: drops session keys;
+ * pool and index stay for the next mount. NULL is fine. */
+void engine_close(struct engine *e);
+
+struct index *engine_index(struct engine *e);
+
+struct engine_space {
+	uint64_t total_bytes, free_bytes; /* of the pool */
+	uint64_t index_size_bytes, index_used_bytes;
+	uint64_t pool_id;
+};
+
+void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
+
+/* Frees what an object that is gone consisted of: references of its slices are
+ * given back at once (pinned ones go on as DYING), its blocks are deleted in
+ * the background (gauge `drops`). Copies what it needs of g. */
+void engine_drop(struct engine *e, const struct gone *g);
+
+/* Appends a table of all slices that are not FREE: state, generation, pages,
+ * references, pins, and which open file holds them since when. */
+void engine_print_slices(struct engine *e, struct writer *w);
+
+/* All x_check()s: slice table against pool, index against itself, index against
+ * slice table; a line each to report. The number of violations, or negative.
+ * Without repair it may run on a live engine. */
+int engine_check(struct engine *e, bool repair, struct writer *report,
+		 unsigned *ret_repaired);
+
+/* What is known of a store without opening it; for `slicefs store ls`. */
+struct store_stat {
+	enum store_state state;
+	uint64_t pool_bytes, index_bytes;
+	pid_t pid; /* of the daemon, if it runs */
+};
+int engine_store_stat(const char *dir, struct store_stat *ret);
+/* Gives its memory back. -EBUSY if it runs, -ENOENT. */
+int engine_store_remove(const char *dir);
+
+/* Files ---------------------------------------------------------------------- */
+
+struct file_op {
+	struct file *file; /* the caller holds it until done() */
+	struct file *to;   /* file_copy(): the destination */
+	uint64_t off, off2, len;
+	const void *buf;   /* file_write(): lent until done() (I10) */
+	int mode;          /* FALLOC_FL_*, SEEK_DATA, SEEK_HOLE */
+	struct kv_call call;
+	/* r: bytes (read, write, copy), an offset (seek), 0, or negative errno */
+	void (*done)(struct file_op *op, int64_t r);
+	void *arg;
+
+	/* file_read(): where the bytes are. They stay there, and their slices
+	 * pinned, until file_read_end(). */
+	struct iovec *iov;
+	unsigned niov;
+
+	void *priv[8]; /* the engine's */
+};
+
+enum {
+	FILE_WRITE = 1 << 0,    /* opens for writing (index_writer()) */
+	FILE_TRUNCATE = 1 << 1, /* and makes it empty */
+};
+
+/*
+ * Opens the published object (fileid, place): reads its record, pins its slices
+ * (I4), then op->done(op, 0) with op->file set, a reference for the caller. An
+ * object that is open already is shared: all handles see one draft (P3).
+ * flags: FILE_*. -ESTALE: there is no such object there any more. -EIO.
+ */
+void file_open(struct engine *e, uint64_t fileid, struct place place,
+	       unsigned flags, struct file_op *op);
+
+/* A draft with these attributes (from index_draft()), open for writing. */
+int file_create(struct engine *e, const struct attr *a, struct file **ret);
+
+/* The open file of that object with a reference more, or NULL. */
+struct file *file_find(struct engine *e, uint64_t fileid);
+struct file *file_ref(struct file *f);
+
+/*
+ * Gives back one reference (and one FILE_WRITE, if `flags` says so; drafts have
+ * one from birth). The last writer publishes what is not published yet, if it
+ * has a name; the last reference unpins and frees. done() follows those; r is
+ * what publishing said, logged and counted already. op->file is not the
+ * caller's afterwards.
+ */
+void file_close(struct file_op *op, unsigned flags);
+
+/* Attributes as readers on this mount see them: of the draft if there is one.
+ * Size, times, pages and version are the file's; of a draft, all of them. */
+void file_attr(struct file *f, struct attr *ret);
+/* Takes over the attributes named by mask (INDEX_SET_*), and nlink, flags from
+ * `a`, after the index said so; with `draft`, changes the draft's own. */
+void file_set_attr(struct file *f, unsigned mask, const struct attr *a);
+void file_add_links(struct file *f, int n); /* a name came or went */
+bool file_is_draft(struct file *f);         /* never published */
+bool file_is_dirty(struct file *f);
+
+/* off, len -> iov, niov (holes are zeros); r = bytes, 0 at or past the end.
+ * Bytes that fail their checksum: -EIO (P9). */
+void file_read(struct file_op *op);
+void file_read_end(struct file_op *op); /* after done(r >= 0), exactly once */
+
+/* off, buf, len: all of it, or an error and nothing. -ENOSPC, -EFBIG. */
+void file_write(struct file_op *op);
+/* off: the new size. Grown bytes read as zero. */
+void file_truncate(struct file_op *op);
+/* mode, off, len: as fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE,
+ * ZERO_RANGE. -EOPNOTSUPP. */
+void file_fallocate(struct file_op *op);
+/* off, mode: SEEK_DATA or SEEK_HOLE -> r. -ENXIO. */
+void file_seek(struct file_op *op);
+/* file, off -> to, off2, len: shares whole pages, copies the rest. */
+void file_copy(struct file_op *op);
+
+/*
+ * Publishes everything written so far as one version (I5): seals, writes new
+ * extent blocks, then one index transaction. 0 also if there is nothing to
+ * publish, or no name left. A draft to which nothing has been written is
+ * published only with `off` != 0 (fsync, last release), not by a FLUSH. After
+ * an error the draft is as before and may be published again.
+ */
+void file_publish(struct file_op *op);
+
+/* "Has this version a backing descriptor?" For FUSE passthrough: -1: none. */
+int file_backing_fd(struct file *f);

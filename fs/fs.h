@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The FUSE side: mounts a directory and serves it from an engine. This is fs/'s
+ * public header. Only fs/ knows FUSE.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+struct engine;
+struct fs;
+struct fs_config; /* what .slicefs/config prints: common/config.h */
+
+struct fs_opts {
+	const char *dir;        /* mount point, absolute, canonical */
+	const char *source;     /* shown in /proc/mounts */
+	const char *options;    /* "allow_other,ro,nosuid,...": mount(8)'s, checked */
+	unsigned threads;       /* workers; 0: as many as cores, 2..8 */
+	unsigned timeout_ms;    /* deadline of an op (P6) */
+	bool read_only;
+	bool xattrs;            /* off: ENOSYS, and the kernel asks once only */
+	bool noatime;
+	const char *config;     /* text of .slicefs/config; borrowed */
+	const char *control;    /* name of the control directory, ".slicefs" */
+	unsigned spin_us;       /* how long an idle worker polls before it sleeps */
+};
+
+/*
+ * Mounts. The kernel may send requests from now on; fs_run() answers them.
+ * On failure *ret_why is a sentence for the user, to be freed. -EACCES, -EPERM,
+ * -ENODEV (no /dev/fuse), -ENOTCONN (a dead mount is in the way), -EINVAL.
+ */
+int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
+	     char **ret_why);
+
+/* Serves until unmounted or fs_stop(); returns when all requests are answered
+ * and all files are closed. 0, or the negative errno that ended it. */
+int fs_run(struct fs *fs);
+
+/* Ends fs_run(). From any thread or a signal handler. */
+void fs_stop(struct fs *fs);
+
+/* Unmounts if that has not happened, frees. NULL is fine. */
+void fs_free(struct fs *fs);

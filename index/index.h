@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The index: names -> objects -> extents, and no bytes. This is index/'s public
+ * header. The engines below it are in index/kv.h; how things are stored is in
+ * index/keys.h; each call here is a *plan* (index/plan.h): a pure function of
+ * what it has read, ending in one conditional transaction, and run again when
+ * somebody else was faster.
+ *
+ * All calls are asynchronous: op->done() is called exactly once, possibly
+ * before the call returns, from any thread, with no lock held. What a caller
+ * puts into `op` is borrowed until then; what comes out lives until
+ * index_op_fini(). Names are 1..255 bytes, no '/' and no NUL.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "index/kv.h"
+
+enum {
+	INDEX_MISS = 1,     /* outcome: no such name, object or attribute */
+	INDEX_UNLINKED = 2, /* outcome of publish: no name is left to publish to */
+
+	INDEX_ROOT = 1,         /* fileid of the root directory */
+	INDEX_NAME_MAX = 255,
+	INDEX_INLINE_MAX = 1024,/* content up to this is kept in the record */
+	INDEX_BODY_MAX = 4096,  /* extents beyond this go to blocks */
+	PAGE_BYTES = 4096,      /* unit of extents and slices */
+	REGION_PAGES = 1024,    /* extents never cross a multiple of 4 MiB */
+	SUM_PAGES = 16,         /* a checksum covers 64 KiB of a slice */
+};
+
+struct attr {
+	uint64_t fileid;
+	uint64_t version; /* of the content; 1 is the first published one */
+	uint64_t size;    /* bytes */
+	uint64_t pages;   /* allocated, of PAGE_BYTES; st_blocks is 8 times it */
+	uint64_t rdev;
+	uint32_t mode;    /* type and permissions */
+	uint32_t nlink;
+	uint32_t uid, gid;
+	struct timespec atime, mtime, ctime, btime;
+	bool has_xattrs;      /* there may be some; false: certainly none */
+	bool has_default_acl; /* a directory whose children inherit an ACL */
+};
+
+/*
+ * A run of pages of a file in a run of pages of a slice. sums[] are XXH3-64 of
+ * the slice's 64 KiB blocks that the run touches, first block
+ * slice_off / SUM_PAGES: they cover the *slice's* bytes (the last block of a
+ * slice may be shorter), so that an extent can be split without reading.
+ */
+struct extent {
+	uint64_t pool_id;
+	uint64_t page;       /* in the file */
+	uint32_t slice;      /* first page of the slice in its pool */
+	uint32_t gen;        /* the slice's generation */
+	uint16_t npages;
+	uint16_t slice_pages;/* the whole slice */
+	uint16_t slice_off;  /* where in the slice the run begins, pages */
+	uint64_t *sums;      /* extent_nsums() of them */
+};
+
+static inline unsigned extent_nsums(const struct extent *e)
+{
+	return (e->slice_off + e->npages - 1u) / SUM_PAGES -
+	       e->slice_off / SUM_PAGES + 1u;
+}
+
+/* Extents of one file or region, in order of `page`, not overlapping. */
+struct extents {
+	struct extent *v;
+	uint32_t n, cap;
+};
+
+/* An extent block: all extents of one 4 MiB region of a file that has too many
+ * of them for its record. Immutable; (fileid, id) names it. */
+struct block_ref {
+	uint64_t region; /* page / REGION_PAGES */
+	uint64_t id;
+};
+
+enum body_kind {
+	BODY_NONE,    /* nothing: empty file, directory, device, fifo, socket */
+	BODY_INLINE,  /* the content itself, or a symlink's target */
+	BODY_EXTENTS, /* encoded extents */
+	BODY_BLOCKS,  /* encoded block references (up to 64 KiB of them) */
+	BODY_TREE,    /* the same, themselves in blocks */
+};
+
+/* What a version consists of. `bytes` is the encoding; index/body.c has pure
+ * functions between it and struct extents. */
+struct body {
+	enum body_kind kind;
+	struct bytes bytes;
+};
+
+/* Where an object's record is. Pass what the last call said; plans follow an
+ * object that has moved where that can be known. */
+enum place_kind {
+	PLACE_NONE,   /* nowhere: unlinked */
+	PLACE_NAME,   /* with its name: (parent, h) */
+	PLACE_FILEID, /* under its fileid: directories, hard-linked files */
+	PLACE_DRAFT,  /* not published yet; its names are the session's keys */
+};
+
+struct place {
+	enum place_kind kind;
+	uint64_t parent; /* PLACE_NAME */
+	uint64_t h;
+};
+
+/* One name and what it refers to. */
+struct entry {
+	struct attr attr;
+	struct place place;
+	struct body body;  /* as stored; empty for a draft */
+	uint64_t h;        /* of the name: the readdir offset */
+	uint64_t parent;   /* of a directory: its parent; else the asked one */
+	const char *name;  /* index_list() only, name_len bytes and a NUL */
+	uint16_t name_len;
+	bool draft;        /* attr has fileid and type only: ask the open file */
+};
+
+/* An object that lost a name, by unlink, rmdir, rename or a publish. */
+struct gone {
+	uint64_t fileid;   /* 0: nothing did */
+	struct attr attr;  /* after it: nlink 0 if that was the last name */
+	struct body body;  /* nlink 0: what it consisted of; its slices are to be
+			      dropped (engine_drop()). Else empty. */
+	bool draft;        /* it was a draft; its file knows what to free */
+};
+
+enum {
+	INDEX_SET_MODE = 1 << 0,
+	INDEX_SET_UID = 1 << 1,
+	INDEX_SET_GID = 1 << 2,
+	INDEX_SET_ATIME = 1 << 3,
+	INDEX_SET_MTIME = 1 << 4,
+	INDEX_SET_CTIME = 1 << 5, /* the given one; else it becomes now */
+};
+
+struct index;
+struct plan;
+
+struct index_op {
+	/* Asked; each call below says which of these it looks at. */
+	uint64_t parent, parent2;
+	const char *name, *name2;
+	uint64_t fileid;
+	struct place place;
+	struct attr attr;
+	struct body body;
+	uint32_t umask;
+	unsigned mask;  /* INDEX_SET_* */
+	unsigned flags; /* RENAME_*, XATTR_* */
+	uint64_t from;  /* index_list(): listing goes on behind this h */
+	uint32_t limit;
+	bool plus;
+	struct bytes value;
+	const struct block_ref *blocks;
+	const struct bytes *values;
+	uint32_t nblocks;
+	struct kv_call call;
+	void (*done)(struct index_op *op, int outcome);
+	void *arg; /* the caller's */
+
+	/* Came of it. */
+	struct entry entry, entry2;
+	struct gone gone, gone2;
+	struct entry *entries;
+	uint32_t nentries;
+	bool more;
+	struct bytes bytes;   /* xattr value or list */
+	struct kv_rows *rows; /* block values */
+
+	struct plan *plan; /* the index's */
+};
+
+/* Frees what came out. The op may be used again after it. */
+void index_op_fini(struct index_op *op);
+
+/* The file system itself -------------------------------------------------- */
+
+struct index_super {
+	uint64_t fs_id;
+	uint64_t pool_id; /* of the pool that extents name; 0 before the first */
+	uint8_t hash_key[16];
+	struct timespec made;
+};
+
+/*
+ * Takes kv over (also closes it on failure). If it is empty and `format` is
+ * set, makes a file system with a root directory of mode 0755 owned by the
+ * caller's euid, egid. Blocks; for start-up.
+ * -ENOENT (empty, not to be formatted), -EUCLEAN (damaged),
+ * -EPROTONOSUPPORT (a newer format), or the engine's.
+ */
+int index_open(struct kv *kv, bool format, struct index **ret);
+void index_close(struct index *ix); /* all ops must be done; NULL is fine */
+struct kv *index_kv(struct index *ix);
+const struct index_super *index_super(struct index *ix);
+int index_set_pool(struct index *ix, uint64_t pool_id); /* blocks */
+
+/* A number that was never used before, for fileids and block ids. They are
+ * reserved in the index 65,536 at a time; that call blocks. 0 if it failed. */
+uint64_t index_new_id(struct index *ix);
+
+/* Names -------------------------------------------------------------------- */
+
+/* parent, name -> entry. INDEX_MISS. Drafts of this session are seen. */
+void index_lookup(struct index *ix, struct index_op *op);
+
+/* fileid, place -> entry (no name). INDEX_MISS: not there any more. */
+void index_stat(struct index *ix, struct index_op *op);
+
+/* parent, from, limit, plus -> entries in order of h, more. Without `plus`,
+ * attr holds fileid and type only. "." and ".." are the caller's. A page is
+ * atomic, a listing is not: an entry that is there all the time is listed once. */
+void index_list(struct index *ix, struct index_op *op);
+
+/* parent, name, attr (mode with type, uid, gid, rdev), umask, body (a symlink's
+ * target) -> entry: mkdir, mknod, symlink. Gives the fileid; inherits set-gid
+ * and default ACL from the parent. -EEXIST, -ENOENT (parent gone). */
+void index_make(struct index *ix, struct index_op *op);
+
+/* The same for a regular file as a draft: entry with all attributes (the caller
+ * keeps them: a draft has no record). name NULL: no name yet (O_TMPFILE). */
+void index_draft(struct index *ix, struct index_op *op);
+
+/* fileid, place, parent, name -> entry (of the object, new place and nlink).
+ * -EEXIST, -ENOENT, -EMLINK, -EPERM (a directory). For a draft the caller
+ * counts nlink. */
+void index_link(struct index *ix, struct index_op *op);
+
+/* parent, name -> gone. INDEX_MISS; unlink: -EISDIR; rmdir: -ENOTDIR,
+ * -ENOTEMPTY. */
+void index_unlink(struct index *ix, struct index_op *op);
+void index_rmdir(struct index *ix, struct index_op *op);
+
+/* parent, name, parent2, name2, flags (0, RENAME_NOREPLACE, RENAME_EXCHANGE,
+ * RENAME_WHITEOUT is -EINVAL) -> entry: what moved, in its new place; entry2:
+ * with EXCHANGE, what moved the other way; gone: what was replaced (a published
+ * object that a draft replaces goes only when the draft is published: `gone`
+ * then has its fileid and attr, no body). Two names of one object: nothing
+ * happens. INDEX_MISS (source), -EEXIST, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL
+ * (into itself), -ENOENT (a directory vanished). */
+void index_rename(struct index *ix, struct index_op *op);
+
+/* Objects ------------------------------------------------------------------ */
+
+/* fileid, place, mask, attr -> entry. Not for drafts' own record (-ENOENT; the
+ * caller has it). With has_xattrs, a chmod also rewrites the access ACL. */
+void index_setattr(struct index *ix, struct index_op *op);
+
+/* fileid, place: this session is going to write the object (put once, however
+ * many handles): renames keep track of it from here on. INDEX_MISS. */
+void index_writer(struct index *ix, struct index_op *op);
+
+/* fileid: it has stopped; for a draft: gives its names up. */
+void index_writer_end(struct index *ix, struct index_op *op);
+
+/*
+ * fileid, attr (all of a draft's; of a published object: size, pages, times,
+ * version: the one that the draft was based on), body -> entry: the record as
+ * stored (version one up), place; gone: an object that a draft's name replaced;
+ * gone2: nlink 0, the body of the version that this one replaced *if* it is not
+ * the one it was based on (else the caller knows what it replaced: fileid 0).
+ * The draft's names, ACLs and attributes become durable in the same
+ * transaction. index_draft() or index_writer() went before. INDEX_UNLINKED.
+ */
+void index_publish(struct index *ix, struct index_op *op);
+
+/* fileid, name; place -> bytes. INDEX_MISS. */
+void index_getxattr(struct index *ix, struct index_op *op);
+/* -> bytes: names, each with its NUL */
+void index_listxattr(struct index *ix, struct index_op *op);
+/* name, value, flags XATTR_CREATE, XATTR_REPLACE -> entry (ctime; mode, where
+ * an ACL says so). -EEXIST, -ENODATA, -E2BIG, -EINVAL (not an ACL). */
+void index_setxattr(struct index *ix, struct index_op *op);
+void index_removexattr(struct index *ix, struct index_op *op);
+
+/* Extent blocks ------------------------------------------------------------ */
+
+/* fileid, blocks, values: writes new blocks (immutable, not yet referred to),
+ * in as many transactions as it takes. -ENOSPC: none is left behind. */
+void index_put_blocks(struct index *ix, struct index_op *op);
+/* fileid, blocks -> rows, one a block. -EUCLEAN if one is missing. */
+void index_get_blocks(struct index *ix, struct index_op *op);
+void index_del_blocks(struct index *ix, struct index_op *op);
+
+/* Body encodings, pure (index/body.c) --------------------------------------- */
+
+/* -EUCLEAN on anything that a correct encoder would not have written. */
+int body_decode_extents(struct bytes b, struct extents *ret);
+int body_encode_extents(const struct extents *e, struct writer *w);
+int body_decode_blocks(struct bytes b, struct block_ref **ret, uint32_t *ret_n);
+int body_encode_blocks(const struct block_ref *v, uint32_t n, struct writer *w);
+
+void extents_fini(struct extents *e); /* with the sums */
+
+/* Everything, for rebuild and checks ---------------------------------------- */
+
+struct index_visitor {
+	/* One object (hard-linked: once) with a body, and its extents; return <0
+	 * to stop. For BODY_BLOCKS and BODY_TREE, in several calls. */
+	int (*extents)(void *arg, const struct attr *a, const struct extents *e);
+	/* A block that no record refers to. */
+	int (*orphan_block)(void *arg, uint64_t fileid, uint64_t id);
+	void *arg;
+};
+
+/* Visits all published objects; blocks; for start-up and checks. 0, the
+ * visitor's negative, -EUCLEAN. Nothing is held in memory but one page. */
+int index_scan(struct index *ix, const struct index_visitor *v);
+
+/*
+ * Walks all invariants of what is stored (list in check.c) and appends a line
+ * for each violation to report. Returns the number of violations, or negative.
+ * With repair: frees or drops what it reports, one transaction each; it never
+ * invents a name, an attribute or a byte. Nothing may write meanwhile if
+ * repair is set. (*ret_repaired may be NULL.)
+ */
+int index_check(struct index *ix, bool repair, struct writer *report,
+		unsigned *ret_repaired);

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * An index engine: an ordered map from bytes to bytes with one conditional
+ * mini-transaction. Everything that the index stores goes through submit();
+ * dir.c, object.c and their like are written in terms of it, and lmdb.c, mem.c
+ * (later: etcd.c, engine/index_remote.c) implement it. One conformance suite
+ * (tests/unit/test_kv.c) holds for all of them.
+ *
+ * Durable and session keys. A key whose first byte is a lower-case letter
+ * belongs to the session that wrote it: it vanishes when session_end() is
+ * called or the owner is gone. In `lmdb` and `mem` the one session is the
+ * process, and such keys are kept in memory; transactions over both kinds are
+ * atomic all the same, and one that writes session keys only costs no commit.
+ *
+ * Atomicity. A request's compares, writes and reads happen at one moment
+ * (linearizable). A request larger than caps() is refused with -E2BIG, never
+ * split. Each value carries the revision of the transaction that wrote it;
+ * revisions of one key only rise, also over deletion and restart.
+ *
+ * Threads: any. submit() may call done() before it returns, and from any
+ * thread afterwards; never with a lock held. done() may submit again.
+ */
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+
+enum {
+	KV_KEY_MAX = 500,           /* LMDB's 511 less room for an engine's prefix */
+	KV_VALUE_MAX = 128 * 1024,
+};
+
+enum kv_compare_kind {
+	KV_ABSENT,      /* there is no `key` */
+	KV_PRESENT,     /* there is one */
+	KV_REVISION,    /* its revision is `revision`; 0 means absent */
+	KV_RANGE_EMPTY, /* nothing in [key, end) */
+};
+
+struct kv_compare {
+	enum kv_compare_kind kind;
+	struct bytes key, end;
+	uint64_t revision;
+};
+
+struct kv_write {
+	struct bytes key;
+	struct bytes value; /* p == NULL: delete; deleting nothing is no error */
+};
+
+/* to.p == NULL: the one key `from`. Else the first `limit` keys of [from, to). */
+struct kv_read {
+	struct bytes from, to;
+	uint32_t limit;
+};
+
+struct kv_row {
+	struct bytes key, value;
+	uint64_t revision;
+};
+
+struct kv_rows {
+	struct kv_row *rows; /* in key order */
+	uint32_t nrows;
+	bool more;           /* the limit ended it, not the range */
+};
+
+enum kv_outcome {
+	KV_DONE = 0,     /* committed; or, where nothing is written, read */
+	KV_CONFLICT = 1, /* a compare did not hold; nothing was written */
+	KV_UNKNOWN = 2,  /* sent, and no answer: resolve it by reading */
+};
+
+/* A call that may be given up: shared by all requests made on its behalf. */
+struct kv_call {
+	uint64_t deadline_ns;  /* clock_ns(); 0: none */
+	atomic_bool cancelled; /* set by whoever gives up; -ECANCELED follows */
+};
+
+struct kv_req {
+	/* Asked. All bytes are borrowed until done(). */
+	const struct kv_compare *compares;
+	const struct kv_write *writes;
+	const struct kv_read *reads;
+	uint32_t ncompares, nwrites, nreads;
+	bool reserve;         /* may use the space kept back for deleting */
+	struct kv_call *call; /* or NULL: no deadline */
+
+	/* Came of it. The reads are done if nothing is to be written, or if a
+	 * compare failed; rows[i] belongs to reads[i] and lives until
+	 * kv_req_fini(). With writes and KV_DONE, `revision` is theirs. */
+	struct kv_rows *rows;
+	uint64_t revision;
+
+	/* outcome: enum kv_outcome, or negative: -ENOSPC (map full; nothing was
+	 * written), -E2BIG, -ETIMEDOUT and -ECANCELED (nothing was sent),
+	 * -EUCLEAN (corrupt store), -EIO. */
+	void (*done)(struct kv_req *req, int outcome);
+
+	/* The engine's. */
+	struct kv_req *next;
+	void *memory; /* rows and their bytes, one chain of blocks */
+};
+
+struct kv_caps {
+	uint32_t max_compares, max_writes, max_reads; /* in one request */
+	uint32_t max_bytes;                           /* of all keys and values */
+	bool alone; /* no other process writes: its own memory is the truth */
+};
+
+struct kv_stat {
+	uint64_t used_bytes, size_bytes, keys; /* durable ones */
+	uint64_t session_keys;
+};
+
+struct kv;
+struct kv_watch;
+
+struct kv_ops {
+	const char *name;
+	void (*submit)(struct kv *kv, struct kv_req *req);
+	struct kv_caps (*caps)(struct kv *kv);
+	int (*stat)(struct kv *kv, struct kv_stat *ret);
+	/* Drops all session keys of this process's session. */
+	int (*session_end)(struct kv *kv);
+	/* Walks engine-level invariants; appends a line each to `report`.
+	 * 0, or the number of violations. */
+	int (*check)(struct kv *kv, struct writer *report);
+	void (*close)(struct kv *kv);
+};
+
+/* Engines embed this as their first member. */
+struct kv {
+	const struct kv_ops *ops;
+	struct kv_watch *watches; /* kv.c's, under LOCK_INDEX_WATCH */
+};
+
+/* Engines --------------------------------------------------------------- */
+
+struct kv_lmdb_opts {
+	const char *path;    /* of the LMDB file; its lock file is beside it */
+	uint64_t size_bytes; /* of the map, allocated in full before use; on an
+				existing larger one: the larger one stays */
+	bool create;         /* else -ENOENT if it is not there */
+	bool sync;           /* pool outlives a power cut: commits wait for disk */
+	bool read_only;      /* for fsck and status on a stopped store */
+};
+
+/*
+ * Opens the one LMDB environment of this process at opts->path. Group commit
+ * has no thread of its own: whoever submits while nobody commits does the
+ * commits of all that queue up meanwhile (see lmdb.c).
+ * -ENOENT, -EBUSY (open elsewhere), -ENOSPC (no room for the map), -EUCLEAN
+ * (not LMDB, or damaged), -EPROTONOSUPPORT (foreign version), -EACCES.
+ */
+int kv_lmdb_open(const struct kv_lmdb_opts *opts, struct kv **ret);
+
+/* Everything in memory: for tests, and the model the others are compared to. */
+int kv_mem_open(struct kv **ret);
+
+/*
+ * Wraps any engine: takes it over, and closes it. The n-th submit from now
+ * fails as `fault` says (-EIO, -ENOSPC, -ETIMEDOUT: not done; KV_UNKNOWN: done
+ * or not, by the seed's choice); 0 ends that. Later completions come from a
+ * thread of its own if `async` (delay up to 1 ms, order random).
+ */
+int kv_fault_open(struct kv *inner, uint64_t seed, bool async, struct kv **ret);
+void kv_fault_arm(struct kv *kv, uint64_t nth, int fault);
+uint64_t kv_fault_count(struct kv *kv); /* submits so far */
+
+/* Calls ------------------------------------------------------------------ */
+
+/* Checks req against caps and its own rules (-E2BIG, -EINVAL), counts it as an
+ * index call under way, hands it to the engine. */
+void kv_submit(struct kv *kv, struct kv_req *req);
+
+/* Submits and waits: for start-up, tools and tests. Never on a FUSE worker. */
+int kv_wait(struct kv *kv, struct kv_req *req);
+
+/* Frees the rows. The rest of req is the caller's. */
+void kv_req_fini(struct kv_req *req);
+
+/* For engines: n bytes that live until kv_req_fini(); NULL if out of memory. */
+void *kv_req_alloc(struct kv_req *req, size_t n);
+
+void kv_close(struct kv *kv); /* NULL is fine; all requests must be done */
+
+static inline bool kv_key_is_session(struct bytes key)
+{
+	return key.len && *(const uint8_t *)key.p >= 'a' &&
+	       *(const uint8_t *)key.p <= 'z';
+}
+
+/*
+ * A doorbell: `ring` is called after a commit touched a key that begins with
+ * `prefix`; it may also ring for nothing, and several commits may ring once.
+ * Called from the committing thread, no lock held: return soon.
+ */
+int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
+	     void *arg, struct kv_watch **ret);
+void kv_unwatch(struct kv *kv, struct kv_watch *w); /* no ring afterwards */
+
+/* For engines: rings whom it concerns. */
+void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites);

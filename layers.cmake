@@ -1,0 +1,4 @@
+# What each layer is made of; a layer uses those named to its right only.
+layer(common
+	SRC  lock.c
+	LIBS PkgConfig::UV Threads::Threads)
