@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Keys and values of the index, as pure functions; docs/architecture.md has the
+ * table. Keys sort as their numbers do (big-endian). Values begin with a format
+ * version and a crc32c of the rest: decoding takes hostile bytes and says
+ * -EUCLEAN, or -EPROTONOSUPPORT for a version it does not know; it never reads
+ * outside and never believes a length.
+ */
+#include "index/index.h"
+
+struct key {
+	uint16_t len;
+	uint8_t b[8 + 8 + 1 + INDEX_NAME_MAX + 8];
+};
+
+static inline struct bytes key_bytes(const struct key *k)
+{
+	return BYTES_OF(k->b, k->len);
+}
+
+struct key key_meta(const char *what);                            /* M */
+struct key key_name(uint64_t parent, uint64_t h, struct bytes name);   /* D */
+struct key key_file(uint64_t fileid);                             /* F */
+struct key key_times(uint64_t fileid);                            /* T */
+struct key key_ndirs(uint64_t fileid);                            /* L */
+struct key key_xattr(uint64_t fileid, struct bytes name);         /* X */
+struct key key_block(uint64_t fileid, uint64_t id);               /* E */
+struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name); /* n */
+struct key key_writer(uint64_t fileid);                           /* w */
+struct key key_draft_times(uint64_t fileid);                      /* t */
+struct key key_draft_xattr(uint64_t fileid, struct bytes name);   /* x */
+
+/* The beginning of all keys of `kind` ('D', 'n', 'X', ...) under id, and, for D
+ * and n, at or behind h. With key_prefix_end(): the range [from, to). */
+struct key key_prefix(char kind, uint64_t id);
+struct key key_prefix_h(char kind, uint64_t parent, uint64_t h);
+struct key key_prefix_end(struct key prefix); /* first key behind all of them */
+
+struct name_key { /* what D and n keys consist of */
+	char kind;
+	uint64_t parent, h;
+	struct bytes name; /* points into the key */
+};
+int key_parse_name(struct bytes key, struct name_key *ret);
+int key_parse_id(struct bytes key, char kind, uint64_t *ret_id); /* F T L w t */
+int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name);
+int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id);
+
+/* The 63-bit hash of a name, low 8 bits zero, never below 256. */
+uint64_t name_hash(const uint8_t hash_key[16], struct bytes name);
+enum { NAME_SLOTS = 256 }; /* values of the disambiguator */
+
+/* Records: the value of D (whole or reference) and F ----------------------- */
+
+enum record_kind {
+	RECORD_WHOLE, /* D: a file that has this name only; F: the object */
+	RECORD_REF,   /* D: look at F attr.fileid */
+};
+
+struct record {
+	enum record_kind kind;
+	struct attr attr;   /* RECORD_REF: fileid and type (in mode) only */
+	struct body body;   /* points into the decoded bytes */
+	uint64_t parent;    /* F of a directory: where it is */
+	struct bytes name;  /* and its own name */
+};
+int record_decode(struct bytes v, struct record *ret);
+void record_encode(const struct record *r, struct writer *w);
+
+/* w: who writes, and where to. A draft has names (any number, also none), a
+ * published object has a place. */
+struct writer_name {
+	uint64_t parent, h;
+	struct bytes name;
+};
+struct writer_state {
+	bool draft;
+	struct place place;        /* !draft; PLACE_NONE: unlinked meanwhile */
+	struct writer_name *names; /* draft; heap, freed by writer_state_fini() */
+	uint32_t nnames;
+};
+int writer_state_decode(struct bytes v, struct writer_state *ret);
+void writer_state_encode(const struct writer_state *s, struct writer *w);
+void writer_state_fini(struct writer_state *s);
+
+struct dir_times {
+	struct timespec mtime, ctime;
+};
+int dir_times_decode(struct bytes v, struct dir_times *ret);
+void dir_times_encode(const struct dir_times *t, struct writer *w);
+
+/* n: fileid. L: a number. M next: a number. All the same encoding. */
+int number_decode(struct bytes v, uint64_t *ret);
+void number_encode(uint64_t n, struct writer *w);
+
+int super_decode(struct bytes v, struct index_super *ret);
+void super_encode(const struct index_super *s, struct writer *w);
+
+uint32_t crc32c(struct bytes b);

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Plans: index operations as pure functions (docs/architecture.md, "Plans").
+ *
+ *	static int rmdir_plan(struct plan *p, struct index_op *op)
+ *	{
+ *		const struct kv_row *row;
+ *		int r = plan_get(p, key_file(op->parent), &row);
+ *		if (r)                     // PLAN_WAIT, INDEX_MISS or negative
+ *			return r == INDEX_MISS ? -ENOENT : r;
+ *		plan_expect_present(p, key_file(op->parent));
+ *		...
+ *		plan_del(p, key_name(...));
+ *		return 0;
+ *	}
+ *
+ * A plan function must not keep anything between its runs but what it writes
+ * into `op`'s outputs (which the runner clears before each run), must not look
+ * at clocks (plan_now() is the same in all runs), and ends with 0 (submit), an
+ * outcome > 0 or a negative errno (both: nothing is written; the answer is valid
+ * as of the moment of its last read wave).
+ *
+ * Row bytes and what plan_alloc() gives live until index_op_fini(), so outputs
+ * may point to them.
+ */
+#include "index/index.h"
+#include "index/keys.h"
+
+enum { PLAN_WAIT = 1000 }; /* not read yet: ask for more, then return this */
+
+typedef int plan_fn(struct plan *p, struct index_op *op);
+
+/* Runs fn for op until it has an outcome; then op->done(op, outcome). */
+void plan_run(struct index *ix, struct index_op *op, plan_fn *fn);
+
+/* A key's row. 0, INDEX_MISS, PLAN_WAIT, or the engine's error. */
+int plan_get(struct plan *p, struct key k, const struct kv_row **ret);
+
+/* [from, to), at most limit rows. 0 (also if empty), PLAN_WAIT, negative. */
+int plan_range(struct plan *p, struct key from, struct key to, uint32_t limit,
+	       const struct kv_rows **ret);
+
+/* Guards. plan_expect_same(): the key is as plan_get() showed it (also absent). */
+void plan_expect_same(struct plan *p, struct key k);
+void plan_expect_present(struct plan *p, struct key k);
+void plan_expect_absent(struct plan *p, struct key k);
+void plan_expect_empty(struct plan *p, struct key from, struct key to);
+
+/* Writes. Bytes are copied. The last one for a key counts. */
+void plan_put(struct plan *p, struct key k, struct bytes value);
+void plan_del(struct plan *p, struct key k);
+
+/* May use the space that is kept back for deleting. */
+void plan_use_reserve(struct plan *p);
+
+struct timespec plan_now(struct plan *p);
+struct index *plan_index(struct plan *p);
+void *plan_alloc(struct plan *p, size_t n);
+/* True in runs after an outcome that is not known: what it would write may be
+ * there already. */
+bool plan_is_repeat(struct plan *p);
+
+/* put of a value made by an encoder: plan_put_encoded(p, k, record_encode, &r) */
+#define plan_put_encoded(p, k, encode, v)                                      \
+	do {                                                                   \
+		struct writer plan_w_ = { 0 };                                 \
+		encode((v), &plan_w_);                                         \
+		plan_put_writer((p), (k), &plan_w_);                           \
+	} while (0)
+void plan_put_writer(struct plan *p, struct key k, struct writer *w); /* takes */
