@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The table of open files, for engine.c; the file_* calls are in engine.h. */
+#include "engine/priv.h"
+
+/* Called last in engine_open(): the rest of *e is there. It may be kept. */
+int files_new(struct engine *e, struct files **ret);
+
+/* Asserts that no file is open. Returns NULL; NULL is fine. */
+struct files *files_free(struct files *fs);
+
+/*
+ * One call of fn for each pin that an open file's map holds, from a moment for
+ * each file on its own; no lock is held over fn. since_ns: when the file was
+ * opened (clock_ns()).
+ */
+typedef void files_holder_fn(void *arg, struct slice_id s, uint64_t fileid,
+			     uint64_t since_ns, bool draft);
+int files_holders(struct files *fs, files_holder_fn *fn, void *arg);
