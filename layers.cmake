@@ -1,4 +1,4 @@
 # What each layer is made of; a layer uses those named to its right only.
 layer(common
-	SRC  lock.c
+	SRC  lock.c error.c log.c metrics.c crash.c
 	LIBS PkgConfig::UV Threads::Threads)

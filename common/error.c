@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int why(char **ret_why, int err, const char *fmt, ...)
+{
+	va_list ap;
+	char *s;
+	int n;
+
+	if (!ret_why)
+		return err;
+	va_start(ap, fmt);
+	n = vasprintf(&s, fmt, ap);
+	va_end(ap);
+	if (n >= 0) {
+		free(*ret_why);
+		*ret_why = s;
+	}
+	return err;
+}
+
+static _Thread_local char unnamed[2][32];
+
+const char *error_name(int err)
+{
+	unsigned e = err < 0 ? -(unsigned)err : (unsigned)err;
+	const char *s = strerrorname_np((int)e);
+
+	if (s)
+		return s;
+	snprintf(unnamed[0], sizeof(unnamed[0]), "E%u", e);
+	return unnamed[0];
+}
+
+const char *error_text(int err)
+{
+	unsigned e = err < 0 ? -(unsigned)err : (unsigned)err;
+	const char *s = strerrordesc_np((int)e);
+
+	if (s)
+		return s;
+	snprintf(unnamed[1], sizeof(unnamed[1]), "Error %u", e);
+	return unnamed[1];
+}
