@@ -146,6 +146,10 @@ void file_attr(struct file *f, struct attr *ret);
 void file_set_attr(struct file *f, unsigned mask, const struct attr *a);
 void file_add_links(struct file *f, int n); /* a name came or went */
 bool file_is_draft(struct file *f);         /* never published */
+/* Where the record went when it was last published here, or where file_open()
+ * found it; PLACE_DRAFT for a draft. fs/ needs it once, when a draft becomes an
+ * object; later moves it knows by itself. */
+void file_place(struct file *f, struct place *ret);
 bool file_is_dirty(struct file *f);
 
 /* off, len -> iov, niov (holes are zeros); r = bytes, 0 at or past the end.
