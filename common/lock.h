@@ -66,6 +66,16 @@ static inline void lock_drop(struct lock *l)
 	pthread_mutex_unlock(&l->mutex);
 }
 
+/* Waits for c with the lock given up meanwhile; as always, look again after. */
+static inline void lock_wait(struct lock *l, pthread_cond_t *c)
+{
+	enum lock_rank outer = l->outer;
+
+	assert(lock_held == l->rank);
+	pthread_cond_wait(c, &l->mutex);
+	l->outer = outer;
+}
+
 static inline void lock_dropp(struct lock **lp)
 {
 	lock_drop(*lp);

@@ -172,20 +172,33 @@ uint64_t kv_fault_count(struct kv *kv); /* submits so far */
 
 /* Calls ------------------------------------------------------------------ */
 
-/* Checks req against caps and its own rules (-E2BIG, -EINVAL), counts it as an
- * index call under way, hands it to the engine. */
+/* Checks req against caps and its own rules (-E2BIG; -EINVAL: a key that is
+ * empty or too long, a value without end), counts it as an index call under
+ * way, hands it to the engine. A req that is used again was kv_req_fini()d. */
 void kv_submit(struct kv *kv, struct kv_req *req);
 
-/* Submits and waits: for start-up, tools and tests. Never on a FUSE worker. */
+/* Submits and waits: for start-up, tools and tests. Never on a FUSE worker.
+ * It may be called from a done(). req->done is not called. */
 int kv_wait(struct kv *kv, struct kv_req *req);
 
-/* Frees the rows. The rest of req is the caller's. */
+/* Frees the rows, whatever the outcome was. The rest of req is the caller's. */
 void kv_req_fini(struct kv_req *req);
+
+/* For engines: the end of a request; calls done(). The engine touches neither
+ * req nor, unless it has a hold of its own, itself afterwards. */
+void kv_req_done(struct kv *kv, struct kv_req *req, int outcome);
+
+/* The engine whose done() this thread is in, or NULL. Inside kv_wait(): NULL. */
+extern _Thread_local struct kv *kv_completing;
+
+/* For engines: -ECANCELED, -ETIMEDOUT, or 0: nobody has given it up. */
+int kv_req_given_up(const struct kv_req *req);
 
 /* For engines: n bytes that live until kv_req_fini(); NULL if out of memory. */
 void *kv_req_alloc(struct kv_req *req, size_t n);
 
-void kv_close(struct kv *kv); /* NULL is fine; all requests must be done */
+void kv_close(struct kv *kv); /* NULL is fine; all requests must be done, and
+				 it is not called from a done() */
 
 static inline bool kv_key_is_session(struct bytes key)
 {
@@ -200,7 +213,8 @@ static inline bool kv_key_is_session(struct bytes key)
  */
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
 	     void *arg, struct kv_watch **ret);
-void kv_unwatch(struct kv *kv, struct kv_watch *w); /* no ring afterwards */
+/* Returns when no ring is under way; none comes afterwards. Not from a ring. */
+void kv_unwatch(struct kv *kv, struct kv_watch *w);
 
 /* For engines: rings whom it concerns. */
 void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites);

@@ -1,1 +1,2 @@
 # unit_test(name layers...)
+unit_test(kv index common)

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What all engines share: the rules that a request has to keep, the memory of
+ * its rows, waiting for it, and the watchers.
+ *
+ * A request is counted (gauge index_calls) from kv_submit() to kv_req_done().
+ * Watchers are one list under one lock; a watch that is being rung is marked
+ * busy meanwhile, since a ring is called without the lock.
+ */
+#include "index/kv.h"
+
+#include <errno.h>
+#include <semaphore.h>
+
+#include "common/clock.h"
+#include "common/lock.h"
+#include "common/metrics.h"
+
+_Thread_local struct kv *kv_completing;
+
+/* Rows ------------------------------------------------------------------------ */
+
+struct block {
+	struct block *next;
+	size_t used, cap;
+	_Alignas(16) uint8_t b[];
+};
+
+enum { BLOCK_BYTES = 1000 }; /* the first one; most requests need no second */
+
+void *kv_req_alloc(struct kv_req *req, size_t n)
+{
+	struct block *b = req->memory;
+
+	n = (n + 15) & ~(size_t)15;
+	if (!b || b->cap - b->used < n) {
+		size_t cap = b ? 2 * b->cap : BLOCK_BYTES;
+		struct block *more;
+
+		if (cap > 256 * 1024)
+			cap = 256 * 1024;
+		if (cap < n)
+			cap = n;
+		more = malloc(sizeof(*more) + cap);
+		if (!more)
+			return NULL;
+		*more = (struct block){ .next = b, .cap = cap };
+		req->memory = b = more;
+	}
+	b->used += n;
+	return b->b + b->used - n;
+}
+
+void kv_req_fini(struct kv_req *req)
+{
+	struct block *b = req->memory;
+
+	while (b) {
+		struct block *next = b->next;
+		free(b);
+		b = next;
+	}
+	req->memory = NULL;
+	req->rows = NULL;
+}
+
+/* Rules -------------------------------------------------------------------------- */
+
+static bool key_is_fine(struct bytes key)
+{
+	return key.p && key.len > 0 && key.len <= KV_KEY_MAX;
+}
+
+/* The beginning of a range may be empty: before all keys. */
+static bool range_is_fine(struct bytes from, struct bytes to)
+{
+	return (from.p || !from.len) && from.len <= KV_KEY_MAX && key_is_fine(to);
+}
+
+static int check_compares(const struct kv_req *req, uint64_t *bytes)
+{
+	for (uint32_t i = 0; i < req->ncompares; i++) {
+		const struct kv_compare *c = &req->compares[i];
+
+		if (c->kind == KV_RANGE_EMPTY ? !range_is_fine(c->key, c->end)
+					      : !key_is_fine(c->key))
+			return -EINVAL;
+		*bytes += c->key.len + c->end.len;
+	}
+	return 0;
+}
+
+static int check_writes(const struct kv_req *req, uint64_t *bytes)
+{
+	for (uint32_t i = 0; i < req->nwrites; i++) {
+		const struct kv_write *w = &req->writes[i];
+
+		if (!key_is_fine(w->key) || (!w->value.p && w->value.len))
+			return -EINVAL;
+		if (w->value.len > KV_VALUE_MAX)
+			return -E2BIG;
+		*bytes += w->key.len + w->value.len;
+	}
+	return 0;
+}
+
+static int check_reads(const struct kv_req *req, uint64_t *bytes)
+{
+	for (uint32_t i = 0; i < req->nreads; i++) {
+		const struct kv_read *r = &req->reads[i];
+
+		if (r->to.p ? !range_is_fine(r->from, r->to) : !key_is_fine(r->from))
+			return -EINVAL;
+		*bytes += r->from.len + r->to.len;
+	}
+	return 0;
+}
+
+static int check(struct kv *kv, const struct kv_req *req)
+{
+	struct kv_caps caps = kv->ops->caps(kv);
+	uint64_t bytes = 0;
+	int r;
+
+	if (req->ncompares > caps.max_compares || req->nwrites > caps.max_writes ||
+	    req->nreads > caps.max_reads)
+		return -E2BIG;
+	r = check_compares(req, &bytes);
+	if (!r)
+		r = check_writes(req, &bytes);
+	if (!r)
+		r = check_reads(req, &bytes);
+	if (!r && bytes > caps.max_bytes)
+		r = -E2BIG;
+	return r ? r : kv_req_given_up(req);
+}
+
+int kv_req_given_up(const struct kv_req *req)
+{
+	const struct kv_call *call = req->call;
+
+	if (!call)
+		return 0;
+	if (atomic_load(&call->cancelled))
+		return -ECANCELED;
+	return call->deadline_ns && clock_ns() >= call->deadline_ns ? -ETIMEDOUT : 0;
+}
+
+/* Submitting ---------------------------------------------------------------------- */
+
+void kv_submit(struct kv *kv, struct kv_req *req)
+{
+	int r;
+
+	lock_assert_none();
+	assert(!req->memory); /* an earlier use's rows were not freed */
+	req->rows = NULL;
+	req->revision = 0;
+	metric_add(M_INDEX_CALLS, 1);
+	r = check(kv, req);
+	if (r)
+		kv_req_done(kv, req, r);
+	else
+		kv->ops->submit(kv, req);
+}
+
+void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
+{
+	struct kv *outer = kv_completing;
+
+	metric_add(M_INDEX_CALLS, -1);
+	kv_completing = kv;
+	req->done(req, outcome);
+	kv_completing = outer;
+}
+
+struct waiter {
+	struct kv_req req; /* a copy: done() has no other way to the waiter */
+	sem_t sem;
+	int outcome;
+};
+
+static void waiter_done(struct kv_req *req, int outcome)
+{
+	struct waiter *w = (struct waiter *)req;
+
+	w->outcome = outcome;
+	sem_post(&w->sem);
+}
+
+int kv_wait(struct kv *kv, struct kv_req *req)
+{
+	struct kv *outer = kv_completing;
+	struct waiter w = { .req = *req };
+
+	sem_init(&w.sem, 0, 0);
+	w.req.done = waiter_done;
+	/* An engine may leave what a done() submits to the loop that called it;
+	 * that loop does not run while we wait here. */
+	kv_completing = NULL;
+	kv_submit(kv, &w.req);
+	while (sem_wait(&w.sem) < 0 && errno == EINTR)
+		;
+	kv_completing = outer;
+	sem_destroy(&w.sem);
+	req->rows = w.req.rows;
+	req->revision = w.req.revision;
+	req->memory = w.req.memory;
+	return w.outcome;
+}
+
+void kv_close(struct kv *kv)
+{
+	if (!kv)
+		return;
+	assert(!kv->watches);
+	kv->ops->close(kv);
+}
+
+/* Watches --------------------------------------------------------------------------- */
+
+struct kv_watch {
+	struct kv_watch *next;
+	void (*ring)(void *arg);
+	void *arg;
+	unsigned busy; /* rings under way */
+	size_t len;
+	uint8_t prefix[];
+};
+
+static struct lock watch_lock = LOCK_INIT(LOCK_INDEX_WATCH);
+static pthread_cond_t watch_idle = PTHREAD_COND_INITIALIZER;
+
+int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
+	     void *arg, struct kv_watch **ret)
+{
+	struct kv_watch *w = malloc(sizeof(*w) + prefix.len);
+
+	if (!w)
+		return -ENOMEM;
+	*w = (struct kv_watch){ .ring = ring, .arg = arg, .len = prefix.len };
+	if (prefix.len)
+		memcpy(w->prefix, prefix.p, prefix.len);
+	WITH_LOCK(&watch_lock);
+	w->next = kv->watches;
+	__atomic_store_n(&kv->watches, w, __ATOMIC_RELEASE);
+	*ret = w;
+	return 0;
+}
+
+void kv_unwatch(struct kv *kv, struct kv_watch *w)
+{
+	struct kv_watch **at = &kv->watches;
+
+	if (!w)
+		return;
+	{
+		WITH_LOCK(&watch_lock);
+		while (w->busy)
+			lock_wait(&watch_lock, &watch_idle);
+		while (*at != w)
+			at = &(*at)->next;
+		__atomic_store_n(at, w->next, __ATOMIC_RELEASE);
+	}
+	free(w);
+}
+
+static bool watch_concerns(const struct kv_watch *w, const struct kv_write *writes,
+			   uint32_t nwrites)
+{
+	for (uint32_t i = 0; i < nwrites; i++)
+		if (writes[i].key.len >= w->len &&
+		    !memcmp(writes[i].key.p, w->prefix, w->len))
+			return true;
+	return false;
+}
+
+void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
+{
+	/* Mostly nobody watches. Who began to watch before the commit began is
+	 * seen here, since commits are made under a lock. */
+	if (!__atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE))
+		return;
+	WITH_LOCK(&watch_lock);
+	for (struct kv_watch *w = kv->watches; w; w = w->next) {
+		if (!watch_concerns(w, writes, nwrites))
+			continue;
+		w->busy++; /* so it stays in the list, and next with it */
+		lock_drop(&watch_lock);
+		w->ring(w->arg);
+		lock_take(&watch_lock);
+		if (!--w->busy)
+			pthread_cond_broadcast(&watch_idle);
+	}
+}
