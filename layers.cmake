@@ -3,6 +3,7 @@ layer(common
 	SRC  lock.c error.c log.c metrics.c crash.c
 	LIBS PkgConfig::UV Threads::Threads)
 layer(index
-	SRC  kv.c view.c ordered.c mem.c
+	SRC  keys.c value.c record.c plan.c index.c
+	     kv.c view.c ordered.c mem.c
 	USES common
-	LIBS PkgConfig::LMDB)
+	LIBS PkgConfig::LMDB PkgConfig::SODIUM)

@@ -20,6 +20,7 @@ enum lock_rank {
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
 	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
+	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
 	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */
 	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */

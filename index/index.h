@@ -60,7 +60,7 @@ struct extent {
 	uint16_t npages;
 	uint16_t slice_pages;/* the whole slice */
 	uint16_t slice_off;  /* where in the slice the run begins, pages */
-	uint64_t *sums;      /* extent_nsums() of them */
+	uint64_t *sums;      /* extent_nsums() of them; on the heap, its own */
 };
 
 static inline unsigned extent_nsums(const struct extent *e)
@@ -174,7 +174,7 @@ struct index_op {
 	uint32_t nentries;
 	bool more;
 	struct bytes bytes;   /* xattr value or list */
-	struct kv_rows *rows; /* block values */
+	struct kv_rows *rows; /* one: a row for each of blocks[] */
 
 	struct plan *plan; /* the index's */
 };
@@ -205,7 +205,8 @@ const struct index_super *index_super(struct index *ix);
 int index_set_pool(struct index *ix, uint64_t pool_id); /* blocks */
 
 /* A number that was never used before, for fileids and block ids. They are
- * reserved in the index 65,536 at a time; that call blocks. 0 if it failed. */
+ * reserved in the index 65,536 at a time, ahead of need: this does not block.
+ * 0 if that failed and none is left. */
 uint64_t index_new_id(struct index *ix);
 
 /* Names -------------------------------------------------------------------- */
@@ -287,7 +288,8 @@ void index_removexattr(struct index *ix, struct index_op *op);
 /* fileid, blocks, values: writes new blocks (immutable, not yet referred to),
  * in as many transactions as it takes. -ENOSPC: none is left behind. */
 void index_put_blocks(struct index *ix, struct index_op *op);
-/* fileid, blocks -> rows, one a block. -EUCLEAN if one is missing. */
+/* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
+ * -EUCLEAN if one is missing or damaged. */
 void index_get_blocks(struct index *ix, struct index_op *op);
 void index_del_blocks(struct index *ix, struct index_op *op);
 

@@ -1,0 +1,564 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The runner of plans (docs/architecture.md, "Plans").
+ *
+ *	        .---------------------------------------------------.
+ *	        v                                                   |
+ *	  run the plan --PLAN_WAIT--> read all it asked for --------|
+ *	        |                                                   |
+ *	        |--0, writes--> compare, write --KV_CONFLICT--------|
+ *	        |                    |---------KV_UNKNOWN--> read --'
+ *	        '--outcome-----------'--> op->done()
+ *
+ * The hard idea: a plan always sees one moment. Each read wave asks for
+ * everything that the plan has asked for so far, not only for what is new, and
+ * the engine answers one request atomically; so what a plan says without writing
+ * anything ("no such name", "not empty") was true at one moment, that of its
+ * last wave, and no plan has to think of two reads that do not fit together. A
+ * plan with writes carries its reads along: when a compare fails, the engine
+ * answers with fresh rows, and the next run costs no round trip for them. Most
+ * plans have one wave, so nothing is read twice.
+ *
+ * Memory: one allocation holds the plan, its tables and some KiB of arena; a
+ * longer plan chains blocks behind it. Rows of the last wave and the arena live
+ * until index_op_fini(); rows of earlier waves end with the next.
+ *
+ * Progress: a conflict means that somebody else's transaction was committed, so
+ * the crowd always moves, and nobody waits: after some tries a thread offers its
+ * CPU to the others, after PLAN_TRIES_MAX the answer is -EIO.
+ *
+ * Threads: a plan belongs to one thread at a time: the one that called
+ * plan_run(), then whichever the engine completes on. `arrived` decides, after
+ * each submit, which of the two goes on; so an engine that completes inline makes
+ * a loop here and no recursion.
+ */
+#include "index/plan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "index/priv.h"
+
+enum {
+	PLAN_MAGIC = 0x706c616e,
+	PLAN_TRIES_MAX = 1000,
+	PLAN_TRIES_POLITE = 8, /* from here on others get the CPU first */
+	ARENA_INLINE = 3072,   /* a create's keys and values take some 1.5 KiB */
+	ARENA_BLOCK = 16384,
+	READS_INLINE = 12,
+	GUARDS_INLINE = 12,
+	WRITES_INLINE = 10,
+};
+
+struct arena_block {
+	struct arena_block *next;
+	max_align_t bytes[];
+};
+
+/* A request whose rows the op's outputs point to. */
+struct plan_req {
+	struct plan_req *next;
+	struct kv_req req;
+};
+
+struct plan {
+	uint32_t magic;
+	struct index *ix;
+	struct index_op *op;
+	plan_fn *fn;
+	struct timespec now;
+	bool repeat, reserve;
+	int failed;      /* of a call that cannot say so itself: no memory */
+	unsigned tries;
+
+	/* What has been read: rows[i] of `snapshot` belongs to reads[i], for
+	 * i < nread; the others were asked for in this run. */
+	struct kv_read *reads;
+	uint32_t nreads, nread, reads_cap;
+	uint32_t hint;   /* runs ask in the same order: try this one first */
+	struct kv_req *snapshot;
+	struct plan_slot {
+		struct kv_req req; /* first: a completion finds its plan by it */
+		struct plan *plan;
+	} slots[2], *current; /* one has the snapshot, one is under way */
+
+	struct kv_compare *guards;
+	struct kv_write *writes;
+	uint32_t nguards, guards_cap, nwrites, writes_cap;
+
+	/* Who goes on after a submit: the second of submitter and completer. */
+	atomic_bool arrived;
+	int outcome; /* of the request; written before `arrived` */
+
+	uint8_t *free;   /* arena: what is left of the current block */
+	size_t nfree;
+	struct arena_block *blocks;
+	struct plan_req *more_reqs;
+
+	struct kv_read reads_inline[READS_INLINE];
+	struct kv_compare guards_inline[GUARDS_INLINE];
+	struct kv_write writes_inline[WRITES_INLINE];
+	max_align_t arena_inline[ARENA_INLINE / sizeof(max_align_t)];
+};
+
+/* Memory ---------------------------------------------------------------------- */
+
+static void *plan_alloc_block(struct plan *p, size_t n)
+{
+	size_t size = n > ARENA_BLOCK ? n : ARENA_BLOCK;
+	struct arena_block *b = malloc(sizeof(*b) + size);
+
+	if (!b) {
+		p->failed = -ENOMEM;
+		return NULL;
+	}
+	b->next = p->blocks;
+	p->blocks = b;
+	if (size - n > p->nfree) {
+		p->free = (uint8_t *)b->bytes + n;
+		p->nfree = size - n;
+	}
+	return b->bytes;
+}
+
+void *plan_alloc(struct plan *p, size_t n)
+{
+	size_t align = sizeof(max_align_t);
+
+	if (n > SIZE_MAX / 2) {
+		p->failed = -ENOMEM;
+		return NULL;
+	}
+	n = (n + align - 1) / align * align;
+	if (n > p->nfree)
+		return plan_alloc_block(p, n);
+	void *ret = p->free;
+	p->free += n;
+	p->nfree -= n;
+	return ret;
+}
+
+static struct bytes plan_copy(struct plan *p, struct bytes b)
+{
+	void *to = plan_alloc(p, b.len ? b.len : 1);
+
+	if (to && b.len)
+		memcpy(to, b.p, b.len);
+	return BYTES_OF(to, to ? b.len : 0);
+}
+
+/* Room for one more in a table of `n` of `cap` entries; false: no memory. */
+static bool plan_grow(struct plan *p, void **table, uint32_t n, uint32_t *cap, size_t size)
+{
+	if (n < *cap)
+		return true;
+	void *more = plan_alloc(p, 2 * size * *cap);
+	if (!more)
+		return false;
+	memcpy(more, *table, size * n);
+	*table = more;
+	*cap *= 2;
+	return true;
+}
+
+#define PLAN_GROW(p, table, n, cap)                                            \
+	plan_grow((p), (void **)&(p)->table, (p)->n, &(p)->cap, sizeof(*(p)->table))
+
+/* All but the arena and the inline tables, which need no zeros. */
+static struct plan *plan_new(struct index *ix, struct index_op *op)
+{
+	struct plan *p = malloc(sizeof(*p));
+
+	if (!p)
+		return NULL;
+	memset(p, 0, offsetof(struct plan, reads_inline));
+	p->magic = PLAN_MAGIC;
+	p->ix = ix;
+	p->op = op;
+	p->reads = p->reads_inline;
+	p->reads_cap = READS_INLINE;
+	p->guards = p->guards_inline;
+	p->guards_cap = GUARDS_INLINE;
+	p->writes = p->writes_inline;
+	p->writes_cap = WRITES_INLINE;
+	p->free = (uint8_t *)p->arena_inline;
+	p->nfree = sizeof(p->arena_inline);
+	return p;
+}
+
+static void plan_free(struct plan *p)
+{
+	assert(p->magic == PLAN_MAGIC);
+	p->magic = 0;
+	kv_req_fini(&p->slots[0].req);
+	kv_req_fini(&p->slots[1].req);
+	for (struct plan_req *r = p->more_reqs; r; r = r->next)
+		kv_req_fini(&r->req);
+	while (p->blocks) {
+		struct arena_block *b = p->blocks;
+		p->blocks = b->next;
+		free(b);
+	}
+	free(p);
+}
+
+void index_op_fini(struct index_op *op)
+{
+	struct plan *p = steal(&op->plan);
+
+	if (p)
+		plan_free(p);
+}
+
+struct plan *plan_attach(struct index *ix, struct index_op *op)
+{
+	assert(!op->plan);
+	op->plan = plan_new(ix, op);
+	return op->plan;
+}
+
+struct kv_req *plan_new_req(struct plan *p)
+{
+	struct plan_req *r = plan_alloc(p, sizeof(*r));
+
+	if (!r)
+		return NULL;
+	*r = (struct plan_req){ .next = p->more_reqs };
+	p->more_reqs = r;
+	return &r->req;
+}
+
+/* What plans call -------------------------------------------------------------- */
+
+struct timespec plan_now(struct plan *p) { return p->now; }
+struct index *plan_index(struct plan *p) { return p->ix; }
+bool plan_is_repeat(struct plan *p) { return p->repeat; }
+void plan_use_reserve(struct plan *p) { p->reserve = true; }
+
+static bool read_is(const struct kv_read *r, struct bytes from, struct bytes to, uint32_t limit)
+{
+	return r->limit == limit && bytes_eq(r->from, from) && bytes_eq(r->to, to);
+}
+
+/* The number of this read in the table, which it joins if need be; or negative. */
+static int plan_ask(struct plan *p, struct bytes from, struct bytes to, uint32_t limit,
+		    uint32_t *ret)
+{
+	for (uint32_t n = 0, i = p->hint; n < p->nreads; n++, i++) {
+		if (i >= p->nreads)
+			i = 0;
+		if (read_is(&p->reads[i], from, to, limit)) {
+			p->hint = i + 1;
+			*ret = i;
+			return 0;
+		}
+	}
+	if (!PLAN_GROW(p, reads, nreads, reads_cap))
+		return -ENOMEM;
+	struct kv_read r = { .from = plan_copy(p, from), .limit = limit };
+	if (to.p)
+		r.to = plan_copy(p, to);
+	if (!r.from.p || (to.p && !r.to.p))
+		return -ENOMEM;
+	p->reads[p->nreads] = r;
+	*ret = p->nreads++;
+	p->hint = p->nreads;
+	return 0;
+}
+
+int plan_range(struct plan *p, struct key from, struct key to, uint32_t limit,
+	       const struct kv_rows **ret)
+{
+	uint32_t i;
+	int r = plan_ask(p, key_bytes(&from), key_bytes(&to), limit, &i);
+
+	if (r < 0)
+		return r;
+	if (i >= p->nread)
+		return PLAN_WAIT;
+	*ret = &p->snapshot->rows[i];
+	return 0;
+}
+
+int plan_get(struct plan *p, struct key k, const struct kv_row **ret)
+{
+	uint32_t i;
+	int r = plan_ask(p, key_bytes(&k), BYTES_NONE, 1, &i);
+
+	if (r < 0)
+		return r;
+	if (i >= p->nread)
+		return PLAN_WAIT;
+	const struct kv_rows *rows = &p->snapshot->rows[i];
+	if (!rows->nrows)
+		return INDEX_MISS;
+	*ret = &rows->rows[0];
+	return 0;
+}
+
+static void plan_guard(struct plan *p, enum kv_compare_kind kind, struct bytes key,
+		       struct bytes end, uint64_t revision)
+{
+	for (uint32_t i = 0; i < p->nguards; i++) {
+		const struct kv_compare *g = &p->guards[i];
+		if (g->kind == kind && bytes_eq(g->key, key) && bytes_eq(g->end, end))
+			return;
+	}
+	if (!PLAN_GROW(p, guards, nguards, guards_cap))
+		return;
+	struct kv_compare g = { .kind = kind, .key = plan_copy(p, key), .revision = revision };
+	if (end.p)
+		g.end = plan_copy(p, end);
+	p->guards[p->nguards++] = g;
+}
+
+/* Does what was read say which revision this key has? 0: it is absent. */
+static bool plan_revision_in(const struct kv_read *r, const struct kv_rows *rows,
+			     struct bytes key, uint64_t *ret)
+{
+	if (!r->to.p && !bytes_eq(r->from, key))
+		return false;
+	if (r->to.p && (bytes_cmp(key, r->from) < 0 || bytes_cmp(key, r->to) >= 0))
+		return false;
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		if (bytes_eq(rows->rows[i].key, key)) {
+			*ret = rows->rows[i].revision;
+			return true;
+		}
+	}
+	*ret = 0;
+	return !rows->more;
+}
+
+void plan_expect_same(struct plan *p, struct key k)
+{
+	uint64_t revision;
+
+	for (uint32_t i = 0; i < p->nread; i++) {
+		if (plan_revision_in(&p->reads[i], &p->snapshot->rows[i], key_bytes(&k),
+				     &revision)) {
+			plan_guard(p, KV_REVISION, key_bytes(&k), BYTES_NONE, revision);
+			return;
+		}
+	}
+	assert(!"plan_expect_same() of a key that the plan has not read");
+}
+
+void plan_expect_present(struct plan *p, struct key k)
+{
+	plan_guard(p, KV_PRESENT, key_bytes(&k), BYTES_NONE, 0);
+}
+
+void plan_expect_absent(struct plan *p, struct key k)
+{
+	plan_guard(p, KV_ABSENT, key_bytes(&k), BYTES_NONE, 0);
+}
+
+void plan_expect_empty(struct plan *p, struct key from, struct key to)
+{
+	plan_guard(p, KV_RANGE_EMPTY, key_bytes(&from), key_bytes(&to), 0);
+}
+
+/* The entry for this key in the writes, an older one or a new one; or NULL. */
+static struct kv_write *plan_write(struct plan *p, struct bytes key)
+{
+	for (uint32_t i = 0; i < p->nwrites; i++)
+		if (bytes_eq(p->writes[i].key, key))
+			return &p->writes[i];
+	if (!PLAN_GROW(p, writes, nwrites, writes_cap))
+		return NULL;
+	struct kv_write *w = &p->writes[p->nwrites++];
+	*w = (struct kv_write){ .key = plan_copy(p, key) };
+	return w;
+}
+
+void plan_put(struct plan *p, struct key k, struct bytes value)
+{
+	struct kv_write *w = plan_write(p, key_bytes(&k));
+
+	if (w)
+		w->value = plan_copy(p, value);
+}
+
+void plan_del(struct plan *p, struct key k)
+{
+	struct kv_write *w = plan_write(p, key_bytes(&k));
+
+	if (w)
+		w->value = BYTES_NONE;
+}
+
+void plan_put_writer(struct plan *p, struct key k, struct writer *w)
+{
+	if (w->bad)
+		p->failed = -ENOMEM;
+	else
+		plan_put(p, k, writer_bytes(w));
+	writer_fini(w);
+}
+
+/* The runner ------------------------------------------------------------------- */
+
+static void plan_clear_outputs(struct index_op *op)
+{
+	op->entry = op->entry2 = (struct entry){ 0 };
+	op->gone = op->gone2 = (struct gone){ 0 };
+	op->entries = NULL;
+	op->nentries = 0;
+	op->more = false;
+	op->bytes = BYTES_NONE;
+	op->rows = NULL;
+}
+
+static int plan_run_once(struct plan *p)
+{
+	plan_clear_outputs(p->op);
+	p->nguards = p->nwrites = p->hint = 0;
+	p->reserve = false;
+	p->failed = 0;
+	int r = p->fn(p, p->op);
+	return p->failed ? p->failed : r;
+}
+
+static void plan_end(struct plan *p, int outcome)
+{
+	struct index_op *op = p->op;
+
+	/* What a plan meant to do and did not is nobody's business. */
+	if (outcome < 0)
+		plan_clear_outputs(op);
+	op->done(op, outcome); /* p may be gone after this */
+}
+
+/* After an answer that was none: is there time and patience for another try? */
+static int plan_try_again(struct plan *p)
+{
+	struct kv_call *call = &p->op->call;
+
+	p->tries++;
+	if (atomic_load(&call->cancelled))
+		return -ECANCELED;
+	if (call->deadline_ns && clock_ns() >= call->deadline_ns)
+		return -ETIMEDOUT;
+	if (p->tries >= PLAN_TRIES_MAX) {
+		log_warn("index", "an operation on %llu lost %u races, giving up",
+			 (unsigned long long)p->op->fileid, p->tries);
+		return -EIO;
+	}
+	if (p->tries >= PLAN_TRIES_POLITE)
+		sched_yield();
+	if (p->tries % PLAN_TRIES_POLITE == 0)
+		p->nreads = p->nread = 0; /* forget what only old runs asked */
+	return PLAN_WAIT;
+}
+
+/* The current request becomes what the next run sees. */
+static void plan_take_rows(struct plan *p)
+{
+	p->snapshot = &p->current->req;
+	p->nread = p->current->req.nreads;
+}
+
+/* What came of the current request: PLAN_WAIT to run again, or the outcome. */
+static int plan_answer(struct plan *p)
+{
+	bool wrote = p->current->req.nwrites;
+
+	switch (p->outcome) {
+	case KV_DONE:
+		if (wrote)
+			return 0;
+		plan_take_rows(p);
+		return PLAN_WAIT;
+	case KV_CONFLICT:
+		assert(wrote);
+		plan_take_rows(p);
+		return plan_try_again(p);
+	case KV_UNKNOWN:
+		p->repeat = p->repeat || wrote;
+		p->nread = 0; /* the next run's first wave reads it all */
+		return plan_try_again(p);
+	default:
+		assert(p->outcome < 0);
+		return p->outcome;
+	}
+}
+
+static void plan_go_on(struct plan *p);
+
+static void plan_arrived(struct kv_req *req, int outcome)
+{
+	struct plan *p = ((struct plan_slot *)req)->plan;
+
+	assert(p->magic == PLAN_MAGIC);
+	p->outcome = outcome;
+	if (!atomic_exchange(&p->arrived, true))
+		return; /* the submitter is still there, and goes on */
+	int r = plan_answer(p);
+	if (r == PLAN_WAIT)
+		plan_go_on(p);
+	else
+		plan_end(p, r);
+}
+
+/* In the slot that the snapshot is not in. */
+static struct kv_req *plan_request(struct plan *p, bool writes)
+{
+	struct plan_slot *s = &p->slots[p->snapshot == &p->slots[0].req];
+
+	kv_req_fini(&s->req);
+	*s = (struct plan_slot){
+		.plan = p,
+		.req = {
+			.reads = p->reads,
+			.nreads = p->nreads,
+			.call = &p->op->call,
+			.reserve = p->reserve,
+			.done = plan_arrived,
+		},
+	};
+	if (writes) {
+		s->req.compares = p->guards;
+		s->req.ncompares = p->nguards;
+		s->req.writes = p->writes;
+		s->req.nwrites = p->nwrites;
+	}
+	p->current = s;
+	return &s->req;
+}
+
+static void plan_go_on(struct plan *p)
+{
+	int r;
+
+	do {
+		r = plan_run_once(p);
+		if (r != PLAN_WAIT && (r || !p->nwrites))
+			break;
+		assert(r != PLAN_WAIT || p->nreads > p->nread);
+		struct kv_req *req = plan_request(p, r == 0);
+		atomic_store(&p->arrived, false);
+		kv_submit(index_kv(p->ix), req);
+		if (!atomic_exchange(&p->arrived, true))
+			return; /* the completer goes on; p is its now */
+		r = plan_answer(p);
+	} while (r == PLAN_WAIT);
+	plan_end(p, r);
+}
+
+void plan_run(struct index *ix, struct index_op *op, plan_fn *fn)
+{
+	struct plan *p = plan_attach(ix, op);
+
+	if (!p) {
+		op->done(op, -ENOMEM);
+		return;
+	}
+	p->fn = fn;
+	p->now = clock_now();
+	plan_go_on(p);
+}

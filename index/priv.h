@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What the files of index/ share beside keys.h, plan.h and value.h. */
+#include "index/index.h"
+
+/* An op's memory without a plan function: for calls that talk to the engine
+ * themselves (blocks.c). NULL: no memory. It ends with index_op_fini(). */
+struct plan *plan_attach(struct index *ix, struct index_op *op);
+
+/* A request whose rows end with the op; to be filled in and submitted. */
+struct kv_req *plan_new_req(struct plan *p);
+
+/* call(ix, op), and waits for its outcome: for start-up, checks and tests. Takes
+ * op->done and op->arg for itself. */
+int index_wait(struct index *ix, struct index_op *op,
+	       void (*call)(struct index *ix, struct index_op *op));
