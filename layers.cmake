@@ -1,7 +1,7 @@
 # What each layer is made of; a layer uses those named to its right only.
 layer(common
-	SRC  lock.c error.c log.c metrics.c crash.c
-	LIBS PkgConfig::UV Threads::Threads)
+	SRC  lock.c error.c log.c metrics.c crash.c config.c config_parse.c
+	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
 	SRC  keys.c value.c record.c plan.c index.c
 	     kv.c view.c ordered.c mem.c
