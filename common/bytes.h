@@ -5,9 +5,11 @@
  * writer over such runs. Encodings on disk and on the wire are made of these;
  * integers are little-endian in values and messages, big-endian in keys.
  */
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +153,24 @@ static inline void write_be64(struct writer *w, uint64_t v)
 
 	for (unsigned i = 0; p && i < 8; i++)
 		p[i] = (uint8_t)(v >> (56 - 8 * i));
+}
+
+/* Formatted text, of any length, without a NUL. */
+static inline __attribute__((format(printf, 2, 3))) void write_format(struct writer *w,
+								      const char *fmt, ...)
+{
+	va_list ap, again;
+
+	va_start(ap, fmt);
+	va_copy(again, ap);
+	int n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	char *p = n < 0 ? NULL : write_room(w, (size_t)n + 1);
+	if (p) {
+		vsnprintf(p, (size_t)n + 1, fmt, again);
+		w->len--; /* the NUL */
+	}
+	va_end(again);
 }
 
 static inline struct bytes writer_bytes(const struct writer *w)

@@ -18,6 +18,7 @@ enum lock_rank {
 	LOCK_FS_NOTIFY,    /* fs/notify.c: queue of kernel notifications */
 	LOCK_FILES,        /* engine/file.c: the table of open files */
 	LOCK_FILE,         /* engine/file.c: one open file */
+	LOCK_DROPS,        /* engine/drop.c: how many are under way */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
 	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
