@@ -2,6 +2,7 @@
 #include "common/error.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,4 +47,30 @@ const char *error_text(int err)
 		return s;
 	snprintf(unnamed[1], sizeof(unnamed[1]), "Error %u", e);
 	return unnamed[1];
+}
+
+void error_quote(char *to, size_t cap, const char *from)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = 0;
+
+	for (; *from; from++) {
+		unsigned char c = (unsigned char)*from;
+		bool plain = c >= 0x20 && c != 0x7f;
+		/* room for this, and for "..." if it should be the last */
+		if (n + (plain ? 1 : 4) + 4 > cap) {
+			memcpy(to + n, "...", 3);
+			n += 3;
+			break;
+		}
+		if (plain) {
+			to[n++] = (char)c;
+			continue;
+		}
+		to[n++] = '\\';
+		to[n++] = 'x';
+		to[n++] = hex[c >> 4];
+		to[n++] = hex[c & 15];
+	}
+	to[n] = 0;
 }

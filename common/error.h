@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
+#include <stddef.h>
+
 /*
  * Errors are negative errno; this is how they become text. A function whose
  * failure the user reads has an output `char **ret_why`: one sentence that says
@@ -23,3 +25,8 @@ const char *error_name(int err);
 
 /* "No space left on device", likewise. */
 const char *error_text(int err);
+
+/* Text from outside, made fit for one line of a message: \xNN for bytes that do
+ * not print, "..." for what does not fit. to holds cap bytes, at least 8, and
+ * ends in NUL. */
+void error_quote(char *to, size_t cap, const char *from);

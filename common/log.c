@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/lock.h"
 #include "common/metrics.h"
 
@@ -75,27 +76,6 @@ static bool site_may_print(struct log_site *site, unsigned *ret_held)
 	return false;
 }
 
-/* Printable text with \xNN for control bytes; NUL-terminated. */
-static void escape(const char *from, char *to, size_t cap)
-{
-	static const char hex[] = "0123456789abcdef";
-	size_t n = 0;
-
-	for (; *from && n + 5 < cap; from++) {
-		unsigned char c = (unsigned char)*from;
-
-		if (c >= 0x20 && c != 0x7f) {
-			to[n++] = (char)c;
-			continue;
-		}
-		to[n++] = '\\';
-		to[n++] = 'x';
-		to[n++] = hex[c >> 4];
-		to[n++] = hex[c & 15];
-	}
-	to[n] = 0;
-}
-
 static void write_line(int fd, enum log_level level, const char *area, const char *text)
 {
 	char line[LINE_BYTES + 128];
@@ -149,7 +129,7 @@ void log_print(struct log_site *site, enum log_level level, const char *area,
 		va_start(ap, fmt);
 		vsnprintf(raw, sizeof(raw), fmt, ap);
 		va_end(ap);
-		escape(raw, text, sizeof(text) - 64);
+		error_quote(text, sizeof(text) - 64, raw);
 		if (held)
 			snprintf(text + strlen(text), 64, " (and %u such lines held back)", held);
 		emit(level, area, text);

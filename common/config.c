@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of config.def: reading and writing the values of its settings.
+ * Command lines and -o lists are taken apart in config_parse.c.
+ *
+ * Values are written by config_print() in the form that config_set() takes, so
+ * that one line of .slicefs/config is one option; a test holds that.
+ */
+#include "common/config.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/config_table.h"
+#include "common/error.h"
+
+const struct config_row config_rows[CONFIG_COUNT] = {
+#define CONFIG(id, type, name, def, min, max, unit, sentence)                                     \
+	[CONFIG_##id] = { name,	   def, unit, sentence, CONFIG_TYPE_##type, (uint64_t)(min), max, \
+			  offsetof(struct config, id) },
+#include "common/config.def"
+#undef CONFIG
+};
+
+/* A factor that may follow a number. */
+struct suffix {
+	const char *text;
+	uint64_t factor;
+};
+
+static const struct suffix size_suffixes[] = {
+	{ "P", 1ULL << 50 }, { "T", 1ULL << 40 }, { "G", 1ULL << 30 }, { "M", 1ULL << 20 },
+	{ "K", 1ULL << 10 }, { "", 1 },		  { NULL, 0 },
+};
+/* In microseconds. */
+static const struct suffix time_suffixes[] = {
+	{ "h", 3600000000 }, { "m", 60000000 }, { "s", 1000000 },
+	{ "ms", 1000 },	     { "us", 1 },	{ NULL, 0 },
+};
+
+static const struct suffix *suffixes_of(const struct config_row *row)
+{
+	return row->type == CONFIG_TYPE_SIZE ? size_suffixes : time_suffixes;
+}
+
+/* What one unit of the field is in units of its suffix table. */
+static uint64_t base_of(const struct config_row *row)
+{
+	return row->type == CONFIG_TYPE_TIME && !strcmp(row->unit, "ms") ? 1000 : 1;
+}
+
+static void *field(const struct config_row *row, const struct config *c)
+{
+	return (char *)c + row->offset;
+}
+
+/* Parsing values ------------------------------------------------------------- */
+
+/* Leading digits of *s, which is moved past them. -EINVAL, -ERANGE. */
+static int parse_digits(const char **s, uint64_t *ret)
+{
+	uint64_t v = 0;
+
+	if (!isdigit((unsigned char)**s))
+		return -EINVAL;
+	for (; isdigit((unsigned char)**s); (*s)++)
+		if (__builtin_mul_overflow(v, 10, &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(**s - '0'), &v))
+			return -ERANGE;
+	*ret = v;
+	return 0;
+}
+
+static int parse_percent(uint64_t percent, uint64_t *ret)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (percent > 100)
+		return -ERANGE;
+	*ret = (uint64_t)sysconf(_SC_PHYS_PAGES) * percent / 100 * page;
+	return 0;
+}
+
+static int parse_size(const char *s, uint64_t *ret)
+{
+	uint64_t v;
+	int r = parse_digits(&s, &v);
+
+	if (r < 0)
+		return r;
+	if (!strcmp(s, "%"))
+		return parse_percent(v, ret);
+	for (const struct suffix *x = size_suffixes; x->text; x++) {
+		size_t n = strlen(x->text);
+
+		if (strncasecmp(s, x->text, n) || (s[n] && !(n && !strcasecmp(s + n, "ib"))))
+			continue;
+		return __builtin_mul_overflow(v, x->factor, ret) ? -ERANGE : 0;
+	}
+	return -EINVAL;
+}
+
+/* A number without a unit is refused: timeout=10 is seconds to one reader and
+ * milliseconds to another. What does not come out even is refused as well. */
+static int parse_time(const char *s, uint64_t base_us, uint64_t *ret)
+{
+	uint64_t v, us;
+	int r = parse_digits(&s, &v);
+
+	if (r < 0)
+		return r;
+	if (!v && !*s) {
+		*ret = 0;
+		return 0;
+	}
+	for (const struct suffix *x = time_suffixes; x->text; x++) {
+		if (strcmp(s, x->text))
+			continue;
+		if (__builtin_mul_overflow(v, x->factor, &us))
+			return -ERANGE;
+		if (us % base_us)
+			return -EINVAL;
+		*ret = us / base_us;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int parse_number(const struct config_row *row, const char *s, uint64_t *ret)
+{
+	uint64_t v;
+	int r;
+
+	if (row->type == CONFIG_TYPE_SIZE)
+		r = parse_size(s, &v);
+	else if (row->type == CONFIG_TYPE_TIME)
+		r = parse_time(s, base_of(row), &v);
+	else if ((r = parse_digits(&s, &v)) == 0 && *s)
+		r = -EINVAL;
+	if (r < 0)
+		return r;
+	if (v < row->min || v > row->max)
+		return -ERANGE;
+	*ret = v;
+	return 0;
+}
+
+static int parse_bool(const char *s, bool *ret)
+{
+	static const char *const words[][2] = {
+		{ "off", "on" }, { "no", "yes" }, { "false", "true" }, { "0", "1" },
+	};
+
+	for (unsigned i = 0; i < 4; i++)
+		for (int v = 0; v < 2; v++)
+			if (!strcmp(s, words[i][v])) {
+				*ret = v;
+				return 0;
+			}
+	return -EINVAL;
+}
+
+/* The n-th of "a|b|c" and its length; NULL past the last. */
+static const char *nth_word(const char *words, uint64_t n, size_t *ret_len)
+{
+	for (;; n--) {
+		*ret_len = strcspn(words, "|");
+		if (!n)
+			return words;
+		if (!words[*ret_len])
+			return NULL;
+		words += *ret_len + 1;
+	}
+}
+
+static int parse_word(const struct config_row *row, const char *s, int *ret)
+{
+	const char *word;
+	size_t len;
+
+	for (uint64_t i = 0; (word = nth_word(row->unit, i, &len)); i++) {
+		if (strncmp(word, s, len) || s[len])
+			continue;
+		*ret = (int)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* Control characters would break the lines that a value is printed on, what is
+ * not UTF-8 the JSON. */
+static int check_string(const struct config_row *row, const char *s)
+{
+	size_t len = strlen(s);
+	json_t *utf8 = json_stringn(s, len);
+
+	json_decref(utf8);
+	if (!utf8)
+		return -EINVAL;
+
+	if (len < row->min || len > row->max)
+		return -ERANGE;
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+			return -EINVAL;
+	if (!strcmp(row->unit, "PATH"))
+		return 0;
+	return strchr(s, '/') || !strcmp(s, ".") || !strcmp(s, "..") ? -EINVAL : 0;
+}
+
+static int parse_string(const struct config_row *row, const char *s, char **field_)
+{
+	int r = check_string(row, s);
+	char *copy;
+
+	if (r < 0)
+		return r;
+	copy = strdup(s);
+	if (!copy)
+		return -ENOMEM;
+	free(*field_);
+	*field_ = copy;
+	return 0;
+}
+
+int config_row_parse(const struct config_row *row, struct config *c, const char *value)
+{
+	switch (row->type) {
+	case CONFIG_TYPE_BOOL:
+		return parse_bool(value, field(row, c));
+	case CONFIG_TYPE_ENUM:
+		return parse_word(row, value, field(row, c));
+	case CONFIG_TYPE_STRING:
+		return parse_string(row, value, field(row, c));
+	default:
+		return parse_number(row, value, field(row, c));
+	}
+}
+
+/* Printing values ------------------------------------------------------------ */
+
+static __attribute__((format(printf, 2, 3))) void print(struct writer *w, const char *fmt, ...)
+{
+	_cleanup_(freep) char *s = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	int n = vasprintf(&s, fmt, ap);
+	va_end(ap);
+	if (n < 0) {
+		s = NULL;
+		w->bad = true;
+		return;
+	}
+	write_bytes(w, s, (size_t)n);
+}
+
+/* In the largest unit in which it comes out even. */
+static void print_number(const struct config_row *row, uint64_t v, struct writer *w)
+{
+	const struct suffix *x = suffixes_of(row);
+	uint64_t n = v * base_of(row);
+
+	if (row->type == CONFIG_TYPE_COUNT || !v) {
+		print(w, "%" PRIu64, v);
+		return;
+	}
+	while (n % x->factor)
+		x++; /* the last factor is 1 */
+	print(w, "%" PRIu64 "%s", n / x->factor, x->text);
+}
+
+static void print_value(const struct config_row *row, const struct config *c, struct writer *w)
+{
+	const void *f = field(row, c);
+	const char *word;
+	size_t len;
+
+	switch (row->type) {
+	case CONFIG_TYPE_BOOL:
+		print(w, "%s", *(const bool *)f ? "on" : "off");
+		break;
+	case CONFIG_TYPE_ENUM:
+		word = nth_word(row->unit, (uint64_t)*(const int *)f, &len);
+		assert(word);
+		print(w, "%.*s", (int)len, word);
+		break;
+	case CONFIG_TYPE_STRING:
+		print(w, "%s", *(char *const *)f);
+		break;
+	default:
+		print_number(row, *(const uint64_t *)f, w);
+	}
+}
+
+/* What to try instead of a value that was refused. */
+void config_row_print_try(const struct config_row *row, struct writer *w)
+{
+	bool path = !strcmp(row->unit, "PATH");
+
+	switch (row->type) {
+	case CONFIG_TYPE_BOOL:
+		print(w, "on or off");
+		return;
+	case CONFIG_TYPE_ENUM:
+		for (const char *s = row->unit; *s; s++)
+			print(w, *s == '|' ? " or " : "%c", *s);
+		return;
+	case CONFIG_TYPE_STRING:
+		print(w, "a %s of %" PRIu64 " to %" PRIu64 " bytes that print%s",
+		      path ? "path" : "name", row->min, row->max, path ? "" : ", without /");
+		return;
+	case CONFIG_TYPE_SIZE:
+		print(w, "512M, 4G or 25%%; ");
+		break;
+	case CONFIG_TYPE_TIME:
+		print(w, "500us, 100ms or 10s; ");
+		break;
+	case CONFIG_TYPE_COUNT:
+		break;
+	}
+	print_number(row, row->min, w);
+	print(w, " to ");
+	print_number(row, row->max, w);
+}
+
+void config_print(const struct config *c, struct writer *w)
+{
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		print(w, "%s=", config_rows[i].name);
+		print_value(&config_rows[i], c, w);
+		print(w, "\n");
+	}
+}
+
+static json_t *value_json(const struct config_row *row, const struct config *c)
+{
+	const void *f = field(row, c);
+	const char *word;
+	size_t len;
+
+	switch (row->type) {
+	case CONFIG_TYPE_BOOL:
+		return json_boolean(*(const bool *)f);
+	case CONFIG_TYPE_ENUM:
+		word = nth_word(row->unit, (uint64_t)*(const int *)f, &len);
+		return json_stringn(word, len);
+	case CONFIG_TYPE_STRING:
+		return json_string(*(char *const *)f);
+	default:
+		return json_integer((json_int_t)*(const uint64_t *)f);
+	}
+}
+
+/* Numbers are in bytes, or in the unit that the key ends with. */
+void config_print_json(const struct config *c, struct writer *w)
+{
+	json_t *o = json_object();
+	char key[64];
+
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		const struct config_row *row = &config_rows[i];
+
+		snprintf(key, sizeof(key), "%s%s%s", row->name,
+			 row->type == CONFIG_TYPE_TIME ? "-" : "",
+			 row->type == CONFIG_TYPE_TIME ? row->unit : "");
+		if (json_object_set_new(o, key, value_json(row, c)))
+			w->bad = true;
+	}
+	_cleanup_(freep) char *s = json_dumps(o, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	json_decref(o);
+	if (s)
+		print(w, "%s\n", s);
+	else
+		w->bad = true;
+}
+
+/* Describing settings -------------------------------------------------------- */
+
+/* "SIZE", "auto|on|off": what stands after the name; "" for a switch. */
+static const char *placeholder(const struct config_row *row)
+{
+	static const char *const words[] = {
+		[CONFIG_TYPE_BOOL] = "",
+		[CONFIG_TYPE_SIZE] = "SIZE",
+		[CONFIG_TYPE_TIME] = "TIME",
+		[CONFIG_TYPE_COUNT] = "N",
+	};
+
+	return row->type == CONFIG_TYPE_STRING || row->type == CONFIG_TYPE_ENUM ? row->unit :
+										  words[row->type];
+}
+
+static bool is_on(const struct config_row *row)
+{
+	return row->type == CONFIG_TYPE_BOOL && !strcmp(row->def, "on");
+}
+
+void config_print_help(struct writer *w)
+{
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		const struct config_row *row = &config_rows[i];
+		const char *what = placeholder(row);
+		char left[64];
+
+		/* Of a switch that is on, the way to turn it off is news. */
+		snprintf(left, sizeof(left), "--%s%s%s%s", is_on(row) ? "no-" : "", row->name,
+			 *what ? " " : "", what);
+		if (is_on(row))
+			print(w, "  %-34s No %c%s", left, tolower(*row->sentence), row->sentence + 1);
+		else
+			print(w, "  %-34s %s", left, row->sentence);
+		if (row->type != CONFIG_TYPE_BOOL && *row->def && strcmp(row->def, "0") != 0)
+			print(w, " (%s)", row->def);
+		print(w, "\n");
+	}
+}
+
+/* troff takes - for a hyphen, and a dot in front for a request. */
+static void print_troff(struct writer *w, const char *s)
+{
+	for (; *s; s++)
+		if (*s == '-' || *s == '\\')
+			print(w, "\\%c", *s == '-' ? '-' : 'e');
+		else
+			print(w, "%c", *s);
+}
+
+void config_print_man(struct writer *w)
+{
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		const struct config_row *row = &config_rows[i];
+
+		print(w, ".TP\n\\fB\\-\\-");
+		print_troff(w, row->name);
+		print(w, "\\fR");
+		if (*placeholder(row)) {
+			print(w, " \\fI");
+			print_troff(w, placeholder(row));
+			print(w, "\\fR");
+		} else {
+			print(w, ", \\fB\\-\\-no\\-");
+			print_troff(w, row->name);
+			print(w, "\\fR");
+		}
+		print(w, "\n");
+		print_troff(w, row->sentence);
+		print(w, ".");
+		if (*row->def) {
+			print(w, " Default: ");
+			print_troff(w, row->def);
+			print(w, ".");
+		}
+		print(w, "\n");
+	}
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Command lines and -o lists, taken apart into names and values. Everything
+ * here comes from outside: a refusal is one printable line that says what was
+ * wrong and what to try, and what was parsed before it stays set.
+ *
+ * A name is looked for among the settings first (also with _ for -), then with
+ * "no" or "no-" taken from its front, then among mount(8)'s words.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/config_table.h"
+#include "common/error.h"
+
+enum mount_action { SET, KERNEL, SWALLOW, REFUSE };
+
+static const struct mount_word {
+	const char *word;
+	enum mount_action action;
+	const char *arg;
+} mount_words[] = {
+#define MOUNT_WORD(word, action, arg) { word, action, arg },
+#include "common/config.def"
+#undef MOUNT_WORD
+	{ NULL, SET, NULL },
+};
+
+enum { QUOTED_BYTES = 80 };
+
+/* Settings by name ----------------------------------------------------------- */
+
+static bool same_name(const char *name, const char *word)
+{
+	for (; *name && *word; name++, word++)
+		if (*word != *name && !(*word == '_' && *name == '-'))
+			return false;
+	return *name == *word;
+}
+
+static const struct config_row *find_row(const char *word)
+{
+	for (unsigned i = 0; i < CONFIG_COUNT; i++)
+		if (same_name(config_rows[i].name, word))
+			return &config_rows[i];
+	return NULL;
+}
+
+/* The switch that "noX" or "no-X" turns off. */
+static const struct config_row *find_negated(const char *word)
+{
+	const struct config_row *row;
+
+	if (strncmp(word, "no", 2))
+		return NULL;
+	row = find_row(word + (word[2] == '-' || word[2] == '_' ? 3 : 2));
+	return row && row->type == CONFIG_TYPE_BOOL ? row : NULL;
+}
+
+/* Levenshtein's distance, of names that fit; else a large one. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[64];
+	size_t na = strlen(a), nb = strlen(b);
+
+	if (na >= 64 || nb >= 64)
+		return 64;
+	for (unsigned j = 0; j <= nb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= na; i++) {
+		unsigned diagonal = row[0];
+		row[0] = i;
+		for (unsigned j = 1; j <= nb; j++) {
+			unsigned best = diagonal + (a[i - 1] != b[j - 1]);
+			diagonal = row[j];
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+		}
+	}
+	return row[nb];
+}
+
+static int refuse_unknown(const char *word, char **ret_why)
+{
+	const char *nearest = NULL;
+	unsigned least = 3;
+	char quoted[QUOTED_BYTES];
+
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		unsigned d = distance(word, config_rows[i].name);
+
+		if (d < least) {
+			least = d;
+			nearest = config_rows[i].name;
+		}
+	}
+	error_quote(quoted, sizeof(quoted), word);
+	if (nearest)
+		return why(ret_why, -EINVAL, "%s: no such option. Try: %s", quoted, nearest);
+	return why(ret_why, -EINVAL, "%s: no such option. Try: slicefs mount --help", quoted);
+}
+
+static int refuse_value(const struct config_row *row, const char *value, int err, char **ret_why)
+{
+	struct writer w = { 0 };
+	char quoted[QUOTED_BYTES];
+	int r;
+
+	if (err == -ENOMEM)
+		return why(ret_why, err, "%s: out of memory", row->name);
+	config_row_print_try(row, &w);
+	error_quote(quoted, sizeof(quoted), value ? value : "");
+	if (!value)
+		r = why(ret_why, -EINVAL, "%s: needs a value. Try: %.*s", row->name, (int)w.len,
+			w.p ? (char *)w.p : "");
+	else
+		r = why(ret_why, -EINVAL, "%s: \"%s\" is %s. Try: %.*s", row->name, quoted,
+			err == -ERANGE ? "out of range" : "not a value for it", (int)w.len,
+			w.p ? (char *)w.p : "");
+	writer_fini(&w);
+	return r;
+}
+
+static int set_row(struct config *c, const struct config_row *row, const char *value,
+		   char **ret_why)
+{
+	int r;
+
+	if (!value && row->type != CONFIG_TYPE_BOOL)
+		return refuse_value(row, NULL, -EINVAL, ret_why);
+	r = config_row_parse(row, c, value ? value : "on");
+	if (r < 0)
+		return refuse_value(row, value, r, ret_why);
+	c->given |= 1ULL << (row - config_rows);
+	return 0;
+}
+
+int config_set(struct config *c, const char *name, const char *value, char **ret_why)
+{
+	const struct config_row *row = find_row(name);
+	char quoted[QUOTED_BYTES];
+
+	if (row)
+		return set_row(c, row, value, ret_why);
+	row = find_negated(name);
+	if (!row)
+		return refuse_unknown(name, ret_why);
+	if (!value)
+		return set_row(c, row, "off", ret_why);
+	error_quote(quoted, sizeof(quoted), value);
+	return why(ret_why, -EINVAL, "no-%s: takes no value, but has \"%s\". Try: no-%s", row->name,
+		   quoted, row->name);
+}
+
+/* -o lists ------------------------------------------------------------------- */
+
+static const struct mount_word *find_mount_word(const char *item)
+{
+	const struct mount_word *m;
+
+	for (m = mount_words; m->word; m++) {
+		size_t n = strlen(m->word);
+
+		if (m->word[n - 1] == '*' ? !strncmp(m->word, item, n - 1) : !strcmp(m->word, item))
+			return m;
+	}
+	return NULL;
+}
+
+static int add_kernel_word(struct config *c, const char *word)
+{
+	char *s;
+
+	if (asprintf(&s, "%s%s%s", c->kernel_words ? c->kernel_words : "",
+		     c->kernel_words ? "," : "", word) < 0)
+		return -ENOMEM;
+	free(c->kernel_words);
+	c->kernel_words = s;
+	return 0;
+}
+
+static int set_pair(struct config *c, char *pair, char **ret_why)
+{
+	char *eq = strchr(pair, '=');
+
+	if (eq)
+		*eq++ = 0;
+	return config_set(c, pair, eq, ret_why);
+}
+
+/* One item of the list; may be written to. */
+static int parse_item(struct config *c, char *item, char **ret_why)
+{
+	const struct mount_word *m = find_mount_word(item);
+	_cleanup_(freep) char *pair = NULL;
+
+	if (!m)
+		return set_pair(c, item, ret_why);
+	switch (m->action) {
+	case SWALLOW:
+		return 0;
+	case KERNEL:
+		if (add_kernel_word(c, m->word) == 0)
+			return 0;
+		return why(ret_why, -ENOMEM, "%s: out of memory", m->word);
+	case SET:
+		pair = strdup(m->arg);
+		if (!pair)
+			return why(ret_why, -ENOMEM, "%s: out of memory", m->word);
+		return set_pair(c, pair, ret_why);
+	case REFUSE:
+		break;
+	}
+	return why(ret_why, -EINVAL, "%s: %s", m->word, m->arg);
+}
+
+/* Copies the item at *s without its backslashes and moves *s behind it. */
+static void next_item(const char **s, char *to)
+{
+	const char *p = *s;
+
+	for (; *p && *p != ','; p++) {
+		if (*p == '\\' && (p[1] == ',' || p[1] == '\\'))
+			p++;
+		*to++ = *p;
+	}
+	*to = 0;
+	*s = *p ? p + 1 : p;
+}
+
+int config_parse_list(struct config *c, const char *list, char **ret_why)
+{
+	_cleanup_(freep) char *item = malloc(strlen(list) + 1);
+
+	if (!item)
+		return why(ret_why, -ENOMEM, "-o: out of memory");
+	while (*list) {
+		next_item(&list, item);
+		if (!*item)
+			continue; /* ",," and a comma at the end */
+		int r = parse_item(c, item, ret_why);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Command lines -------------------------------------------------------------- */
+
+/* --name, --name=value, or --name and the next argument; *i is moved over it. */
+static int parse_long(struct config *c, int argc, char **argv, int *i, char **ret_why)
+{
+	_cleanup_(freep) char *name = strdup(argv[*i] + 2);
+	const struct config_row *row;
+	char *value;
+
+	if (!name)
+		return why(ret_why, -ENOMEM, "%s: out of memory", "--");
+	value = strchr(name, '=');
+	if (value)
+		*value++ = 0;
+	row = find_row(name);
+	if (!value && row && row->type != CONFIG_TYPE_BOOL && *i + 1 < argc)
+		return config_set(c, name, argv[++*i], ret_why);
+	return config_set(c, name, value, ret_why);
+}
+
+/* -o list, -olist. */
+static int parse_o(struct config *c, int argc, char **argv, int *i, char **ret_why)
+{
+	const char *list = argv[*i] + 2;
+
+	if (!*list && *i + 1 >= argc)
+		return why(ret_why, -EINVAL, "-o: needs a list. Try: -o ro,pool-size=4G");
+	return config_parse_list(c, *list ? list : argv[++*i], ret_why);
+}
+
+static int parse_option(struct config *c, int argc, char **argv, int *i, char **ret_why)
+{
+	const char *arg = argv[*i];
+
+	if (!strcmp(arg, "--help") || !strcmp(arg, "-h"))
+		return CONFIG_HELP;
+	if (!strcmp(arg, "-r"))
+		return config_set(c, "read-only", NULL, ret_why);
+	if (!strncmp(arg, "-o", 2))
+		return parse_o(c, argc, argv, i, ret_why);
+	if (!strncmp(arg, "--", 2))
+		return parse_long(c, argc, argv, i, ret_why);
+	return refuse_unknown(arg, ret_why);
+}
+
+int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **ret_why)
+{
+	int kept = 1, i = 1, r;
+
+	for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (argv[i][0] != '-' || !argv[i][1]) {
+			argv[kept++] = argv[i];
+			continue;
+		}
+		r = parse_option(c, argc, argv, &i, ret_why);
+		if (r)
+			return r;
+	}
+	for (i++; i < argc; i++) /* behind the -- */
+		argv[kept++] = argv[i];
+	if (kept < argc)
+		argv[kept] = NULL;
+	*ret_argc = kept;
+	return 0;
+}
+
+/* Beginning and end ---------------------------------------------------------- */
+
+int config_init(struct config *c)
+{
+	*c = (struct config){ 0 };
+	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
+		int r = config_row_parse(&config_rows[i], c, config_rows[i].def);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+void config_fini(struct config *c)
+{
+	for (unsigned i = 0; i < CONFIG_COUNT; i++)
+		if (config_rows[i].type == CONFIG_TYPE_STRING)
+			free(*(char **)((char *)c + config_rows[i].offset));
+	free(c->kernel_words);
+	*c = (struct config){ 0 };
+}
+
+/* Later words count, so what the user said stands behind root's defaults. */
+int config_mount_options(const struct config *c, bool as_root, char **ret)
+{
+	bool all = config_given(c, CONFIG_allow_other) ? c->allow_other : as_root;
+	char *s;
+
+	if (asprintf(&s, "%s%s%s%s%s%s", as_root ? ",dev,suid" : "", all ? ",allow_other" : "",
+		     c->read_only ? ",ro" : "", c->noatime ? ",noatime" : "",
+		     c->kernel_words ? "," : "", c->kernel_words ? c->kernel_words : "") < 0)
+		return -ENOMEM;
+	if (*s)
+		memmove(s, s + 1, strlen(s)); /* the comma in front */
+	*ret = s;
+	return 0;
+}
