@@ -1,4 +1,6 @@
 # unit_test(name layers...)
 unit_test(kv index common)
+unit_test(common common)
 unit_test(config common PkgConfig::JANSSON)
+unit_test(loop common)
 fuzzer(options common)

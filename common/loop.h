@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * An event loop with a thread of its own, on libuv. Housekeeping runs here, and
+ * later the sockets: whatever is called from the loop must not block for long.
+ * All functions are callable from any thread, also from the loop's own, except
+ * loop_free(). Callbacks run on the loop's thread with no lock held.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_timer;
+
+/* Starts the thread, named `name` (15 bytes at most) and deaf to signals. Not
+ * before a fork that is to go on. */
+int loop_new(const char *name, struct loop **ret);
+
+/* Runs what has been posted, ends the thread and waits for it. Timers must have
+ * been freed. Not from the loop's thread. NULL is fine. */
+void loop_free(struct loop *l);
+
+/* Has fn(arg) called once, in the order of posting. -ENOMEM. */
+int loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
+
+/* Has fn(arg) called after first_ms, then every repeat_ms; 0: only once.
+ * A loop that is late skips calls rather than make up for them. -ENOMEM. */
+int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
+		   void (*fn)(void *arg), void *arg, struct loop_timer **ret);
+
+/* After this fn is not running and will not run: it waits for a call that is
+ * under way, so hold no lock that fn takes. Also from fn itself, where it does
+ * not wait. NULL is fine. */
+void loop_timer_free(struct loop_timer *t);
+
+bool loop_is_current(const struct loop *l); /* on this loop's thread? */

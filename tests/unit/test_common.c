@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The small parts of common/: sentences, metrics, log lines, crash points. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/crash.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/metrics.h"
+
+static void test_why(void **state)
+{
+	char *s = NULL;
+	(void)state;
+
+	assert_int_equal(why(NULL, -EBUSY, "%s", "nobody asks"), -EBUSY);
+	assert_int_equal(why(&s, -EBUSY, "%s is busy", "/a"), -EBUSY);
+	assert_int_equal(why(&s, -EIO, "open: %s", s), -EIO);
+	assert_string_equal(s, "open: /a is busy");
+	free(s);
+	assert_string_equal(error_name(-ENOSPC), "ENOSPC");
+	assert_string_equal(error_name(4711), "E4711");
+	assert_string_equal(error_text(-ENOENT), "No such file or directory");
+	assert_string_equal(error_text(INT32_MIN), "Error 2147483648");
+}
+
+static void test_quote(void **state)
+{
+	char to[12], big[64];
+	(void)state;
+
+	error_quote(big, sizeof(big), "a\n\x7f\xc3\xa4");
+	assert_string_equal(big, "a\\x0a\\x7f\xc3\xa4");
+	error_quote(to, sizeof(to), "12345678901234");
+	assert_string_equal(to, "12345678...");
+	error_quote(to, sizeof(to), "1\n\n\n");
+	assert_string_equal(to, "1\\x0a...");
+	for (size_t cap = 8; cap < sizeof(big); cap++) { /* under asan */
+		char *exact = malloc(cap);
+		error_quote(exact, cap, "some\ntext\twith\x01" "all\x7fsorts of bytes in it");
+		assert_true(strlen(exact) < cap);
+		free(exact);
+	}
+}
+
+static char *metrics_text(void)
+{
+	struct writer w = { 0 };
+
+	metrics_print(&w);
+	write_u8(&w, 0);
+	assert_false(w.bad);
+	return (char *)w.p;
+}
+
+static void has_line(const char *text, const char *line)
+{
+	if (!strstr(text, line))
+		fail_msg("no line \"%s\" in\n%s", line, text);
+}
+
+static void test_metrics_text(void **state)
+{
+	(void)state;
+	metric_op_done(MOP_READ, 0, 0);
+	metric_op_done(MOP_READ, 1000, 0);
+	metric_op_done(MOP_READ, 1001, ENOENT);
+	metric_op_done(MOP_READ, 2000000, -ENOENT);
+	metric_op_done(MOP_READ, UINT64_MAX / 1024, 133);
+	metric_op_done(MOP_READ, 1, 100000);
+	metric_set(M_INODES, 7);
+	metric_add(M_READ_BYTES, 1LL << 40);
+	_cleanup_(freep) char *s = metrics_text();
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"0.000001\"} 3\n");
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"0.000002\"} 4\n");
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"0.001024\"} 4\n");
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"0.002048\"} 5\n");
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"16.777216\"} 5\n");
+	has_line(s, "\nslicefs_op_seconds_bucket{op=\"read\",le=\"+Inf\"} 6\n");
+	has_line(s, "\nslicefs_op_seconds_count{op=\"read\"} 6\n");
+	has_line(s, "\nslicefs_op_errors_total{op=\"read\",errno=\"ENOENT\"} 2\n");
+	has_line(s, "\nslicefs_op_errors_total{op=\"read\",errno=\"EHWPOISON\"} 1\n");
+	has_line(s, "\nslicefs_op_errors_total{op=\"read\",errno=\"other\"} 1\n");
+	has_line(s, "\nslicefs_inodes 7\n");
+	has_line(s, "\nslicefs_read_bytes_total 1099511627776\n");
+	assert_null(strstr(s, "op=\"write\""));
+	metric_set(M_INODES, 0);
+}
+
+/* One HELP, with a sentence, and one TYPE a family, in front of its lines. */
+static void test_metric_families(void **state)
+{
+	_cleanup_(freep) char *s = metrics_text();
+	char *rest = s, family[128] = "", seen[160];
+	(void)state;
+
+	for (char *line; (line = strsep(&rest, "\n")) && *line;) {
+		if (!strncmp(line, "# HELP ", 7)) {
+			assert_int_equal(sscanf(line + 7, "%127s", family), 1);
+			assert_true(strlen(line) > 7 + strlen(family) + 8);
+			snprintf(seen, sizeof(seen), "# HELP %s ", family);
+			assert_null(rest ? strstr(rest, seen) : NULL);
+		} else if (strncmp(line, "# TYPE ", 7) != 0) {
+			assert_int_equal(strncmp(line, family, strlen(family)), 0);
+			assert_true(strchr("{ _", line[strlen(family)]));
+		}
+	}
+}
+
+static void test_busy(void **state)
+{
+	int64_t v = 0;
+	(void)state;
+
+	assert_null(metrics_busy(&v));
+	metric_add(M_DRAFTS, -1);
+	assert_string_equal(metrics_busy(&v), "drafts");
+	assert_int_equal(v, -1);
+	metric_add(M_DRAFTS, 1);
+	metric_add(M_SLICES_LIVE, 5);
+	assert_null(metrics_busy(NULL));
+	metric_set(M_SLICES_LIVE, 0);
+}
+
+static char *read_all(const char *path)
+{
+	_cleanup_(fclosep) FILE *f = fopen(path, "r");
+	char *s = calloc(1, 1 << 20);
+
+	assert_non_null(f);
+	assert_non_null(s);
+	assert_true(fread(s, 1, (1 << 20) - 1, f) > 0);
+	return s;
+}
+
+static void test_log(void **state)
+{
+	char path[] = "/tmp/test_log.XXXXXX";
+	_cleanup_(closep) int fd = mkstemp(path);
+	int64_t errors = metric_get(M_LOG_ERRORS);
+	(void)state;
+
+	assert_true(fd >= 0);
+	assert_int_equal(log_open("/nowhere/at/all"), -ENOENT);
+	assert_int_equal(log_open(path), 0);
+	log_debug("test", "not heard");
+	errno = EXDEV;
+	log_error("test", "name %s: %m", "a\nb");
+	assert_int_equal(errno, EXDEV);
+	for (int i = 0; i < LOG_BURST + 100; i++)
+		log_info("test", "line %d", i);
+	assert_int_equal(log_open(NULL), 0);
+	unlink(path); /* fd keeps it */
+	char proc[64];
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	_cleanup_(freep) char *s = read_all(proc);
+	has_line(s, "Z error: test: name a\\x0ab: Invalid cross-device link\n");
+	has_line(s, "Z info: test: line 19\n");
+	assert_null(strstr(s, "not heard"));
+	assert_null(strstr(s, "line 20\n"));
+	assert_int_equal(metric_get(M_LOG_ERRORS), errors + 1);
+}
+
+/* The wait status of a child in which `passes` points were passed. */
+static int crash_status(const char *env, int passes)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (env)
+			setenv("SLICEFS_CRASH", env, 1);
+		freopen("/dev/null", "w", stderr);
+		for (int i = 0; i < passes; i++) {
+			crash_point(CRASH_WRITE_ALLOCATED);
+			crash_point(CRASH_WRITE_DONE);
+		}
+		_exit(0);
+	}
+	int status = -1;
+	waitpid(pid, &status, 0);
+	return status;
+}
+
+static void test_crash_points(void **state)
+{
+	(void)state;
+	for (unsigned p = 0; p < CRASH_NPOINTS; p++) {
+		assert_non_null(crash_point_name(p));
+		assert_true(strlen(crash_point_sentence(p)) > 10);
+	}
+	assert_null(crash_point_name(CRASH_NPOINTS));
+	unsetenv("SLICEFS_CRASH");
+	assert_int_equal(crash_status(NULL, 9), 0);
+#ifdef SLICEFS_CRASH_POINTS
+	assert_int_equal(crash_status("write.done", 1), SIGKILL);
+	assert_int_equal(crash_status("write.done:3", 3), SIGKILL);
+	assert_int_equal(crash_status("write.done:3", 2), 0);
+	assert_int_equal(crash_status("publish.begin", 9), 0);
+	assert_int_equal(crash_status("write.don", 1), 2 << 8);
+	assert_int_equal(crash_status("write.done:", 1), 2 << 8);
+	assert_int_equal(crash_status("write.done:0", 1), 2 << 8);
+	assert_int_equal(crash_status("write.done:1x", 1), 2 << 8);
+#endif
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_why),	      cmocka_unit_test(test_quote),
+		cmocka_unit_test(test_metrics_text),  cmocka_unit_test(test_metric_families),
+		cmocka_unit_test(test_busy),	      cmocka_unit_test(test_log),
+		cmocka_unit_test(test_crash_points),
+	};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	return failed || metrics_busy(NULL);
+}
