@@ -71,14 +71,17 @@ int index_wait(struct index *ix, struct index_op *op,
 		.mutex = PTHREAD_MUTEX_INITIALIZER,
 		.cond = PTHREAD_COND_INITIALIZER,
 	};
+	struct kv *outer = kv_completing;
 
 	op->arg = &w;
 	op->done = waiter_done;
+	kv_completing = NULL; /* as in kv_wait() */
 	call(ix, op);
 	pthread_mutex_lock(&w.mutex);
 	while (!w.done)
 		pthread_cond_wait(&w.cond, &w.mutex);
 	pthread_mutex_unlock(&w.mutex);
+	kv_completing = outer;
 	return w.outcome;
 }
 
@@ -158,7 +161,7 @@ static void ids_wait(struct index *ix)
 {
 	WITH_LOCK(&ix->lock);
 	while (ix->reserving)
-		pthread_cond_wait(&ix->reserved, &ix->lock.mutex);
+		lock_wait(&ix->lock, &ix->reserved);
 }
 
 /* The first lot, waited for. It may fail: who only reads never misses it. */

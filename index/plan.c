@@ -28,9 +28,7 @@
  * CPU to the others, after PLAN_TRIES_MAX the answer is -EIO.
  *
  * Threads: a plan belongs to one thread at a time: the one that called
- * plan_run(), then whichever the engine completes on. `arrived` decides, after
- * each submit, which of the two goes on; so an engine that completes inline makes
- * a loop here and no recursion.
+ * plan_run(), then whichever the engine completes on (index/relay.h).
  */
 #include "index/plan.h"
 
@@ -42,6 +40,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "index/priv.h"
+#include "index/relay.h"
 
 enum {
 	PLAN_MAGIC = 0x706c616e,
@@ -59,10 +58,10 @@ struct arena_block {
 	max_align_t bytes[];
 };
 
-/* A request whose rows the op's outputs point to. */
+/* A request beside those of a plan function, whose rows live as long. */
 struct plan_req {
 	struct plan_req *next;
-	struct kv_req req;
+	struct relay relay;
 };
 
 struct plan {
@@ -81,18 +80,11 @@ struct plan {
 	uint32_t nreads, nread, reads_cap;
 	uint32_t hint;   /* runs ask in the same order: try this one first */
 	struct kv_req *snapshot;
-	struct plan_slot {
-		struct kv_req req; /* first: a completion finds its plan by it */
-		struct plan *plan;
-	} slots[2], *current; /* one has the snapshot, one is under way */
+	struct relay slots[2], *current; /* one has the snapshot, one is under way */
 
 	struct kv_compare *guards;
 	struct kv_write *writes;
 	uint32_t nguards, guards_cap, nwrites, writes_cap;
-
-	/* Who goes on after a submit: the second of submitter and completer. */
-	atomic_bool arrived;
-	int outcome; /* of the request; written before `arrived` */
 
 	uint8_t *free;   /* arena: what is left of the current block */
 	size_t nfree;
@@ -197,7 +189,7 @@ static void plan_free(struct plan *p)
 	kv_req_fini(&p->slots[0].req);
 	kv_req_fini(&p->slots[1].req);
 	for (struct plan_req *r = p->more_reqs; r; r = r->next)
-		kv_req_fini(&r->req);
+		kv_req_fini(&r->relay.req);
 	while (p->blocks) {
 		struct arena_block *b = p->blocks;
 		p->blocks = b->next;
@@ -221,7 +213,7 @@ struct plan *plan_attach(struct index *ix, struct index_op *op)
 	return op->plan;
 }
 
-struct kv_req *plan_new_req(struct plan *p)
+struct relay *plan_new_relay(struct plan *p)
 {
 	struct plan_req *r = plan_alloc(p, sizeof(*r));
 
@@ -229,7 +221,7 @@ struct kv_req *plan_new_req(struct plan *p)
 		return NULL;
 	*r = (struct plan_req){ .next = p->more_reqs };
 	p->more_reqs = r;
-	return &r->req;
+	return &r->relay;
 }
 
 /* What plans call -------------------------------------------------------------- */
@@ -467,8 +459,9 @@ static void plan_take_rows(struct plan *p)
 static int plan_answer(struct plan *p)
 {
 	bool wrote = p->current->req.nwrites;
+	int outcome = p->current->outcome;
 
-	switch (p->outcome) {
+	switch (outcome) {
 	case KV_DONE:
 		if (wrote)
 			return 0;
@@ -483,43 +476,23 @@ static int plan_answer(struct plan *p)
 		p->nread = 0; /* the next run's first wave reads it all */
 		return plan_try_again(p);
 	default:
-		assert(p->outcome < 0);
-		return p->outcome;
+		assert(outcome < 0);
+		return outcome;
 	}
 }
 
-static void plan_go_on(struct plan *p);
-
-static void plan_arrived(struct kv_req *req, int outcome)
-{
-	struct plan *p = ((struct plan_slot *)req)->plan;
-
-	assert(p->magic == PLAN_MAGIC);
-	p->outcome = outcome;
-	if (!atomic_exchange(&p->arrived, true))
-		return; /* the submitter is still there, and goes on */
-	int r = plan_answer(p);
-	if (r == PLAN_WAIT)
-		plan_go_on(p);
-	else
-		plan_end(p, r);
-}
-
 /* In the slot that the snapshot is not in. */
-static struct kv_req *plan_request(struct plan *p, bool writes)
+static void plan_request(struct plan *p, bool writes)
 {
-	struct plan_slot *s = &p->slots[p->snapshot == &p->slots[0].req];
+	struct relay *s = &p->slots[p->snapshot == &p->slots[0].req];
 
 	kv_req_fini(&s->req);
-	*s = (struct plan_slot){
-		.plan = p,
-		.req = {
-			.reads = p->reads,
-			.nreads = p->nreads,
-			.call = &p->op->call,
-			.reserve = p->reserve,
-			.done = plan_arrived,
-		},
+	s->owner = p;
+	s->req = (struct kv_req){
+		.reads = p->reads,
+		.nreads = p->nreads,
+		.call = &p->op->call,
+		.reserve = p->reserve,
 	};
 	if (writes) {
 		s->req.compares = p->guards;
@@ -528,8 +501,9 @@ static struct kv_req *plan_request(struct plan *p, bool writes)
 		s->req.nwrites = p->nwrites;
 	}
 	p->current = s;
-	return &s->req;
 }
+
+static void plan_resume(struct relay *relay);
 
 static void plan_go_on(struct plan *p)
 {
@@ -540,14 +514,24 @@ static void plan_go_on(struct plan *p)
 		if (r != PLAN_WAIT && (r || !p->nwrites))
 			break;
 		assert(r != PLAN_WAIT || p->nreads > p->nread);
-		struct kv_req *req = plan_request(p, r == 0);
-		atomic_store(&p->arrived, false);
-		kv_submit(index_kv(p->ix), req);
-		if (!atomic_exchange(&p->arrived, true))
-			return; /* the completer goes on; p is its now */
+		plan_request(p, r == 0);
+		if (!relay_submit(index_kv(p->ix), p->current, plan_resume))
+			return; /* p is the completer's now */
 		r = plan_answer(p);
 	} while (r == PLAN_WAIT);
 	plan_end(p, r);
+}
+
+static void plan_resume(struct relay *relay)
+{
+	struct plan *p = relay->owner;
+
+	assert(p->magic == PLAN_MAGIC);
+	int r = plan_answer(p);
+	if (r == PLAN_WAIT)
+		plan_go_on(p);
+	else
+		plan_end(p, r);
 }
 
 void plan_run(struct index *ix, struct index_op *op, plan_fn *fn)

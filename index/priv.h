@@ -2,13 +2,14 @@
 #pragma once
 /* What the files of index/ share beside keys.h, plan.h and value.h. */
 #include "index/index.h"
+#include "index/relay.h"
 
 /* An op's memory without a plan function: for calls that talk to the engine
  * themselves (blocks.c). NULL: no memory. It ends with index_op_fini(). */
 struct plan *plan_attach(struct index *ix, struct index_op *op);
 
 /* A request whose rows end with the op; to be filled in and submitted. */
-struct kv_req *plan_new_req(struct plan *p);
+struct relay *plan_new_relay(struct plan *p);
 
 /* call(ix, op), and waits for its outcome: for start-up, checks and tests. Takes
  * op->done and op->arg for itself. */
