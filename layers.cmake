@@ -7,3 +7,7 @@ layer(index
 	     kv.c view.c ordered.c mem.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
+layer(engine
+	SRC  pool.c buddy.c segment.c xfer.c transport_local.c
+	USES index common
+	LIBS PkgConfig::XXHASH Threads::Threads)

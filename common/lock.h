@@ -8,6 +8,8 @@
  */
 #include <assert.h>
 #include <pthread.h>
+#include <stdint.h>
+#include <time.h>
 
 #include "common/cleanup.h"
 
@@ -20,6 +22,7 @@ enum lock_rank {
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_DROPS,        /* engine/drop.c: how many are under way */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
+	LOCK_XFER,         /* engine/xfer.c: batches that wait to be posted again */
 	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
@@ -81,6 +84,31 @@ static inline void lock_wait(struct lock *l, pthread_cond_t *c)
 static inline void lock_dropp(struct lock **lp)
 {
 	lock_drop(*lp);
+}
+
+/* The same, until deadline_ns (clock_ns(); 0: none) at most; c was made with
+ * lock_cond_init(). 0, or ETIMEDOUT. */
+static inline int lock_wait_until(struct lock *l, pthread_cond_t *c,
+				  uint64_t deadline_ns)
+{
+	enum lock_rank outer = l->outer;
+	struct timespec t = { (time_t)(deadline_ns / 1000000000),
+			      (long)(deadline_ns % 1000000000) };
+	int r = deadline_ns ? pthread_cond_timedwait(c, &l->mutex, &t)
+			    : pthread_cond_wait(c, &l->mutex);
+
+	l->outer = outer;
+	return r;
+}
+
+static inline void lock_cond_init(pthread_cond_t *c)
+{
+	pthread_condattr_t a;
+
+	pthread_condattr_init(&a);
+	pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &a);
+	pthread_condattr_destroy(&a);
 }
 
 /* Call before FUSE, the network, an index call or a foreign callback. */

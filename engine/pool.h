@@ -47,13 +47,15 @@ struct slice_id {
 };
 
 struct pool_opts {
-	const char *path;    /* of the first segment's file; NULL: anonymous */
+	const char *path;    /* of the first segment's file, which is a page longer
+				(2 MiB on huge pages); NULL: anonymous */
 	uint64_t bytes;      /* a multiple of 4 MiB */
 	bool create;         /* else the file must be there; its size counts */
 };
 
 /* Maps and prefaults (in full: later there is no SIGBUS). All is FREE.
- * -ENOMEM, -ENOSPC, -EUCLEAN (not a pool, or cut short), -EPROTONOSUPPORT. */
+ * -ENOMEM, -ENOSPC, -EEXIST, -ENOENT, -EINVAL (bytes), -EUCLEAN (not a pool, or
+ * cut short), -EPROTONOSUPPORT. */
 int pool_open(const struct pool_opts *o, struct pool **ret);
 void pool_close(struct pool *p); /* nothing may be pinned; NULL is fine */
 
@@ -64,6 +66,10 @@ uint32_t pool_nfree(const struct pool *p); /* pages; a glance, no lock */
 /* The bytes of a page: contiguous to the end of its slice. The caller holds a
  * pin. */
 void *pool_page(struct pool *p, uint32_t page);
+
+/* [off, off + len) of a slice, or NULL: another generation, or past its end. No
+ * lock; the caller holds a pin. */
+void *pool_span(struct pool *p, struct slice_id s, uint64_t off, uint64_t len);
 
 /*
  * A slice of up to `npages` (1..SLICE_PAGES_MAX), WRITING, with one pin, the
@@ -79,10 +85,10 @@ int pool_trim(struct pool *p, struct slice_id s, uint32_t npages);
 
 /* One hold more on a slice that is not FREE. -ESTALE: other generation (I3). */
 int pool_pin(struct pool *p, struct slice_id s);
-/* One less; frees what nothing else keeps. -ESTALE. */
+/* One less; frees what nothing else keeps. -ESTALE, -EINVAL (there is none). */
 int pool_unpin(struct pool *p, struct slice_id s);
 
-/* WRITING -> SEALED. -ESTALE, -EINVAL. */
+/* WRITING -> SEALED; SEALED stays (publishing again). -ESTALE, -EINVAL. */
 int pool_seal(struct pool *p, struct slice_id s);
 
 /* n references more (SEALED or DYING become LIVE) or less. -ESTALE, -EINVAL. */

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Slices: their states, generations, pins and references, over one segment of
+ * memory (segment.c) whose free pages buddy.c knows.
+ *
+ * The hard idea: nobody frees a slice. A slice is free as soon as no pin and no
+ * reference keeps it (settle()), in whatever order they go, so there is no path
+ * on which somebody could forget to free it or do it twice (I2), and a pinned
+ * slice is never reused (I4). Each free bumps the generation of its first page,
+ * so an id that was kept too long finds nothing, never another's bytes (I3).
+ *
+ * Invariants (pool_check() walks them):
+ * I1  each page is in one slice or one free block; what slices and free blocks
+ *     hold adds up to the pool, by state, and so do the gauges.
+ *     WRITING, SEALED: pins > 0, refs == 0. LIVE: refs > 0. DYING: pins > 0,
+ *     refs == 0. No slice is longer than 1024 pages or begins where a block of
+ *     its size could not.
+ *
+ * Threads: any; p->lock guards everything but the bytes. An entry's gen and
+ * npages do not change while it is pinned (but by its owner's own pool_trim()),
+ * so pool_span() and the verify bits go without the lock.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "common/cleanup.h"
+#include "common/lock.h"
+#include "common/metrics.h"
+#include "engine/buddy.h"
+#include "engine/pool.h"
+#include "engine/segment.h"
+#include "index/index.h"
+
+#define NSTATES 5u /* of enum slice_state */
+#define WORD_BITS 64u
+
+_Static_assert((int)SLICE_PAGES_MAX == (int)BUDDY_TOP_PAGES, "a slice is one block at most");
+
+struct pool {
+	uint32_t npages;         /* these are set by pool_open() and stay */
+	struct segment segment;
+	struct slice *table;
+	/* A bit a page: adopted and not verified since. While adopting: in use. */
+	_Atomic uint64_t *adopted;
+	bool has_adopted;        /* else nobody needs to look */
+
+	struct lock lock;
+	struct buddy buddy;
+	uint32_t pages[NSTATES];
+	uint32_t slices[NSTATES]; /* but FREE */
+	uint64_t pins;
+	_Atomic uint32_t nfree;  /* = pages[SLICE_FREE]; read as a glance: relaxed */
+};
+
+/* How many pools this process has: with one, the gauges are its own. */
+static atomic_int npools;
+
+static const struct {
+	const char *name;
+	enum metric bytes, count;
+} states[NSTATES] = {
+	[SLICE_FREE] = { "free", M_SLICES_FREE, M_COUNT },
+	[SLICE_WRITING] = { "writing", M_SLICES_WRITING, M_NSLICES_WRITING },
+	[SLICE_SEALED] = { "sealed", M_SLICES_SEALED, M_NSLICES_SEALED },
+	[SLICE_LIVE] = { "live", M_SLICES_LIVE, M_NSLICES_LIVE },
+	[SLICE_DYING] = { "dying", M_SLICES_DYING, M_NSLICES_DYING },
+};
+
+const char *slice_state_name(enum slice_state s)
+{
+	return s < NSTATES ? states[s].name : "?";
+}
+
+static void count(struct pool *p, enum slice_state s, int64_t npages, int slices)
+{
+	p->pages[s] += (uint32_t)npages;
+	metric_add(states[s].bytes, npages * PAGE_BYTES);
+	if (s == SLICE_FREE) {
+		atomic_store_explicit(&p->nfree, p->pages[s], memory_order_relaxed);
+	} else if (slices) {
+		p->slices[s] += (uint32_t)slices;
+		metric_add(states[s].count, slices);
+	}
+}
+
+static void count_pins(struct pool *p, int64_t n)
+{
+	p->pins += (uint64_t)n;
+	metric_add(M_PINS, n);
+}
+
+/* The only place where a slice's state changes (I1). */
+static void become(struct pool *p, struct slice *e, enum slice_state to)
+{
+	count(p, e->state, -(int64_t)e->npages, -1);
+	count(p, to, e->npages, 1);
+	e->state = (uint8_t)to;
+}
+
+static void release(struct pool *p, struct slice *e)
+{
+	uint32_t page = (uint32_t)(e - p->table);
+
+	become(p, e, SLICE_FREE);
+	e->flags = 0;
+	if (!++e->gen) /* I3 */
+		e->gen = 1;
+	buddy_give(&p->buddy, page, page + e->npages);
+}
+
+/* After pins or refs went down: what keeps it now? */
+static void settle(struct pool *p, struct slice *e)
+{
+	if (e->refs)
+		return;
+	if (!e->pins)
+		release(p, e);
+	else if (e->state == SLICE_LIVE)
+		become(p, e, SLICE_DYING);
+}
+
+/* The slice's entry, or NULL: it is gone (I3). */
+static struct slice *find(struct pool *p, struct slice_id s)
+{
+	if (s.page >= p->npages)
+		return NULL;
+	struct slice *e = &p->table[s.page];
+	bool is_it = (e->flags & ENTRY_HEAD) && e->state != SLICE_FREE && e->gen == s.gen;
+	return is_it ? e : NULL;
+}
+
+/* Opening ------------------------------------------------------------------- */
+
+static void *reserve(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	/* Huge pages would make it resident where nothing was ever used. */
+	madvise(p, bytes, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static size_t bitmap_bytes(const struct pool *p)
+{
+	return p->npages / 8;
+}
+
+static void fini(struct pool *p)
+{
+	if (p->table)
+		munmap(p->table, (size_t)p->npages * sizeof(*p->table));
+	if (p->adopted)
+		munmap(p->adopted, bitmap_bytes(p));
+	segment_fini(&p->segment);
+	lock_fini(&p->lock);
+	free(p);
+}
+DEFINE_CLEANUP(struct pool *, fini)
+
+static int open_segment(const struct pool_opts *o, struct segment *ret)
+{
+	const uint64_t unit = (uint64_t)SLICE_PAGES_MAX * PAGE_BYTES;
+	bool makes = o->create || !o->path;
+
+	/* 2^31 pages are 8 TiB, and NO_PAGE is none of them. */
+	if (makes && (!o->bytes || o->bytes % unit || o->bytes / PAGE_BYTES > 1u << 31))
+		return -EINVAL;
+	if (!o->path)
+		return segment_anonymous(o->bytes, ret);
+	if (o->create)
+		return segment_create(o->path, o->bytes, ret);
+	int r = segment_open(o->path, ret);
+	if (r < 0)
+		return r;
+	if (ret->bytes % unit || ret->bytes / PAGE_BYTES > 1u << 31) {
+		segment_fini(ret);
+		return -EUCLEAN;
+	}
+	return 0;
+}
+
+int pool_open(const struct pool_opts *o, struct pool **ret)
+{
+	_cleanup_(finip) struct pool *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->segment = SEGMENT_NONE;
+	lock_init(&p->lock, LOCK_POOL);
+	int r = open_segment(o, &p->segment);
+	if (r < 0)
+		return r;
+	p->npages = (uint32_t)(p->segment.bytes / PAGE_BYTES);
+	p->table = reserve((size_t)p->npages * sizeof(*p->table));
+	p->adopted = reserve(bitmap_bytes(p));
+	if (!p->table || !p->adopted)
+		return -ENOMEM;
+	buddy_init(&p->buddy, p->table, p->npages);
+	count(p, SLICE_FREE, p->npages, 0);
+	atomic_fetch_add(&npools, 1);
+	*ret = steal(&p);
+	return 0;
+}
+
+void pool_close(struct pool *p)
+{
+	if (!p)
+		return;
+	assert(!p->pins);
+	for (unsigned s = 0; s < NSTATES; s++)
+		count(p, s, -(int64_t)p->pages[s], -(int)p->slices[s]);
+	atomic_fetch_sub(&npools, 1);
+	fini(p);
+}
+
+uint64_t pool_id(const struct pool *p)
+{
+	return p->segment.pool_id;
+}
+
+uint32_t pool_npages(const struct pool *p)
+{
+	return p->npages;
+}
+
+uint32_t pool_nfree(const struct pool *p)
+{
+	return atomic_load_explicit(&p->nfree, memory_order_relaxed);
+}
+
+void *pool_page(struct pool *p, uint32_t page)
+{
+	assert(page < p->npages);
+	return p->segment.base + (size_t)page * PAGE_BYTES;
+}
+
+void *pool_span(struct pool *p, struct slice_id s, uint64_t off, uint64_t len)
+{
+	const struct slice *e = &p->table[s.page < p->npages ? s.page : 0];
+
+	/* The state may be changing, so it is not looked at; a free block has
+	 * a generation that nobody was given yet. */
+	if (s.page >= p->npages || !(e->flags & ENTRY_HEAD) || e->gen != s.gen)
+		return NULL;
+	uint64_t bytes = (uint64_t)e->npages * PAGE_BYTES;
+	if (off > bytes || len > bytes - off)
+		return NULL;
+	return (uint8_t *)pool_page(p, s.page) + off;
+}
+
+/* The life of a slice ------------------------------------------------------- */
+
+int pool_alloc(struct pool *p, uint32_t npages, struct slice_id *ret,
+	       uint32_t *ret_npages)
+{
+	uint32_t page;
+
+	assert(npages >= 1 && npages <= SLICE_PAGES_MAX);
+	WITH_LOCK(&p->lock);
+	uint32_t n = buddy_take(&p->buddy, npages, &page);
+	if (!n)
+		return POOL_FULL;
+	struct slice *e = &p->table[page];
+	if (!e->gen)
+		e->gen = 1;
+	e->flags = ENTRY_HEAD;
+	e->npages = (uint16_t)n;
+	e->state = SLICE_WRITING;
+	e->pins = 1;
+	e->refs = 0;
+	count(p, SLICE_FREE, -(int64_t)n, 0);
+	count(p, SLICE_WRITING, n, 1);
+	count_pins(p, 1);
+	*ret = (struct slice_id){ page, e->gen };
+	*ret_npages = n;
+	return 0;
+}
+
+int pool_trim(struct pool *p, struct slice_id s, uint32_t npages)
+{
+	WITH_LOCK(&p->lock);
+	struct slice *e = find(p, s);
+
+	if (!e)
+		return -ESTALE;
+	if (e->state != SLICE_WRITING || !npages || npages > e->npages)
+		return -EINVAL;
+	uint32_t end = s.page + e->npages, tail = e->npages - npages;
+	e->npages = (uint16_t)npages;
+	count(p, SLICE_WRITING, -(int64_t)tail, 0);
+	count(p, SLICE_FREE, tail, 0);
+	buddy_give(&p->buddy, s.page + npages, end);
+	return 0;
+}
+
+int pool_pin(struct pool *p, struct slice_id s)
+{
+	WITH_LOCK(&p->lock);
+	struct slice *e = find(p, s);
+
+	if (!e)
+		return -ESTALE;
+	assert(e->pins < UINT32_MAX); /* each is an extent of some map in memory */
+	e->pins++;
+	count_pins(p, 1);
+	return 0;
+}
+
+int pool_unpin(struct pool *p, struct slice_id s)
+{
+	WITH_LOCK(&p->lock);
+	struct slice *e = find(p, s);
+
+	if (!e)
+		return -ESTALE;
+	if (!e->pins)
+		return -EINVAL;
+	e->pins--;
+	count_pins(p, -1);
+	settle(p, e);
+	return 0;
+}
+
+int pool_seal(struct pool *p, struct slice_id s)
+{
+	WITH_LOCK(&p->lock);
+	struct slice *e = find(p, s);
+
+	if (!e)
+		return -ESTALE;
+	if (e->state == SLICE_WRITING)
+		become(p, e, SLICE_SEALED);
+	return e->state == SLICE_SEALED ? 0 : -EINVAL;
+}
+
+int pool_add_refs(struct pool *p, struct slice_id s, int n)
+{
+	WITH_LOCK(&p->lock);
+	struct slice *e = find(p, s);
+
+	if (!e)
+		return -ESTALE;
+	int64_t refs = (int64_t)e->refs + n;
+	if (e->state == SLICE_WRITING || refs < 0 || refs > UINT32_MAX)
+		return -EINVAL;
+	if (!n)
+		return 0;
+	e->refs = (uint32_t)refs;
+	if (n > 0 && e->state != SLICE_LIVE)
+		become(p, e, SLICE_LIVE);
+	settle(p, e);
+	return 0;
+}
+
+/* Rebuild ------------------------------------------------------------------- */
+
+static bool test_bit(const struct pool *p, uint32_t page)
+{
+	/* Relaxed: the bit says something about bytes that nobody changes. */
+	return atomic_load_explicit(&p->adopted[page / WORD_BITS], memory_order_relaxed) >>
+	       page % WORD_BITS & 1;
+}
+
+/* Does [page, page + npages) touch a slice that was adopted? Else it is now. */
+static bool claim(struct pool *p, uint32_t page, uint32_t npages)
+{
+	for (uint32_t i = page; i < page + npages; i++)
+		if (test_bit(p, i))
+			return false;
+	for (uint32_t i = page; i < page + npages; i++)
+		atomic_fetch_or_explicit(&p->adopted[i / WORD_BITS],
+					 UINT64_C(1) << i % WORD_BITS, memory_order_relaxed);
+	return true;
+}
+
+int pool_adopt(struct pool *p, struct slice_id s, uint32_t npages)
+{
+	if (!npages || npages > SLICE_PAGES_MAX || s.page >= p->npages ||
+	    npages > p->npages - s.page || !s.gen ||
+	    s.page & ((1u << buddy_order(npages)) - 1))
+		return -EUCLEAN;
+	WITH_LOCK(&p->lock);
+	assert(!p->buddy.fresh); /* nothing was allocated yet */
+	struct slice *e = &p->table[s.page];
+	if (e->flags & ENTRY_HEAD) {
+		if (e->gen != s.gen || e->npages != npages || e->refs == UINT32_MAX)
+			return -EUCLEAN;
+		e->refs++;
+		return 0;
+	}
+	if (!claim(p, s.page, npages))
+		return -EUCLEAN;
+	*e = (struct slice){ .gen = s.gen, .refs = 1, .npages = (uint16_t)npages,
+			     .state = SLICE_LIVE, .flags = ENTRY_HEAD | ENTRY_ADOPTED };
+	p->has_adopted = true;
+	count(p, SLICE_FREE, -(int64_t)npages, 0);
+	count(p, SLICE_LIVE, npages, 1);
+	return 0;
+}
+
+/* The first page from `page` on whose bit is `set`, or npages. */
+static uint32_t next_bit(const struct pool *p, uint32_t page, bool set)
+{
+	while (page < p->npages) {
+		uint64_t w = p->adopted[page / WORD_BITS];
+		w = (set ? w : ~w) >> page % WORD_BITS;
+		if (w)
+			return page + (uint32_t)__builtin_ctzll(w);
+		page = (page / WORD_BITS + 1) * WORD_BITS;
+	}
+	return p->npages;
+}
+
+void pool_adopted(struct pool *p)
+{
+	WITH_LOCK(&p->lock);
+	uint32_t end = p->npages;
+
+	if (!p->has_adopted)
+		return;
+	while (!p->adopted[end / WORD_BITS - 1])
+		end -= WORD_BITS;
+	buddy_skip_fresh(&p->buddy, end);
+	for (uint32_t page = 0; page < p->buddy.fresh;) {
+		uint32_t from = next_bit(p, page, false);
+		page = next_bit(p, from, true);
+		if (page > p->buddy.fresh)
+			page = p->buddy.fresh;
+		if (from < page)
+			buddy_give(&p->buddy, from, page);
+	}
+}
+
+bool pool_needs_verify(struct pool *p, struct slice_id s, uint32_t block)
+{
+	if (!p->has_adopted || !(p->table[s.page].flags & ENTRY_ADOPTED))
+		return false;
+	return test_bit(p, s.page + block * SUM_PAGES);
+}
+
+void pool_verified(struct pool *p, struct slice_id s, uint32_t block)
+{
+	uint32_t page = s.page + block * SUM_PAGES;
+
+	atomic_fetch_and_explicit(&p->adopted[page / WORD_BITS],
+				  ~(UINT64_C(1) << page % WORD_BITS), memory_order_relaxed);
+}
+
+/* Looking at it -------------------------------------------------------------- */
+
+bool pool_next(struct pool *p, uint32_t page, struct slice_view *ret)
+{
+	WITH_LOCK(&p->lock);
+	/* While adopting there are slices behind `fresh`. */
+	uint32_t end = p->buddy.fresh ? p->buddy.fresh : p->has_adopted ? p->npages : 0;
+
+	while (page < end) {
+		const struct slice *e = &p->table[page];
+		if (!(e->flags & ENTRY_HEAD)) {
+			page++;
+		} else if (e->state == SLICE_FREE) {
+			page += e->npages;
+		} else {
+			*ret = (struct slice_view){ { page, e->gen }, e->state,
+						    e->npages, e->pins, e->refs };
+			return true;
+		}
+	}
+	return false;
+}
+
+struct census {
+	uint32_t pages[NSTATES], slices[NSTATES];
+	uint64_t pins;
+	struct writer *report;
+	int bad;
+};
+
+static void __attribute__((format(printf, 2, 3)))
+violation(struct census *c, const char *fmt, ...)
+{
+	char line[160];
+	va_list ap;
+
+	va_start(ap, fmt);
+	int n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	write_bytes(c->report, "pool: ", 6);
+	write_bytes(c->report, line, n < (int)sizeof(line) ? (size_t)n : sizeof(line) - 1);
+	write_bytes(c->report, "\n", 1);
+	c->bad++;
+}
+
+static void check_head(struct census *c, uint32_t page, const struct slice *e)
+{
+	bool pins = e->pins, refs = e->refs, ok = false;
+
+	switch ((enum slice_state)e->state) {
+	case SLICE_FREE:
+		return; /* buddy_check() */
+	case SLICE_WRITING:
+	case SLICE_SEALED:
+	case SLICE_DYING:
+		ok = pins && !refs;
+		break;
+	case SLICE_LIVE:
+		ok = refs;
+		break;
+	}
+	if (!ok)
+		violation(c, "slice %u is %s with %u pins and %u references", page,
+			  slice_state_name(e->state), e->pins, e->refs);
+	if (!e->gen)
+		violation(c, "slice %u has no generation", page);
+	if (e->npages && page & ((1u << buddy_order(e->npages)) - 1))
+		violation(c, "slice %u of %u pages cannot begin there", page, e->npages);
+	c->pins += e->pins;
+}
+
+/* One pass over all pages that were ever used. */
+static void check_table(struct pool *p, struct census *c)
+{
+	uint32_t page = 0, end = p->buddy.fresh;
+
+	while (page < end) {
+		const struct slice *e = &p->table[page];
+		if (!(e->flags & ENTRY_HEAD) || e->state >= NSTATES || !e->npages ||
+		    e->npages > SLICE_PAGES_MAX || e->npages > end - page) {
+			violation(c, "page %u belongs to nothing", page);
+			page++;
+			continue;
+		}
+		check_head(c, page, e);
+		for (uint32_t i = 1; i < e->npages; i++)
+			if (e[i].flags & ENTRY_HEAD)
+				violation(c, "page %u lies in what begins at %u",
+					  page + i, page);
+		c->pages[e->state] += e->npages;
+		c->slices[e->state] += e->state != SLICE_FREE;
+		page += e->npages;
+	}
+	c->pages[SLICE_FREE] += p->npages - end;
+}
+
+static void check_sums(struct pool *p, struct census *c)
+{
+	bool alone = atomic_load(&npools) == 1;
+
+	for (unsigned s = 0; s < NSTATES; s++) {
+		if (c->pages[s] != p->pages[s] || c->slices[s] != p->slices[s])
+			violation(c, "%s: counted %u slices, %u pages; kept %u, %u",
+				  states[s].name, c->slices[s], c->pages[s], p->slices[s],
+				  p->pages[s]);
+		if (!alone)
+			continue;
+		if (metric_get(states[s].bytes) != (int64_t)p->pages[s] * PAGE_BYTES ||
+		    (s && metric_get(states[s].count) != p->slices[s]))
+			violation(c, "%s: the gauge differs", states[s].name);
+	}
+	if (c->pins != p->pins || (alone && metric_get(M_PINS) != (int64_t)p->pins))
+		violation(c, "pins: counted %llu, kept %llu, gauge %lld",
+			  (unsigned long long)c->pins, (unsigned long long)p->pins,
+			  (long long)metric_get(M_PINS));
+	if (pool_nfree(p) != p->pages[SLICE_FREE])
+		violation(c, "%u pages free at a glance, %u in truth", pool_nfree(p),
+			  p->pages[SLICE_FREE]);
+}
+
+int pool_check(struct pool *p, struct writer *report)
+{
+	struct census c = { .report = report };
+
+	WITH_LOCK(&p->lock);
+	check_table(p, &c);
+	check_sums(p, &c);
+	return c.bad + buddy_check(&p->buddy, report);
+}

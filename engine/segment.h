@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A segment: a file of the pool and its mapping. The bytes come first, so that
+ * they lie on huge pages from the file's beginning; the header, which names the
+ * pool, is the page behind them.
+ */
+#include <stdint.h>
+
+enum { SEGMENT_VERSION = 1 };
+
+struct segment {
+	int fd;          /* -1: anonymous */
+	uint8_t *base;   /* NULL: not mapped */
+	uint64_t bytes;  /* without the header */
+	uint64_t pool_id;
+};
+
+#define SEGMENT_NONE ((struct segment){ .fd = -1 })
+
+/* Makes the file whole or not at all, all of it in memory, with a new pool id.
+ * -EEXIST, -ENOSPC, -ENOMEM, or what the file system says. */
+int segment_create(const char *path, uint64_t bytes, struct segment *ret);
+
+/* -ENOENT, -EUCLEAN: not a segment, damaged or cut short; -EPROTONOSUPPORT: of
+ * a newer version. Changes nothing in the file. */
+int segment_open(const char *path, struct segment *ret);
+
+/* Without a file, for tests. */
+int segment_anonymous(uint64_t bytes, struct segment *ret);
+
+void segment_fini(struct segment *s);

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Transfers and batches: submit, complete, retry, cancel, time out.
+ *
+ * The hard idea: each transfer has one word that says who may act on it, and
+ * it changes hands by compare-and-swap only. Whoever moved it is the one who
+ * acts; everybody else finds that there is nothing to do.
+ *
+ *	        post()                completion
+ *	NEW ------------> POSTED ------------------> ENDED
+ *	 ^                  |                          ^
+ *	 '------------------'                          |
+ *	 |  refused (-EAGAIN)                          |
+ *	 '---------------------------------------------'
+ *	   cancelled, timed out, an earlier one failed
+ *
+ * So a transfer that is posted ends only by its completion (I9), one that is
+ * not posted can be ended by anybody, once. `unended` counts what has not ended
+ * and one more for the submitter; whoever takes it to 0 finishes the batch: the
+ * result is known then, nothing touches the lent memory any more, and done() is
+ * called (I10).
+ *
+ * The record of a post lies in the batch, so the batch has a reference for each
+ * transfer, given back when that has ended: a late completion finds its own
+ * record. A word that is not one of the three states is not a transfer.
+ *
+ * Threads: any may complete, cancel, retry. The thread "retry" tries refused
+ * posts again; it runs only while there are some (and a second longer).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/lock.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/xfer.h"
+
+enum {
+	RETRY_FIRST_NS = 50 * 1000,
+	RETRY_MOST_NS = 5 * 1000 * 1000,
+	LINGER_NS = 1000 * 1000 * 1000,
+};
+
+/* Also magic numbers: they are checked in what a transport hands back. */
+enum xfer_state {
+	XFER_NEW = 0x78664e45,
+	XFER_POSTED = 0x7866504f,
+	XFER_ENDED = 0x7866454e,
+};
+
+struct xfer {
+	struct post post;
+	struct batch *batch;
+	atomic_int state;
+};
+
+struct batch {
+	struct transport *transport;
+	void (*done)(void *arg, int result);
+	void *arg;
+	uint64_t deadline_ns;
+	atomic_int refs;
+	atomic_int unended;
+	atomic_int result;     /* the first error */
+	atomic_bool submitted;
+	atomic_bool stopping;  /* posts nothing more */
+	atomic_bool deferred;  /* something did not complete within submit */
+	unsigned n, capacity;  /* the owner's; fixed once submitted */
+
+	/* Under retry.lock: */
+	bool waits;            /* on retry.first; holds a reference */
+	struct batch *next;
+	uint64_t retry_ns, pause_ns;
+
+	struct xfer xfers[];
+};
+
+static struct {
+	struct lock lock;
+	pthread_cond_t cond;
+	struct batch *first;
+	bool runs;             /* the thread exists */
+	bool kicked;           /* a post completed: there may be room */
+	atomic_uint waiting;   /* length of the list; a glance without lock */
+} retry = { .lock = LOCK_INIT(LOCK_XFER) };
+
+static void pump(struct batch *b);
+
+/* A batch before it is submitted -------------------------------------------- */
+
+int batch_new(struct transport *t, unsigned capacity, struct batch **ret)
+{
+	struct batch *b = malloc(sizeof(*b) + capacity * sizeof(b->xfers[0]));
+
+	if (!b)
+		return -ENOMEM;
+	*b = (struct batch){ .transport = t, .capacity = capacity, .refs = 1,
+			     .unended = 1, .pause_ns = RETRY_FIRST_NS };
+	metric_add(M_BATCHES, 1);
+	*ret = b;
+	return 0;
+}
+
+struct batch *batch_ref(struct batch *b)
+{
+	atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+	return b;
+}
+
+/* n references less. acq_rel: who frees must see what the others did. */
+static void put(struct batch *b, int n)
+{
+	int refs = atomic_fetch_sub_explicit(&b->refs, n, memory_order_acq_rel);
+
+	assert(refs >= n);
+	if (refs == n)
+		free(b);
+}
+
+struct batch *batch_unref(struct batch *b)
+{
+	if (b)
+		put(b, 1);
+	return NULL;
+}
+
+void batch_free(struct batch *b)
+{
+	if (!b)
+		return;
+	assert(!b->submitted);
+	metric_add(M_BATCHES, -1);
+	put(b, 1);
+}
+
+/* Ending --------------------------------------------------------------------- */
+
+/* done() once, with nothing counted any more and no lock held. */
+static void finish(struct batch *b)
+{
+	int result = atomic_load(&b->result);
+
+	if (!result && b->deadline_ns && atomic_load(&b->deferred) &&
+	    clock_ns() > b->deadline_ns)
+		result = -ETIMEDOUT;
+	metric_add(M_TRANSFERS, -(int64_t)b->n);
+	metric_add(M_BATCHES, -1);
+	lock_assert_none();
+	b->done(b->arg, result);
+}
+
+static void set_result(struct batch *b, int error)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&b->result, &none, error);
+}
+
+/* n of the counted have ended. The caller's reference keeps b until it is back. */
+static void count_ended(struct batch *b, int n)
+{
+	int before = atomic_fetch_sub(&b->unended, n);
+
+	assert(before >= n);
+	if (before == n)
+		finish(b);
+}
+
+static bool claim(struct xfer *x, int from, int to)
+{
+	return atomic_compare_exchange_strong(&x->state, &from, to);
+}
+
+static void end_xfer(struct xfer *x)
+{
+	struct batch *b = x->batch;
+
+	count_ended(b, 1);
+	put(b, 1);
+}
+
+/* Ends all that is not posted. What is posted is waited for. */
+static void stop(struct batch *b, int error)
+{
+	bool any = false;
+
+	atomic_store(&b->stopping, true);
+	for (unsigned i = 0; i < b->n; i++)
+		if (claim(&b->xfers[i], XFER_NEW, XFER_ENDED)) {
+			if (!any)
+				set_result(b, error);
+			any = true;
+			end_xfer(&b->xfers[i]);
+		}
+}
+
+static void kick(void)
+{
+	WITH_LOCK(&retry.lock);
+	retry.kicked = true;
+	pthread_cond_signal(&retry.cond);
+}
+
+static void post_done(struct post *p, int result)
+{
+	struct xfer *x = (struct xfer *)p;
+	bool was_posted = claim(x, XFER_POSTED, XFER_ENDED);
+
+	assert(was_posted); /* I9: a post completes once, and only if accepted */
+	if (result < 0) {
+		set_result(x->batch, result);
+		atomic_store(&x->batch->stopping, true);
+	}
+	end_xfer(x);
+	if (atomic_load(&retry.waiting))
+		kick();
+}
+
+int batch_add(struct batch *b, enum post_kind kind, struct slice_id s,
+	      uint64_t off, void *local, uint64_t len)
+{
+	uint64_t runs = len / XFER_RUN_MAX + (len % XFER_RUN_MAX != 0);
+
+	assert(!b->submitted);
+	if (runs > b->capacity - b->n)
+		return -ENOSPC;
+	for (uint64_t at = 0; at < len; at += XFER_RUN_MAX) {
+		struct xfer *x = &b->xfers[b->n++];
+		uint64_t left = len - at;
+		x->post = (struct post){
+			.kind = kind,
+			.slice = s,
+			.off = off + at,
+			.local = (char *)local + at,
+			.len = (uint32_t)(left < XFER_RUN_MAX ? left : XFER_RUN_MAX),
+			.done = post_done,
+		};
+		x->batch = b;
+		atomic_init(&x->state, XFER_NEW);
+	}
+	return 0;
+}
+
+/* Trying again ---------------------------------------------------------------- */
+
+/* Takes the batches whose turn it is off the list, linked by next. */
+static struct batch *take_due(uint64_t now, bool all, uint64_t *ret_next_ns)
+{
+	struct batch **at = &retry.first, *due = NULL, **due_end = &due;
+
+	*ret_next_ns = 0;
+	while (*at) {
+		struct batch *b = *at;
+		if (all || b->retry_ns <= now) {
+			*at = b->next;
+			b->waits = false;
+			b->next = NULL;
+			*due_end = b;
+			due_end = &b->next;
+			atomic_fetch_sub(&retry.waiting, 1);
+			continue;
+		}
+		if (!*ret_next_ns || b->retry_ns < *ret_next_ns)
+			*ret_next_ns = b->retry_ns;
+		at = &b->next;
+	}
+	return due;
+}
+
+/* Waits for what is due; NULL: nothing came for a while and the thread ends. */
+static struct batch *wait_due(void)
+{
+	WITH_LOCK(&retry.lock);
+	uint64_t quit_ns = clock_ns() + LINGER_NS;
+
+	for (;;) {
+		uint64_t now = clock_ns(), next_ns;
+		struct batch *due = take_due(now, retry.kicked, &next_ns);
+		retry.kicked = false;
+		if (due)
+			return due;
+		if (!next_ns && now >= quit_ns) {
+			retry.runs = false;
+			return NULL;
+		}
+		lock_wait_until(&retry.lock, &retry.cond, next_ns ? next_ns : quit_ns);
+	}
+}
+
+static void *retry_main(void *arg)
+{
+	struct batch *due;
+
+	(void)arg;
+	pthread_setname_np(pthread_self(), "retry");
+	while ((due = wait_due()))
+		while (due) {
+			struct batch *b = due;
+			due = b->next;
+			b->next = NULL;
+			if (b->deadline_ns && clock_ns() >= b->deadline_ns)
+				stop(b, -ETIMEDOUT);
+			else
+				pump(b);
+			put(b, 1);
+		}
+	return NULL;
+}
+
+static pthread_once_t retry_once = PTHREAD_ONCE_INIT;
+
+static void retry_init(void)
+{
+	lock_cond_init(&retry.cond);
+}
+
+/* Under retry.lock. */
+static int retry_start(void)
+{
+	pthread_attr_t a;
+	pthread_t thread;
+
+	if (retry.runs)
+		return 0;
+	pthread_attr_init(&a);
+	pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	int r = pthread_create(&thread, &a, retry_main, NULL);
+	pthread_attr_destroy(&a);
+	retry.runs = !r;
+	return -r;
+}
+
+/* Puts b on the list, unless it is there: the pause doubles each time, but ends
+ * at the deadline. */
+static int wait_for_room(struct batch *b)
+{
+	pthread_once(&retry_once, retry_init);
+	WITH_LOCK(&retry.lock);
+	int r = retry_start();
+
+	if (r < 0 || b->waits)
+		return r;
+	b->retry_ns = clock_ns() + b->pause_ns;
+	if (b->deadline_ns && b->retry_ns > b->deadline_ns)
+		b->retry_ns = b->deadline_ns;
+	b->pause_ns = b->pause_ns < RETRY_MOST_NS / 2 ? b->pause_ns * 2 : RETRY_MOST_NS;
+	b->waits = true;
+	b->next = retry.first;
+	retry.first = batch_ref(b);
+	atomic_fetch_add(&retry.waiting, 1);
+	pthread_cond_signal(&retry.cond);
+	return 0;
+}
+
+/* Submitting ------------------------------------------------------------------ */
+
+/* 0: went its way. -EAGAIN: no room, it is NEW again. */
+static int post_one(struct batch *b, struct xfer *x)
+{
+	if (!claim(x, XFER_NEW, XFER_POSTED))
+		return 0;
+	int r = b->transport->ops->post(b->transport, &x->post);
+	if (r >= 0)
+		return 0;
+	if (r == -EAGAIN) {
+		atomic_store(&x->state, XFER_NEW);
+		return r;
+	}
+	set_result(b, r);
+	atomic_store(&b->stopping, true);
+	atomic_store(&x->state, XFER_ENDED);
+	end_xfer(x);
+	return 0;
+}
+
+/*
+ * Posts what is NEW. `stopping` is looked at again after the last change of
+ * state made here: whoever sets it sweeps afterwards, so that one of the two
+ * sees what the other did.
+ */
+static void pump(struct batch *b)
+{
+	for (unsigned i = 0; i < b->n && !atomic_load(&b->stopping); i++) {
+		int r = post_one(b, &b->xfers[i]);
+		if (r == -EAGAIN)
+			r = wait_for_room(b);
+		if (r < 0) {
+			stop(b, r);
+			return;
+		}
+		if (atomic_load_explicit(&b->xfers[i].state, memory_order_relaxed) == XFER_NEW)
+			break; /* it waits; the rest would be refused too */
+	}
+	if (atomic_load(&b->stopping))
+		stop(b, -ECANCELED);
+}
+
+void batch_submit(struct batch *b, uint64_t deadline_ns,
+		  void (*done)(void *arg, int result), void *arg)
+{
+	b->done = done;
+	b->arg = arg;
+	b->deadline_ns = deadline_ns;
+	metric_add(M_TRANSFERS, b->n);
+	atomic_fetch_add_explicit(&b->refs, (int)b->n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&b->unended, (int)b->n, memory_order_relaxed);
+	atomic_store(&b->submitted, true);
+	if (deadline_ns && clock_ns() >= deadline_ns)
+		stop(b, -ETIMEDOUT);
+	else
+		pump(b);
+	if (atomic_load(&b->unended) > 1)
+		atomic_store(&b->deferred, true);
+	count_ended(b, 1);
+	put(b, 1);
+}
+
+void batch_cancel(struct batch *b)
+{
+	atomic_store(&b->stopping, true);
+	if (atomic_load(&b->submitted))
+		stop(b, -ECANCELED);
+}
