@@ -3,7 +3,7 @@ layer(common
 	SRC  lock.c error.c log.c metrics.c crash.c config.c config_parse.c loop.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
-	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c
+	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c
 	     kv.c view.c ordered.c mem.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)

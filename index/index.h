@@ -87,7 +87,8 @@ enum body_kind {
 	BODY_INLINE,  /* the content itself, or a symlink's target */
 	BODY_EXTENTS, /* encoded extents */
 	BODY_BLOCKS,  /* encoded block references (up to 64 KiB of them) */
-	BODY_TREE,    /* the same, themselves in blocks */
+	BODY_TREE,    /* references to blocks of references, each block under
+			 the first region in it */
 };
 
 /* What a version consists of. `bytes` is the encoding; index/body.c has pure
@@ -315,7 +316,8 @@ struct index_visitor {
 };
 
 /* Visits all published objects; blocks; for start-up and checks. 0, the
- * visitor's negative, -EUCLEAN. Nothing is held in memory but one page. */
+ * visitor's negative, -EUCLEAN. Held in memory: one page, and 16 bytes for each
+ * extent block. */
 int index_scan(struct index *ix, const struct index_visitor *v);
 
 /*

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A set of blocks (fileid, id), as a sorted array: filled, sorted once, then
+ * asked (index/ only). One thread.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+struct blockset_item {
+	uint64_t fileid, id;
+};
+
+struct blockset {
+	struct blockset_item *v;
+	size_t n, cap;
+};
+
+static inline void blockset_fini(struct blockset *s)
+{
+	free(s->v);
+	*s = (struct blockset){ 0 };
+}
+
+static inline int blockset_add(struct blockset *s, uint64_t fileid, uint64_t id)
+{
+	if (s->n == s->cap) {
+		size_t cap = s->cap ? 2 * s->cap : 64;
+		struct blockset_item *v = realloc(s->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		s->v = v;
+		s->cap = cap;
+	}
+	s->v[s->n++] = (struct blockset_item){ fileid, id };
+	return 0;
+}
+
+static inline int blockset_cmp(const void *a, const void *b)
+{
+	const struct blockset_item *x = a, *y = b;
+
+	if (x->fileid != y->fileid)
+		return x->fileid < y->fileid ? -1 : 1;
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+static inline void blockset_sort(struct blockset *s)
+{
+	if (s->n)
+		qsort(s->v, s->n, sizeof(*s->v), blockset_cmp);
+}
+
+/* After blockset_sort(). */
+static inline bool blockset_has(const struct blockset *s, uint64_t fileid, uint64_t id)
+{
+	struct blockset_item key = { fileid, id };
+
+	return s->n && bsearch(&key, s->v, s->n, sizeof(key), blockset_cmp);
+}
