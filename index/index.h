@@ -183,6 +183,11 @@ struct index_op {
 /* Frees what came out. The op may be used again after it. */
 void index_op_fini(struct index_op *op);
 
+/* call(ix, op), and waits for its outcome: for start-up, checks and tests, never
+ * on a FUSE worker. Takes op->done and op->arg for itself. */
+int index_wait(struct index *ix, struct index_op *op,
+	       void (*call)(struct index *ix, struct index_op *op));
+
 /* The file system itself -------------------------------------------------- */
 
 struct index_super {

@@ -10,8 +10,3 @@ struct plan *plan_attach(struct index *ix, struct index_op *op);
 
 /* A request whose rows end with the op; to be filled in and submitted. */
 struct relay *plan_new_relay(struct plan *p);
-
-/* call(ix, op), and waits for its outcome: for start-up, checks and tests. Takes
- * op->done and op->arg for itself. */
-int index_wait(struct index *ix, struct index_op *op,
-	       void (*call)(struct index *ix, struct index_op *op));
