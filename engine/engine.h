@@ -28,7 +28,9 @@ struct engine_opts {
 				  at least */
 	bool huge;             /* mount a tmpfs huge=always over dir (root) */
 	bool fresh;            /* move what is there aside and start anew */
-	bool read_only;        /* for fsck: changes nothing */
+	bool read_only;        /* for fsck: changes nothing, makes nothing */
+	bool repair;           /* for fsck: makes nothing, opens what a mount
+				  refuses; engine_check() then drops it */
 	bool in_memory;        /* tests: kv_mem and an anonymous pool; no dir */
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
@@ -43,7 +45,8 @@ struct engine_opts {
  * what, why, what to try. Blocks.
  * -EBUSY (mounted already), -ENOMEM (pool larger than what is available),
  * -ENOSPC, -EUCLEAN (damaged: refused and kept), -EPROTONOSUPPORT (newer),
- * -EINVAL (sizes that do not fit what is there), -EACCES.
+ * -EINVAL (sizes that do not fit what is there), -EACCES, -EEXIST (fresh, and
+ * something is kept aside already), -ENOENT (read_only, repair: no store).
  */
 int engine_open(const struct engine_opts *opts, struct engine **ret,
 		char **ret_why);

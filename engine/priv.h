@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/lock.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/transport.h"
@@ -15,12 +16,33 @@
 struct files;
 struct store;
 
+/* drop.c: how many drops are under way, for who has to wait for the last. */
+struct drops {
+	struct lock lock; /* LOCK_DROPS */
+	uint64_t n;
+	pthread_cond_t none;
+};
+
 struct engine {
 	struct store *store;         /* its folder and lock; NULL: in_memory */
 	struct index *ix;
 	struct pool *pool;
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
+	struct drops drops;
 	bool verify;                 /* checksums on every read */
 	bool read_only;
+	bool offline;                /* fsck's: no file is ever opened; what a
+					mount refuses is let in */
 };
+
+/*
+ * rebuild.c: the slice table from the index (I2), before anything else happens.
+ * -EUCLEAN and a sentence: an object names slices that cannot be. Offline that
+ * is let pass; engine_check() will find it again.
+ */
+int engine_rebuild(struct engine *e, char **ret_why);
+
+void drops_init(struct drops *d);
+void drops_wait(struct drops *d); /* until none is under way */
+void drops_fini(struct drops *d);

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Joins index, pool, transport and the table of open files: opening and closing
+ * them in order, and what spans them all (space, the view of slices).
+ *
+ * Opening goes up, closing down: store (folder, lock), pool, index, rebuild,
+ * transport, files. engine_close() takes whatever a failed opening got to, so
+ * there is one way down only.
+ */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/file.h"
+#include "engine/memory.h"
+#include "engine/priv.h"
+#include "engine/store.h"
+
+DEFINE_CLEANUP(struct engine *, engine_close)
+
+enum { TEST_POOL_BYTES = 64 << 20 };
+
+#define FRESH_HINT "Try: slicefs fsck, or slicefs mount --fresh, which keeps the old contents aside"
+
+struct index *engine_index(struct engine *e) { return e->ix; }
+
+static const char *dir_of(const struct engine *e)
+{
+	return e->store ? store_dir(e->store) : "(memory)";
+}
+
+/* Pool ---------------------------------------------------------------------------- */
+
+static int open_pool(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	struct pool_opts po = { .create = true };
+	_cleanup_(freep) char *path = NULL;
+
+	if (e->store) {
+		po.path = path = store_path(e->store, STORE_POOL);
+		if (!path)
+			return -ENOMEM;
+		po.bytes = store_pool_bytes(e->store);
+		po.create = store_is_new(e->store);
+	} else {
+		po.bytes = o->pool_bytes ? o->pool_bytes : TEST_POOL_BYTES;
+	}
+
+	int r = pool_open(&po, &e->pool);
+	if (r == -EPROTONOSUPPORT)
+		return why(ret_why, r, "store %s: its pool was made by a newer slicefs than this "
+			   "one (%s). Try: that one, or slicefs mount --fresh, which keeps the old "
+			   "contents aside", dir_of(e), SLICEFS_VERSION);
+	if (r == -EUCLEAN)
+		return why(ret_why, r, "store %s: %s is not a slicefs pool, or damaged. " FRESH_HINT,
+			   dir_of(e), po.path);
+	if (r == -ENOMEM || r == -ENOSPC)
+		return why(ret_why, r, "store %s: a pool of %s does not fit: %s. Try: a smaller "
+			   "--pool-size", dir_of(e), size_text(po.bytes).s, error_text(r));
+	if (r < 0)
+		return why(ret_why, r, "store %s: cannot open the pool: %s", dir_of(e),
+			   error_text(r));
+	if (e->store && (uint64_t)pool_npages(e->pool) * PAGE_BYTES != po.bytes)
+		return why(ret_why, -EUCLEAN, "store %s: %s has %s, and sizes.txt says %s. "
+			   FRESH_HINT, dir_of(e), po.path,
+			   size_text((uint64_t)pool_npages(e->pool) * PAGE_BYTES).s,
+			   size_text(po.bytes).s);
+	return 0;
+}
+
+/* Index --------------------------------------------------------------------------- */
+
+static int open_kv(struct engine *e, const struct engine_opts *o, struct kv **ret)
+{
+	struct kv *kv;
+	int r;
+
+	if (e->store) {
+		_cleanup_(freep) char *path = store_path(e->store, STORE_INDEX);
+		struct kv_lmdb_opts ko = {
+			.path = path,
+			.size_bytes = store_index_bytes(e->store),
+			.create = store_is_new(e->store),
+			.read_only = o->read_only,
+		};
+		r = path ? kv_lmdb_open(&ko, &kv) : -ENOMEM;
+	} else {
+		r = kv_mem_open(&kv);
+	}
+	if (r < 0)
+		return r;
+	if (o->wrap_kv) {
+		struct kv *inner = kv;
+		r = o->wrap_kv(inner, &kv);
+		if (r < 0) {
+			kv_close(inner);
+			return r;
+		}
+	}
+	*ret = kv;
+	return 0;
+}
+
+static int why_index(struct engine *e, int r, char **ret_why)
+{
+	switch (r) {
+	case -EPROTONOSUPPORT:
+		return why(ret_why, r, "store %s: its index was made by a newer slicefs, or an "
+			   "incompatible LMDB. Try: that one, or slicefs mount --fresh, which keeps "
+			   "the old contents aside", dir_of(e));
+	case -EUCLEAN:
+	case -ENOENT:
+		return why(ret_why, -EUCLEAN, "store %s: " STORE_INDEX " is not a slicefs index, or "
+			   "damaged. " FRESH_HINT, dir_of(e));
+	case -ENOSPC:
+		return why(ret_why, r, "store %s: no space for an index of %s. Try: a smaller "
+			   "--index-size", dir_of(e), size_text(store_index_bytes(e->store)).s);
+	case -EBUSY:
+		return why(ret_why, r, "store %s: its index is open in another process. Try: "
+			   "slicefs status", dir_of(e));
+	default:
+		return why(ret_why, r, "store %s: cannot open the index: %s", dir_of(e),
+			   error_text(r));
+	}
+}
+
+static int open_index(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	bool is_new = !e->store || store_is_new(e->store);
+	struct kv *kv;
+	int r = open_kv(e, o, &kv);
+
+	if (!r)
+		r = index_open(kv, is_new, &e->ix);
+	if (!r && is_new)
+		r = index_set_pool(e->ix, pool_id(e->pool));
+	if (r < 0)
+		return why_index(e, r, ret_why);
+	uint64_t named = index_super(e->ix)->pool_id;
+	if (named != pool_id(e->pool))
+		return why(ret_why, -EUCLEAN, "store %s: index and pool do not belong together: the "
+			   "index names pool %016" PRIx64 ", the pool is %016" PRIx64 ". "
+			   FRESH_HINT, dir_of(e), named, pool_id(e->pool));
+	return 0;
+}
+
+/* The engine ------------------------------------------------------------------------ */
+
+static int open_transport(struct engine *e, const struct engine_opts *o)
+{
+	struct transport *inner;
+	int r = transport_local_open(e->pool, &inner);
+
+	if (r < 0 || !o->fault_seed) {
+		if (!r)
+			e->transport = inner;
+		return r;
+	}
+	/* Everything late, and nothing in place: what a network would do. */
+	struct fault_opts fo = { .seed = o->fault_seed, .delay_us = 200, .hide_map = true };
+	r = transport_fault_open(inner, &fo, &e->transport);
+	if (r < 0)
+		inner->ops->close(inner);
+	return r;
+}
+
+static int rebuild(struct engine *e, char **ret_why)
+{
+	_cleanup_(freep) char *what = NULL;
+	int r = engine_rebuild(e, &what);
+
+	if (r == -EUCLEAN)
+		return why(ret_why, r, "store %s: %s. Try: slicefs fsck --repair, or slicefs mount "
+			   "--fresh, which keeps the old contents aside", dir_of(e),
+			   what ? what : "its index is damaged");
+	if (r < 0)
+		return why(ret_why, r, "store %s: cannot rebuild the table of slices: %s", dir_of(e),
+			   error_text(r));
+	return 0;
+}
+
+static int open_all(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	int r = 0;
+
+	if (!o->in_memory)
+		r = store_open(o, &e->store, ret_why);
+	if (!r)
+		r = open_pool(e, o, ret_why);
+	if (!r)
+		r = open_index(e, o, ret_why);
+	if (!r)
+		r = rebuild(e, ret_why);
+	if (!r)
+		r = open_transport(e, o);
+	if (!r)
+		r = files_new(e, &e->files);
+	if (!r && e->store && store_is_new(e->store))
+		r = store_commit(e->store, ret_why);
+	return r;
+}
+
+int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why)
+{
+	_cleanup_(engine_closep) struct engine *e = calloc(1, sizeof(*e));
+	_cleanup_(freep) char *reason = NULL;
+	struct engine_space space;
+
+	if (!e)
+		return -ENOMEM;
+	drops_init(&e->drops);
+	e->verify = o->verify;
+	e->read_only = o->read_only;
+	e->offline = o->read_only || o->repair;
+	int r = open_all(e, o, &reason);
+	if (r < 0) {
+		/* what has no sentence yet: memory, mostly */
+		if (!reason)
+			why(&reason, r, "store %s: cannot open it: %s", o->in_memory ? "(memory)" :
+			    o->dir, error_text(r));
+		if (ret_why) {
+			free(*ret_why);
+			*ret_why = steal(&reason);
+		}
+		return r;
+	}
+	engine_space(e, &space); /* sets the gauges */
+	log_info("store", "%s: pool of %s (%s free), index of %s", dir_of(e),
+		 size_text(space.total_bytes).s, size_text(space.free_bytes).s,
+		 size_text(space.index_size_bytes).s);
+	*ret = steal(&e);
+	return 0;
+}
+
+void engine_close(struct engine *e)
+{
+	if (!e)
+		return;
+	files_free(e->files);
+	drops_wait(&e->drops);
+	if (e->transport) {
+		e->transport->ops->quiesce(e->transport);
+		e->transport->ops->close(e->transport);
+	}
+	if (e->ix) {
+		struct kv *kv = index_kv(e->ix);
+		int r = kv->ops->session_end(kv);
+		if (r < 0)
+			log_error("store", "%s: cannot end the session: %s", dir_of(e),
+				  error_text(r));
+		index_close(e->ix);
+	}
+	pool_close(e->pool);
+	store_free(e->store);
+	drops_fini(&e->drops);
+	free(e);
+}
+
+void engine_space(struct engine *e, struct engine_space *ret)
+{
+	struct kv *kv = index_kv(e->ix);
+	struct kv_stat st = { 0 };
+
+	if (kv->ops->stat(kv, &st) < 0)
+		st = (struct kv_stat){ 0 };
+	metric_set(M_INDEX_BYTES, (int64_t)st.used_bytes);
+	metric_set(M_INDEX_SIZE, (int64_t)st.size_bytes);
+	*ret = (struct engine_space){
+		.total_bytes = (uint64_t)pool_npages(e->pool) * PAGE_BYTES,
+		.free_bytes = (uint64_t)pool_nfree(e->pool) * PAGE_BYTES,
+		.index_size_bytes = st.size_bytes,
+		.index_used_bytes = st.used_bytes,
+		.pool_id = pool_id(e->pool),
+	};
+}
+
+/* The view of slices ------------------------------------------------------------------ */
+
+struct holder {
+	struct slice_id slice;
+	uint64_t fileid, since_ns;
+	bool draft;
+};
+
+struct holders {
+	struct holder *v;
+	size_t n, cap;
+	bool short_of_memory;
+};
+
+static void add_holder(void *arg, struct slice_id s, uint64_t fileid, uint64_t since_ns, bool draft)
+{
+	struct holders *h = arg;
+
+	if (h->n == h->cap) {
+		size_t cap = h->cap ? 2 * h->cap : 256;
+		struct holder *v = reallocarray(h->v, cap, sizeof(*v));
+		if (!v) {
+			h->short_of_memory = true;
+			return;
+		}
+		h->v = v;
+		h->cap = cap;
+	}
+	h->v[h->n++] = (struct holder){ s, fileid, since_ns, draft };
+}
+
+static int holder_cmp(const void *a, const void *b)
+{
+	const struct holder *x = a, *y = b;
+
+	if (x->slice.page != y->slice.page)
+		return x->slice.page < y->slice.page ? -1 : 1;
+	if (x->slice.gen != y->slice.gen)
+		return x->slice.gen < y->slice.gen ? -1 : 1;
+	return x->fileid < y->fileid ? -1 : x->fileid > y->fileid;
+}
+
+/* Those of one slice, from *at on; a file that holds it several times, once. */
+static void print_holders(const struct holders *h, size_t *at, struct slice_id s,
+			  struct writer *w)
+{
+	uint64_t now = clock_ns(), last = 0;
+
+	while (*at < h->n && h->v[*at].slice.page < s.page)
+		++*at;
+	for (; *at < h->n && h->v[*at].slice.page == s.page; ++*at) {
+		const struct holder *x = &h->v[*at];
+		if (x->slice.gen != s.gen || x->fileid == last)
+			continue;
+		last = x->fileid;
+		double since_s = now > x->since_ns ? (double)(now - x->since_ns) / NS_PER_S : 0;
+		write_format(w, " %" PRIu64 "%s(%.1fs)", x->fileid, x->draft ? "*" : "", since_s);
+	}
+}
+
+/* Files and slices are not looked at in one moment: a holder whose slice went
+ * meanwhile is left out, a slice whose holder came meanwhile has none. */
+void engine_print_slices(struct engine *e, struct writer *w)
+{
+	struct holders h = { 0 };
+	struct slice_view v;
+	size_t at = 0;
+
+	write_format(w, "# slice generation state pages refs pins  "
+			"held by object (* draft) (since)\n");
+	if (files_holders(e->files, add_holder, &h) < 0 || h.short_of_memory)
+		write_format(w, "# not all holders: out of memory\n");
+	if (h.n)
+		qsort(h.v, h.n, sizeof(*h.v), holder_cmp);
+	for (uint32_t page = 0; pool_next(e->pool, page, &v); page = v.id.page + v.npages) {
+		write_format(w, "%10u %10u %-7s %5u %6u %6u ", v.id.page, v.id.gen,
+			     slice_state_name(v.state), v.npages, v.refs, v.pins);
+		print_holders(&h, &at, v.id, w);
+		write_format(w, "\n");
+	}
+	free(h.v);
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The slice table from the index (I2). Nothing of the table outlives the process:
+ * every extent of every published version adopts its slice, each extent counts a
+ * reference, and what nobody adopted is free. So whatever a dead process held,
+ * wrote or was about to free is settled by counting, and nothing had to be
+ * remembered. Blocks that no record refers to are deleted in the end.
+ *
+ * An extent that cannot be (another pool's, outside, across another slice) means
+ * that index and pool do not belong together or that one of them is damaged: the
+ * mount is refused and names the object, rather than guess which of two was right.
+ *
+ * Threads: one, before there are others.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/crash.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "engine/priv.h"
+
+struct orphan {
+	uint64_t fileid;
+	struct block_ref block;
+};
+
+struct rebuild {
+	struct engine *e;
+	char **ret_why;
+	uint64_t extents, objects, refused, last_fileid;
+	struct orphan *orphans;
+	size_t norphans, cap;
+};
+
+static int adopt(struct rebuild *b, const struct attr *a, const struct extent *x)
+{
+	struct pool *pool = b->e->pool;
+	struct slice_id s = { x->slice, x->gen };
+	int r = x->pool_id == pool_id(pool) ? pool_adopt(pool, s, x->slice_pages) : -EXDEV;
+
+	if (r == -EUCLEAN || r == -EXDEV) {
+		if (b->e->offline) {
+			b->refused++;
+			return 0;
+		}
+		return why(b->ret_why, -EUCLEAN, "object %" PRIu64 " (%" PRIu64 " bytes) names "
+			   "slice %u generation %u, %s", a->fileid, a->size, x->slice, x->gen,
+			   r == -EXDEV ? "of another pool" :
+			   "which lies outside the pool or across another slice");
+	}
+	return r;
+}
+
+static int visit_extents(void *arg, const struct attr *a, const struct extents *x)
+{
+	struct rebuild *b = arg;
+
+	if (a->fileid != b->last_fileid)
+		b->objects++;
+	b->last_fileid = a->fileid;
+	for (uint32_t i = 0; i < x->n; i++) {
+		int r = adopt(b, a, &x->v[i]);
+		if (r < 0)
+			return r;
+	}
+	b->extents += x->n;
+	return 0;
+}
+
+static int visit_orphan(void *arg, uint64_t fileid, uint64_t id)
+{
+	struct rebuild *b = arg;
+
+	if (b->norphans == b->cap) {
+		size_t cap = b->cap ? 2 * b->cap : 64;
+		struct orphan *v = reallocarray(b->orphans, cap, sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		b->orphans = v;
+		b->cap = cap;
+	}
+	b->orphans[b->norphans++] = (struct orphan){ fileid, { .id = id } };
+	return 0;
+}
+
+/* One object's at a time: they come in order of fileid. */
+static int delete_orphans(struct rebuild *b)
+{
+	for (size_t i = 0, n; i < b->norphans; i += n) {
+		struct block_ref refs[64];
+		struct index_op op = { .fileid = b->orphans[i].fileid, .blocks = refs };
+
+		for (n = 0; n < 64 && i + n < b->norphans; n++) {
+			if (b->orphans[i + n].fileid != op.fileid)
+				break;
+			refs[n] = b->orphans[i + n].block;
+		}
+		op.nblocks = (uint32_t)n;
+		int r = index_wait(b->e->ix, &op, index_del_blocks);
+		index_op_fini(&op);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int engine_rebuild(struct engine *e, char **ret_why)
+{
+	struct rebuild b = { .e = e, .ret_why = ret_why };
+	struct index_visitor v = {
+		.extents = visit_extents, .orphan_block = visit_orphan, .arg = &b
+	};
+	uint64_t begun = clock_ns();
+	int r = index_scan(e->ix, &v);
+
+	/* fsck goes on with what could be read; its check says what could not. */
+	if (r == -EUCLEAN && e->offline)
+		r = 0;
+	if (!r) {
+		pool_adopted(e->pool);
+		crash_point(CRASH_REBUILD_SCANNED);
+		if (!e->offline)
+			r = delete_orphans(&b);
+	}
+	if (!r)
+		log_info("store", "%" PRIu64 " objects in slices, %" PRIu64 " extents; %zu extent "
+			 "blocks collected; %" PRIu64 " ms", b.objects, b.extents,
+			 e->offline ? 0 : b.norphans, (clock_ns() - begun) / 1000000);
+	if (b.refused)
+		log_warn("store", "%" PRIu64 " extents name slices that cannot be", b.refused);
+	free(b.orphans);
+	crash_point(CRASH_REBUILD_DONE);
+	return r;
+}
