@@ -8,7 +8,7 @@ layer(index
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
 layer(engine
-	SRC  engine.c store.c sizes.c memory.c rebuild.c drop.c
+	SRC  engine.c store.c sizes.c memory.c rebuild.c drop.c check.c
 	     pool.c buddy.c segment.c xfer.c transport_local.c
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)

@@ -197,6 +197,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = open_pool(e, o, ret_why);
 	if (!r)
 		r = open_index(e, o, ret_why);
+	if (!r && o->repair)
+		r = engine_check_index(e);
 	if (!r)
 		r = rebuild(e, ret_why);
 	if (!r)
@@ -261,6 +263,7 @@ void engine_close(struct engine *e)
 	pool_close(e->pool);
 	store_free(e->store);
 	drops_fini(&e->drops);
+	writer_fini(&e->index_report);
 	free(e);
 }
 

@@ -76,7 +76,9 @@ void engine_print_slices(struct engine *e, struct writer *w);
 
 /* All x_check()s: slice table against pool, index against itself, index against
  * slice table; a line each to report. The number of violations, or negative.
- * Without repair it may run on a live engine. */
+ * Without repair it may run on a live engine. With repair (opts->repair, else
+ * -EINVAL) it drops the objects that it reports. On an engine that was opened
+ * read_only or to repair, bytes are compared with their checksums, too. */
 int engine_check(struct engine *e, bool repair, struct writer *report,
 		 unsigned *ret_repaired);
 

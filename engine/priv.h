@@ -34,6 +34,11 @@ struct engine {
 	bool read_only;
 	bool offline;                /* fsck's: no file is ever opened; what a
 					mount refuses is let in */
+
+	/* What engine_check_index() found, for engine_check() to tell. */
+	struct writer index_report;
+	int index_violations;
+	unsigned index_repaired;
 };
 
 /*
@@ -42,6 +47,9 @@ struct engine {
  * is let pass; engine_check() will find it again.
  */
 int engine_rebuild(struct engine *e, char **ret_why);
+
+/* check.c: checks and repairs the index, before anything is built on it. */
+int engine_check_index(struct engine *e);
 
 void drops_init(struct drops *d);
 void drops_wait(struct drops *d); /* until none is under way */

@@ -117,19 +117,20 @@ int engine_rebuild(struct engine *e, char **ret_why)
 	uint64_t begun = clock_ns();
 	int r = index_scan(e->ix, &v);
 
-	/* fsck goes on with what could be read; its check says what could not. */
-	if (r == -EUCLEAN && e->offline)
+	/* A fsck that only looks goes on with what could be read; its check says that
+	 * the rest could not. One that repairs would take that rest for lost. */
+	if (r == -EUCLEAN && e->read_only)
 		r = 0;
 	if (!r) {
 		pool_adopted(e->pool);
 		crash_point(CRASH_REBUILD_SCANNED);
-		if (!e->offline)
+		if (!e->read_only)
 			r = delete_orphans(&b);
 	}
 	if (!r)
 		log_info("store", "%" PRIu64 " objects in slices, %" PRIu64 " extents; %zu extent "
 			 "blocks collected; %" PRIu64 " ms", b.objects, b.extents,
-			 e->offline ? 0 : b.norphans, (clock_ns() - begun) / 1000000);
+			 e->read_only ? 0 : b.norphans, (clock_ns() - begun) / 1000000);
 	if (b.refused)
 		log_warn("store", "%" PRIu64 " extents name slices that cannot be", b.refused);
 	free(b.orphans);
