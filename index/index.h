@@ -171,6 +171,8 @@ struct index_op {
 	/* Came of it. */
 	struct entry entry, entry2;
 	struct gone gone, gone2;
+	struct gone *more_gone; /* index_publish(): of a draft with several names */
+	uint32_t nmore_gone;
 	struct entry *entries;
 	uint32_t nentries;
 	bool more;
@@ -242,8 +244,8 @@ void index_draft(struct index *ix, struct index_op *op);
  * counts nlink. */
 void index_link(struct index *ix, struct index_op *op);
 
-/* parent, name -> gone. INDEX_MISS; unlink: -EISDIR; rmdir: -ENOTDIR,
- * -ENOTEMPTY. */
+/* parent, name -> gone; gone2: what a draft's name hid. INDEX_MISS; unlink:
+ * -EISDIR; rmdir: -ENOTDIR, -ENOTEMPTY. */
 void index_unlink(struct index *ix, struct index_op *op);
 void index_rmdir(struct index *ix, struct index_op *op);
 
@@ -251,22 +253,26 @@ void index_rmdir(struct index *ix, struct index_op *op);
  * RENAME_WHITEOUT is -EINVAL) -> entry: what moved, in its new place; entry2:
  * with EXCHANGE, what moved the other way; gone: what was replaced (a published
  * object that a draft replaces goes only when the draft is published: `gone`
- * then has its fileid and attr, no body). Two names of one object: nothing
- * happens. INDEX_MISS (source), -EEXIST, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL
+ * then has its fileid and attr, no body); gone2: what a draft's name hid and
+ * hides no more. Two names of one object: nothing happens. INDEX_MISS (source),
+ * -EEXIST, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL
  * (into itself), -ENOENT (a directory vanished). */
 void index_rename(struct index *ix, struct index_op *op);
 
 /* Objects ------------------------------------------------------------------ */
 
-/* fileid, place, mask, attr -> entry. Not for drafts' own record (-ENOENT; the
- * caller has it). With has_xattrs, a chmod also rewrites the access ACL. */
+/* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
+ * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
+ * 0: its access ACL, if there is one, is rewritten. */
 void index_setattr(struct index *ix, struct index_op *op);
 
 /* fileid, place: this session is going to write the object (put once, however
  * many handles): renames keep track of it from here on. INDEX_MISS. */
 void index_writer(struct index *ix, struct index_op *op);
 
-/* fileid: it has stopped; for a draft: gives its names up. */
+/* fileid: it has stopped; for a draft: gives its names and extended attributes
+ * up. Call it once for each index_draft() and index_writer(), whatever publishing
+ * said. Nobody writing is no error. */
 void index_writer_end(struct index *ix, struct index_op *op);
 
 /*
@@ -276,7 +282,9 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * gone2: nlink 0, the body of the version that this one replaced *if* it is not
  * the one it was based on (else the caller knows what it replaced: fileid 0).
  * The draft's names, ACLs and attributes become durable in the same
- * transaction. index_draft() or index_writer() went before. INDEX_UNLINKED.
+ * transaction. more_gone, nmore_gone: what other names of a draft replaced.
+ * index_draft() or index_writer() went before (-EINVAL). INDEX_UNLINKED: nothing
+ * has changed; a draft without a name (O_TMPFILE) may get one and be published.
  */
 void index_publish(struct index *ix, struct index_op *op);
 
@@ -284,8 +292,11 @@ void index_publish(struct index *ix, struct index_op *op);
 void index_getxattr(struct index *ix, struct index_op *op);
 /* -> bytes: names, each with its NUL */
 void index_listxattr(struct index *ix, struct index_op *op);
-/* name, value, flags XATTR_CREATE, XATTR_REPLACE -> entry (ctime; mode, where
- * an ACL says so). -EEXIST, -ENODATA, -E2BIG, -EINVAL (not an ACL). */
+/* name, value, flags XATTR_CREATE, XATTR_REPLACE, attr (a draft's own) -> entry
+ * (ctime, has_xattrs, has_default_acl; mode, where an access ACL says so; of a
+ * draft: what becomes of attr). INDEX_MISS (no object), -EEXIST, -ENODATA (also
+ * removing), -E2BIG, -ENOSPC (too many), -EINVAL (not an ACL), -EACCES (a default
+ * ACL, but no directory). */
 void index_setxattr(struct index *ix, struct index_op *op);
 void index_removexattr(struct index *ix, struct index_op *op);
 

@@ -94,6 +94,10 @@ void dir_times_encode(const struct dir_times *t, struct writer *w);
 int number_decode(struct bytes v, uint64_t *ret);
 void number_encode(uint64_t n, struct writer *w);
 
+/* X, x: an attribute's value; *ret points into v. */
+int xattr_decode(struct bytes v, struct bytes *ret);
+void xattr_encode(struct bytes value, struct writer *w);
+
 int super_decode(struct bytes v, struct index_super *ret);
 void super_encode(const struct index_super *s, struct writer *w);
 

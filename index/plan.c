@@ -399,6 +399,8 @@ static void plan_clear_outputs(struct index_op *op)
 {
 	op->entry = op->entry2 = (struct entry){ 0 };
 	op->gone = op->gone2 = (struct gone){ 0 };
+	op->more_gone = NULL;
+	op->nmore_gone = 0;
 	op->entries = NULL;
 	op->nentries = 0;
 	op->more = false;

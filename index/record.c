@@ -389,3 +389,22 @@ void super_encode(const struct index_super *s, struct writer *w)
 	time_encode(s->made, w);
 	value_end(w, begin);
 }
+
+int xattr_decode(struct bytes v, struct bytes *ret)
+{
+	struct reader r;
+	int e = value_open(v, &r);
+
+	if (e < 0)
+		return e;
+	*ret = BYTES_OF(r.p, r.left);
+	return 0;
+}
+
+void xattr_encode(struct bytes value, struct writer *w)
+{
+	size_t begin = value_begin(w);
+
+	write_bytes(w, value.p, value.len);
+	value_end(w, begin);
+}

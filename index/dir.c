@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names: looking up, listing, making, linking and unlinking them, as plans.
+ * Renaming is in rename.c; how a name is found and guarded in names.c.
+ *
+ * A draft name is looked for before the published one of the same name and hides
+ * it; unlinking it removes both. What writes session keys only (a draft's names)
+ * touches the directory's `t`, everything else its `T`.
+ */
+#include <errno.h>
+#include <limits.h>
+
+#include "index/ops.h"
+
+/* Lookup ------------------------------------------------------------------------ */
+
+static int entry_of_name(struct plan *p, const struct name_view *v, struct entry *ret)
+{
+	struct object o;
+	int r = object_of_name(p, v, &o);
+
+	if (!r)
+		r = object_entry(p, &o, ret);
+	if (r)
+		return r;
+	ret->h = v->h;
+	if (!S_ISDIR(ret->attr.mode))
+		ret->parent = v->parent;
+	return 0;
+}
+
+static int lookup_plan(struct plan *p, struct index_op *op)
+{
+	struct name_view v;
+	int r = name_find(p, op->parent, op->name, &v);
+
+	if (r)
+		return r;
+	if (!name_exists(&v))
+		return INDEX_MISS;
+	return entry_of_name(p, &v, &op->entry);
+}
+
+void index_lookup(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, lookup_plan);
+}
+
+/* Listing ----------------------------------------------------------------------- */
+
+static int list_entry(struct plan *p, const struct name_key *k, const struct kv_row *row,
+		      bool plus, struct entry *ret)
+{
+	struct name_view v = { .parent = k->parent, .h = k->h, .name = k->name };
+	struct object o;
+	int r;
+
+	if (k->kind == 'n') {
+		v.draft = true;
+		r = number_decode(row->value, &v.fileid);
+	} else {
+		v.published = true;
+		r = record_decode(row->value, &v.rec);
+	}
+	if (!r && (plus || v.draft)) {
+		r = entry_of_name(p, &v, ret);
+	} else if (!r && v.rec.kind == RECORD_WHOLE) {
+		r = object_published(p, &v, &o);
+		ret->place = o.place;
+	} else {
+		ret->place = (struct place){ .kind = PLACE_FILEID };
+	}
+	if (r || v.draft || plus)
+		return r;
+	ret->attr.fileid = v.rec.attr.fileid;
+	ret->attr.mode = v.rec.attr.mode & S_IFMT;
+	ret->parent = k->parent;
+	ret->h = k->h;
+	return 0;
+}
+
+static int list_name(struct plan *p, const struct name_key *k, struct entry *e)
+{
+	char *name = plan_alloc(p, k->name.len + 1);
+
+	if (!name)
+		return -ENOMEM;
+	memcpy(name, k->name.p, k->name.len);
+	name[k->name.len] = 0;
+	e->name = name;
+	e->name_len = (uint16_t)k->name.len;
+	return 0;
+}
+
+/* Two pages of rows, D and n, as one sequence in order of h. Where one of them was
+ * cut off, nothing behind its last h can be known yet. */
+struct merge {
+	const struct kv_rows *rows[2];
+	uint32_t next[2];
+	uint64_t end; /* the last h that is known */
+};
+
+static int merge_begin(struct merge *m)
+{
+	m->end = UINT64_MAX;
+	for (unsigned i = 0; i < 2; i++) {
+		const struct kv_rows *rows = m->rows[i];
+		struct name_key k;
+		if (!rows->more || !rows->nrows)
+			continue;
+		if (key_parse_name(rows->rows[rows->nrows - 1].key, &k))
+			return -EUCLEAN;
+		if (k.h < m->end)
+			m->end = k.h;
+	}
+	return 0;
+}
+
+/* The next name: 1, 0 at the end, or -EUCLEAN. n (the second) hides D. */
+static int merge_next(struct merge *m, struct name_key *ret_k, const struct kv_row **ret_row)
+{
+	struct name_key k[2] = { { .h = UINT64_MAX }, { .h = UINT64_MAX } };
+
+	for (unsigned i = 0; i < 2; i++)
+		if (m->next[i] < m->rows[i]->nrows &&
+		    key_parse_name(m->rows[i]->rows[m->next[i]].key, &k[i]))
+			return -EUCLEAN;
+	unsigned i = k[1].h <= k[0].h;
+	if (k[i].h > m->end || k[i].h == UINT64_MAX)
+		return 0;
+	if (k[0].h == k[1].h)
+		m->next[0]++;
+	*ret_k = k[i];
+	*ret_row = &m->rows[i]->rows[m->next[i]++];
+	return 1;
+}
+
+/* Is there anything that merge_next() has not given? */
+static bool merge_has_more(const struct merge *m)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (m->rows[i]->more || m->next[i] < m->rows[i]->nrows)
+			return true;
+	return false;
+}
+
+static int list_plan(struct plan *p, struct index_op *op)
+{
+	struct key from_d = key_prefix_h('D', op->parent, op->from + 1);
+	struct key from_n = key_prefix_h('n', op->parent, op->from + 1);
+	uint32_t limit = op->limit ? op->limit : 1;
+	const struct kv_row *row;
+	struct merge m = { 0 };
+	struct name_key k;
+	int r = 0, more;
+
+	if (op->from >= INT64_MAX)
+		return 0;
+	r = plan_both(plan_range(p, from_d, key_prefix_end(key_prefix('D', op->parent)), limit,
+				 &m.rows[0]),
+		      plan_range(p, from_n, key_prefix_end(key_prefix('n', op->parent)), limit,
+				 &m.rows[1]));
+	if (!r)
+		r = merge_begin(&m);
+	if (r)
+		return r;
+	op->entries = plan_alloc(p, limit * sizeof(*op->entries));
+	if (!op->entries)
+		return -ENOMEM;
+	while (op->nentries < limit && (more = merge_next(&m, &k, &row))) {
+		struct entry *e = &op->entries[op->nentries++];
+		if (more < 0)
+			return more;
+		*e = (struct entry){ 0 };
+		r = plan_both(r, plan_both(list_entry(p, &k, row, op->plus, e),
+					   list_name(p, &k, e)));
+	}
+	op->more = merge_has_more(&m);
+	return r;
+}
+
+void index_list(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, list_plan);
+}
+
+/* Making ------------------------------------------------------------------------ */
+
+/* What making an object and making a draft begin with. INDEX_MISS: go on; 0: it
+ * was made already, by an earlier run. */
+static int make_begin(struct plan *p, struct index_op *op, struct record *ret_parent,
+		      struct name_view *ret_v)
+{
+	int r = plan_both(parent_find(p, op->parent, ret_parent),
+			  name_find(p, op->parent, op->name, ret_v));
+
+	if (r)
+		return r;
+	if (!name_exists(ret_v)) {
+		name_expect(p, ret_v);
+		return ret_v->h ? INDEX_MISS : -ENOSPC;
+	}
+	return plan_is_repeat(p) && ret_v->fileid == op->fileid ? 0 : -EEXIST;
+}
+
+static int make_dir(struct plan *p, const struct name_view *v, struct object *o)
+{
+	struct record ref = { .kind = RECORD_REF };
+
+	o->place = (struct place){ .kind = PLACE_FILEID };
+	o->rec.parent = v->parent;
+	o->rec.name = v->name;
+	o->key = key_file(o->fileid);
+	ref.attr.fileid = o->fileid;
+	ref.attr.mode = S_IFDIR;
+	plan_put_encoded(p, o->key, record_encode, &o->rec);
+	plan_put_encoded(p, name_key_d(v), record_encode, &ref);
+	return dir_add_dirs(p, v->parent, 1);
+}
+
+static int make_plan(struct plan *p, struct index_op *op)
+{
+	struct object o = { .fileid = op->fileid };
+	struct record parent;
+	struct name_view v;
+	int r = make_begin(p, op, &parent, &v);
+
+	if (!r)
+		return entry_of_name(p, &v, &op->entry);
+	if (r == INDEX_MISS)
+		r = attr_inherit(p, op, &parent, 'X', &o.rec.attr);
+	if (r)
+		return r;
+	if (S_ISLNK(op->attr.mode)) {
+		o.rec.body = (struct body){ BODY_INLINE, op->body.bytes };
+		o.rec.attr.size = op->body.bytes.len;
+	}
+	if (S_ISDIR(op->attr.mode)) {
+		r = make_dir(p, &v, &o);
+	} else {
+		o.place = (struct place){ PLACE_NAME, v.parent, v.h };
+		plan_put_encoded(p, name_key_d(&v), record_encode, &o.rec);
+	}
+	dir_touch(p, v.parent);
+	op->entry = (struct entry){ .attr = o.rec.attr, .place = o.place, .h = v.h,
+				    .body = o.rec.body, .parent = v.parent };
+	if (S_ISDIR(op->attr.mode))
+		op->entry.attr.nlink = 2;
+	return r;
+}
+
+static bool type_can_be_made(uint32_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void index_make(struct index *ix, struct index_op *op)
+{
+	bool link = S_ISLNK(op->attr.mode);
+	int r = 0;
+
+	if (!type_can_be_made(op->attr.mode) || (link && !op->body.bytes.len))
+		r = -EINVAL;
+	else if (link && op->body.bytes.len >= PATH_MAX)
+		r = -ENAMETOOLONG;
+	else if (!(op->fileid = index_new_id(ix)))
+		r = -EIO;
+	if (r)
+		op->done(op, r);
+	else
+		plan_run(ix, op, make_plan);
+}
+
+static int draft_plan(struct plan *p, struct index_op *op)
+{
+	struct writer_state w = { .draft = true };
+	struct name_view v = { 0 };
+	struct writer_name name;
+	struct record parent;
+	struct attr a;
+	int r = op->name ? make_begin(p, op, &parent, &v) : parent_find(p, op->parent, &parent);
+
+	if (r < 0 || r == PLAN_WAIT)
+		return r;
+	bool done_before = op->name && !r;
+	r = attr_inherit(p, op, &parent, 'x', &a);
+	if (r)
+		return r;
+	a.version = 0;
+	a.nlink = op->name ? 1 : 0;
+	if (op->name && !done_before) {
+		name = writer_name_of(&v);
+		w.names = &name;
+		w.nnames = 1;
+		plan_put_encoded(p, name_key_n(&v), number_encode, op->fileid);
+		dir_touch_draft(p, op->parent);
+	}
+	if (!done_before)
+		writer_put(p, op->fileid, &w);
+	op->entry = (struct entry){ .attr = a, .place = { .kind = PLACE_DRAFT }, .h = v.h,
+				    .parent = op->parent, .draft = true };
+	return 0;
+}
+
+void index_draft(struct index *ix, struct index_op *op)
+{
+	if (!S_ISREG(op->attr.mode))
+		op->done(op, -EINVAL);
+	else if (!(op->fileid = index_new_id(ix)))
+		op->done(op, -EIO);
+	else
+		plan_run(ix, op, draft_plan);
+}
+
+/* Linking ----------------------------------------------------------------------- */
+
+static void ref_put(struct plan *p, struct key k, const struct attr *a)
+{
+	struct record ref = { .kind = RECORD_REF };
+
+	ref.attr.fileid = a->fileid;
+	ref.attr.mode = a->mode & S_IFMT;
+	plan_put_encoded(p, k, record_encode, &ref);
+}
+
+/* A file's second name: the record moves to F and leaves a reference. */
+static int link_move(struct plan *p, struct object *o)
+{
+	struct key k = key_file(o->fileid);
+
+	plan_expect_same(p, o->key);
+	ref_put(p, o->key, &o->rec.attr);
+	plan_expect_absent(p, k);
+	plan_put_encoded(p, k, record_encode, &o->rec);
+	o->key = k;
+	o->place = (struct place){ .kind = PLACE_FILEID };
+	return writer_moved(p, o->fileid, o->place);
+}
+
+static int link_object(struct plan *p, struct object *o, const struct name_view *v)
+{
+	struct attr *a = &o->rec.attr;
+	int r = 0;
+
+	if (S_ISDIR(a->mode))
+		return -EPERM;
+	if (a->nlink >= FILE_LINKS_MAX)
+		return -EMLINK;
+	a->nlink++;
+	a->ctime = plan_now(p);
+	if (o->place.kind == PLACE_NAME)
+		r = link_move(p, o);
+	else
+		object_put(p, o);
+	ref_put(p, name_key_d(v), a);
+	dir_touch(p, v->parent);
+	return r;
+}
+
+static int link_draft(struct plan *p, uint64_t fileid, const struct name_view *v)
+{
+	struct writer_name name = writer_name_of(v);
+
+	plan_put_encoded(p, name_key_n(v), number_encode, fileid);
+	dir_touch_draft(p, v->parent);
+	return draft_rename(p, fileid, NULL, &name, NULL);
+}
+
+static int link_plan(struct plan *p, struct index_op *op)
+{
+	struct record parent;
+	struct name_view v;
+	struct object o;
+	int r_o = object_find(p, op->fileid, op->place, &o);
+	int r = plan_both(r_o, make_begin(p, op, &parent, &v));
+
+	if (r || r_o)
+		return r ? r : -ENOENT;
+	if (name_exists(&v)) /* made by an earlier run */
+		return object_entry(p, &o, &op->entry);
+	r = o.draft ? link_draft(p, op->fileid, &v) : link_object(p, &o, &v);
+	if (!r)
+		r = object_entry(p, &o, &op->entry);
+	op->entry.parent = v.parent;
+	op->entry.h = v.h;
+	return r;
+}
+
+void index_link(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, link_plan);
+}
+
+/* Unlinking --------------------------------------------------------------------- */
+
+static int unlink_published(struct plan *p, const struct name_view *v, struct gone *ret)
+{
+	struct object o;
+	int r = object_published(p, v, &o);
+
+	if (!r)
+		r = object_lose(p, &o, 1, ret);
+	plan_del(p, name_key_d(v));
+	return r;
+}
+
+/* A draft name, with what it hides. */
+static int unlink_draft(struct plan *p, struct index_op *op, const struct name_view *v)
+{
+	struct writer_name name = writer_name_of(v);
+	int r = draft_lose(p, v, &op->gone);
+
+	if (!v->published)
+		return plan_both(r, dir_touch_left(p, v->parent, &name, 1));
+	dir_touch(p, v->parent);
+	plan_del(p, key_draft_times(v->parent));
+	return plan_both(r, unlink_published(p, v, &op->gone2));
+}
+
+static int unlink_plan(struct plan *p, struct index_op *op)
+{
+	struct name_view v;
+	int r = name_find(p, op->parent, op->name, &v);
+
+	if (r)
+		return r;
+	if (!name_exists(&v))
+		return INDEX_MISS;
+	if (name_is_dir(&v))
+		return -EISDIR;
+	plan_use_reserve(p);
+	name_expect(p, &v);
+	if (v.draft)
+		return unlink_draft(p, op, &v);
+	dir_touch(p, v.parent);
+	return unlink_published(p, &v, &op->gone);
+}
+
+void index_unlink(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, unlink_plan);
+}
+
+static int rmdir_plan(struct plan *p, struct index_op *op)
+{
+	struct name_view v;
+	int r = name_find(p, op->parent, op->name, &v);
+
+	if (r)
+		return r;
+	if (!name_exists(&v))
+		return INDEX_MISS;
+	if (!name_is_dir(&v))
+		return -ENOTDIR;
+	plan_use_reserve(p);
+	name_expect(p, &v);
+	dir_touch(p, v.parent);
+	return plan_both(unlink_published(p, &v, &op->gone), dir_add_dirs(p, v.parent, -1));
+}
+
+void index_rmdir(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, rmdir_plan);
+}

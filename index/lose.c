@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What becomes of an object that loses names: by unlink, rmdir, by a rename over
+ * it, or when a draft that hid it is published. The name itself (its D or n key)
+ * is the caller's to delete or to overwrite; here it is about the object.
+ *
+ * With the last name go the record, extended attributes, times and counts; a
+ * writer is told that there is no place left. The body is handed out in `gone`,
+ * since only the engine can drop slices.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "index/ops.h"
+
+static int expect_dir_empty(struct plan *p, uint64_t dir)
+{
+	const struct kv_rows *d, *n;
+	struct key prefix_d = key_prefix('D', dir), prefix_n = key_prefix('n', dir);
+	int r = plan_both(plan_range(p, prefix_d, key_prefix_end(prefix_d), 1, &d),
+			  plan_range(p, prefix_n, key_prefix_end(prefix_n), 1, &n));
+
+	if (r)
+		return r;
+	if (d->nrows || n->nrows)
+		return -ENOTEMPTY;
+	plan_expect_empty(p, prefix_d, key_prefix_end(prefix_d));
+	plan_expect_empty(p, prefix_n, key_prefix_end(prefix_n));
+	return 0;
+}
+
+static int dir_vanish(struct plan *p, uint64_t dir)
+{
+	int r = expect_dir_empty(p, dir);
+
+	plan_del(p, key_times(dir));
+	plan_del(p, key_draft_times(dir));
+	plan_del(p, key_ndirs(dir));
+	return r;
+}
+
+static int object_vanish(struct plan *p, const struct object *o)
+{
+	int r = 0;
+
+	if (o->rec.attr.has_xattrs)
+		r = xattrs_drop(p, 'X', o->fileid);
+	if (o->place.kind == PLACE_FILEID) {
+		plan_expect_same(p, o->key);
+		plan_del(p, o->key);
+	}
+	if (S_ISDIR(o->rec.attr.mode))
+		return plan_both(r, dir_vanish(p, o->fileid));
+	return plan_both(r, writer_moved(p, o->fileid, (struct place){ PLACE_NONE, 0, 0 }));
+}
+
+int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret)
+{
+	struct attr *a = &o->rec.attr;
+	int r = 0;
+
+	if (S_ISDIR(a->mode))
+		a->nlink = n = 1;
+	if (a->nlink < n)
+		return -EUCLEAN;
+	a->nlink -= n;
+	a->ctime = plan_now(p);
+	*ret = (struct gone){ .fileid = o->fileid, .attr = *a };
+	if (a->nlink) {
+		assert(o->place.kind == PLACE_FILEID);
+		object_put(p, o);
+	} else {
+		r = object_vanish(p, o);
+		ret->body = o->rec.body;
+	}
+	return r;
+}
+
+void object_hidden(const struct object *o, struct gone *ret)
+{
+	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr };
+	if (ret->attr.nlink)
+		ret->attr.nlink--;
+}
+
+static int kept_lose(struct object *const *kept, uint32_t nkept, uint64_t fileid, uint32_t n)
+{
+	for (uint32_t i = 0; i < nkept; i++) {
+		if (kept[i]->draft || kept[i]->fileid != fileid)
+			continue;
+		if (kept[i]->rec.attr.nlink <= n)
+			return -EUCLEAN;
+		kept[i]->rec.attr.nlink -= n;
+		return 1;
+	}
+	return 0;
+}
+
+int objects_lose(struct plan *p, const struct name_view *v, uint32_t n,
+		 struct object *const *kept, uint32_t nkept, struct gone *ret)
+{
+	int r = 0;
+
+	memset(ret, 0, n * sizeof(*ret));
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t fileid = v[i].rec.attr.fileid;
+		uint32_t before = 0, times = 0;
+		for (uint32_t j = 0; j < n; j++) {
+			before += j < i && v[j].rec.attr.fileid == fileid;
+			times += v[j].rec.attr.fileid == fileid;
+		}
+		if (before)
+			continue;
+		int is_kept = kept_lose(kept, nkept, fileid, times);
+		if (is_kept < 0)
+			return is_kept;
+		if (is_kept)
+			continue;
+		struct object o;
+		int got = object_published(p, &v[i], &o);
+		r = plan_both(r, got ? got : object_lose(p, &o, times, &ret[i]));
+	}
+	return r;
+}
+
+int draft_lose(struct plan *p, const struct name_view *v, struct gone *ret)
+{
+	struct writer_name name = writer_name_of(v);
+	uint32_t left = 0;
+	int r = draft_rename(p, v->fileid, &name, NULL, &left);
+
+	*ret = (struct gone){ .fileid = v->fileid, .draft = true };
+	ret->attr.fileid = v->fileid;
+	ret->attr.mode = S_IFREG;
+	ret->attr.nlink = left;
+	plan_del(p, name_key_n(v));
+	return r;
+}

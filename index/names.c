@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A name in its directory. Its key holds a hash of which the low 8 bits are a
+ * disambiguator, chosen when the name is made: the first value that no other name
+ * of that hash has, published or draft. A name that is both (a draft that hides a
+ * published one) has one value of h.
+ *
+ * The hard idea is the guard of a name that is not there. "The slot is free" does
+ * not do: two makers of one name could choose two slots, when a third name of the
+ * same hash comes or goes between them. So it is the whole set of names of that
+ * hash that has to be as it was: each one still there, and nothing in between.
+ * Nearly always the set is empty, and the guard is one empty range in D and in n.
+ */
+#include <errno.h>
+
+#include "index/ops.h"
+
+
+/* The row of this name among those of its hash, or NULL. */
+static const struct kv_row *row_of(const struct kv_rows *rows, struct bytes name, uint64_t *ret_h)
+{
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		struct name_key k;
+		if (!key_parse_name(rows->rows[i].key, &k) && bytes_eq(k.name, name)) {
+			*ret_h = k.h;
+			return &rows->rows[i];
+		}
+	}
+	return NULL;
+}
+
+static bool h_is_taken(const struct kv_rows *rows, uint64_t h)
+{
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		struct name_key k;
+		if (!key_parse_name(rows->rows[i].key, &k) && k.h == h)
+			return true;
+	}
+	return false;
+}
+
+static uint64_t h_choose(const struct name_view *v, uint64_t base)
+{
+	for (uint64_t h = base; h < base + NAME_SLOTS; h++)
+		if (!h_is_taken(v->rows_d, h) && !h_is_taken(v->rows_n, h))
+			return h;
+	return 0;
+}
+
+static int name_decode_rows(struct name_view *v, uint64_t base)
+{
+	uint64_t h_d = 0, h_n = 0;
+	const struct kv_row *d = row_of(v->rows_d, v->name, &h_d);
+	const struct kv_row *n = row_of(v->rows_n, v->name, &h_n);
+	int r = 0;
+
+	if (d && n && h_d != h_n)
+		return -EUCLEAN;
+	v->h = d ? h_d : n ? h_n : h_choose(v, base);
+	v->draft = n;
+	v->published = d;
+	if (d) {
+		r = record_decode(d->value, &v->rec);
+		v->fileid = r ? 0 : v->rec.attr.fileid;
+	}
+	if (n && !r)
+		r = number_decode(n->value, &v->fileid);
+	return r;
+}
+
+int name_find(struct plan *p, uint64_t parent, const char *name, struct name_view *ret)
+{
+	struct name_view v = { .parent = parent, .name = bytes_str(name) };
+
+	if (!v.name.len)
+		return -ENOENT;
+	if (v.name.len > INDEX_NAME_MAX)
+		return -ENAMETOOLONG;
+	uint64_t base = name_hash(index_super(plan_index(p))->hash_key, v.name);
+	struct key last_d = key_prefix_h('D', parent, base + NAME_SLOTS - 1);
+	struct key last_n = key_prefix_h('n', parent, base + NAME_SLOTS - 1);
+	int r = plan_both(plan_range(p, key_prefix_h('D', parent, base), key_prefix_end(last_d),
+				     NAME_SLOTS, &v.rows_d),
+			  plan_range(p, key_prefix_h('n', parent, base), key_prefix_end(last_n),
+				     NAME_SLOTS, &v.rows_n));
+	if (r)
+		return r;
+	r = name_decode_rows(&v, base);
+	if (!r)
+		*ret = v;
+	return r;
+}
+
+/* The names of one hash in one space are those that were read. */
+static void expect_rows(struct plan *p, char kind, uint64_t parent, uint64_t base,
+			const struct kv_rows *rows)
+{
+	struct key from = key_prefix_h(kind, parent, base);
+
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		struct name_key k;
+		if (key_parse_name(rows->rows[i].key, &k))
+			continue;
+		struct key prefix = key_prefix_h(kind, parent, k.h);
+		if (bytes_cmp(key_bytes(&from), key_bytes(&prefix)) < 0)
+			plan_expect_empty(p, from, prefix);
+		plan_expect_present(p, kind == 'D' ? key_name(parent, k.h, k.name)
+						   : key_draft_name(parent, k.h, k.name));
+		from = key_prefix_end(prefix);
+	}
+	struct key end = key_prefix_end(key_prefix_h(kind, parent, base + NAME_SLOTS - 1));
+	if (bytes_cmp(key_bytes(&from), key_bytes(&end)) < 0)
+		plan_expect_empty(p, from, end);
+}
+
+void name_expect(struct plan *p, const struct name_view *v)
+{
+	if (name_exists(v)) {
+		plan_expect_same(p, name_key_d(v));
+		plan_expect_same(p, name_key_n(v));
+		return;
+	}
+	uint64_t base = v->h & ~(uint64_t)(NAME_SLOTS - 1);
+	expect_rows(p, 'D', v->parent, base, v->rows_d);
+	expect_rows(p, 'n', v->parent, base, v->rows_n);
+}
+
+int parent_find(struct plan *p, uint64_t parent, struct record *ret)
+{
+	const struct kv_row *row;
+	struct record rec;
+	int r = plan_get(p, key_file(parent), &row);
+
+	if (r)
+		return r == INDEX_MISS ? -ENOENT : r;
+	r = record_decode(row->value, &rec);
+	if (r)
+		return r;
+	if (!S_ISDIR(rec.attr.mode))
+		return -ENOTDIR;
+	plan_expect_present(p, key_file(parent));
+	if (ret)
+		*ret = rec;
+	return 0;
+}

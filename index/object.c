@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Objects by their fileid: reading and setting attributes, and who writes them, as
+ * plans. Names are in dir.c, publishing in publish.c.
+ */
+#include <errno.h>
+
+#include "index/ops.h"
+
+/* Attributes ---------------------------------------------------------------------- */
+
+static int stat_plan(struct plan *p, struct index_op *op)
+{
+	struct object o;
+	struct attr a = { .fileid = op->fileid };
+	int r = object_find(p, op->fileid, op->place, &o);
+
+	/* Likely a directory: asks for what that has in the same round trip. */
+	if (r == PLAN_WAIT && op->place.kind == PLACE_FILEID)
+		dir_attr(p, &a);
+	if (r)
+		return r;
+	return object_entry(p, &o, &op->entry);
+}
+
+void index_stat(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, stat_plan);
+}
+
+/* Times set by hand count until names come or go again: T and t make way, after
+ * what they said has moved to the record. */
+static int dir_fold_times(struct plan *p, struct attr *a)
+{
+	uint32_t nlink = a->nlink;
+	int r = dir_attr(p, a);
+
+	if (r)
+		return r;
+	a->nlink = nlink;
+	plan_expect_same(p, key_times(a->fileid));
+	plan_expect_same(p, key_draft_times(a->fileid));
+	plan_del(p, key_times(a->fileid));
+	plan_del(p, key_draft_times(a->fileid));
+	return 0;
+}
+
+static void attr_set(struct attr *a, unsigned mask, const struct attr *from, struct timespec now)
+{
+	if (mask & INDEX_SET_MODE)
+		a->mode = (a->mode & S_IFMT) | (from->mode & 07777);
+	if (mask & INDEX_SET_UID)
+		a->uid = from->uid;
+	if (mask & INDEX_SET_GID)
+		a->gid = from->gid;
+	if (mask & INDEX_SET_ATIME)
+		a->atime = from->atime;
+	if (mask & INDEX_SET_MTIME)
+		a->mtime = from->mtime;
+	a->ctime = mask & INDEX_SET_CTIME ? from->ctime : now;
+}
+
+/* The caller has the attributes; an ACL is here, and follows the mode. */
+static int setattr_draft(struct plan *p, struct index_op *op, const struct object *o)
+{
+	struct writer_state w;
+	int r = 0;
+
+	if (op->place.kind != PLACE_DRAFT)
+		return -ENOENT;
+	if (op->mask & INDEX_SET_MODE)
+		r = plan_both(writer_get(p, op->fileid, &w),
+			      xattrs_chmod(p, 'x', 'x', op->fileid, op->attr.mode));
+	if (r)
+		return r;
+	if (op->mask & INDEX_SET_MODE) {
+		plan_expect_same(p, key_writer(op->fileid));
+		writer_put(p, op->fileid, &w);
+	}
+	return object_entry(p, o, &op->entry);
+}
+
+static int setattr_plan(struct plan *p, struct index_op *op)
+{
+	struct object o;
+	struct attr *a = &o.rec.attr;
+	int r = object_find(p, op->fileid, op->place, &o);
+
+	if (r)
+		return r;
+	if (o.draft)
+		return setattr_draft(p, op, &o);
+	bool is_dir = S_ISDIR(a->mode);
+	if (is_dir && op->mask & (INDEX_SET_MTIME | INDEX_SET_CTIME))
+		r = dir_fold_times(p, a);
+	if (op->mask & INDEX_SET_MODE && a->has_xattrs)
+		r = plan_both(r, xattrs_chmod(p, 'X', 'X', op->fileid, op->attr.mode));
+	if (r)
+		return r;
+	attr_set(a, op->mask, &op->attr, plan_now(p));
+	object_put(p, &o);
+	r = object_entry(p, &o, &op->entry);
+	if (!r && is_dir && op->mask & (INDEX_SET_MTIME | INDEX_SET_CTIME)) {
+		op->entry.attr.mtime = a->mtime; /* not T and t as they were */
+		op->entry.attr.ctime = a->ctime;
+	}
+	return r;
+}
+
+void index_setattr(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, setattr_plan);
+}
+
+/* Writers ------------------------------------------------------------------------- */
+
+static int writer_plan(struct plan *p, struct index_op *op)
+{
+	struct writer_state w = { 0 }, before;
+	struct object o;
+	int r_w = writer_get(p, op->fileid, &before);
+	int r_o = object_find(p, op->fileid, op->place, &o);
+	int r = plan_both(r_w, r_o);
+
+	if (r || r_o)
+		return r ? r : r_o;
+	r = object_entry(p, &o, &op->entry);
+	if (r || !r_w)
+		return r; /* it is known to be written already */
+	w.place = o.place;
+	plan_expect_same(p, key_writer(op->fileid));
+	plan_expect_present(p, o.key);
+	writer_put(p, op->fileid, &w);
+	return 0;
+}
+
+void index_writer(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, writer_plan);
+}
+
+/* A draft's names go; what they hid shows again. */
+static int draft_end(struct plan *p, uint64_t fileid, const struct writer_state *w)
+{
+	int r = xattrs_drop(p, 'x', fileid);
+
+	for (uint32_t i = 0; i < w->nnames; i++) {
+		const struct writer_name *n = &w->names[i];
+		plan_del(p, key_draft_name(n->parent, n->h, n->name));
+		r = plan_both(r, dir_touch_left(p, n->parent, w->names, w->nnames));
+	}
+	return r;
+}
+
+static int writer_end_plan(struct plan *p, struct index_op *op)
+{
+	struct writer_state w;
+	int r = writer_get(p, op->fileid, &w);
+
+	if (r)
+		return r == INDEX_MISS ? 0 : r;
+	plan_use_reserve(p);
+	plan_expect_same(p, key_writer(op->fileid));
+	plan_del(p, key_writer(op->fileid));
+	return w.draft ? draft_end(p, op->fileid, &w) : 0;
+}
+
+void index_writer_end(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, writer_end_plan);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What the plans of the operations share (dir.c, rename.c, object.c, publish.c,
+ * xattr.c): names in a directory, finding an object's record, what an object
+ * that loses names leaves behind, times of directories, who writes.
+ *
+ * All of it is called from within a plan function. Results are 0, INDEX_MISS
+ * where said, PLAN_WAIT or negative; what has been guarded or written before a
+ * PLAN_WAIT is forgotten by the runner, so that callers need no order.
+ */
+#include "index/plan.h"
+
+enum {
+	FILE_LINKS_MAX = 65000,    /* names of a published file */
+	DRAFT_NAMES_MAX = 32,      /* of a draft: published in one transaction */
+	XATTRS_MAX = 64,           /* of one object, and in how many bytes: they */
+	XATTRS_BYTES_MAX = 131072, /* move and go in one transaction as well */
+};
+
+/* The worse of two results: negative, PLAN_WAIT, else 0 (a miss is no trouble;
+ * its output was not written). */
+static inline int plan_both(int a, int b)
+{
+	if (a < 0 || b < 0)
+		return a < 0 ? a : b;
+	return a == PLAN_WAIT || b == PLAN_WAIT ? PLAN_WAIT : 0;
+}
+
+struct timespec time_later(struct timespec a, struct timespec b);
+
+/* names.c: a name in its directory ------------------------------------------- */
+
+struct name_view {
+	uint64_t parent;
+	struct bytes name;
+	uint64_t h;        /* the name's; of one that is not there: a free one, or
+			      0 if there is none left */
+	bool draft;        /* there is a draft name; it hides a published one */
+	uint64_t fileid;   /* the draft's; else of the published one, or 0 */
+	bool published;    /* there is a published one, maybe hidden */
+	struct record rec; /* then its D value */
+	const struct kv_rows *rows_d, *rows_n; /* all names of this hash */
+};
+
+/* 0 also if there is no such name. */
+int name_find(struct plan *p, uint64_t parent, const char *name, struct name_view *ret);
+
+static inline bool name_exists(const struct name_view *v)
+{
+	return v->draft || v->published;
+}
+
+static inline bool name_is_dir(const struct name_view *v)
+{
+	return !v->draft && v->published && S_ISDIR(v->rec.attr.mode);
+}
+
+static inline struct key name_key_d(const struct name_view *v)
+{
+	return key_name(v->parent, v->h, v->name);
+}
+
+static inline struct key name_key_n(const struct name_view *v)
+{
+	return key_draft_name(v->parent, v->h, v->name);
+}
+
+/* Guards that the name is as it was seen: there, or not there at all. */
+void name_expect(struct plan *p, const struct name_view *v);
+
+/* Guards that v's parent is there. -ENOENT, -ENOTDIR. `ret` may be NULL. */
+int parent_find(struct plan *p, uint64_t parent, struct record *ret);
+
+/* place.c: objects and where they are ---------------------------------------- */
+
+struct object {
+	uint64_t fileid;
+	bool draft;         /* then there is no record */
+	struct place place;
+	struct key key;     /* of the record */
+	struct record rec;
+};
+
+/* Follows an object that is not where `place` says. INDEX_MISS. */
+int object_find(struct plan *p, uint64_t fileid, struct place place, struct object *ret);
+
+/* The object that a name's D value is or refers to, also if a draft hides it. */
+int object_published(struct plan *p, const struct name_view *v, struct object *ret);
+
+/* What the name shows: the draft, or the published object. */
+int object_of_name(struct plan *p, const struct name_view *v, struct object *ret);
+
+/* Replaces the record, guarded by its being as it was read. */
+void object_put(struct plan *p, const struct object *o);
+
+/* Fills ret, for a directory also with its times and links. */
+int object_entry(struct plan *p, const struct object *o, struct entry *ret);
+
+/* Of a directory's record: times from T and t, links from L. */
+int dir_attr(struct plan *p, struct attr *a);
+
+/* The times of directory `dir` are now. _draft: for as long as the session lasts,
+ * without a commit; there must be a draft name in dir for as long. */
+void dir_touch(struct plan *p, uint64_t dir);
+void dir_touch_draft(struct plan *p, uint64_t dir);
+
+/* Draft names leave `dir`, of which `gone` lists all (and names elsewhere):
+ * touches it, and sees to it that no `t` is left where no draft is. */
+int dir_touch_left(struct plan *p, uint64_t dir, const struct writer_name *gone,
+		   uint32_t ngone);
+
+/* The number of directories in `dir` changes by n, guarded. */
+int dir_add_dirs(struct plan *p, uint64_t dir, int n);
+
+/* writers.c: who writes an object -------------------------------------------- */
+
+/* INDEX_MISS: nobody. The names live as long as the plan. */
+int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret);
+void writer_put(struct plan *p, uint64_t fileid, const struct writer_state *s);
+
+/* A published object has moved: tells its writer, if it has one. Guarded. */
+int writer_moved(struct plan *p, uint64_t fileid, struct place to);
+
+/* A draft has one name less, more, or another; guarded. *ret_left (or NULL): how
+ * many there are then. -EMLINK. */
+int draft_rename(struct plan *p, uint64_t fileid, const struct writer_name *from,
+		 const struct writer_name *to, uint32_t *ret_left);
+
+static inline struct writer_name writer_name_of(const struct name_view *v)
+{
+	return (struct writer_name){ v->parent, v->h, v->name };
+}
+
+/* lose.c: objects that lose names --------------------------------------------- */
+
+/* Deletes or lowers what is left of an object with n names less; an empty
+ * directory with all that it has. Its D rows are the caller's. `o` is as it is
+ * then. */
+int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret);
+
+/* What object_lose() would say, without doing it (a name is only hidden). */
+void object_hidden(const struct object *o, struct gone *ret);
+
+/* Several D values of files lose their names; two of them may refer to one object,
+ * also to one of `kept`, which are the caller's to write: those lose links only.
+ * ret[i]: what became of the i-th. */
+int objects_lose(struct plan *p, const struct name_view *v, uint32_t n,
+		 struct object *const *kept, uint32_t nkept, struct gone *ret);
+
+/* The draft at v loses this name: its list, and its key. */
+int draft_lose(struct plan *p, const struct name_view *v, struct gone *ret);
+
+/* xattr.c ----------------------------------------------------------------------- */
+
+#define XATTR_ACL_ACCESS  "system.posix_acl_access"
+#define XATTR_ACL_DEFAULT "system.posix_acl_default"
+
+/* Deletes all extended attributes ('X' or 'x') of an object. */
+int xattrs_drop(struct plan *p, char kind, uint64_t fileid);
+
+/* All of them: rows of keys X or x. */
+int xattrs_read(struct plan *p, char kind, uint64_t fileid, const struct kv_rows **ret);
+
+/* The object's mode has changed: so does its access ACL, if it has one among its
+ * `from` attributes; it is written to `to` ('X', 'x'). */
+int xattrs_chmod(struct plan *p, char from, char to, uint64_t fileid, uint32_t mode);
+
+/* A new object's attributes: ids, times, set-gid, umask or the parent's default
+ * ACL. Writes the ACLs that it inherits, as X or x. */
+int attr_inherit(struct plan *p, const struct index_op *op, const struct record *parent,
+		 char kind, struct attr *ret);

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Publishing: a version becomes what the names show, in one transaction.
+ *
+ * A draft's first publish turns its draft names into published ones: with one name
+ * the record is written there, with several to F and a reference to each. What a
+ * name hid until now is replaced, and handed out in `gone`. The object goes on
+ * being written afterwards, so its `w` stays, as that of a published object.
+ *
+ * Later publishes replace the record wherever `w` says that it is by now. Content
+ * is the writer's (size, pages, times, body); all else is the record's.
+ *
+ * The directory's times do not change: the names were there to be seen before. So
+ * `t`, which the session remembered them in, moves to T.
+ */
+#include <errno.h>
+
+#include "index/ops.h"
+
+/* A published object ---------------------------------------------------------------- */
+
+static bool is_ours(const struct record *rec, const struct index_op *op)
+{
+	return rec->attr.version == op->attr.version + 1 &&
+	       rec->body.kind == op->body.kind &&
+	       bytes_eq(rec->body.bytes, op->body.bytes);
+}
+
+static void gone_version(const struct object *o, struct gone *ret)
+{
+	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr, .body = o->rec.body };
+	ret->attr.nlink = 0;
+}
+
+static int publish_version(struct plan *p, struct index_op *op, const struct writer_state *w)
+{
+	struct object o;
+	struct attr *a = &o.rec.attr;
+
+	if (w->place.kind == PLACE_NONE)
+		return INDEX_UNLINKED;
+	int r = object_find(p, op->fileid, w->place, &o);
+	if (r)
+		return r == INDEX_MISS ? -EUCLEAN : r;
+	if (o.draft)
+		return -EUCLEAN;
+	if (!S_ISREG(a->mode))
+		return -EINVAL;
+	if (plan_is_repeat(p) && is_ours(&o.rec, op))
+		return object_entry(p, &o, &op->entry);
+	if (a->version != op->attr.version)
+		gone_version(&o, &op->gone2);
+	a->version++;
+	a->size = op->attr.size;
+	a->pages = op->attr.pages;
+	a->atime = op->attr.atime;
+	a->mtime = op->attr.mtime;
+	a->ctime = op->attr.ctime;
+	o.rec.body = op->body;
+	plan_expect_same(p, key_writer(op->fileid));
+	object_put(p, &o);
+	return object_entry(p, &o, &op->entry);
+}
+
+/* A draft ----------------------------------------------------------------------------- */
+
+/* The names, and what is published under them now. */
+static int names_read(struct plan *p, const struct writer_state *w, struct name_view *hidden,
+		      uint32_t *ret_nhidden)
+{
+	uint32_t n = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; i < w->nnames; i++) {
+		const struct writer_name *name = &w->names[i];
+		struct key k = key_name(name->parent, name->h, name->name);
+		const struct kv_row *row;
+		int got = plan_get(p, k, &row);
+		struct name_view *v = &hidden[n];
+		r = plan_both(r, got);
+		if (got)
+			continue;
+		*v = (struct name_view){ .parent = name->parent, .h = name->h,
+					 .name = name->name, .published = true };
+		r = plan_both(r, record_decode(row->value, &v->rec));
+		n++;
+	}
+	*ret_nhidden = n;
+	return r;
+}
+
+/* The names' keys: n goes, D comes. */
+static void names_write(struct plan *p, const struct writer_state *w, const struct record *rec)
+{
+	struct record ref = { .kind = RECORD_REF };
+
+	ref.attr.fileid = rec->attr.fileid;
+	ref.attr.mode = rec->attr.mode & S_IFMT;
+	for (uint32_t i = 0; i < w->nnames; i++) {
+		const struct writer_name *name = &w->names[i];
+		struct key k = key_name(name->parent, name->h, name->name);
+		plan_expect_same(p, k);
+		plan_put_encoded(p, k, record_encode, w->nnames == 1 ? rec : &ref);
+		plan_del(p, key_draft_name(name->parent, name->h, name->name));
+	}
+	if (w->nnames > 1)
+		plan_put_encoded(p, key_file(rec->attr.fileid), record_encode, rec);
+}
+
+/* What the session alone knew of the directory's times is now for all. */
+static int times_keep(struct plan *p, uint64_t dir)
+{
+	const struct kv_row *row_t = NULL, *row_d = NULL;
+	struct dir_times t, d;
+	int r = plan_both(plan_get(p, key_times(dir), &row_t),
+			  plan_get(p, key_draft_times(dir), &row_d));
+
+	plan_expect_present(p, key_file(dir));
+	if (r || !row_d)
+		return r;
+	r = dir_times_decode(row_d->value, &d);
+	if (!r && row_t)
+		r = dir_times_decode(row_t->value, &t);
+	if (r)
+		return r;
+	if (row_t) {
+		d.mtime = time_later(d.mtime, t.mtime);
+		d.ctime = time_later(d.ctime, t.ctime);
+	}
+	plan_put_encoded(p, key_times(dir), dir_times_encode, &d);
+	plan_del(p, key_draft_times(dir));
+	return 0;
+}
+
+/* x becomes X; an access ACL follows the mode that the caller had meanwhile. */
+static int xattrs_publish(struct plan *p, struct attr *a)
+{
+	const struct kv_rows *rows;
+	struct bytes name;
+	uint64_t id;
+	int r = xattrs_read(p, 'x', a->fileid, &rows);
+
+	if (r)
+		return r;
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		if (key_parse_xattr(rows->rows[i].key, &id, &name))
+			return -EUCLEAN;
+		plan_put(p, key_xattr(a->fileid, name), rows->rows[i].value);
+		plan_del(p, key_draft_xattr(a->fileid, name));
+	}
+	a->has_xattrs = rows->nrows;
+	return rows->nrows ? xattrs_chmod(p, 'x', 'X', a->fileid, a->mode) : 0;
+}
+
+static void place_of_draft(const struct writer_state *w, struct place *ret)
+{
+	if (w->nnames == 1)
+		*ret = (struct place){ PLACE_NAME, w->names[0].parent, w->names[0].h };
+	else
+		*ret = (struct place){ .kind = PLACE_FILEID };
+}
+
+/* What the names hid is replaced. */
+static int hidden_lose(struct plan *p, struct index_op *op, const struct name_view *hidden,
+		       uint32_t n)
+{
+	struct gone *gone;
+
+	if (!n)
+		return 0;
+	gone = plan_alloc(p, n * sizeof(*gone));
+	if (!gone)
+		return -ENOMEM;
+	int r = objects_lose(p, hidden, n, NULL, 0, gone);
+	if (r)
+		return r;
+	op->gone = gone[0];
+	op->more_gone = gone + 1;
+	op->nmore_gone = n - 1;
+	return 0;
+}
+
+static int publish_draft(struct plan *p, struct index_op *op, const struct writer_state *w)
+{
+	struct name_view hidden[DRAFT_NAMES_MAX];
+	struct object o = { .fileid = op->fileid };
+	struct attr *a = &o.rec.attr;
+	uint32_t nhidden = 0;
+
+	if (!w->nnames)
+		return INDEX_UNLINKED;
+	if (w->nnames > DRAFT_NAMES_MAX)
+		return -EUCLEAN;
+	place_of_draft(w, &o.place);
+	*a = op->attr;
+	a->fileid = op->fileid;
+	a->version++;
+	a->nlink = w->nnames;
+	a->has_default_acl = false;
+	o.rec.body = op->body;
+	int r = names_read(p, w, hidden, &nhidden);
+	r = plan_both(r, xattrs_publish(p, a));
+	for (uint32_t i = 0; i < w->nnames; i++)
+		r = plan_both(r, times_keep(p, w->names[i].parent));
+	if (!r)
+		r = hidden_lose(p, op, hidden, nhidden);
+	if (r)
+		return r;
+	names_write(p, w, &o.rec);
+	plan_expect_same(p, key_writer(op->fileid));
+	writer_put(p, op->fileid, &(struct writer_state){ .place = o.place });
+	return object_entry(p, &o, &op->entry);
+}
+
+/* An earlier run, of which no answer came, has made a published object of it. */
+static int publish_plan(struct plan *p, struct index_op *op)
+{
+	struct writer_state w;
+	int r = writer_get(p, op->fileid, &w);
+
+	if (r)
+		return r == INDEX_MISS ? -EINVAL : r;
+	return w.draft ? publish_draft(p, op, &w) : publish_version(p, op, &w);
+}
+
+void index_publish(struct index *ix, struct index_op *op)
+{
+	if (!S_ISREG(op->attr.mode) && op->attr.mode)
+		op->done(op, -EINVAL);
+	else
+		plan_run(ix, op, publish_plan);
+}
