@@ -6,6 +6,7 @@ layer(index
 	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
 	     kv.c view.c ordered.c mem.c
+	     lmdb.c lmdb_env.c lmdb_guard.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
 layer(engine

@@ -82,13 +82,13 @@ static int run(struct mem *m, struct kv_req *req)
 	struct view_ordered durable = view_of(&m->durable, NULL);
 	struct view_ordered session = view_of(&m->session, NULL);
 	struct views views = { &durable.view, &session.view };
-	int r = views_compare(&views, req), r2;
+	int r = views_compare(&views, req, VIEW_ANY), r2;
 
 	if (r == KV_DONE && req->nwrites)
 		return write_rows(m, req);
 	if (r < 0)
 		return r;
-	r2 = views_read(&views, req);
+	r2 = views_read(&views, req, VIEW_ANY);
 	return r2 < 0 ? r2 : r;
 }
 

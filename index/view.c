@@ -66,6 +66,54 @@ struct view_ordered view_of(const struct ordered *base,
 	};
 }
 
+/* Kinds of keys ------------------------------------------------------------------ */
+
+static unsigned kind_of(struct bytes key)
+{
+	return kv_key_is_session(key) ? VIEW_SESSION : VIEW_DURABLE;
+}
+
+static unsigned kinds_in(struct bytes from, struct bytes to)
+{
+	unsigned kinds = 0;
+
+	if (bytes_cmp(from, session_to) < 0 && bytes_cmp(session_from, to) < 0)
+		kinds |= VIEW_SESSION;
+	if (bytes_cmp(from, session_from) < 0 || bytes_cmp(session_to, to) < 0)
+		kinds |= VIEW_DURABLE;
+	return kinds == (VIEW_SESSION | VIEW_DURABLE) ? VIEW_ANY : kinds;
+}
+
+static unsigned compare_kinds(const struct kv_compare *c)
+{
+	return c->kind == KV_RANGE_EMPTY ? kinds_in(c->key, c->end) : kind_of(c->key);
+}
+
+static unsigned read_kinds(const struct kv_read *r)
+{
+	return r->to.p ? kinds_in(r->from, r->to) : kind_of(r->from);
+}
+
+unsigned views_looked_at(const struct kv_req *req)
+{
+	unsigned kinds = 0;
+
+	for (uint32_t i = 0; i < req->ncompares; i++)
+		kinds |= compare_kinds(&req->compares[i]);
+	for (uint32_t i = 0; i < req->nreads; i++)
+		kinds |= read_kinds(&req->reads[i]);
+	return kinds;
+}
+
+unsigned views_written(const struct kv_req *req)
+{
+	unsigned kinds = 0;
+
+	for (uint32_t i = 0; i < req->nwrites; i++)
+		kinds |= kind_of(req->writes[i].key);
+	return kinds;
+}
+
 /* Both kinds of keys ---------------------------------------------------------- */
 
 static int get(const struct views *v, struct bytes key, struct kv_row *ret)
@@ -132,9 +180,11 @@ static int compare(const struct views *v, const struct kv_compare *c)
 	return holds ? KV_DONE : KV_CONFLICT;
 }
 
-int views_compare(const struct views *v, const struct kv_req *req)
+int views_compare(const struct views *v, const struct kv_req *req, unsigned kinds)
 {
 	for (uint32_t i = 0; i < req->ncompares; i++) {
+		if (!(compare_kinds(&req->compares[i]) & kinds))
+			continue;
 		int r = compare(v, &req->compares[i]);
 		if (r)
 			return r;
@@ -220,66 +270,31 @@ static int read_range(const struct views *v, struct kv_req *req,
 	return r < 0 ? r : 0;
 }
 
-int views_read(const struct views *v, struct kv_req *req)
+static int read_all(const struct views *v, struct kv_req *req, unsigned kinds)
 {
-	struct kv_rows *rows;
-
-	if (!req->nreads)
-		return 0;
-	rows = kv_req_alloc(req, req->nreads * sizeof(*rows));
-	if (!rows)
-		return -ENOMEM;
-	memset(rows, 0, req->nreads * sizeof(*rows));
 	for (uint32_t i = 0; i < req->nreads; i++) {
 		const struct kv_read *read = &req->reads[i];
-		int r = read->to.p ? read_range(v, req, read, &rows[i])
-				   : read_one(v, req, read, &rows[i]);
+		int r = 0;
+
+		if (!(read_kinds(read) & kinds))
+			continue;
+		r = read->to.p ? read_range(v, req, read, &req->rows[i])
+			       : read_one(v, req, read, &req->rows[i]);
 		if (r < 0)
 			return r;
 	}
-	req->rows = rows;
 	return 0;
 }
 
-/* What a request touches ------------------------------------------------------- */
-
-static unsigned kind_of(struct bytes key)
+int views_read(const struct views *v, struct kv_req *req, unsigned kinds)
 {
-	return kv_key_is_session(key) ? VIEW_SESSION : VIEW_DURABLE;
-}
+	if (req->nreads && !req->rows) {
+		size_t n = req->nreads * sizeof(*req->rows);
 
-static unsigned kinds_in(struct bytes from, struct bytes to)
-{
-	unsigned kinds = 0;
-
-	if (bytes_cmp(from, session_to) < 0 && bytes_cmp(session_from, to) < 0)
-		kinds |= VIEW_SESSION;
-	if (bytes_cmp(from, session_from) < 0 || bytes_cmp(session_to, to) < 0)
-		kinds |= VIEW_DURABLE;
-	return kinds;
-}
-
-unsigned views_looked_at(const struct kv_req *req)
-{
-	unsigned kinds = 0;
-
-	for (uint32_t i = 0; i < req->ncompares; i++) {
-		const struct kv_compare *c = &req->compares[i];
-		kinds |= c->kind == KV_RANGE_EMPTY ? kinds_in(c->key, c->end)
-						   : kind_of(c->key);
+		req->rows = kv_req_alloc(req, n);
+		if (!req->rows)
+			return -ENOMEM;
+		memset(req->rows, 0, n);
 	}
-	for (uint32_t i = 0; i < req->nreads; i++) {
-		const struct kv_read *rd = &req->reads[i];
-		kinds |= rd->to.p ? kinds_in(rd->from, rd->to) : kind_of(rd->from);
-	}
-	return kinds;
-}
-
-unsigned views_written(const struct kv_req *req)
-{
-	unsigned kinds = 0;
-
-	for (uint32_t i = 0; i < req->nwrites; i++)
-		kinds |= kind_of(req->writes[i].key);
-	return kinds;
+	return read_all(v, req, kinds);
 }

@@ -32,14 +32,16 @@ struct view_ordered {
 struct view_ordered view_of(const struct ordered *base,
 			    const struct ordered *over);
 
-/* Do all compares hold? KV_DONE, KV_CONFLICT, or the view's error. */
-int views_compare(const struct views *v, const struct kv_req *req);
+/* A key is one of two kinds; a range may be of both, which is VIEW_MIXED too. */
+enum { VIEW_DURABLE = 1, VIEW_SESSION = 2, VIEW_MIXED = 4, VIEW_ANY = 7 };
 
-/* Fills req->rows. 0, -ENOMEM, or the view's error. */
-int views_read(const struct views *v, struct kv_req *req);
+/* Do all compares of these kinds hold? KV_DONE, KV_CONFLICT, or the view's
+ * error. What is of other kinds is left out. */
+int views_compare(const struct views *v, const struct kv_req *req, unsigned kinds);
 
-enum { VIEW_DURABLE = 1, VIEW_SESSION = 2 };
+/* The same with the reads, into req->rows. 0, -ENOMEM, or the view's error. */
+int views_read(const struct views *v, struct kv_req *req, unsigned kinds);
 
-/* Which kinds of keys its compares and reads look at; its writes change. */
+/* Which kinds its compares and reads look at; its writes change. */
 unsigned views_looked_at(const struct kv_req *req);
 unsigned views_written(const struct kv_req *req);
