@@ -11,6 +11,6 @@ layer(index
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
 layer(engine
 	SRC  engine.c store.c sizes.c memory.c rebuild.c drop.c check.c
-	     pool.c buddy.c segment.c xfer.c transport_local.c
+	     pool.c buddy.c segment.c xfer.c transport_local.c transport_fault.c
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)

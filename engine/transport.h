@@ -36,7 +36,8 @@ struct transport_ops {
 	/* 0: accepted. -EAGAIN (no room: try later), -ENOTCONN, -EINVAL: refused */
 	int (*post)(struct transport *t, struct post *p);
 	/* Ends all posts that are out: each completes with -ECANCELED or as it
-	 * had gone; returns when all have. For teardown. */
+	 * had gone; returns when all have. For teardown: nobody posts
+	 * meanwhile or after. */
 	void (*quiesce)(struct transport *t);
 	/* Where this process can reach the slice's bytes itself, or NULL. */
 	void *(*map)(struct transport *t, struct slice_id s);
@@ -58,7 +59,7 @@ struct fault_opts {
 	uint64_t refuse_nth;
 	bool hide_map;         /* map() says NULL: everything goes by posts */
 };
-/* Takes `inner` over. */
+/* Takes `inner` over; on failure it is the caller's still. */
 int transport_fault_open(struct transport *inner, const struct fault_opts *o,
 			 struct transport **ret);
 /* Holds all completions back until told otherwise (late completions). */

@@ -20,9 +20,9 @@
  * result is known then, nothing touches the lent memory any more, and done() is
  * called (I10).
  *
- * The record of a post lies in the batch, so the batch has a reference for each
- * transfer, given back when that has ended: a late completion finds its own
- * record. A word that is not one of the three states is not a transfer.
+ * The record of a post lies in the batch, and the reference that submit took is
+ * given back only when unended is 0: a late completion finds its own record.
+ * A word that is not one of the three states is not a transfer.
  *
  * Threads: any may complete, cancel, retry. The thread "retry" tries refused
  * posts again; it runs only while there are some (and a second longer).
@@ -33,11 +33,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/lock.h"
-#include "common/log.h"
 #include "common/metrics.h"
 #include "engine/xfer.h"
 
@@ -74,8 +74,8 @@ struct batch {
 	unsigned n, capacity;  /* the owner's; fixed once submitted */
 
 	/* Under retry.lock: */
-	bool waits;            /* on retry.first; holds a reference */
-	struct batch *next;
+	bool waits;            /* on retry.list; holds a reference */
+	struct batch *prev, *next;
 	uint64_t retry_ns, pause_ns;
 
 	struct xfer xfers[];
@@ -84,7 +84,7 @@ struct batch {
 static struct {
 	struct lock lock;
 	pthread_cond_t cond;
-	struct batch *first;
+	struct batch *list;    /* in order of arrival */
 	bool runs;             /* the thread exists */
 	bool kicked;           /* a post completed: there may be room */
 	atomic_uint waiting;   /* length of the list; a glance without lock */
@@ -113,20 +113,19 @@ struct batch *batch_ref(struct batch *b)
 	return b;
 }
 
-/* n references less. acq_rel: who frees must see what the others did. */
-static void put(struct batch *b, int n)
-{
-	int refs = atomic_fetch_sub_explicit(&b->refs, n, memory_order_acq_rel);
-
-	assert(refs >= n);
-	if (refs == n)
-		free(b);
-}
-
+/* acq_rel: who frees must see what the others did. Who holds the only reference
+ * need not count: nobody can take one from him. */
 struct batch *batch_unref(struct batch *b)
 {
-	if (b)
-		put(b, 1);
+	if (!b)
+		return NULL;
+	if (atomic_load_explicit(&b->refs, memory_order_acquire) > 1) {
+		int refs = atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel);
+		assert(refs > 0);
+		if (refs > 1)
+			return NULL;
+	}
+	free(b);
 	return NULL;
 }
 
@@ -136,7 +135,7 @@ void batch_free(struct batch *b)
 		return;
 	assert(!b->submitted);
 	metric_add(M_BATCHES, -1);
-	put(b, 1);
+	batch_unref(b);
 }
 
 /* Ending --------------------------------------------------------------------- */
@@ -162,14 +161,17 @@ static void set_result(struct batch *b, int error)
 	atomic_compare_exchange_strong(&b->result, &none, error);
 }
 
-/* n of the counted have ended. The caller's reference keeps b until it is back. */
-static void count_ended(struct batch *b, int n)
+/* One of the counted has ended. b is not the caller's afterwards, unless he has
+ * a reference or another count. */
+static void count_ended(struct batch *b)
 {
-	int before = atomic_fetch_sub(&b->unended, n);
+	int before = atomic_fetch_sub(&b->unended, 1);
 
-	assert(before >= n);
-	if (before == n)
+	assert(before > 0);
+	if (before == 1) {
 		finish(b);
+		batch_unref(b);
+	}
 }
 
 static bool claim(struct xfer *x, int from, int to)
@@ -177,15 +179,8 @@ static bool claim(struct xfer *x, int from, int to)
 	return atomic_compare_exchange_strong(&x->state, &from, to);
 }
 
-static void end_xfer(struct xfer *x)
-{
-	struct batch *b = x->batch;
-
-	count_ended(b, 1);
-	put(b, 1);
-}
-
-/* Ends all that is not posted. What is posted is waited for. */
+/* Ends all that is not posted. What is posted is waited for. The caller has a
+ * reference, or is the submitter. */
 static void stop(struct batch *b, int error)
 {
 	bool any = false;
@@ -196,7 +191,7 @@ static void stop(struct batch *b, int error)
 			if (!any)
 				set_result(b, error);
 			any = true;
-			end_xfer(&b->xfers[i]);
+			count_ended(b);
 		}
 }
 
@@ -217,7 +212,7 @@ static void post_done(struct post *p, int result)
 		set_result(x->batch, result);
 		atomic_store(&x->batch->stopping, true);
 	}
-	end_xfer(x);
+	count_ended(x->batch);
 	if (atomic_load(&retry.waiting))
 		kick();
 }
@@ -249,28 +244,24 @@ int batch_add(struct batch *b, enum post_kind kind, struct slice_id s,
 
 /* Trying again ---------------------------------------------------------------- */
 
-/* Takes the batches whose turn it is off the list, linked by next. */
-static struct batch *take_due(uint64_t now, bool all, uint64_t *ret_next_ns)
+/* Takes the first batch whose turn it is off the list. If there is none, when
+ * the next one is due; 0: the list is empty. */
+static struct batch *take_due(uint64_t now, uint64_t *ret_next_ns)
 {
-	struct batch **at = &retry.first, *due = NULL, **due_end = &due;
+	struct batch *b;
 
 	*ret_next_ns = 0;
-	while (*at) {
-		struct batch *b = *at;
-		if (all || b->retry_ns <= now) {
-			*at = b->next;
+	DL_FOREACH(retry.list, b) {
+		if (b->retry_ns <= now) {
+			DL_DELETE(retry.list, b);
 			b->waits = false;
-			b->next = NULL;
-			*due_end = b;
-			due_end = &b->next;
 			atomic_fetch_sub(&retry.waiting, 1);
-			continue;
+			return b;
 		}
 		if (!*ret_next_ns || b->retry_ns < *ret_next_ns)
 			*ret_next_ns = b->retry_ns;
-		at = &b->next;
 	}
-	return due;
+	return NULL;
 }
 
 /* Waits for what is due; NULL: nothing came for a while and the thread ends. */
@@ -281,10 +272,16 @@ static struct batch *wait_due(void)
 
 	for (;;) {
 		uint64_t now = clock_ns(), next_ns;
-		struct batch *due = take_due(now, retry.kicked, &next_ns);
-		retry.kicked = false;
+		struct batch *b, *due = take_due(now, &next_ns);
 		if (due)
 			return due;
+		if (retry.kicked) {
+			retry.kicked = false;
+			DL_FOREACH(retry.list, b)
+				b->retry_ns = 0;
+			if (retry.list)
+				continue;
+		}
 		if (!next_ns && now >= quit_ns) {
 			retry.runs = false;
 			return NULL;
@@ -295,21 +292,17 @@ static struct batch *wait_due(void)
 
 static void *retry_main(void *arg)
 {
-	struct batch *due;
+	struct batch *b;
 
 	(void)arg;
 	pthread_setname_np(pthread_self(), "retry");
-	while ((due = wait_due()))
-		while (due) {
-			struct batch *b = due;
-			due = b->next;
-			b->next = NULL;
-			if (b->deadline_ns && clock_ns() >= b->deadline_ns)
-				stop(b, -ETIMEDOUT);
-			else
-				pump(b);
-			put(b, 1);
-		}
+	while ((b = wait_due())) {
+		if (b->deadline_ns && clock_ns() >= b->deadline_ns)
+			stop(b, -ETIMEDOUT);
+		else
+			pump(b);
+		batch_unref(b);
+	}
 	return NULL;
 }
 
@@ -351,8 +344,8 @@ static int wait_for_room(struct batch *b)
 		b->retry_ns = b->deadline_ns;
 	b->pause_ns = b->pause_ns < RETRY_MOST_NS / 2 ? b->pause_ns * 2 : RETRY_MOST_NS;
 	b->waits = true;
-	b->next = retry.first;
-	retry.first = batch_ref(b);
+	batch_ref(b);
+	DL_APPEND(retry.list, b);
 	atomic_fetch_add(&retry.waiting, 1);
 	pthread_cond_signal(&retry.cond);
 	return 0;
@@ -375,7 +368,7 @@ static int post_one(struct batch *b, struct xfer *x)
 	set_result(b, r);
 	atomic_store(&b->stopping, true);
 	atomic_store(&x->state, XFER_ENDED);
-	end_xfer(x);
+	count_ended(b);
 	return 0;
 }
 
@@ -408,7 +401,6 @@ void batch_submit(struct batch *b, uint64_t deadline_ns,
 	b->arg = arg;
 	b->deadline_ns = deadline_ns;
 	metric_add(M_TRANSFERS, b->n);
-	atomic_fetch_add_explicit(&b->refs, (int)b->n, memory_order_relaxed);
 	atomic_fetch_add_explicit(&b->unended, (int)b->n, memory_order_relaxed);
 	atomic_store(&b->submitted, true);
 	if (deadline_ns && clock_ns() >= deadline_ns)
@@ -417,8 +409,7 @@ void batch_submit(struct batch *b, uint64_t deadline_ns,
 		pump(b);
 	if (atomic_load(&b->unended) > 1)
 		atomic_store(&b->deferred, true);
-	count_ended(b, 1);
-	put(b, 1);
+	count_ended(b);
 }
 
 void batch_cancel(struct batch *b)
