@@ -178,6 +178,8 @@ struct index_op {
 	bool more;
 	struct bytes bytes;   /* xattr value or list */
 	struct kv_rows *rows; /* one: a row for each of blocks[] */
+	bool unsure;          /* the outcome is negative, and it may have been
+				 done all the same: an answer was lost */
 
 	struct plan *plan; /* the index's */
 };

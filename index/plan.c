@@ -425,6 +425,7 @@ static void plan_end(struct plan *p, int outcome)
 	/* What a plan meant to do and did not is nobody's business. */
 	if (outcome < 0)
 		plan_clear_outputs(op);
+	op->unsure = outcome < 0 && p->repeat;
 	op->done(op, outcome); /* p may be gone after this */
 }
 
