@@ -144,39 +144,66 @@ static bool merge_has_more(const struct merge *m)
 	return false;
 }
 
+/* How many reads the entry's attributes take (object_entry()). */
+static uint32_t reads_for(const struct name_key *k, const struct kv_row *row)
+{
+	struct record rec;
+
+	if (k->kind == 'n' || record_decode(row->value, &rec) || rec.kind == RECORD_WHOLE)
+		return 0;
+	return S_ISDIR(rec.attr.mode) ? 4 : 1;
+}
+
+/* With `plus`, a page ends also where its directories and hard links would need
+ * more reads than one request takes. */
+static int list_merged(struct plan *p, struct index_op *op, struct merge *m, uint32_t limit)
+{
+	struct kv *kv = index_kv(plan_index(p));
+	uint32_t reads = 2, max_reads = kv->ops->caps(kv).max_reads;
+	const struct kv_row *row;
+	struct name_key k;
+	int r = 0, more;
+
+	while (op->nentries < limit && (more = merge_next(m, &k, &row))) {
+		if (more < 0)
+			return more;
+		if (op->plus)
+			reads += reads_for(&k, row);
+		if (reads > max_reads) {
+			op->more = true;
+			return r;
+		}
+		struct entry *e = &op->entries[op->nentries++];
+		*e = (struct entry){ 0 };
+		r = plan_both(r, plan_both(list_entry(p, &k, row, op->plus, e),
+					   list_name(p, &k, e)));
+	}
+	op->more = merge_has_more(m);
+	return r;
+}
+
 static int list_plan(struct plan *p, struct index_op *op)
 {
 	struct key from_d = key_prefix_h('D', op->parent, op->from + 1);
 	struct key from_n = key_prefix_h('n', op->parent, op->from + 1);
 	uint32_t limit = op->limit ? op->limit : 1;
-	const struct kv_row *row;
 	struct merge m = { 0 };
-	struct name_key k;
-	int r = 0, more;
 
 	if (op->from >= INT64_MAX)
 		return 0;
-	r = plan_both(plan_range(p, from_d, key_prefix_end(key_prefix('D', op->parent)), limit,
-				 &m.rows[0]),
-		      plan_range(p, from_n, key_prefix_end(key_prefix('n', op->parent)), limit,
-				 &m.rows[1]));
+	int r = plan_both(plan_range(p, from_d, key_prefix_end(key_prefix('D', op->parent)),
+				     limit, &m.rows[0]),
+			  plan_range(p, from_n, key_prefix_end(key_prefix('n', op->parent)),
+				     limit, &m.rows[1]));
 	if (!r)
 		r = merge_begin(&m);
 	if (r)
 		return r;
-	op->entries = plan_alloc(p, limit * sizeof(*op->entries));
+	uint64_t n = (uint64_t)m.rows[0]->nrows + m.rows[1]->nrows;
+	op->entries = plan_alloc(p, n * sizeof(*op->entries));
 	if (!op->entries)
 		return -ENOMEM;
-	while (op->nentries < limit && (more = merge_next(&m, &k, &row))) {
-		struct entry *e = &op->entries[op->nentries++];
-		if (more < 0)
-			return more;
-		*e = (struct entry){ 0 };
-		r = plan_both(r, plan_both(list_entry(p, &k, row, op->plus, e),
-					   list_name(p, &k, e)));
-	}
-	op->more = merge_has_more(&m);
-	return r;
+	return list_merged(p, op, &m, limit);
 }
 
 void index_list(struct index *ix, struct index_op *op)

@@ -505,8 +505,8 @@ static void lmdb_submit(struct kv *kv, struct kv_req *req)
 static struct kv_caps lmdb_caps(struct kv *kv)
 {
 	(void)kv;
-	return (struct kv_caps){ .max_compares = 128, .max_writes = 128,
-				 .max_reads = 128, .max_bytes = 1 << 20,
+	return (struct kv_caps){ .max_compares = 1024, .max_writes = 1024,
+				 .max_reads = 1024, .max_bytes = 1 << 20,
 				 .alone = true };
 }
 
