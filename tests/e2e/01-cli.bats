@@ -1,0 +1,54 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# The command line: what it says of itself, and what it says to what is wrong.
+load lib
+setup_file() { begin_file; }
+teardown_file() { end_file; }
+
+@test "help and version go to stdout with status 0" {
+	"$SLICEFS" --version | grep -q '^slicefs [0-9]'
+	"$SLICEFS" version | grep -q '^slicefs [0-9]'
+	"$SLICEFS" --help | grep -q 'Usage: slicefs COMMAND'
+	"$SLICEFS" help | grep -q 'Usage: slicefs COMMAND'
+}
+
+@test "each command has a help that fits a screen" {
+	for c in mount umount status stat store fsck; do
+		"$SLICEFS" "$c" --help >"$SCRATCH/help"
+		grep -q "^Usage: slicefs $c" "$SCRATCH/help"
+		[ "$(wc -l <"$SCRATCH/help")" -le 48 ]
+		[ "$(wc -L <"$SCRATCH/help")" -le 100 ]
+		cmp "$SCRATCH/help" <("$SLICEFS" help "$c")
+	done
+}
+
+@test "no command, or one that does not exist, is status 2 with the nearest name" {
+	run "$SLICEFS"
+	[ "$status" = 2 ]
+	fails 2 'no command "mout". Try: slicefs mount' "$SLICEFS" mout
+	fails 2 'no command "xyzzyx". Try: slicefs help' "$SLICEFS" xyzzyx
+	fails 2 'no command "nix"' "$SLICEFS" help nix
+}
+
+@test "an unknown option is status 2 and says which one" {
+	for c in mount umount status stat fsck; do
+		fails 2 'nonsense' "$SLICEFS" "$c" --nonsense /tmp || { [ "$c" = stat ]; }
+	done
+	fails 2 'unknown option' "$SLICEFS" stat --nonsense /tmp
+	fails 2 'nonsense' "$SLICEFS" mount -o nonsense /tmp
+}
+
+@test "a missing argument is status 2" {
+	fails 2 'which directory' "$SLICEFS" mount
+	fails 2 'which directory' "$SLICEFS" umount
+	fails 2 'of which path' "$SLICEFS" stat
+	fails 2 'which store' "$SLICEFS" fsck
+	fails 2 'ls, or rm' "$SLICEFS" store
+	fails 2 'which store' "$SLICEFS" store rm
+}
+
+@test "status without a mount is an empty table; of a directory that is none, status 1" {
+	"$SLICEFS" status --json | jq -e 'type == "array"'
+	fails 1 'no slicefs is mounted there' "$SLICEFS" status "$MNT"
+}

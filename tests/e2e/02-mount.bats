@@ -1,0 +1,119 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# Mounting and unmounting.
+load lib
+setup_file() { begin_file; }
+teardown_file() { end_file; }
+
+@test "mount returns when the directory is usable, and says so" {
+	run mount_fs
+	[ "$status" = 0 ]
+	[[ $output =~ "is mounted on $MNT (pool 64.0 MiB, index 64.0 MiB)" ]]
+	echo hello >"$MNT/f"
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "it shows in mountinfo as fuse.slicefs with the store as its source" {
+	grep -q " $MNT .* - fuse.slicefs $STORE " /proc/self/mountinfo
+}
+
+@test "the store is mounted once, the directory too" {
+	mkdir -p "$SCRATCH/other"
+	fails 1 "mounted|running|in use" "$SLICEFS" mount --store "$STORE" "$SCRATCH/other"
+	fails 1 "a slicefs is mounted there already" "$SLICEFS" mount "$MNT"
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "umount keeps the store for the next mount" {
+	"$SLICEFS" umount "$MNT"
+	! is_mounted
+	"$SLICEFS" store ls --json | jq -e --arg s "$STORE" '.[] | select(.store == $s) | .state == "stopped"'
+	fsck_clean
+	mount_fs
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "a daemon that was killed leaves a mount point that the next mount cleans" {
+	kill_daemon
+	run ls "$MNT"
+	[ "$status" != 0 ]
+	run "$SLICEFS" status "$MNT"
+	[ "$status" = 1 ]
+	[[ $output =~ dead|"not connected" ]]
+	run remount
+	[ "$status" = 0 ]
+	[[ $output =~ "cleaned up after a slicefs that had ended" ]]
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "a killed daemon's mount point can be unmounted, too" {
+	kill_daemon
+	"$SLICEFS" umount "$MNT"
+	! is_mounted
+	mount_fs
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "a busy mount is not unmounted, and says what to do" {
+	(cd "$MNT" && fails 1 'busy.*--lazy' "$SLICEFS" umount "$MNT")
+	is_mounted
+}
+
+@test "SIGTERM unmounts in order" {
+	pid=$(daemon_pid)
+	kill -TERM "$pid"
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+	! is_mounted
+	mount_fs
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
+@test "umount --discard gives the memory back" {
+	"$SLICEFS" umount --discard "$MNT"
+	! "$SLICEFS" store ls | grep -q "$STORE"
+	mount_fs
+	[ ! -e "$MNT/f" ]
+}
+
+@test "SOURCE DIR -o options, as mount(8) calls it" {
+	"$SLICEFS" umount --discard "$MNT"
+	ln -sf "$SLICEFS" "$SCRATCH/mount.slicefs"
+	"$SCRATCH/mount.slicefs" "$STORE" "$MNT" -o "rw,_netdev,nofail,x-systemd.automount,noauto,user,pool-size=64M,index-size=64M"
+	is_mounted
+	echo x >"$MNT/x"
+}
+
+@test "-o ro is read-only" {
+	"$SLICEFS" umount "$MNT"
+	mount_fs -o ro
+	[ "$(cat "$MNT/x")" = x ]
+	run touch "$MNT/y"
+	[ "$status" != 0 ]
+	[[ $output =~ "Read-only file system" ]]
+	"$SLICEFS" umount "$MNT"
+	mount_fs
+}
+
+@test "an ordinary user mounts through fusermount3" {
+	requires setpriv fusermount3
+	dir=$(mktemp -d "$SCRATCH/user.XXXX")
+	chown 12345:12345 "$dir"
+	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
+	cp "$SLICEFS" "$SCRATCH/slicefs-user" && chmod 755 "$SCRATCH/slicefs-user"
+	$as "$SCRATCH/slicefs-user" mount --pool-size 32M --log "$dir.log" "$dir" || $as "$SCRATCH/slicefs-user" mount --pool-size 32M "$dir"
+	$as sh -c "echo mine >$dir/f && cat $dir/f" | grep -q mine
+	$as "$SCRATCH/slicefs-user" umount --discard "$dir"
+	rmdir /dev/shm/slicefs-12345
+}
+
+@test "wrong places are refused with one line" {
+	fails 1 'No such file' "$SLICEFS" mount --pool-size 32M "$SCRATCH/missing/dir"
+	touch "$SCRATCH/file"
+	fails 1 'not a directory' "$SLICEFS" mount --pool-size 32M "$SCRATCH/file"
+	fails 2 'no node' "$SLICEFS" mount host:1234 "$SCRATCH"
+	fails 2 "no store's name" "$SLICEFS" mount --store 'a/b' "$SCRATCH"
+	fails 1 'no slicefs is mounted there' "$SLICEFS" umount "$SCRATCH"
+}
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# What the end-to-end tests share. Each file has a store of its own and a
+# scratch folder; whatever happens, the mount and the store are gone at its end.
+#
+#   SLICEFS   the binary under test
+#   TWIN      the side-by-side tester (tests/e2e/twin.c)
+#
+# A file is:  load lib
+#             setup_file() { begin_file; }
+#             teardown_file() { end_file; }
+#             setup() { begin_test; }
+#             @test "..." { ... }
+#             @test "when all is idle, nothing is in flight (P10)" { gauges_zero; }
+
+: "${SLICEFS:=$BATS_TEST_DIRNAME/../../build/test/slicefs}"
+: "${TWIN:=$(dirname "$SLICEFS")/tests/twin}"
+
+begin_file() {
+	export SCRATCH STORE MNT POOL=64M INDEX=64M
+	SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/slicefs-e2e.XXXXXX")
+	STORE=e2e-${BATS_TEST_FILENAME##*/}-$$
+	STORE=${STORE//[^A-Za-z0-9._-]/-}
+	MNT=$SCRATCH/mnt
+	mkdir "$MNT"
+	chmod 755 "$SCRATCH"
+}
+
+end_file() {
+	unmount_all
+	"$SLICEFS" store rm "$STORE" 2>/dev/null
+	rm -rf --one-file-system "$SCRATCH"
+}
+
+begin_test() {
+	[[ -n ${SCRATCH:-} ]] || begin_file
+}
+
+# Ends every slicefs mount below the scratch folder, answering or not.
+unmount_all() {
+	local dir
+	while read -r dir; do
+		"$SLICEFS" umount "$dir" 2>/dev/null || {
+			"$SLICEFS" umount --abort "$dir" 2>/dev/null
+			umount -l "$dir" 2>/dev/null
+		}
+	done < <(awk -v p="$SCRATCH/" '$3 == "fuse.slicefs" && index($2, p) == 1 { print $2 }' /proc/mounts | tac)
+	return 0
+}
+
+mount_fs() { # options...
+	"$SLICEFS" mount --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
+		--log "$SCRATCH/log" "$@" "$MNT"
+}
+
+# As mount_fs, the daemon's memory and threads watched by nobody else: a store of
+# its own that starts empty.
+mount_fresh() {
+	"$SLICEFS" umount "$MNT" 2>/dev/null || true
+	"$SLICEFS" store rm "$STORE" 2>/dev/null || true
+	mount_fs "$@"
+}
+
+is_mounted() {
+	awk -v d="$MNT" '$3 == "fuse.slicefs" && $2 == d { f = 1 } END { exit !f }' /proc/mounts
+}
+
+daemon_pid() {
+	"$SLICEFS" store ls --json | jq -r --arg s "$STORE" '.[] | select(.store == $s) | .pid'
+}
+
+# kill -9, and wait until the kernel has taken it away.
+kill_daemon() {
+	local pid
+	pid=$(daemon_pid)
+	[[ $pid -gt 0 ]] || return 1
+	kill -9 "$pid"
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+}
+
+remount() { # after a kill: the stale mount point is cleaned by mount itself
+	mount_fs "$@"
+}
+
+stat_value() { # series, as in .slicefs/stats without its prefix
+	awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/stats"
+}
+
+# P10: every gauge of things in flight is 0. The kernel sends RELEASE and FORGET
+# after close() has returned, so it may take a moment; it may not take long. The
+# reader itself is one request and one handle.
+gauges_zero() {
+	is_mounted || mount_fs
+	local busy i
+	for i in $(seq 50); do
+		busy=$(awk '
+			/^#/ { next }
+			/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
+			/^slicefs_slices\{state="(writing|sealed|dying)"\}/ ||
+			/^slicefs_(pins|drafts|files|transfers|batches|drops|notifications|index_calls|session_keys) / {
+				if ($2 != 0) print; next }
+			/^slicefs_(handles|requests) / { if ($2 > 1) print }' "$MNT/.slicefs/stats")
+		[[ -z $busy ]] && return 0
+		sleep 0.1
+	done
+	echo "still in flight when all is idle: $busy"
+	cat "$MNT/.slicefs/slices"
+	return 1
+}
+
+# The store is clean, stopped or mounted.
+fsck_clean() {
+	"$SLICEFS" fsck "${1:-$STORE}"
+}
+
+# Skips, loudly, what this machine cannot do.
+requires() { # command...
+	local c
+	for c; do
+		command -v "$c" >/dev/null || {
+			echo "# CANNOT RUN: $BATS_TEST_DESCRIPTION: $c is missing" >&3
+			skip "$c is missing"
+		}
+	done
+}
+
+requires_root() {
+	[[ $EUID == 0 ]] || {
+		echo "# CANNOT RUN: $BATS_TEST_DESCRIPTION: needs root" >&3
+		skip "needs root"
+	}
+}
+
+# fails STATUS PATTERN COMMAND...: exits so, with one line on stderr that matches.
+fails() {
+	local want=$1 pattern=$2 out status=0
+	shift 2
+	out=$("$@" 2>&1 >/dev/null) || status=$?
+	[[ $status == "$want" ]] || { echo "status $status, not $want: $* said: $out"; return 1; }
+	[[ $out =~ $pattern ]] || { echo "\"$out\" does not match \"$pattern\""; return 1; }
+	[[ $(grep -vc '^Usage:' <<<"$out") == 1 ]] || { echo "not one line: $out"; return 1; }
+}
+
+# A file of random bytes, with its checksum beside it in $SCRATCH/sums.
+random_file() { # path bytes
+	head -c "$2" /dev/urandom >"$1"
+}
