@@ -1,0 +1,104 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# Attributes, links, special files, extended attributes, ACLs.
+load lib
+setup_file() { begin_file; mount_fs; }
+teardown_file() { end_file; }
+setup() { cd "$MNT" || return 1; }
+teardown() { cd /; }
+
+@test "chmod, chown and times stick, also over a remount" {
+	echo x >f; chmod 4751 f; chown 12:34 f; chmod 4751 f; touch -d '2001-02-03 04:05:06.789' f
+	[ "$(stat -c '%a %u %g %y' f)" = "4751 12 34 $(stat -c %y f)" ]
+	before=$(stat -c '%a %u %g %y %s %i' f)
+	cd /; "$SLICEFS" umount "$MNT"; mount_fs; cd "$MNT"
+	[ "$(stat -c '%a %u %g %y %s %i' f)" = "$before" ]
+	[[ $(stat -c %y f) == "2001-02-03 04:05:06.789"* ]]
+}
+
+@test "times far away in both directions" {
+	touch -d '1902-01-01 00:00:00 UTC' old; touch -d '2400-01-01 00:00:00 UTC' new
+	[ "$(stat -c %Y old)" = "$(date -d '1902-01-01 00:00:00 UTC' +%s)" ]
+	[ "$(stat -c %Y new)" = "$(date -d '2400-01-01 00:00:00 UTC' +%s)" ]
+}
+
+@test "hard links share one inode and count" {
+	echo one >a; ln a b; mkdir -p d; ln b d/c
+	[ "$(stat -c '%h' a)" = 3 ]
+	[ "$(stat -c %i a)" = "$(stat -c %i d/c)" ]
+	echo two >>d/c; [ "$(tail -n1 a)" = two ]
+	rm a; [ "$(stat -c %h b)" = 2 ]; rm b; [ "$(stat -c %h d/c)" = 1 ]; [ "$(wc -l <d/c)" = 2 ]
+}
+
+@test "directories count their sub-directories" {
+	mkdir -p p/a p/b p/c; [ "$(stat -c %h p)" = 5 ]
+	rmdir p/a; [ "$(stat -c %h p)" = 4 ]
+	mkdir q; mv p/b q/; [ "$(stat -c %h p) $(stat -c %h q)" = "3 3" ]
+}
+
+@test "symbolic links, fifos, sockets and devices" {
+	requires_root
+	ln -s "some/where else" s; [ "$(readlink s)" = "some/where else" ]
+	long=$(printf 'x%.0s' $(seq 4000)); ln -s "$long" l; [ "$(readlink l)" = "$long" ]
+	mkfifo p; (echo through >p &); [ "$(cat p)" = through ]
+	mknod n c 1 3; echo gone >n; [ "$(stat -c '%t,%T %F' n)" = "1,3 character special file" ]
+	mknod z b 7 300; [ "$(stat -c '%t,%T' z)" = "7,12c" ]
+}
+
+@test "set-group-id directories hand their group on" {
+	mkdir g; chown 0:77 g; chmod 2775 g; touch g/f; mkdir g/d
+	[ "$(stat -c %g g/f) $(stat -c '%g %a' g/d)" = "77 77 2755" ]
+}
+
+@test "the umask applies" {
+	(umask 027; touch m; mkdir md); [ "$(stat -c %a m) $(stat -c %a md)" = "640 750" ]
+}
+
+@test "a write by another user clears set-user-id" {
+	requires setpriv
+	echo x >suid; chown 12345:12345 suid; chmod 6777 suid; chmod 777 .
+	setpriv --reuid=23456 --regid=23456 --clear-groups sh -c 'echo y >>suid'
+	[ "$(stat -c %a suid)" = 777 ]
+}
+
+@test "extended attributes" {
+	requires setfattr getfattr
+	touch x
+	setfattr -n user.one -v 1 x; setfattr -n user.two -v 22 x; setfattr -n trusted.t -v 3 x
+	[ "$(getfattr --only-values -n user.two x)" = 22 ]
+	[ "$(getfattr -d x | grep -c user)" = 2 ]
+	setfattr -x user.one x; ! getfattr -n user.one x
+	head -c 60000 /dev/zero | tr '\0' v >"$SCRATCH/v"
+	setfattr -n user.big -v "$(cat "$SCRATCH/v")" x; [ "$(getfattr --only-values -n user.big x | wc -c)" = 60000 ]
+	cd /; "$SLICEFS" umount "$MNT"; mount_fs; cd "$MNT"
+	[ "$(getfattr --only-values -n user.two x)" = 22 ]
+}
+
+@test "access control lists, inherited and rewritten by chmod" {
+	requires setfacl getfacl
+	mkdir acl; setfacl -d -m u:12345:rwx acl; touch acl/f; mkdir acl/d
+	getfacl -c acl/f | grep -q 'user:12345:rwx'
+	getfacl -c acl/d | grep -q 'default:user:12345:rwx'
+	touch w; setfacl -m u:12345:rw,g:7:r w; getfacl -c w | grep -q 'mask::rw'
+	chmod 600 w; getfacl -c w | grep -q 'mask::---'
+	setfacl -b w; [ "$(getfacl -c w | grep -c 12345)" = 0 ]
+}
+
+@test "an ACL decides who may read" {
+	requires setfacl setpriv
+	chmod 755 .; echo secret >priv; chmod 600 priv
+	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
+	! $as cat priv
+	setfacl -m u:12345:r priv; $as cat priv | grep -q secret
+	! $as sh -c 'echo >>priv'
+}
+
+@test "permissions are checked" {
+	requires setpriv
+	echo x >root; chmod 600 root; mkdir closed; chmod 700 closed
+	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
+	! $as cat root; ! $as ls closed; ! $as rm -f closed/x; ! $as touch closed/x
+}
+
+@test "when all is idle, nothing is in flight (P10)" { cd /; gauges_zero; fsck_clean "$MNT"; }
