@@ -91,8 +91,8 @@ stat_value() { # series, as in .slicefs/stats without its prefix
 # reader itself is one request and one handle.
 gauges_zero() {
 	is_mounted || mount_fs
-	local busy i
-	for i in $(seq 50); do
+	local busy
+	for _ in $(seq 50); do
 		busy=$(awk '
 			/^#/ { next }
 			/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
