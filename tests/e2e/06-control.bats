@@ -1,0 +1,73 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# .slicefs/ in the root of every mount.
+load lib
+setup_file() { begin_file; mount_fs; }
+teardown_file() { end_file; }
+
+@test "it is there, but not listed, and its name is taken" {
+	[ -d "$MNT/.slicefs" ]; ! ls -A "$MNT" | grep -q slicefs
+	for f in stats slices config check; do [ -f "$MNT/.slicefs/$f" ]; done
+	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config slices stats" ]
+	run mkdir "$MNT/.slicefs"; [ "$status" != 0 ]; [[ $output =~ "exists" ]]
+	run touch "$MNT/.slicefs/x"; [ "$status" != 0 ]
+	run rm -rf "$MNT/.slicefs"; [ "$status" != 0 ]
+	touch "$MNT/f"; run mv "$MNT/f" "$MNT/.slicefs"; [ "$status" != 0 ]
+	mkdir "$MNT/sub"; mkdir "$MNT/sub/.slicefs"; rmdir "$MNT/sub/.slicefs"
+}
+
+@test "stats is Prometheus text: each line a sample or a comment, each family typed" {
+	cat "$MNT/.slicefs/stats" >"$SCRATCH/stats"
+	! grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
+	grep -q '^# TYPE slicefs_pool_bytes gauge' "$SCRATCH/stats"
+	[ "$(awk '/^# TYPE/ { print $3 }' "$SCRATCH/stats" | sort | uniq -d | wc -l)" = 0 ]
+	for want in pool_bytes pins drafts handles transfers batches op_duration_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
+}
+
+@test "states of slices sum to the pool, whatever happens (I1)" {
+	head -c 3M /dev/urandom >"$MNT/x"; exec 8>"$MNT/y"; head -c 1M /dev/zero >&8; rm "$MNT/x"
+	for _ in 1 2 3; do
+		[ "$(awk '/^slicefs_pool_bytes/ { n += $2 } END { print n }' "$MNT/.slicefs/stats")" = $((64 << 20)) ]
+		head -c 100000 /dev/zero >&8
+	done
+	[ "$(stat_value drafts)" = 1 ]; [ "$(stat_value 'pool_bytes{state="writing"}')" -ge 1048576 ]
+	exec 8>&-
+}
+
+@test "slices shows who holds what" {
+	exec 8>"$MNT/held"; head -c 1M /dev/zero >&8
+	grep -q writing "$MNT/.slicefs/slices"
+	ino=$(stat -c %i "$MNT/held"); grep -q "$ino" "$MNT/.slicefs/slices"
+	exec 8>&-; gauges_zero
+	! grep -q writing "$MNT/.slicefs/slices"
+}
+
+@test "config shows the settings" {
+	grep -q '^pool-size=64M' "$MNT/.slicefs/config" || grep -q '^pool-size=67108864' "$MNT/.slicefs/config"
+	grep -q '^control=.slicefs' "$MNT/.slicefs/config"
+}
+
+@test "check finds nothing wrong on a live mount" {
+	[ "$(wc -c <"$MNT/.slicefs/check")" = 0 ]
+	fsck_clean "$MNT"
+}
+
+@test "status and stat, as tables and as JSON" {
+	head -c 100000 /dev/urandom >"$MNT/obj"
+	"$SLICEFS" status | grep -q "$MNT"
+	"$SLICEFS" status --json "$MNT" | jq -e '.[0] | .pool == 67108864 and .used > 100000 and .handles >= 0'
+	"$SLICEFS" stat "$MNT/obj" | grep -q 'size .*100000 bytes'
+	"$SLICEFS" stat --json "$MNT/obj" "$MNT/f" | jq -e 'length == 2 and .[0].size == 100000 and .[0].version >= 1 and (.[0].extents | length) >= 1'
+	fails 1 'not in a slicefs' "$SLICEFS" stat /etc/passwd
+}
+
+@test "the control directory can have another name" {
+	"$SLICEFS" umount "$MNT"
+	mount_fs --control .ctl
+	[ -f "$MNT/.ctl/stats" ]; [ ! -e "$MNT/.slicefs" ]; mkdir "$MNT/.slicefs"; rmdir "$MNT/.slicefs"
+	"$SLICEFS" status "$MNT"
+	"$SLICEFS" umount "$MNT"; mount_fs
+}
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

@@ -1,0 +1,32 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: long
+# A directory of a million entries: listed in constant memory, each once, also
+# while it changes.
+load lib
+setup_file() { begin_file; export POOL=64M INDEX=1G; mount_fs; }
+teardown_file() { end_file; }
+
+anon_kib() { awk '/^RssAnon/ { print $2 }' "/proc/$(daemon_pid)/status"; }
+
+@test "a million entries are made and listed, each once" {
+	"${TWIN%/*}/bigdir" make "$MNT/big" 1000000
+	echo 2 >/proc/sys/vm/drop_caches; sleep 2
+	before=$(anon_kib)
+	"${TWIN%/*}/bigdir" list "$MNT/big" 1000000
+	echo 2 >/proc/sys/vm/drop_caches; sleep 2
+	after=$(anon_kib)
+	echo "# listing a million: $before KiB before, $after KiB after" >&3
+	[ $((after - before)) -le 16384 ]
+}
+
+@test "telldir and seekdir come back to the same entry, also under change" {
+	"${TWIN%/*}/bigdir" seek "$MNT/big" 1000000
+}
+
+@test "removing all of them leaves nothing" {
+	"${TWIN%/*}/bigdir" remove "$MNT/big" 1000000
+	[ ! -e "$MNT/big" ]
+}
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

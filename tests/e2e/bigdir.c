@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bigdir make|list|seek|remove DIR N: a directory of N entries "e0".."eN-1".
+ * list: each is there once. seek: at random places telldir(), and after other
+ * entries came and went, seekdir() finds the same entry again; entries that were
+ * there all the time are listed exactly once meanwhile.
+ */
+#include <dirent.h>
+#include <err.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static unsigned long n;
+static unsigned char *seen;
+
+static void make(const char *dir)
+{
+	char name[32];
+	int at;
+
+	if (mkdir(dir, 0755) || (at = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+		err(1, "%s", dir);
+	for (unsigned long i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "e%lu", i);
+		if (mknodat(at, name, S_IFREG | 0644, 0))
+			err(1, "%s/%s", dir, name);
+	}
+	close(at);
+}
+
+/* Counts an entry; 0 for "." and others. */
+static int count(const char *name)
+{
+	char *end;
+
+	if (*name != 'e')
+		return 0;
+	unsigned long i = strtoul(name + 1, &end, 10);
+	if (*end || i >= n)
+		errx(1, "%s: was never made", name);
+	if (seen[i]++)
+		errx(1, "%s: listed twice", name);
+	return 1;
+}
+
+static void all_seen(unsigned long from)
+{
+	for (unsigned long i = from; i < n; i++)
+		if (!seen[i])
+			errx(1, "e%lu: not listed", i);
+}
+
+static void list(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	unsigned long got = 0;
+
+	if (!d)
+		err(1, "%s", dir);
+	while ((e = readdir(d)))
+		got += (unsigned long)count(e->d_name);
+	closedir(d);
+	all_seen(0);
+	printf("bigdir: %lu entries, each once\n", got);
+}
+
+static void churn(const char *dir, unsigned long round)
+{
+	char path[4096];
+
+	for (unsigned i = 0; i < 50; i++) {
+		snprintf(path, sizeof(path), "%s/x%lu.%u", dir, round, i);
+		if (mknod(path, S_IFREG | 0600, 0))
+			err(1, "%s", path);
+	}
+	for (unsigned i = 0; i < 50; i++) {
+		snprintf(path, sizeof(path), "%s/x%lu.%u", dir, round, i);
+		if (unlink(path))
+			err(1, "%s", path);
+	}
+}
+
+static void seek(const char *dir)
+{
+	DIR *d = opendir(dir);
+	struct dirent *e;
+	unsigned long i = 0;
+
+	if (!d)
+		err(1, "%s", dir);
+	while ((e = readdir(d))) {
+		count(e->d_name);
+		if (++i % (n / 200 + 1))
+			continue;
+		long at = telldir(d);
+		struct dirent *next = readdir(d);
+		if (!next)
+			break;
+		char name[256];
+		snprintf(name, sizeof(name), "%s", next->d_name);
+		churn(dir, i);
+		seekdir(d, at);
+		next = readdir(d);
+		if (!next || strcmp(next->d_name, name))
+			errx(1, "after seekdir(%ld): %s, not %s", at, next ? next->d_name : "end", name);
+		count(next->d_name);
+	}
+	closedir(d);
+	all_seen(0);
+	printf("bigdir: the same entries after seekdir, each once\n");
+}
+
+static void remove_all(const char *dir)
+{
+	char name[32];
+	int at = open(dir, O_RDONLY | O_DIRECTORY);
+
+	if (at < 0)
+		err(1, "%s", dir);
+	for (unsigned long i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "e%lu", i);
+		if (unlinkat(at, name, 0))
+			err(1, "%s/%s", dir, name);
+	}
+	close(at);
+	if (rmdir(dir))
+		err(1, "rmdir %s", dir);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 4)
+		errx(2, "usage: bigdir make|list|seek|remove DIR N");
+	n = strtoul(argv[3], NULL, 10);
+	seen = calloc(n, 1);
+	if (!seen)
+		err(1, "calloc");
+	if (!strcmp(argv[1], "make"))
+		make(argv[2]);
+	else if (!strcmp(argv[1], "list"))
+		list(argv[2]);
+	else if (!strcmp(argv[1], "seek"))
+		seek(argv[2]);
+	else
+		remove_all(argv[2]);
+	return 0;
+}
