@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +23,9 @@
 #include "common/error.h"
 
 const struct config_row config_rows[CONFIG_COUNT] = {
-#define CONFIG(id, type, name, def, min, max, unit, sentence)                                     \
-	[CONFIG_##id] = { name,	   def, unit, sentence, CONFIG_TYPE_##type, (uint64_t)(min), max, \
-			  offsetof(struct config, id) },
+#define CONFIG(id, type, name, def, min, max, unit, sentence)                  \
+	[CONFIG_##id] = { name, def, unit, sentence, CONFIG_TYPE_##type,       \
+			  min, max, offsetof(struct config, id) },
 #include "common/config.def"
 #undef CONFIG
 };
@@ -248,22 +247,6 @@ int config_row_parse(const struct config_row *row, struct config *c, const char 
 
 /* Printing values ------------------------------------------------------------ */
 
-static __attribute__((format(printf, 2, 3))) void print(struct writer *w, const char *fmt, ...)
-{
-	_cleanup_(freep) char *s = NULL;
-	va_list ap;
-
-	va_start(ap, fmt);
-	int n = vasprintf(&s, fmt, ap);
-	va_end(ap);
-	if (n < 0) {
-		s = NULL;
-		w->bad = true;
-		return;
-	}
-	write_bytes(w, s, (size_t)n);
-}
-
 /* In the largest unit in which it comes out even. */
 static void print_number(const struct config_row *row, uint64_t v, struct writer *w)
 {
@@ -271,12 +254,12 @@ static void print_number(const struct config_row *row, uint64_t v, struct writer
 	uint64_t n = v * base_of(row);
 
 	if (row->type == CONFIG_TYPE_COUNT || !v) {
-		print(w, "%" PRIu64, v);
+		write_format(w, "%" PRIu64, v);
 		return;
 	}
 	while (n % x->factor)
 		x++; /* the last factor is 1 */
-	print(w, "%" PRIu64 "%s", n / x->factor, x->text);
+	write_format(w, "%" PRIu64 "%s", n / x->factor, x->text);
 }
 
 static void print_value(const struct config_row *row, const struct config *c, struct writer *w)
@@ -287,15 +270,15 @@ static void print_value(const struct config_row *row, const struct config *c, st
 
 	switch (row->type) {
 	case CONFIG_TYPE_BOOL:
-		print(w, "%s", *(const bool *)f ? "on" : "off");
+		write_format(w, "%s", *(const bool *)f ? "on" : "off");
 		break;
 	case CONFIG_TYPE_ENUM:
 		word = nth_word(row->unit, (uint64_t)*(const int *)f, &len);
 		assert(word);
-		print(w, "%.*s", (int)len, word);
+		write_format(w, "%.*s", (int)len, word);
 		break;
 	case CONFIG_TYPE_STRING:
-		print(w, "%s", *(char *const *)f);
+		write_format(w, "%s", *(char *const *)f);
 		break;
 	default:
 		print_number(row, *(const uint64_t *)f, w);
@@ -309,36 +292,36 @@ void config_row_print_try(const struct config_row *row, struct writer *w)
 
 	switch (row->type) {
 	case CONFIG_TYPE_BOOL:
-		print(w, "on or off");
+		write_format(w, "on or off");
 		return;
 	case CONFIG_TYPE_ENUM:
 		for (const char *s = row->unit; *s; s++)
-			print(w, *s == '|' ? " or " : "%c", *s);
+			write_format(w, *s == '|' ? " or " : "%c", *s);
 		return;
 	case CONFIG_TYPE_STRING:
-		print(w, "a %s of %" PRIu64 " to %" PRIu64 " bytes that print%s",
-		      path ? "path" : "name", row->min, row->max, path ? "" : ", without /");
+		write_format(w, "a %s of %" PRIu64 " to %" PRIu64 " bytes that print%s",
+			     path ? "path" : "name", row->min, row->max, path ? "" : ", without /");
 		return;
 	case CONFIG_TYPE_SIZE:
-		print(w, "512M, 4G or 25%%; ");
+		write_format(w, "512M, 4G or 25%%; ");
 		break;
 	case CONFIG_TYPE_TIME:
-		print(w, "500us, 100ms or 10s; ");
+		write_format(w, "500us, 100ms or 10s; ");
 		break;
 	case CONFIG_TYPE_COUNT:
 		break;
 	}
 	print_number(row, row->min, w);
-	print(w, " to ");
+	write_format(w, " to ");
 	print_number(row, row->max, w);
 }
 
 void config_print(const struct config *c, struct writer *w)
 {
 	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		print(w, "%s=", config_rows[i].name);
+		write_format(w, "%s=", config_rows[i].name);
 		print_value(&config_rows[i], c, w);
-		print(w, "\n");
+		write_format(w, "\n");
 	}
 }
 
@@ -379,7 +362,7 @@ void config_print_json(const struct config *c, struct writer *w)
 	_cleanup_(freep) char *s = json_dumps(o, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	json_decref(o);
 	if (s)
-		print(w, "%s\n", s);
+		write_format(w, "%s\n", s);
 	else
 		w->bad = true;
 }
@@ -416,12 +399,13 @@ void config_print_help(struct writer *w)
 		snprintf(left, sizeof(left), "--%s%s%s%s", is_on(row) ? "no-" : "", row->name,
 			 *what ? " " : "", what);
 		if (is_on(row))
-			print(w, "  %-34s No %c%s", left, tolower(*row->sentence), row->sentence + 1);
+			write_format(w, "  %-34s No %c%s", left, tolower(*row->sentence),
+				     row->sentence + 1);
 		else
-			print(w, "  %-34s %s", left, row->sentence);
+			write_format(w, "  %-34s %s", left, row->sentence);
 		if (row->type != CONFIG_TYPE_BOOL && *row->def && strcmp(row->def, "0") != 0)
-			print(w, " (%s)", row->def);
-		print(w, "\n");
+			write_format(w, " (%s)", row->def);
+		write_format(w, "\n");
 	}
 }
 
@@ -430,9 +414,9 @@ static void print_troff(struct writer *w, const char *s)
 {
 	for (; *s; s++)
 		if (*s == '-' || *s == '\\')
-			print(w, "\\%c", *s == '-' ? '-' : 'e');
+			write_format(w, "\\%c", *s == '-' ? '-' : 'e');
 		else
-			print(w, "%c", *s);
+			write_format(w, "%c", *s);
 }
 
 void config_print_man(struct writer *w)
@@ -440,26 +424,26 @@ void config_print_man(struct writer *w)
 	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
 		const struct config_row *row = &config_rows[i];
 
-		print(w, ".TP\n\\fB\\-\\-");
+		write_format(w, ".TP\n\\fB\\-\\-");
 		print_troff(w, row->name);
-		print(w, "\\fR");
+		write_format(w, "\\fR");
 		if (*placeholder(row)) {
-			print(w, " \\fI");
+			write_format(w, " \\fI");
 			print_troff(w, placeholder(row));
-			print(w, "\\fR");
+			write_format(w, "\\fR");
 		} else {
-			print(w, ", \\fB\\-\\-no\\-");
+			write_format(w, ", \\fB\\-\\-no\\-");
 			print_troff(w, row->name);
-			print(w, "\\fR");
+			write_format(w, "\\fR");
 		}
-		print(w, "\n");
+		write_format(w, "\n");
 		print_troff(w, row->sentence);
-		print(w, ".");
+		write_format(w, ".");
 		if (*row->def) {
-			print(w, " Default: ");
+			write_format(w, " Default: ");
 			print_troff(w, row->def);
-			print(w, ".");
+			write_format(w, ".");
 		}
-		print(w, "\n");
+		write_format(w, "\n");
 	}
 }

@@ -7,8 +7,7 @@
  */
 #include "common/metrics.h"
 
-#include <stdarg.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "common/error.h"
@@ -70,20 +69,9 @@ void metric_op_done(enum metric_op op, uint64_t ns, int error)
 		count(&o->errors[error > 0 && error < ERRORS ? error : ERRORS - 1], 1);
 }
 
-static __attribute__((format(printf, 2, 3))) void print(struct writer *w, const char *fmt, ...)
-{
-	char line[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	int n = vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	write_bytes(w, line, n < (int)sizeof(line) ? (size_t)n : sizeof(line) - 1);
-}
-
 static void print_head(struct writer *w, const char *name, const char *type, const char *sentence)
 {
-	print(w, "# HELP slicefs_%s %s\n# TYPE slicefs_%s %s\n", name, sentence, name, type);
+	write_format(w, "# HELP slicefs_%s %s\n# TYPE slicefs_%s %s\n", name, sentence, name, type);
 }
 
 static void print_metrics(struct writer *w)
@@ -94,8 +82,8 @@ static void print_metrics(struct writer *w)
 		if (!m || strcmp(name, metrics[m - 1].name))
 			print_head(w, name, metrics[m].kind == METRIC_COUNTER ? "counter" : "gauge",
 				   metrics[m].sentence);
-		print(w, "slicefs_%s%s%s%s %lld\n", name, *label ? "{" : "", label,
-		      *label ? "}" : "", (long long)metric_get((enum metric)m));
+		write_format(w, "slicefs_%s%s%s%s %" PRId64 "\n", name, *label ? "{" : "", label,
+			     *label ? "}" : "", metric_get((enum metric)m));
 	}
 }
 
@@ -111,31 +99,35 @@ static void print_histogram(struct writer *w, const char *name, struct op *o)
 	total = 0;
 	for (unsigned b = 0; b < BUCKETS - 1; b++) {
 		total += n[b];
-		print(w, "slicefs_op_seconds_bucket{op=\"%s\",le=\"%.6f\"} %llu\n", name,
-		      (double)(1ULL << b) / 1e6, (unsigned long long)total);
+		write_format(w, "slicefs_op_seconds_bucket{op=\"%s\",le=\"%.6f\"} %llu\n", name,
+			     (double)(1ULL << b) / 1e6, (unsigned long long)total);
 	}
 	total += n[BUCKETS - 1];
-	print(w, "slicefs_op_seconds_bucket{op=\"%s\",le=\"+Inf\"} %llu\n", name,
-	      (unsigned long long)total);
-	print(w, "slicefs_op_seconds_sum{op=\"%s\"} %.9f\n", name, (double)get(&o->sum_ns) / 1e9);
-	print(w, "slicefs_op_seconds_count{op=\"%s\"} %llu\n", name, (unsigned long long)total);
+	write_format(w,
+		     "slicefs_op_seconds_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
+		     "slicefs_op_seconds_sum{op=\"%s\"} %.9f\n"
+		     "slicefs_op_seconds_count{op=\"%s\"} %" PRIu64 "\n",
+		     name, total, name, (double)get(&o->sum_ns) / 1e9, name, total);
 }
 
 static void print_errors(struct writer *w, const char *name, struct op *o)
 {
+	static const char series[] = "slicefs_op_errors_total";
+
 	for (int e = 1; e < ERRORS; e++) {
+		const char *error = e == ERRORS - 1 ? "other" : error_name(e);
 		uint64_t n = get(&o->errors[e]);
 
 		if (n)
-			print(w, "slicefs_op_errors_total{op=\"%s\",errno=\"%s\"} %llu\n", name,
-			      e == ERRORS - 1 ? "other" : error_name(e), (unsigned long long)n);
+			write_format(w, "%s{op=\"%s\",errno=\"%s\"} %" PRIu64 "\n", series, name,
+				     error, n);
 	}
 }
 
 void metrics_print(struct writer *w)
 {
 	print_metrics(w);
-	print_head(w, "op_seconds", "histogram", "Time from request to answer by kind of operation");
+	print_head(w, "op_seconds", "histogram", "Time to an answer by kind of operation");
 	for (unsigned op = 0; op < MOP_COUNT; op++)
 		print_histogram(w, op_names[op], &ops[op]);
 	print_head(w, "op_errors_total", "counter", "Operations answered with an error");

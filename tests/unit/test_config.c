@@ -148,7 +148,8 @@ static void test_switches(void **state)
 	refused(config_set(&conf, "fresh", "maybe", &sentence), "fresh: \"maybe\"");
 	refused(config_set(&conf, "no-fresh", "on", &sentence), "no-fresh: takes no value");
 	refused(config_set(&conf, "no-pool-size", NULL, &sentence), "no-pool-size: no such");
-	refused(config_set(&conf, "pool-sise", "4G", &sentence), "pool-sise: no such option. Try: pool-size");
+	refused(config_set(&conf, "pool-sise", "4G", &sentence),
+		"pool-sise: no such option. Try: pool-size");
 	refused(config_set(&conf, "\n\x1b[31m", NULL, &sentence), "\\x0a\\x1b[31m: no such");
 	refused(config_set(&conf, "", NULL, &sentence), ": no such");
 }

@@ -1,0 +1,25 @@
+# Each tests/e2e/NN-topic.bats is one test. A line "# labels: short crash" in it
+# adds labels: short ones also run under the sanitizers, long ones only with
+# tests/run --full. A line "# timeout: 900" gives it more than ten minutes.
+include(e2e/programs.cmake)
+
+file(GLOB topics CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/e2e/*.bats)
+foreach(topic ${topics})
+	if(NOT TARGET slicefs)
+		break()
+	endif()
+	get_filename_component(name ${topic} NAME_WE)
+	file(STRINGS ${topic} labels REGEX "^# labels:")
+	string(REGEX REPLACE "^# labels:" "" labels "${labels}")
+	separate_arguments(labels UNIX_COMMAND "${labels}")
+	file(STRINGS ${topic} timeout REGEX "^# timeout: [0-9]+")
+	string(REGEX MATCH "[0-9]+" timeout "${timeout}")
+	if(NOT timeout)
+		set(timeout 600)
+	endif()
+	slicefs_test(NAME e2e/${name} LABELS e2e ${labels} TIMEOUT ${timeout} SERIAL
+		COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
+			$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic})
+	# Labels are read when cmake runs, so it runs again when they may differ.
+	set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${topic})
+endforeach()
