@@ -174,8 +174,11 @@ void segment_fini(struct segment *s)
 static int fill(struct segment *s)
 {
 	uint8_t header[HEADER_BYTES];
-	int r = posix_fallocate(s->fd, 0, (off_t)s->bytes + PAGE_BYTES);
+	int r;
 
+	do
+		r = posix_fallocate(s->fd, 0, (off_t)s->bytes + PAGE_BYTES);
+	while (r == EINTR);
 	if (r)
 		return -r;
 	r = new_pool_id(&s->pool_id);
