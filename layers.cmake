@@ -15,3 +15,8 @@ layer(engine
 	     pool.c buddy.c segment.c xfer.c transport_local.c transport_fault.c
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)
+layer(fs
+	SRC  session.c mount.c worker.c req.c inode.c names.c attr.c acl.c xattr.c
+	     dir.c open.c io.c notify.c control.c
+	USES engine index common
+	LIBS PkgConfig::FUSE3 Threads::Threads)

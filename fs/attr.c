@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * getattr, setattr, readlink, statfs.
+ *
+ * Attributes of an object live in the index; while it is open, its file knows
+ * better about size and times; while it is a draft or has lost its last name,
+ * only this process knows them (inode.c sorts that out). Truncating is the
+ * file's business and goes first, so that a failed one changes nothing else.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+
+#include "common/log.h"
+#include "fs/priv.h"
+
+void attr_to_stat(const struct attr *a, struct stat *st)
+{
+	*st = (struct stat){
+		.st_ino = a->fileid,
+		.st_mode = a->mode,
+		.st_nlink = a->nlink,
+		.st_uid = a->uid,
+		.st_gid = a->gid,
+		.st_rdev = a->rdev,
+		.st_size = (off_t)a->size,
+		.st_blksize = REQUEST_BYTES, /* cp and cat use it */
+		.st_blocks = (blkcnt_t)a->pages * (PAGE_BYTES / 512),
+		.st_atim = a->atime,
+		.st_mtim = a->mtime,
+		.st_ctim = a->ctime,
+	};
+	if (S_ISDIR(a->mode))
+		st->st_size = PAGE_BYTES;
+	/* Content in the record itself takes no pages; tar would take a file
+	 * without blocks for one hole. */
+	if (S_ISREG(a->mode) && !a->pages && a->size && a->size <= INDEX_INLINE_MAX)
+		st->st_blocks = (blkcnt_t)(a->size + 511) / 512;
+}
+
+static void stat_done(struct index_op *op, int r);
+
+static void stat_go(struct req *q)
+{
+	struct attr a;
+	int r = inode_check_lost(q->fs->inodes, q->inode);
+
+	if (r < 0) {
+		req_error(q, r);
+		return;
+	}
+	req_place(q);
+	if (inode_attr_here(q->fs->inodes, q->inode, &a)) {
+		req_attr(q, &a);
+		return;
+	}
+	q->ix.done = stat_done;
+	index_stat(q->fs->ix, &q->ix);
+}
+
+static void stat_done(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+
+	if (r == INDEX_MISS || r == -ENOENT) {
+		index_op_fini(op);
+		if (!req_again(q, stat_go))
+			req_error(q, -ESTALE);
+		return;
+	}
+	if (r) {
+		req_error(q, r);
+		return;
+	}
+	inode_attr_overlay(q->fs->inodes, q->inode->fileid, &op->entry.attr);
+	req_attr(q, &op->entry.attr);
+}
+
+void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fi;
+	if (is_control(ino)) {
+		control_getattr(f, ino);
+		return;
+	}
+	struct req *q = req_begin_on(f, MOP_GETATTR, ino);
+	if (q)
+		stat_go(q);
+}
+
+/* Changing attributes ----------------------------------------------------------- */
+
+static void change_done(struct index_op *op, int r);
+
+static void change_go(struct req *q)
+{
+	int r = inode_check_lost(q->fs->inodes, q->inode);
+
+	if (r == 0) {
+		req_place(q);
+		r = inode_set_here(q->fs->inodes, q->inode, q->mask, &q->attr);
+	}
+	if (r == INODE_BUSY) {
+		if (!req_again(q, change_go))
+			req_error(q, -ETIMEDOUT);
+	} else if (r == INODE_INDEX) {
+		q->ix.mask = q->mask;
+		q->ix.attr = q->attr;
+		q->ix.done = change_done;
+		index_setattr(q->fs->ix, &q->ix);
+	} else if (r < 0) {
+		req_error(q, r);
+	} else {
+		q->then(q);
+	}
+}
+
+static void change_done(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+
+	if (r == INDEX_MISS || r == -ENOENT) {
+		index_op_fini(op);
+		if (!req_again(q, change_go))
+			req_error(q, -ESTALE);
+	} else if (r) {
+		req_error(q, r);
+	} else {
+		inode_set_done(q->fs->inodes, q->inode, q->mask, &op->entry.attr);
+		index_op_fini(op);
+		q->then(q);
+	}
+}
+
+void change_attr(struct req *q, void (*then)(struct req *q))
+{
+	q->then = then;
+	change_go(q);
+}
+
+/* setattr --------------------------------------------------------------------- */
+
+/* A draft's access ACL follows its mode; a published object's is the index's. */
+static void acl_put_done(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+
+	index_op_fini(op);
+	if (r < 0)
+		req_error(q, r);
+	else
+		stat_go(q);
+}
+
+static void acl_got(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+
+	if (r == 0) {
+		free(q->text);
+		q->text = malloc(op->bytes.len ? op->bytes.len : 1);
+		r = q->text ? acl_chmod(op->bytes, q->attr.mode, q->text) : -ENOMEM;
+		q->size = op->bytes.len;
+	}
+	index_op_fini(op);
+	if (r == INDEX_MISS || r == -ENODATA) {
+		stat_go(q);
+		return;
+	}
+	if (r < 0) {
+		req_error(q, r);
+		return;
+	}
+	op->value = BYTES_OF(q->text, q->size);
+	op->flags = 0;
+	op->done = acl_put_done;
+	index_setxattr(q->fs->ix, op);
+}
+
+static void chmod_draft_acl(struct req *q)
+{
+	req_place(q);
+	q->ix.name = ACL_ACCESS;
+	q->ix.done = acl_got;
+	index_getxattr(q->fs->ix, &q->ix);
+}
+
+static void setattr_reply(struct req *q)
+{
+	if ((q->mask & INDEX_SET_MODE) &&
+	    inode_maybe_xattrs(q->fs->inodes, q->inode) &&
+	    inode_place(q->fs->inodes, q->inode).kind == PLACE_DRAFT)
+		chmod_draft_acl(q);
+	else
+		stat_go(q);
+}
+
+static void truncated(struct req *q, int64_t r)
+{
+	if (r < 0)
+		req_error(q, (int)r);
+	else if (q->mask & ~INDEX_SET_CTIME)
+		change_attr(q, setattr_reply);
+	else
+		stat_go(q);
+}
+
+static void truncate_closed(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	/* The first of the two errors. */
+	truncated(q, q->flags < 0 ? q->flags : r);
+}
+
+static void truncate_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (!q->close) {
+		truncated(q, r);
+		return;
+	}
+	q->flags = (int)r;
+	req_file(q, op->file, truncate_closed);
+	file_close(op, FILE_WRITE);
+}
+
+static void truncate_file(struct req *q, struct file *f)
+{
+	struct file_op *op = req_file(q, f, truncate_done);
+
+	op->off = q->off;
+	file_truncate(op);
+}
+
+static void truncate_open(struct req *q);
+
+static void truncate_opened(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r == -ESTALE) {
+		if (!req_again(q, truncate_open))
+			req_error(q, -ESTALE);
+	} else if (r < 0) {
+		req_error(q, (int)r);
+	} else {
+		q->close = true;
+		truncate_file(q, op->file);
+	}
+}
+
+static void truncate_open(struct req *q)
+{
+	req_place(q);
+	file_open(q->fs->engine, q->ix.fileid, q->ix.place, FILE_WRITE,
+		  req_file(q, NULL, truncate_opened));
+}
+
+static void decode(struct req *q, const struct stat *st, int to_set)
+{
+	struct timespec now = clock_now();
+
+	q->attr.mode = st->st_mode;
+	q->attr.uid = st->st_uid;
+	q->attr.gid = st->st_gid;
+	q->attr.atime = to_set & FUSE_SET_ATTR_ATIME_NOW ? now : st->st_atim;
+	q->attr.mtime = to_set & FUSE_SET_ATTR_MTIME_NOW ? now : st->st_mtim;
+	q->attr.ctime = now;
+	q->mask = INDEX_SET_CTIME;
+	if (to_set & FUSE_SET_ATTR_MODE)
+		q->mask |= INDEX_SET_MODE;
+	if (to_set & FUSE_SET_ATTR_UID)
+		q->mask |= INDEX_SET_UID;
+	if (to_set & FUSE_SET_ATTR_GID)
+		q->mask |= INDEX_SET_GID;
+	if (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW))
+		q->mask |= INDEX_SET_ATIME;
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		q->mask |= INDEX_SET_MTIME;
+}
+
+void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
+		struct fuse_file_info *fi)
+{
+	struct req *q = req_begin_on(f, MOP_SETATTR, ino);
+
+	if (!q)
+		return;
+	decode(q, st, to_set);
+	if (!(to_set & FUSE_SET_ATTR_SIZE)) {
+		if (q->mask == INDEX_SET_CTIME && !(to_set & FUSE_SET_ATTR_CTIME))
+			stat_go(q);
+		else
+			change_attr(q, setattr_reply);
+		return;
+	}
+	q->off = (uint64_t)st->st_size;
+	if (fi && handle_of(fi)->file)
+		truncate_file(q, handle_of(fi)->file);
+	else
+		truncate_open(q);
+}
+
+/* Set-id bits ----------------------------------------------------------------- */
+
+static void setid_cleared(struct req *q)
+{
+	notify_attr(q->fs, q->inode->nodeid);
+	q->next_step(q);
+}
+
+void clear_setid(struct req *q, void (*next)(struct req *q))
+{
+	uint32_t mode = inode_mode(q->fs->inodes, q->inode);
+	uint32_t kill = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
+
+	if (!S_ISREG(mode) || !(mode & kill)) {
+		next(q);
+		return;
+	}
+	q->next_step = next;
+	q->mask = INDEX_SET_MODE | INDEX_SET_CTIME;
+	q->attr = (struct attr){ .mode = mode & ~kill, .ctime = clock_now() };
+	change_attr(q, setid_cleared);
+}
+
+/* readlink, statfs ----------------------------------------------------- */
+
+static void reply_target(struct req *q, const char *target)
+{
+	fuse_reply_readlink(req_answer(q, 0), target);
+	req_free(q);
+}
+
+static void readlink_done(struct index_op *op, int r);
+
+static void readlink_go(struct req *q)
+{
+	req_place(q);
+	q->text = inode_relic_target(q->fs->inodes, q->inode);
+	if (q->text) {
+		reply_target(q, q->text);
+		return;
+	}
+	q->ix.done = readlink_done;
+	index_stat(q->fs->ix, &q->ix);
+}
+
+static void readlink_done(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+	struct bytes b = op->entry.body.bytes;
+
+	if (r == INDEX_MISS) {
+		index_op_fini(op);
+		if (!req_again(q, readlink_go))
+			req_error(q, -ESTALE);
+		return;
+	}
+	if (!r && (op->entry.body.kind != BODY_INLINE || !b.len))
+		r = -EINVAL;
+	if (!r) {
+		q->text = strndup(b.p, b.len);
+		r = q->text ? 0 : -ENOMEM;
+	}
+	if (r)
+		req_error(q, r);
+	else
+		reply_target(q, q->text);
+}
+
+void fs_readlink(fuse_req_t f, fuse_ino_t ino)
+{
+	struct req *q = req_begin_on(f, MOP_READLINK, ino);
+
+	if (q)
+		readlink_go(q);
+}
+
+/* What an object takes in the index, about: for "how many more files". */
+enum { INDEX_BYTES_A_FILE = 512 };
+
+void fs_statfs(fuse_req_t f, fuse_ino_t ino)
+{
+	struct req *q = req_begin(f, MOP_STATFS);
+	struct engine_space s;
+
+	(void)ino;
+	if (!q)
+		return;
+	engine_space(q->fs->engine, &s);
+	uint64_t left = s.index_size_bytes > s.index_used_bytes ?
+				s.index_size_bytes - s.index_used_bytes : 0;
+	struct statvfs v = {
+		.f_bsize = PAGE_BYTES,
+		.f_frsize = PAGE_BYTES,
+		.f_blocks = s.total_bytes / PAGE_BYTES,
+		.f_bfree = s.free_bytes / PAGE_BYTES,
+		.f_bavail = s.free_bytes / PAGE_BYTES,
+		.f_files = s.index_size_bytes / INDEX_BYTES_A_FILE,
+		.f_ffree = left / INDEX_BYTES_A_FILE,
+		.f_favail = left / INDEX_BYTES_A_FILE,
+		.f_namemax = INDEX_NAME_MAX,
+	};
+	fuse_reply_statfs(req_answer(q, 0), &v);
+	req_free(q);
+}

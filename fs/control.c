@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control directory, ".slicefs" in the root: looked up by name, never
+ * listed there. Its files are texts made when they are opened, and nothing here
+ * counts in the gauges, so that who looks at an idle mount sees an idle mount.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "fs/priv.h"
+
+static int print_stats(struct fs *fs, struct writer *w)
+{
+	struct engine_space s;
+
+	engine_space(fs->engine, &s);
+	metric_set(M_INDEX_BYTES, (int64_t)s.index_used_bytes);
+	metric_set(M_INDEX_SIZE, (int64_t)s.index_size_bytes);
+	metrics_print(w);
+	return 0;
+}
+
+static int print_slices(struct fs *fs, struct writer *w)
+{
+	engine_print_slices(fs->engine, w);
+	return 0;
+}
+
+static int print_config(struct fs *fs, struct writer *w)
+{
+	write_bytes(w, fs->config, strlen(fs->config));
+	return 0;
+}
+
+static int print_check(struct fs *fs, struct writer *w)
+{
+	char line[64];
+	int n = engine_check(fs->engine, false, w, NULL);
+
+	if (n < 0)
+		return n;
+	n = snprintf(line, sizeof(line), "%d violations\n", n);
+	write_bytes(w, line, (size_t)n);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*print)(struct fs *fs, struct writer *w);
+	bool slow; /* not on a worker */
+} files[] = {
+	{ "stats", print_stats, false },
+	{ "slices", print_slices, false },
+	{ "config", print_config, false },
+	{ "check", print_check, true },
+};
+
+enum { NFILES = sizeof(files) / sizeof(files[0]) };
+
+/* The files' nodeids are those behind the directory's. */
+static fuse_ino_t nodeid_of(unsigned file)
+{
+	return CONTROL_NODEID + 1 + file;
+}
+
+bool is_control_name(const struct fs *fs, fuse_ino_t parent, const char *name)
+{
+	return parent == INDEX_ROOT && !strcmp(name, fs->control);
+}
+
+static struct stat stat_of(const struct fs *fs, fuse_ino_t ino)
+{
+	bool dir = ino == CONTROL_NODEID;
+
+	return (struct stat){
+		.st_ino = ino,
+		.st_mode = dir ? S_IFDIR | 0555 : S_IFREG | 0444,
+		.st_nlink = dir ? 2 : 1,
+		.st_uid = fs->uid,
+		.st_gid = fs->gid,
+		.st_blksize = PAGE_BYTES,
+		.st_atim = fs->mounted,
+		.st_mtim = fs->mounted,
+		.st_ctim = fs->mounted,
+	};
+}
+
+static struct fuse_entry_param entry_of(const struct fs *fs, fuse_ino_t ino)
+{
+	return (struct fuse_entry_param){
+		.ino = ino,
+		.generation = GENERATION,
+		.attr = stat_of(fs, ino),
+		.attr_timeout = KERNEL_CACHE_S,
+		.entry_timeout = KERNEL_CACHE_S,
+	};
+}
+
+static fuse_ino_t find(const struct fs *fs, fuse_ino_t parent, const char *name)
+{
+	if (is_control_name(fs, parent, name))
+		return CONTROL_NODEID;
+	if (!strcmp(name, "."))
+		return parent;
+	if (parent != CONTROL_NODEID)
+		return 0;
+	for (unsigned i = 0; i < NFILES; i++)
+		if (!strcmp(name, files[i].name))
+			return nodeid_of(i);
+	return 0;
+}
+
+void control_lookup(fuse_req_t f, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fuse_req_userdata(f);
+	fuse_ino_t ino = find(fs, parent, name);
+	struct fuse_entry_param e;
+
+	if (!ino) {
+		fuse_reply_err(f, ENOENT);
+		return;
+	}
+	e = entry_of(fs, ino);
+	fuse_reply_entry(f, &e);
+}
+
+void control_getattr(fuse_req_t f, fuse_ino_t ino)
+{
+	struct stat st = stat_of(fuse_req_userdata(f), ino);
+
+	if (ino >= nodeid_of(NFILES))
+		fuse_reply_err(f, ESTALE);
+	else
+		fuse_reply_attr(f, &st, KERNEL_CACHE_S);
+}
+
+/* Entry n of the directory; its offset is n + 1. */
+static const char *entry_name(unsigned n, fuse_ino_t *ret_ino)
+{
+	*ret_ino = n == 1 ? INDEX_ROOT : n ? nodeid_of(n - 2) : CONTROL_NODEID;
+	return n == 0 ? "." : n == 1 ? ".." : files[n - 2].name;
+}
+
+void control_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+		     bool plus)
+{
+	struct fs *fs = fuse_req_userdata(f);
+	_cleanup_(freep) char *buf = malloc(size);
+	size_t used = 0, n;
+
+	if (!buf || ino != CONTROL_NODEID || off < 0) {
+		fuse_reply_err(f, buf ? ENOTDIR : ENOMEM);
+		return;
+	}
+	for (off_t i = off; i < NFILES + 2; i++) {
+		fuse_ino_t at;
+		const char *name = entry_name((unsigned)i, &at);
+		/* With nodeid 0 the kernel looks it up when it needs it. */
+		struct fuse_entry_param e = { .attr = stat_of(fs, at) };
+		if (i == 1)
+			e.attr.st_mode = S_IFDIR;
+		if (plus)
+			n = fuse_add_direntry_plus(f, buf + used, size - used,
+						   name, &e, i + 1);
+		else
+			n = fuse_add_direntry(f, buf + used, size - used, name,
+					      &e.attr, i + 1);
+		if (n > size - used)
+			break;
+		used += n;
+	}
+	fuse_reply_buf(f, buf, used);
+}
+
+/* open: makes the text -------------------------------------------------------- */
+
+struct opening {
+	fuse_req_t f;
+	fuse_ino_t ino;
+	struct fuse_file_info fi;
+};
+
+static void open_file(struct opening *o)
+{
+	struct fs *fs = fuse_req_userdata(o->f);
+	struct handle *h = handle_new(fs, true);
+	struct writer w = { 0 };
+	int r = h ? files[o->ino - nodeid_of(0)].print(fs, &w) : -ENOMEM;
+
+	if (r == 0 && w.bad)
+		r = -ENOMEM;
+	if (r < 0) {
+		writer_fini(&w);
+		if (h)
+			handle_free(fs, h);
+		fuse_reply_err(o->f, -r);
+		return;
+	}
+	h->text = (char *)w.p;
+	h->text_len = w.len;
+	o->fi.fh = (uintptr_t)h;
+	o->fi.direct_io = 1; /* its size is not known before */
+	o->fi.noflush = 1;
+	if (fuse_reply_open(o->f, &o->fi) == -ENOENT)
+		handle_free(fs, h);
+}
+
+static void *open_slowly(void *arg)
+{
+	struct opening *o = arg;
+	struct fs *fs = fuse_req_userdata(o->f);
+
+	pthread_setname_np(pthread_self(), "fs-check");
+	open_file(o);
+	free(o);
+	atomic_fetch_sub(&fs->pending, 1);
+	return NULL;
+}
+
+/* On a thread of its own, which the end of the mount waits for (pending). */
+static int begin_slowly(struct fs *fs, const struct opening *o)
+{
+	struct opening *copy = malloc(sizeof(*copy));
+	pthread_t t;
+	int r;
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *o;
+	atomic_fetch_add(&fs->pending, 1);
+	r = pthread_create(&t, NULL, open_slowly, copy);
+	if (r) {
+		atomic_fetch_sub(&fs->pending, 1);
+		free(copy);
+		return -r;
+	}
+	pthread_detach(t);
+	return 0;
+}
+
+void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(f);
+	struct opening o = { .f = f, .ino = ino, .fi = *fi };
+	int r = 0;
+
+	if (ino < nodeid_of(0) || ino >= nodeid_of(NFILES))
+		r = -ENOENT;
+	else if ((fi->flags & O_ACCMODE) != O_RDONLY)
+		r = -EACCES;
+	else if (files[ino - nodeid_of(0)].slow)
+		r = begin_slowly(fs, &o);
+	else
+		open_file(&o);
+	if (r < 0)
+		fuse_reply_err(f, -r);
+}
+
+void control_read(fuse_req_t f, const struct handle *h, size_t size, off_t off)
+{
+	size_t at = off < 0 || (size_t)off > h->text_len ? h->text_len :
+							    (size_t)off;
+	size_t left = h->text_len - at;
+
+	fuse_reply_buf(f, h->text + at, size < left ? size : left);
+}

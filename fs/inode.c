@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of what the kernel knows.
+ *
+ * The hard idea is who decides between page cache and direct I/O. Pages of a
+ * published version never change, so the kernel may keep them for ever; writing
+ * through the page cache costs a copy and a page allocation for each 4 KiB, so
+ * who only writes should not. The two must not meet unawares, hence one state
+ * for each inode:
+ *
+ *	cached > 0    some handle may fill or map pages
+ *	tainted       something was written directly since pages were last
+ *	              dropped: they may be old
+ *
+ *	open O_DIRECT              direct, always
+ *	open O_WRONLY, cached == 0 direct (it cannot be mapped)
+ *	other opens                cached; pages dropped by the kernel at this
+ *	                           open if tainted (which ends the taint)
+ *	direct write, cached > 0   the range is dropped before the write is
+ *	                           answered (notify.c)
+ *	direct write, cached == 0  tainted
+ *
+ * A read that began before a direct write and fills its page after it holds the
+ * page's lock all the while, so dropping the range waits for it.
+ *
+ * Places: name operations and publishes of this mount are all that moves a
+ * record, and each says so here before it is answered. A lookup's word counts
+ * only for what was not known: it may be older than the last move.
+ *
+ * One lock for all: each call holds it for some ten instructions. The open
+ * file's own lock ranks above it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/metrics.h"
+#include "fs/inode.h"
+
+struct inodes {
+	struct lock lock;
+	struct inode *table;
+};
+
+struct opens {
+	struct file *file;
+	unsigned handles, writers, cached, publishing;
+};
+
+struct relic {
+	struct attr attr;
+	char target[]; /* of a symbolic link, else "" */
+};
+
+struct inodes *inodes_new(void)
+{
+	struct inodes *t = calloc(1, sizeof(*t));
+
+	if (t)
+		lock_init(&t->lock, LOCK_FS_INODES);
+	return t;
+}
+
+static void drop(struct inodes *t, struct inode *i)
+{
+	assert(!i->opens && !i->refs);
+	HASH_DEL(t->table, i);
+	free(i->relic);
+	free(i);
+	metric_add(M_INODES, -1);
+}
+
+struct inodes *inodes_free(struct inodes *t)
+{
+	struct inode *i, *next;
+
+	if (!t)
+		return NULL;
+	HASH_ITER(hh, t->table, i, next)
+		drop(t, i);
+	lock_fini(&t->lock);
+	free(t);
+	return NULL;
+}
+
+void inodes_check(struct inodes *t)
+{
+	WITH_LOCK(&t->lock);
+
+	for (struct inode *i = t->table; i; i = i->hh.next) {
+		const struct opens *o = i->opens;
+
+		assert(i->nlookup || i->refs);
+		assert(!o || (o->file && o->handles && o->cached <= o->handles));
+		assert(!o || o->writers <= o->handles);
+		assert(!i->relic || i->place.kind == PLACE_NONE);
+	}
+}
+
+static struct inode *find(struct inodes *t, uint64_t nodeid)
+{
+	struct inode *i;
+
+	HASH_FIND(hh, t->table, &nodeid, sizeof(nodeid), i);
+	return i;
+}
+
+struct inode *inode_get(struct inodes *t, uint64_t nodeid)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, nodeid);
+
+	if (i)
+		i->refs++;
+	return i;
+}
+
+struct inode *inode_ref(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	i->refs++;
+	return i;
+}
+
+struct inode *inode_put(struct inodes *t, struct inode *i)
+{
+	if (!i)
+		return NULL;
+	WITH_LOCK(&t->lock);
+
+	assert(i->refs);
+	if (!--i->refs && !i->nlookup)
+		drop(t, i);
+	return NULL;
+}
+
+static struct inode *enter(struct inodes *t, const struct attr *a, struct place p)
+{
+	struct inode *i = calloc(1, sizeof(*i));
+
+	if (!i)
+		return NULL;
+	i->nodeid = i->fileid = a->fileid;
+	i->place = p;
+	HASH_ADD(hh, t->table, nodeid, sizeof(i->nodeid), i);
+	metric_add(M_INODES, 1);
+	return i;
+}
+
+struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, a->fileid);
+
+	if (!i)
+		i = enter(t, a, p);
+	if (!i)
+		return NULL;
+	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink) {
+		i->place = p;
+		i->lost = false;
+		free(i->relic);
+		i->relic = NULL;
+	}
+	i->mode = a->mode;
+	i->maybe_xattrs |= a->has_xattrs;
+	i->nlookup++;
+	i->refs++;
+	return i;
+}
+
+void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, nodeid);
+
+	if (!i)
+		return;
+	i->nlookup -= n < i->nlookup ? n : i->nlookup;
+	if (!i->nlookup && !i->refs)
+		drop(t, i);
+}
+
+struct place inode_place(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->place;
+}
+
+void inode_moved(struct inodes *t, const struct entry *e, bool linked)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, e->attr.fileid);
+
+	if (!i)
+		return;
+	if (e->draft || e->place.kind == PLACE_DRAFT) {
+		/* If it was published since, that counted all names. */
+		if (linked && i->opens && file_is_draft(i->opens->file))
+			file_add_links(i->opens->file, 1);
+		return;
+	}
+	i->place = e->place;
+	if (i->opens)
+		file_set_attr(i->opens->file, INDEX_SET_CTIME, &e->attr);
+}
+
+/* Out of memory costs no more than a wrong fstat() of an unlinked file. */
+static void keep_relic(struct inode *i, const struct attr *a, struct bytes target)
+{
+	struct relic *r = calloc(1, sizeof(*r) + target.len + 1);
+
+	if (!r)
+		return;
+	r->attr = *a;
+	r->attr.nlink = 0;
+	if (target.len)
+		memcpy(r->target, target.p, target.len);
+	free(i->relic);
+	i->relic = r;
+}
+
+void inode_gone(struct inodes *t, const struct gone *g)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = g->fileid ? find(t, g->fileid) : NULL;
+
+	if (!i)
+		return;
+	if (g->draft) {
+		if (i->opens)
+			file_add_links(i->opens->file, -1);
+		return;
+	}
+	if (i->opens)
+		file_set_attr(i->opens->file, INDEX_SET_CTIME, &g->attr);
+	if (g->attr.nlink)
+		return;
+	bool link = S_ISLNK(g->attr.mode) && g->body.kind == BODY_INLINE;
+	keep_relic(i, &g->attr, link ? g->body.bytes : BYTES_NONE);
+	i->place = (struct place){ .kind = PLACE_NONE };
+}
+
+void inode_published(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+	/* Anything but a draft has moved by a rename or an unlink after it. */
+	if (i->place.kind != PLACE_DRAFT || !i->opens)
+		return;
+	if (!file_is_draft(i->opens->file))
+		file_place(i->opens->file, &i->place);
+}
+
+/* Attributes ------------------------------------------------------------------ */
+
+static bool is_draft(const struct inode *i)
+{
+	return i->place.kind == PLACE_DRAFT && i->opens &&
+	       file_is_draft(i->opens->file);
+}
+
+bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	if (is_draft(i)) {
+		file_attr(i->opens->file, ret);
+		return true;
+	}
+	if (i->place.kind != PLACE_NONE || (!i->opens && !i->relic))
+		return false;
+	if (i->opens)
+		file_attr(i->opens->file, ret);
+	else
+		*ret = i->relic->attr;
+	ret->nlink = 0;
+	return true;
+}
+
+static struct timespec later(struct timespec a, struct timespec b)
+{
+	if (a.tv_sec != b.tv_sec)
+		return a.tv_sec > b.tv_sec ? a : b;
+	return a.tv_nsec > b.tv_nsec ? a : b;
+}
+
+void inode_attr_overlay(struct inodes *t, uint64_t fileid, struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, fileid);
+	struct attr f;
+
+	if (!i || !i->opens)
+		return;
+	file_attr(i->opens->file, &f);
+	if (is_draft(i)) {
+		*a = f;
+		return;
+	}
+	a->size = f.size;
+	a->pages = f.pages;
+	a->version = f.version;
+	a->atime = f.atime;
+	a->mtime = f.mtime;
+	a->ctime = later(a->ctime, f.ctime);
+}
+
+int inode_check_lost(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->lost && !i->opens ? -ESTALE : 0;
+}
+
+static void set(struct attr *to, unsigned mask, const struct attr *a)
+{
+	if (mask & INDEX_SET_MODE)
+		to->mode = (to->mode & S_IFMT) | (a->mode & 07777);
+	if (mask & INDEX_SET_UID)
+		to->uid = a->uid;
+	if (mask & INDEX_SET_GID)
+		to->gid = a->gid;
+	if (mask & INDEX_SET_ATIME)
+		to->atime = a->atime;
+	if (mask & INDEX_SET_MTIME)
+		to->mtime = a->mtime;
+	if (mask & INDEX_SET_CTIME)
+		to->ctime = a->ctime;
+}
+
+int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
+		   const struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+	struct attr now = { 0 };
+
+	if (i->opens && i->opens->publishing && i->place.kind == PLACE_DRAFT)
+		return INODE_BUSY;
+	if (is_draft(i) || (i->place.kind == PLACE_NONE && i->opens)) {
+		file_attr(i->opens->file, &now);
+		set(&now, mask, a);
+		file_set_attr(i->opens->file, mask, &now);
+	} else if (i->place.kind == PLACE_NONE && i->relic) {
+		set(&i->relic->attr, mask, a);
+	} else {
+		return INODE_INDEX;
+	}
+	if (mask & INDEX_SET_MODE)
+		i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
+	return 0;
+}
+
+void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
+		    const struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+
+	i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
+	i->maybe_xattrs |= a->has_xattrs;
+	if (i->opens)
+		file_set_attr(i->opens->file, mask, a);
+}
+
+uint32_t inode_mode(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->mode;
+}
+
+bool inode_maybe_xattrs(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->maybe_xattrs;
+}
+
+void inode_has_xattrs(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	i->maybe_xattrs = true;
+}
+
+char *inode_relic_target(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (!i->relic || !S_ISLNK(i->relic->attr.mode))
+		return NULL;
+	return strdup(i->relic->target);
+}
+
+/* Open handles and the page cache --------------------------------------------- */
+
+static enum cache_mode choose(struct inode *i, int flags)
+{
+	if (flags & O_DIRECT)
+		return CACHE_DIRECT;
+	if ((flags & O_ACCMODE) == O_WRONLY && !i->opens->cached)
+		return CACHE_DIRECT;
+	if (!i->tainted)
+		return CACHE_KEEP;
+	i->tainted = false;
+	return CACHE_FRESH;
+}
+
+struct opens *opens_new(void)
+{
+	return calloc(1, sizeof(struct opens));
+}
+
+void inode_open(struct inodes *t, struct inode *i, struct file *f, int flags,
+		bool writer, struct opens **spare, enum cache_mode *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	if (!i->opens)
+		i->opens = steal(spare);
+	*ret = choose(i, flags);
+	i->opens->file = f;
+	i->opens->handles++;
+	i->opens->writers += writer;
+	i->opens->cached += *ret != CACHE_DIRECT;
+}
+
+bool inode_stop_writing(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	assert(i->opens && i->opens->writers);
+	return !--i->opens->writers;
+}
+
+/* The last handle goes: what only the file knew is kept, or known to be lost. */
+static void last_close(struct inode *i)
+{
+	struct attr a;
+
+	if (i->place.kind == PLACE_DRAFT) {
+		file_attr(i->opens->file, &a);
+		i->lost = a.nlink != 0;
+		keep_relic(i, &a, BYTES_NONE);
+		i->place = (struct place){ .kind = PLACE_NONE };
+	} else if (i->place.kind == PLACE_NONE) {
+		file_attr(i->opens->file, &a);
+		keep_relic(i, &a, BYTES_NONE);
+	}
+	free(i->opens);
+	i->opens = NULL;
+}
+
+void inode_close(struct inodes *t, struct inode *i, enum cache_mode mode)
+{
+	WITH_LOCK(&t->lock);
+	struct opens *o = i->opens;
+
+	assert(o && o->handles);
+	o->cached -= mode != CACHE_DIRECT;
+	if (!--o->handles)
+		last_close(i);
+}
+
+bool inode_wrote(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->opens && i->opens->cached)
+		return true;
+	i->tainted = true;
+	return false;
+}
+
+void inode_publish_begin(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->opens)
+		i->opens->publishing++;
+}
+
+void inode_publish_end(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->opens)
+		i->opens->publishing--;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What the kernel knows: a table from nodeid to object, and for each object
+ * where its record is, and what of it is open here. No FUSE in it.
+ *
+ * All functions are callable from any thread and block for nothing but the
+ * table's lock. `struct file` pointers are the engine's; the table borrows them
+ * from the handles that were opened.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+/* nodeids are numbers given in turn: spread by one multiplication. */
+#define HASH_FUNCTION(key, len, hashv)                                         \
+	((hashv) = (unsigned)(*(const uint64_t *)(key) * 0x9e3779b97f4a7c15ULL >> 32))
+#include <uthash.h>
+
+#include "common/lock.h"
+#include "engine/engine.h"
+
+struct opens;
+struct relic;
+
+/*
+ * 136 bytes: there may be one for every file below the mount. Fields are the
+ * table's, under its lock, but for nodeid and fileid, which never change.
+ */
+struct inode {
+	uint64_t nodeid; /* equals fileid until versions are split by mount */
+	uint64_t fileid;
+	uint64_t nlookup;     /* references that the kernel will FORGET */
+	struct place place;   /* where its record is; right at all times but
+				 while a move is under way (req.c) */
+	struct opens *opens;  /* while handles are open, else NULL */
+	struct relic *relic;  /* what is left after its last name went */
+	uint32_t refs;        /* requests and handles that use it */
+	uint32_t mode;        /* as last heard of */
+	bool maybe_xattrs : 1;
+	bool tainted : 1;     /* direct writes since the page cache was fresh */
+	bool lost : 1;        /* a draft that could not be published */
+	UT_hash_handle hh;
+};
+
+struct inodes;
+
+struct inodes *inodes_new(void);
+/* Asserts that nothing is open or in use. Returns NULL; NULL is fine. */
+struct inodes *inodes_free(struct inodes *t);
+void inodes_check(struct inodes *t); /* asserts all invariants */
+
+/* A reference, or NULL: the kernel does not know it (any more). */
+struct inode *inode_get(struct inodes *t, uint64_t nodeid);
+struct inode *inode_ref(struct inodes *t, struct inode *i);
+/* Returns NULL; NULL is fine. */
+struct inode *inode_put(struct inodes *t, struct inode *i);
+
+/* Counts one lookup of the object, entering it if it is new. The place is taken
+ * over only then, or if the object had lost its own. A reference, or NULL: out
+ * of memory. */
+struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p);
+void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n);
+
+struct place inode_place(struct inodes *t, struct inode *i);
+/* The index has renamed or linked it: its new place, nlink and ctime. `linked`:
+ * it has a name more. */
+void inode_moved(struct inodes *t, const struct entry *e, bool linked);
+/* A name of it is gone. Keeps its attributes if that was the last. */
+void inode_gone(struct inodes *t, const struct gone *g);
+/* The draft has been published by now, maybe: notes the place if so. */
+void inode_published(struct inodes *t, struct inode *i);
+
+/* Attributes ------------------------------------------------------------------ */
+
+/* True: *ret is all there is to know, no index needed (a draft, or an object
+ * without a name). */
+bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret);
+/* *a is from the index: puts in what the open file knows better. */
+void inode_attr_overlay(struct inodes *t, uint64_t fileid, struct attr *a);
+/* -ESTALE: the name was given up with its draft. */
+int inode_check_lost(struct inodes *t, struct inode *i);
+
+enum inode_outcome {
+	INODE_INDEX = 1, /* the index has to do it, then inode_set_done() */
+	INODE_BUSY = 2,  /* a draft is being published: again after that */
+};
+/* Changes attributes (INDEX_SET_*) of what lives here only. 0, or the above. */
+int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
+		   const struct attr *a);
+/* The index has set them: tells the open file. */
+void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
+		    const struct attr *a);
+uint32_t inode_mode(struct inodes *t, struct inode *i);
+bool inode_maybe_xattrs(struct inodes *t, struct inode *i);
+void inode_has_xattrs(struct inodes *t, struct inode *i);
+/* Target of a symbolic link without a name, heap; NULL if it is none. */
+char *inode_relic_target(struct inodes *t, struct inode *i);
+
+/* Open handles and the page cache --------------------------------------------- */
+
+enum cache_mode {
+	CACHE_DIRECT, /* every read and write comes here */
+	CACHE_FRESH,  /* cached; pages that the kernel has are to be dropped */
+	CACHE_KEEP,   /* cached; pages that the kernel has are right */
+};
+
+/* One more handle on f, as opened with open(2)'s flags; `writer`: it holds a
+ * FILE_WRITE. *spare is from opens_new(), and taken if it is needed. */
+void inode_open(struct inodes *t, struct inode *i, struct file *f, int flags,
+		bool writer, struct opens **spare, enum cache_mode *ret);
+struct opens *opens_new(void);
+/* The handle stops writing; true: it was the last that did, and has to publish.
+ * Once for each writer. */
+bool inode_stop_writing(struct inodes *t, struct inode *i);
+/* The handle is closed. Before it gives its reference of the file back, after
+ * inode_stop_writing(). */
+void inode_close(struct inodes *t, struct inode *i, enum cache_mode mode);
+/* A direct write has been done. True: the kernel has to drop those pages
+ * before the writer hears of it. */
+bool inode_wrote(struct inodes *t, struct inode *i);
+/* Around file_publish(): attributes of a draft stand still meanwhile. */
+void inode_publish_begin(struct inodes *t, struct inode *i);
+void inode_publish_end(struct inodes *t, struct inode *i);

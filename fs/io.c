@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bytes: read, write, fallocate, lseek, copy_file_range. Reads are answered
+ * straight from the pool, whose slices stay pinned until the kernel has copied
+ * them; a write's bytes are in the worker's receive buffer, which the request
+ * holds until the engine is done with them (I10).
+ */
+#include <errno.h>
+#include <linux/fuse.h>
+
+#include "fs/priv.h"
+
+static void read_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r < 0) {
+		req_error(q, (int)r);
+		return;
+	}
+	fuse_req_t f = req_answer(q, 0);
+	if (r == 0)
+		fuse_reply_buf(f, NULL, 0);
+	else
+		fuse_reply_iov(f, op->iov, (int)op->niov);
+	file_read_end(op);
+	req_free(q);
+}
+
+void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+	     struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	if (is_control(ino)) {
+		control_read(f, h, size, off);
+		return;
+	}
+	struct req *q = req_begin(f, MOP_READ);
+	if (!q)
+		return;
+	struct file_op *op = req_file(q, h->file, read_done);
+	op->off = (uint64_t)off;
+	op->len = size;
+	file_read(op);
+}
+
+static void write_reply(struct req *q)
+{
+	fuse_reply_write(req_answer(q, 0), q->size);
+	req_free(q);
+}
+
+static void write_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r < 0) {
+		req_error(q, (int)r);
+		return;
+	}
+	/* What the kernel writes back from its cache, its cache has. */
+	bool direct = q->on->mode == CACHE_DIRECT &&
+		      !(q->flags & FUSE_WRITE_CACHE);
+	if (direct && inode_wrote(q->fs->inodes, q->inode))
+		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
+			     write_reply, q);
+	else
+		write_reply(q);
+}
+
+static void write_go(struct req *q)
+{
+	struct file_op *op = req_file(q, q->on->file, write_done);
+
+	op->off = q->off;
+	op->len = q->size;
+	op->buf = q->data;
+	file_write(op);
+}
+
+void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
+	      off_t off, struct fuse_file_info *fi)
+{
+	struct req *q = req_begin_on(f, MOP_WRITE, ino);
+
+	if (!q)
+		return;
+	q->on = handle_of(fi);
+	q->data = buf;
+	q->size = size;
+	q->off = (uint64_t)off;
+	q->flags = (int)rbuf_write_flags();
+	if (q->flags & FUSE_WRITE_KILL_SUIDGID)
+		clear_setid(q, write_go);
+	else
+		write_go(q);
+}
+
+static void done_ok(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r < 0)
+		req_error(q, (int)r);
+	else
+		req_ok(q);
+}
+
+void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
+		  struct fuse_file_info *fi)
+{
+	struct req *q = req_begin_on(f, MOP_FALLOCATE, ino);
+
+	if (!q)
+		return;
+	struct file_op *op = req_file(q, handle_of(fi)->file, done_ok);
+	op->mode = mode;
+	op->off = (uint64_t)off;
+	op->len = (uint64_t)len;
+	file_fallocate(op);
+}
+
+static void seek_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r < 0) {
+		req_error(q, (int)r);
+		return;
+	}
+	fuse_reply_lseek(req_answer(q, 0), r);
+	req_free(q);
+}
+
+void fs_lseek(fuse_req_t f, fuse_ino_t ino, off_t off, int whence,
+	      struct fuse_file_info *fi)
+{
+	struct req *q = req_begin_on(f, MOP_LSEEK, ino);
+
+	if (!q)
+		return;
+	struct file_op *op = req_file(q, handle_of(fi)->file, seek_done);
+	op->off = (uint64_t)off;
+	op->mode = whence;
+	file_seek(op);
+}
+
+static void copy_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r < 0) {
+		req_error(q, (int)r);
+		return;
+	}
+	fuse_reply_write(req_answer(q, 0), (size_t)r);
+	req_free(q);
+}
+
+/* The answer has 32 bits for the length. */
+enum { COPY_MAX = 1 << 30 };
+
+void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
+			struct fuse_file_info *fi, fuse_ino_t to_ino,
+			off_t to_off, struct fuse_file_info *to_fi, size_t len,
+			int flags)
+{
+	if (flags || is_control(ino) || is_control(to_ino)) {
+		fuse_reply_err(f, flags ? EINVAL : EXDEV);
+		return;
+	}
+	struct req *q = req_begin_on(f, MOP_COPY_FILE_RANGE, to_ino);
+	if (!q)
+		return;
+	struct file_op *op = req_file(q, handle_of(fi)->file, copy_done);
+	op->to = handle_of(to_fi)->file;
+	op->off = (uint64_t)off;
+	op->off2 = (uint64_t)to_off;
+	op->len = len < COPY_MAX ? len : COPY_MAX;
+	file_copy(op);
+}

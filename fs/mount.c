@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Before and after libfuse mounts: everything that can be wrong is looked for
+ * first and said in a sentence, since libfuse and fusermount3 say it on stderr
+ * in words of their own, or not at all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "common/error.h"
+#include "fs/priv.h"
+
+extern char **environ;
+
+/* Options of mount(8) that mean something here. Those with `pass` go on to
+ * libfuse; the others are the defaults of what it does. */
+static const struct option {
+	const char *name;
+	bool pass, root_only;
+} options[] = {
+	{ "allow_other", true, false }, { "allow_root", true, false },
+	{ "default_permissions", false, false },
+	{ "ro", true, false },          { "rw", false, false },
+	{ "suid", true, true },         { "nosuid", true, false },
+	{ "dev", true, true },          { "nodev", true, false },
+	{ "exec", false, false },       { "noexec", true, false },
+	{ "atime", false, false },      { "noatime", true, false },
+	{ "relatime", false, false },   { "nodiratime", true, false },
+	{ "async", false, false },      { "sync", true, false },
+};
+
+static const struct option *option_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		if (!strcmp(options[i].name, name))
+			return &options[i];
+	return NULL;
+}
+
+static void put(struct writer *w, const char *s)
+{
+	if (w->len)
+		write_u8(w, ',');
+	write_bytes(w, s, strlen(s));
+}
+
+/* key=value with what libfuse's parser takes for syntax escaped. */
+static void put_value(struct writer *w, const char *key, const char *value)
+{
+	put(w, key);
+	write_u8(w, '=');
+	for (; *value; value++) {
+		if (*value == ',' || *value == '\\')
+			write_u8(w, '\\');
+		write_u8(w, (uint8_t)*value);
+	}
+}
+
+/* fuse.conf has to allow it, and fusermount3 says so only on stderr. */
+static bool user_may_allow_other(void)
+{
+	_cleanup_(fclosep) FILE *f = fopen("/etc/fuse.conf", "re");
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "user_allow_other", 16) &&
+		    strspn(line + 16, " \t\r\n") == strlen(line + 16))
+			return true;
+	return false;
+}
+
+static int check_option(const char *name, char **ret_why)
+{
+	const struct option *o = option_find(name);
+	bool root = geteuid() == 0;
+
+	if (!o)
+		return why(ret_why, -EINVAL, "%s: not a mount option that "
+			   "slicefs knows. Try: slicefs help mount", name);
+	if (o->root_only && !root)
+		return why(ret_why, -EPERM, "option %s: only root may mount "
+			   "with it", name);
+	if (!strncmp(name, "allow_", 6) && !root && !user_may_allow_other())
+		return why(ret_why, -EPERM, "option %s: needs the line "
+			   "user_allow_other in /etc/fuse.conf", name);
+	return 0;
+}
+
+static int put_options(const struct fs_opts *o, struct writer *w, char **ret_why)
+{
+	_cleanup_(freep) char *copy = strdup(o->options ? o->options : "");
+	bool root = geteuid() == 0, suid = root, dev = root, other = root;
+	char *save, *name;
+
+	if (!copy)
+		return -ENOMEM;
+	for (name = strtok_r(copy, ",", &save); name;
+	     name = strtok_r(NULL, ",", &save)) {
+		int r = check_option(name, ret_why);
+		if (r < 0)
+			return r;
+		if (option_find(name)->pass)
+			put(w, name);
+		suid &= !strstr(name, "suid");
+		dev &= strcmp(name, "dev") && strcmp(name, "nodev");
+		other &= strncmp(name, "allow_", 6) != 0;
+	}
+	if (suid)
+		put(w, "suid");
+	if (dev)
+		put(w, "dev");
+	if (other)
+		put(w, "allow_other");
+	if (o->read_only)
+		put(w, "ro");
+	if (o->noatime)
+		put(w, "noatime");
+	return 0;
+}
+
+static int check_dir(const char *dir, char **ret_why)
+{
+	struct stat st;
+
+	if (stat(dir, &st) == 0) {
+		if (!S_ISDIR(st.st_mode))
+			return why(ret_why, -ENOTDIR, "%s: not a directory", dir);
+		return 0;
+	}
+	int err = errno;
+	if (err == ENOTCONN)
+		return why(ret_why, -ENOTCONN, "%s: a dead mount is in the way. "
+			   "Try: slicefs umount %s", dir, dir);
+	return why(ret_why, -err, "%s: %s", dir, error_text(err));
+}
+
+static int check_device(char **ret_why)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0) {
+		close(fd);
+	} else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
+		return why(ret_why, -ENODEV, "/dev/fuse: %s: this kernel or "
+			   "container has no FUSE. Try: modprobe fuse",
+			   error_text(errno));
+	} else if (geteuid() == 0) {
+		return why(ret_why, -errno, "/dev/fuse: %s", error_text(errno));
+	}
+	if (geteuid() && access("/usr/bin/fusermount3", X_OK) < 0 &&
+	    access("/bin/fusermount3", X_OK) < 0 &&
+	    access("/usr/local/bin/fusermount3", X_OK) < 0)
+		return why(ret_why, -EPERM, "fusermount3 is not installed, and "
+			   "only root can mount without it. Try: apt-get "
+			   "install fuse3");
+	return 0;
+}
+
+int mount_options(const struct fs_opts *o, char **ret, char **ret_why)
+{
+	_cleanup_(writer_fini) struct writer w = { 0 };
+	int r = check_dir(o->dir, ret_why);
+
+	if (r == 0)
+		r = check_device(ret_why);
+	if (r == 0)
+		r = put_options(o, &w, ret_why);
+	if (r < 0)
+		return r;
+	put(&w, "default_permissions");
+	put_value(&w, "subtype", "slicefs");
+	put_value(&w, "fsname", o->source);
+	write_u8(&w, 0);
+	if (w.bad)
+		return -ENOMEM;
+	*ret = (char *)steal(&w.p);
+	return 0;
+}
+
+int mount_detach(const char *dir)
+{
+	char *argv[] = { "fusermount3", "-q", "-u", "--", (char *)dir, NULL };
+	pid_t pid;
+	int status;
+
+	if (geteuid() == 0)
+		return umount2(dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+		return -ENOENT;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return status ? -EBUSY : 0;
+}

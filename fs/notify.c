@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What this mount tells the kernel unasked: drop these pages, ask for these
+ * attributes again. The kernel may have to wait for a page that a request under
+ * way has locked; so it is told from a thread of its own, which holds no lock
+ * and whom no worker waits for.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "common/log.h"
+#include "fs/priv.h"
+
+struct note {
+	uint64_t nodeid;
+	off_t off, len;         /* off < 0: attributes only */
+	void (*done)(struct req *q);
+	struct req *q;
+	struct note *prev, *next;
+};
+
+struct notify {
+	struct lock lock;
+	pthread_cond_t more;
+	struct note *queue;
+	bool ending;
+
+	struct fs *fs;
+	pthread_t thread;
+};
+
+static struct note *next_note(struct notify *n)
+{
+	WITH_LOCK(&n->lock);
+	struct note *note;
+
+	while (!n->queue && !n->ending)
+		pthread_cond_wait(&n->more, &n->lock.mutex);
+	note = n->queue;
+	if (note)
+		DL_DELETE(n->queue, note);
+	return note;
+}
+
+static void *run(void *arg)
+{
+	struct notify *n = arg;
+	struct note *note;
+
+	pthread_setname_np(pthread_self(), "fs-notify");
+	while ((note = next_note(n))) {
+		/* -ENOENT: the kernel does not know it; nothing to drop. */
+		fuse_lowlevel_notify_inval_inode(n->fs->se, note->nodeid,
+						 note->off, note->len);
+		metric_add(M_NOTIFICATIONS, -1);
+		if (note->done)
+			note->done(note->q);
+		free(note);
+	}
+	return NULL;
+}
+
+int notify_new(struct fs *fs, struct notify **ret)
+{
+	struct notify *n = calloc(1, sizeof(*n));
+
+	if (!n)
+		return -ENOMEM;
+	n->fs = fs;
+	lock_init(&n->lock, LOCK_FS_NOTIFY);
+	pthread_cond_init(&n->more, NULL);
+	int r = pthread_create(&n->thread, NULL, run, n);
+	if (r) {
+		free(n);
+		return -r;
+	}
+	*ret = n;
+	return 0;
+}
+
+struct notify *notify_free(struct notify *n)
+{
+	if (!n)
+		return NULL;
+	{
+		WITH_LOCK(&n->lock);
+		n->ending = true;
+		pthread_cond_signal(&n->more);
+	}
+	pthread_join(n->thread, NULL);
+	assert(!n->queue);
+	pthread_cond_destroy(&n->more);
+	lock_fini(&n->lock);
+	free(n);
+	return NULL;
+}
+
+static void enqueue(struct notify *n, const struct note *what)
+{
+	struct note *note = malloc(sizeof(*note));
+
+	if (!note) {
+		if (what->done)
+			what->done(what->q);
+		return;
+	}
+	*note = *what;
+	metric_add(M_NOTIFICATIONS, 1);
+	WITH_LOCK(&n->lock);
+	DL_APPEND(n->queue, note);
+	pthread_cond_signal(&n->more);
+}
+
+void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
+		  void (*done)(struct req *q), struct req *q)
+{
+	enqueue(fs->notify, &(struct note){ .nodeid = nodeid,
+					    .off = (off_t)off,
+					    .len = (off_t)len,
+					    .done = done,
+					    .q = q });
+}
+
+void notify_attr(struct fs *fs, uint64_t nodeid)
+{
+	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1 });
+}

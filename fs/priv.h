@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What the files of fs/ know of each other. Nobody else includes this. */
+#define FUSE_USE_VERSION 312
+#include <fuse_lowlevel.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/lock.h"
+#include "common/metrics.h"
+#include "engine/engine.h"
+#include "fs/fs.h"
+#include "fs/inode.h"
+#include "index/index.h"
+
+struct notify;
+struct rbuf;
+struct req;
+struct handle;
+struct workers;
+
+enum {
+	REQUEST_BYTES = 1 << 20, /* max_write, max_readahead */
+	/* Names and attributes change through this mount only, which tells the
+	 * kernel: it may keep them for a day. */
+	KERNEL_CACHE_S = 24 * 60 * 60,
+	GENERATION = 1, /* fileids are never used twice */
+};
+
+/* Moves: operations that change where records are (see req.c). */
+struct moves {
+	struct lock lock;
+	uint64_t ended;       /* how many have; also read without the lock */
+	unsigned busy;        /* how many are under way */
+	struct req *waiting;
+};
+
+struct fs {
+	/* Set by fs_mount(), then read only. */
+	struct engine *engine;
+	struct index *ix;
+	struct fuse_session *se;
+	struct inodes *inodes;
+	struct notify *notify;
+	struct workers *workers;
+	char *dir, *source, *config, *control;
+	unsigned nthreads, timeout_ms, spin_us;
+	bool read_only, xattrs, noatime, no_opendir;
+	uid_t uid; /* the control directory's owner */
+	gid_t gid;
+	struct timespec mounted;
+
+	struct moves moves;
+
+	struct lock handles_lock;
+	struct handle *handles; /* all open ones, for the end */
+
+	atomic_uint pending;    /* requests that have not been freed */
+	atomic_bool stop_asked; /* by fs_stop() */
+	atomic_bool stopping;   /* workers: leave */
+	atomic_bool tuned;      /* what needs an answered INIT has been done */
+	int wake_fd;            /* an eventfd: fs_run() waits for it */
+	struct inode *root;     /* held */
+};
+
+/* One request of the kernel, from its arrival to after its answer. */
+struct req {
+	fuse_req_t fuse;
+	struct fs *fs;
+	uint64_t start_ns;
+	enum metric_op kind;
+	bool answered;
+	uint64_t moves_seen;
+	void (*again)(struct req *q);
+	void (*then)(struct req *q);      /* after change_attr() */
+	void (*next_step)(struct req *q); /* after clear_setid() */
+	struct req *next;       /* of those that wait for a move */
+
+	struct inode *inode;    /* held, or NULL */
+	struct handle *handle;  /* made, and not opened yet: freed with it */
+	struct handle *on;      /* the kernel's fh, borrowed */
+	struct rbuf *buf;       /* what names and file.buf point into, held */
+
+	/* What the op keeps between its stages. */
+	struct attr attr;
+	unsigned mask;          /* INDEX_SET_* */
+	unsigned open_mask;     /* FILE_* */
+	int flags;
+	bool close;             /* setattr: file.file was opened for this only */
+	size_t size;
+	uint64_t off;
+	const char *data;       /* in buf */
+	char *text;             /* heap, freed with it */
+
+	struct index_op ix;
+	struct file_op file;
+};
+
+enum { HANDLE_MAGIC = 0x48534c43 };
+
+/* What fi->fh points to. */
+struct handle {
+	uint32_t magic;
+	bool writer;            /* holds a FILE_WRITE */
+	bool writable;          /* opened for writing by the user */
+	enum cache_mode mode;
+	struct inode *inode;    /* held */
+	struct file *file;      /* held; NULL for a control file */
+	struct opens *spare;    /* for inode_open() */
+	bool closing;
+	bool control;           /* of a control file: no inode, no file */
+	struct handle *prev, *next;
+	char *text;             /* a control file's */
+	size_t text_len;
+};
+
+/* req.c ----------------------------------------------------------------------- */
+
+/* A request record, or NULL: it was answered with an error. `on`: also holds
+ * the inode, which must be known (else ESTALE). */
+struct req *req_begin(fuse_req_t f, enum metric_op kind);
+struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino);
+
+/* Marks it as being answered (err: errno or 0, for the counters) and gives the
+ * handle to do that with, once. req_free() follows. */
+fuse_req_t req_answer(struct req *q, int err);
+void req_free(struct req *q);
+
+void req_error(struct req *q, int r); /* answers a negative errno; frees */
+void req_ok(struct req *q);
+void req_attr(struct req *q, const struct attr *a);
+/* Answers with an entry: enters the inode. a->nlink etc. as the user sees it. */
+void req_entry(struct req *q, const struct attr *a, struct place p);
+
+void move_begin(struct fs *fs);
+void move_end(struct fs *fs);
+/* Notes how things stand and fills q->ix.fileid and .place from q->inode. */
+void req_place(struct req *q);
+/*
+ * A record was not found where it should be. If it may have moved meanwhile:
+ * true, and again(q) is called (now, or when a move has ended); q is no longer
+ * the caller's. False: nothing has moved, it is not there.
+ */
+bool req_again(struct req *q, void (*again)(struct req *q));
+
+/* q->file prepared for a file call: file, done, and the rest zero. */
+struct file_op *req_file(struct req *q, struct file *f,
+			 void (*done)(struct file_op *op, int64_t r));
+static inline struct req *req_of(struct index_op *op)
+{
+	return op->arg;
+}
+
+/* session.c ------------------------------------------------------------------- */
+
+/* Once, on the first request after INIT. */
+void fs_tune(struct fs *fs);
+
+/* mount.c --------------------------------------------------------------------- */
+
+/* Checks the mount point, the device and the options; *ret: what fusermount3 and
+ * the library are to be told, heap. */
+int mount_options(const struct fs_opts *o, char **ret, char **ret_why);
+/* Unmounts unless somebody uses it: 0 or negative. */
+int mount_detach(const char *dir);
+
+/* attr.c ---------------------------------------------------------------------- */
+
+void attr_to_stat(const struct attr *a, struct stat *st);
+void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
+		struct fuse_file_info *fi);
+void fs_readlink(fuse_req_t f, fuse_ino_t ino);
+void fs_statfs(fuse_req_t f, fuse_ino_t ino);
+/* Sets q->attr's fields q->mask (INDEX_SET_*) of q->inode wherever they live,
+ * then calls then(q). */
+void change_attr(struct req *q, void (*then)(struct req *q));
+/* Clears set-id bits as a write by q's caller does, then calls next(q). */
+void clear_setid(struct req *q, void (*next)(struct req *q));
+
+/* names.c --------------------------------------------------------------------- */
+
+void fs_lookup(fuse_req_t f, fuse_ino_t parent, const char *name);
+void fs_forget(fuse_req_t f, fuse_ino_t ino, uint64_t n);
+void fs_forget_multi(fuse_req_t f, size_t n, struct fuse_forget_data *v);
+void fs_mknod(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
+	      dev_t rdev);
+void fs_mkdir(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode);
+void fs_symlink(fuse_req_t f, const char *target, fuse_ino_t parent,
+		const char *name);
+void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void fs_unlink(fuse_req_t f, fuse_ino_t parent, const char *name);
+void fs_rmdir(fuse_req_t f, fuse_ino_t parent, const char *name);
+void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,
+	       fuse_ino_t parent2, const char *name2, unsigned flags);
+
+/* xattr.c --------------------------------------------------------------------- */
+
+void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
+		 const char *value, size_t size, int flags);
+void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size);
+void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size);
+void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
+
+/* acl.c ----------------------------------------------------------------------- */
+
+#define ACL_ACCESS "system.posix_acl_access"
+
+/* The permission bits that follow from an access ACL; <0: it is none. */
+int acl_to_mode(struct bytes acl, uint32_t mode, uint32_t *ret);
+/* The ACL after a chmod, in the caller's buffer of the same length. */
+int acl_chmod(struct bytes acl, uint32_t mode, void *ret);
+
+/* dir.c ----------------------------------------------------------------------- */
+
+void fs_opendir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+		struct fuse_file_info *fi);
+void fs_readdirplus(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi);
+void fs_releasedir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_fsyncdir(fuse_req_t f, fuse_ino_t ino, int datasync,
+		 struct fuse_file_info *fi);
+
+/* open.c ---------------------------------------------------------------------- */
+
+void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
+	       struct fuse_file_info *fi);
+void fs_tmpfile(fuse_req_t f, fuse_ino_t parent, mode_t mode,
+		struct fuse_file_info *fi);
+void fs_flush(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_fsync(fuse_req_t f, fuse_ino_t ino, int datasync,
+	      struct fuse_file_info *fi);
+void fs_release(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+/* Fills ix for a new object of mode in parent, owned by q's caller. */
+void new_object(struct req *q, fuse_ino_t parent, const char *name, mode_t mode);
+/* Makes the new draft a published empty file and answers with its entry. */
+void draft_for_mknod(struct index_op *op, int r);
+/* Closes all handles; blocks until that is done. After the last request. */
+void handles_close(struct fs *fs);
+struct handle *handle_of(const struct fuse_file_info *fi);
+struct handle *handle_new(struct fs *fs, bool control);
+void handle_free(struct fs *fs, struct handle *h); /* one that is not open */
+
+/* io.c ------------------------------------------------------------------------ */
+
+void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+	     struct fuse_file_info *fi);
+void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
+	      off_t off, struct fuse_file_info *fi);
+void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
+		  struct fuse_file_info *fi);
+void fs_lseek(fuse_req_t f, fuse_ino_t ino, off_t off, int whence,
+	      struct fuse_file_info *fi);
+void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
+			struct fuse_file_info *fi, fuse_ino_t to_ino,
+			off_t to_off, struct fuse_file_info *to_fi, size_t len,
+			int flags);
+
+/* notify.c -------------------------------------------------------------------- */
+
+int notify_new(struct fs *fs, struct notify **ret);
+/* Sends what is queued, ends the thread. Returns NULL; NULL is fine. */
+struct notify *notify_free(struct notify *n);
+/* The kernel drops its pages of [off, off + len), then done(q) is called on the
+ * notify thread. Out of memory: done(q) is called at once, pages stay. */
+void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
+		  void (*done)(struct req *q), struct req *q);
+/* The kernel asks for the attributes again. */
+void notify_attr(struct fs *fs, uint64_t nodeid);
+
+/* control.c ------------------------------------------------------------------- */
+
+/* nodeids from here on are the control directory and its files. */
+#define CONTROL_NODEID (1ULL << 63)
+
+static inline bool is_control(fuse_ino_t ino)
+{
+	return ino >= CONTROL_NODEID;
+}
+/* parent, name is the control directory: it cannot be made, moved or removed. */
+bool is_control_name(const struct fs *fs, fuse_ino_t parent, const char *name);
+void control_lookup(fuse_req_t f, fuse_ino_t parent, const char *name);
+void control_getattr(fuse_req_t f, fuse_ino_t ino);
+void control_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
+		     bool plus);
+void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+void control_read(fuse_req_t f, const struct handle *h, size_t size, off_t off);
+
+/* worker.c -------------------------------------------------------------------- */
+
+/* Starts them; they end when the session has ended. */
+int workers_start(struct fs *fs, struct workers **ret);
+/* Makes them leave the kernel's queue, and waits for them. */
+void workers_stop(struct workers *w);
+/* The same; then frees them and the buffers: no request may hold one. Returns
+ * NULL; NULL is fine. */
+struct workers *workers_free(struct workers *w);
+/* Holds on to the request that this thread is processing, so that what libfuse
+ * handed out of it stays; NULL outside of a worker. */
+struct rbuf *rbuf_hold(void);
+void rbuf_drop(struct rbuf *b);
+/* The write_flags of the WRITE that this thread is processing. */
+uint32_t rbuf_write_flags(void);

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a request: begun on a worker, answered exactly once from wherever
+ * the core completes it, freed. Nobody waits for it: a worker goes back to the
+ * kernel's queue as soon as the core has taken the call.
+ *
+ * Moves. An inode's place is where its record was after the last move. Between
+ * the index's commit of a rename (link, publish, ...) and the note of it in the
+ * inode table, another request may look in the old place. So:
+ *
+ *	a miss counts only if no move was under way or ended meanwhile.
+ *
+ * Who moves something calls move_begin() before the index and move_end() after
+ * the inode table knows. Who misses calls req_again(): it starts over if a move
+ * has ended since it looked, waits for the next end if one is under way, and
+ * believes the miss otherwise. Moves are short and have deadlines, so does the
+ * request.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fs/priv.h"
+
+static void interrupted(fuse_req_t f, void *arg)
+{
+	struct req *q = arg;
+
+	(void)f;
+	atomic_store(&q->ix.call.cancelled, true);
+	atomic_store(&q->file.call.cancelled, true);
+}
+
+struct req *req_begin(fuse_req_t f, enum metric_op kind)
+{
+	struct fs *fs = fuse_req_userdata(f);
+	struct req *q = calloc(1, sizeof(*q));
+
+	if (!q) {
+		fuse_reply_err(f, ENOMEM);
+		return NULL;
+	}
+	q->fuse = f;
+	q->fs = fs;
+	q->kind = kind;
+	q->start_ns = clock_ns();
+	q->ix.arg = q->file.arg = q;
+	q->ix.call.deadline_ns = q->file.call.deadline_ns =
+		q->start_ns + fs->timeout_ms * 1000000ULL;
+	q->buf = rbuf_hold(); /* names and bytes that libfuse points to */
+	atomic_fetch_add(&fs->pending, 1);
+	metric_add(M_REQUESTS, 1);
+	fuse_req_interrupt_func(f, interrupted, q);
+	return q;
+}
+
+struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino)
+{
+	struct req *q = req_begin(f, kind);
+
+	if (!q)
+		return NULL;
+	q->inode = inode_get(q->fs->inodes, ino);
+	if (q->inode)
+		return q;
+	req_error(q, is_control(ino) ? -EPERM : -ESTALE);
+	return NULL;
+}
+
+fuse_req_t req_answer(struct req *q, int err)
+{
+	assert(!q->answered);
+	q->answered = true;
+	/* Waits for a running interrupted(): q may be freed afterwards. */
+	fuse_req_interrupt_func(q->fuse, NULL, NULL);
+	metric_op_done(q->kind, clock_ns() - q->start_ns, err);
+	/* Before the answer, so that who got it finds the gauge down. */
+	metric_add(M_REQUESTS, -1);
+	return q->fuse;
+}
+
+void req_free(struct req *q)
+{
+	struct fs *fs = q->fs;
+
+	assert(q->answered);
+	index_op_fini(&q->ix);
+	inode_put(fs->inodes, q->inode);
+	rbuf_drop(q->buf);
+	if (q->handle)
+		handle_free(fs, q->handle);
+	free(q->text);
+	free(q);
+	atomic_fetch_sub(&fs->pending, 1);
+}
+
+void req_error(struct req *q, int r)
+{
+	/* Positive outcomes that an op has no meaning for: it is not there. */
+	int err = r > 0 ? ENOENT : r == -ECANCELED ? EINTR : -r;
+
+	fuse_reply_err(req_answer(q, err), err);
+	req_free(q);
+}
+
+void req_ok(struct req *q)
+{
+	fuse_reply_err(req_answer(q, 0), 0);
+	req_free(q);
+}
+
+void req_attr(struct req *q, const struct attr *a)
+{
+	struct stat st;
+
+	attr_to_stat(a, &st);
+	fuse_reply_attr(req_answer(q, 0), &st, KERNEL_CACHE_S);
+	req_free(q);
+}
+
+void req_entry(struct req *q, const struct attr *a, struct place p)
+{
+	struct fuse_entry_param e = {
+		.ino = a->fileid,
+		.generation = GENERATION,
+		.attr_timeout = KERNEL_CACHE_S,
+		.entry_timeout = KERNEL_CACHE_S,
+	};
+	struct inode *i = inode_know(q->fs->inodes, a, p);
+
+	if (!i) {
+		req_error(q, -ENOMEM);
+		return;
+	}
+	attr_to_stat(a, &e.attr);
+	/* The request was interrupted and is gone: so is the lookup. */
+	if (fuse_reply_entry(req_answer(q, 0), &e) == -ENOENT)
+		inode_forget(q->fs->inodes, i->nodeid, 1);
+	inode_put(q->fs->inodes, i);
+	req_free(q);
+}
+
+/* Moves ----------------------------------------------------------------------- */
+
+void move_begin(struct fs *fs)
+{
+	WITH_LOCK(&fs->moves.lock);
+
+	fs->moves.busy++;
+}
+
+void move_end(struct fs *fs)
+{
+	struct req *q;
+
+	{
+		WITH_LOCK(&fs->moves.lock);
+		assert(fs->moves.busy);
+		fs->moves.busy--;
+		fs->moves.ended++;
+		q = steal(&fs->moves.waiting);
+	}
+	while (q) {
+		struct req *next = q->next;
+		q->again(q);
+		q = next;
+	}
+}
+
+void req_place(struct req *q)
+{
+	{
+		WITH_LOCK(&q->fs->moves.lock);
+		q->moves_seen = q->fs->moves.ended;
+	}
+	if (!q->inode)
+		return;
+	q->ix.fileid = q->inode->fileid;
+	q->ix.place = inode_place(q->fs->inodes, q->inode);
+}
+
+bool req_again(struct req *q, void (*again)(struct req *q))
+{
+	struct moves *m = &q->fs->moves;
+
+	if (clock_ns() > q->ix.call.deadline_ns)
+		return false;
+	{
+		WITH_LOCK(&m->lock);
+		if (m->ended == q->moves_seen) {
+			if (!m->busy)
+				return false;
+			q->again = again;
+			q->next = m->waiting;
+			m->waiting = q;
+			return true;
+		}
+	}
+	again(q);
+	return true;
+}
+
+struct file_op *req_file(struct req *q, struct file *f,
+			 void (*done)(struct file_op *op, int64_t r))
+{
+	uint64_t deadline_ns = q->file.call.deadline_ns;
+
+	q->file.file = f;
+	q->file.to = NULL;
+	q->file.off = q->file.off2 = q->file.len = 0;
+	q->file.mode = 0;
+	q->file.done = done;
+	q->file.call.deadline_ns = deadline_ns;
+	return &q->file;
+}

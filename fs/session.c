@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mount from its beginning to its end: the table of ops, what is agreed
+ * with the kernel, mounting, running, stopping.
+ *
+ * The end: no more requests are taken (the kernel has unmounted, or fs_stop()
+ * was called and the workers have left the queue); those under way are answered;
+ * the handles that the kernel did not release, because a program still had them
+ * open, are closed, which publishes; then the inode table goes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "fs/priv.h"
+
+/* What is agreed with the kernel -------------------------------------------------- */
+
+static const uint64_t wanted[] = {
+	FUSE_CAP_ASYNC_READ,
+	FUSE_CAP_ASYNC_DIO,
+	FUSE_CAP_ATOMIC_O_TRUNC,
+	FUSE_CAP_EXPORT_SUPPORT,
+	FUSE_CAP_DONT_MASK,    /* default ACLs decide before umask does */
+	FUSE_CAP_PARALLEL_DIROPS,
+	FUSE_CAP_READDIRPLUS,
+	FUSE_CAP_READDIRPLUS_AUTO,
+	FUSE_CAP_CACHE_SYMLINKS,
+	FUSE_CAP_NO_OPENDIR_SUPPORT,
+	/* Instead of AUTO_INVAL_DATA: pages are dropped when we say so. */
+	FUSE_CAP_EXPLICIT_INVAL_DATA,
+};
+/* Not: SPLICE_* (slower here), WRITEBACK_CACHE (slower, and hides when data is
+ * written), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own are right). */
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+static void want_only(struct fuse_conn_info *c)
+{
+	fuse_unset_feature_flag(c, c->want_ext);
+}
+
+static void want(struct fuse_conn_info *c, uint64_t cap)
+{
+	fuse_set_feature_flag(c, cap);
+}
+#else
+static void want_only(struct fuse_conn_info *c)
+{
+	c->want = 0;
+}
+
+static void want(struct fuse_conn_info *c, uint64_t cap)
+{
+	c->want |= c->capable & (unsigned)cap;
+}
+#endif
+
+static void fs_init(void *arg, struct fuse_conn_info *c)
+{
+	struct fs *fs = arg;
+
+	want_only(c);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		want(c, wanted[i]);
+	if (fs->xattrs)
+		want(c, FUSE_CAP_POSIX_ACL);
+	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+	c->max_write = REQUEST_BYTES;
+	c->max_readahead = REQUEST_BYTES;
+	c->max_background = 128;
+	c->congestion_threshold = 96;
+	c->time_gran = 1;
+}
+
+static const struct fuse_lowlevel_ops ops = {
+	.init = fs_init,
+	.lookup = fs_lookup,
+	.forget = fs_forget,
+	.forget_multi = fs_forget_multi,
+	.getattr = fs_getattr,
+	.setattr = fs_setattr,
+	.readlink = fs_readlink,
+	.mknod = fs_mknod,
+	.mkdir = fs_mkdir,
+	.unlink = fs_unlink,
+	.rmdir = fs_rmdir,
+	.symlink = fs_symlink,
+	.rename = fs_rename,
+	.link = fs_link,
+	.open = fs_open,
+	.create = fs_create,
+	.read = fs_read,
+	.write = fs_write,
+	.flush = fs_flush,
+	.fsync = fs_fsync,
+	.release = fs_release,
+	.opendir = fs_opendir,
+	.readdir = fs_readdir,
+	.readdirplus = fs_readdirplus,
+	.releasedir = fs_releasedir,
+	.fsyncdir = fs_fsyncdir,
+	.statfs = fs_statfs,
+	.setxattr = fs_setxattr,
+	.getxattr = fs_getxattr,
+	.listxattr = fs_listxattr,
+	.removexattr = fs_removexattr,
+	.fallocate = fs_fallocate,
+	.lseek = fs_lseek,
+	.copy_file_range = fs_copy_file_range,
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	.tmpfile = fs_tmpfile,
+#endif
+};
+
+/* The kernel takes max_readahead for a limit only; its default of 128 KiB makes
+ * four requests of what one could be. Root may say so. */
+void fs_tune(struct fs *fs)
+{
+	_cleanup_(closep) int fd = -1;
+	struct statx st;
+	char path[80];
+
+	if (atomic_exchange(&fs->tuned, true))
+		return;
+	/* Of the kernel's own knowledge: asks nothing of us. */
+	if (statx(AT_FDCWD, fs->dir, AT_STATX_DONT_SYNC, 0, &st) < 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		 st.stx_dev_major, st.stx_dev_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1024", 4) < 0)
+		log_debug("fs", "%s: %s; reading ahead stays at the kernel's "
+			  "default", path, error_text(errno));
+}
+
+/* libfuse's own words ---------------------------------------------------------------- */
+
+static char last_words[256];
+
+static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char line[sizeof(last_words)];
+
+	vsnprintf(line, sizeof(line), fmt, ap);
+	line[strcspn(line, "\n")] = 0;
+	if (level <= FUSE_LOG_WARNING) {
+		snprintf(last_words, sizeof(last_words), "%s", line);
+		log_warn("fuse", "%s", line);
+	}
+}
+
+/* Mounting --------------------------------------------------------------------------- */
+
+static unsigned default_threads(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 2 ? 2 : n > 8 ? 8 : (unsigned)n;
+}
+
+static int copy_opts(struct fs *fs, const struct fs_opts *o)
+{
+	fs->dir = strdup(o->dir);
+	fs->source = strdup(o->source ? o->source : "slicefs");
+	fs->config = strdup(o->config ? o->config : "");
+	fs->control = strdup(o->control ? o->control : ".slicefs");
+	if (!fs->dir || !fs->source || !fs->config || !fs->control)
+		return -ENOMEM;
+	fs->nthreads = o->threads ? o->threads : default_threads();
+	fs->timeout_ms = o->timeout_ms ? o->timeout_ms : 10000;
+	fs->spin_us = o->spin_us;
+	fs->read_only = o->read_only;
+	fs->xattrs = o->xattrs;
+	fs->noatime = o->noatime;
+	fs->uid = geteuid();
+	fs->gid = getegid();
+	fs->mounted = clock_now();
+	return 0;
+}
+
+static int make_parts(struct fs *fs)
+{
+	const struct attr root = {
+		.fileid = INDEX_ROOT, .mode = S_IFDIR | 0755, .nlink = 1,
+		.has_xattrs = true, /* for all we know */
+	};
+
+	fs->inodes = inodes_new();
+	if (!fs->inodes)
+		return -ENOMEM;
+	fs->root = inode_know(fs->inodes, &root,
+			      (struct place){ .kind = PLACE_FILEID });
+	if (!fs->root)
+		return -ENOMEM;
+	fs->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (fs->wake_fd < 0)
+		return -errno;
+	return 0;
+}
+
+static int do_mount(struct fs *fs, const char *options, char **ret_why)
+{
+	char *argv[] = { "slicefs", "-o", (char *)options, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+	int r = -EINVAL;
+
+	last_words[0] = 0;
+	fuse_set_log_func(fuse_says);
+	fs->se = fuse_session_new(&args, &ops, sizeof(ops), fs);
+	if (fs->se) {
+		errno = 0;
+		if (fuse_session_mount(fs->se, fs->dir) == 0) {
+			r = notify_new(fs, &fs->notify);
+			if (r < 0)
+				fuse_session_unmount(fs->se);
+		} else {
+			r = errno ? -errno : -EPERM;
+			fuse_session_destroy(fs->se);
+			fs->se = NULL;
+		}
+	}
+	fuse_opt_free_args(&args);
+	if (r < 0)
+		return why(ret_why, r, "%s: cannot mount: %s", fs->dir,
+			   last_words[0] ? last_words : error_text(r));
+	return 0;
+}
+
+int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
+	     char **ret_why)
+{
+	_cleanup_(freep) char *options = NULL;
+	struct fs *fs;
+	int r = mount_options(o, &options, ret_why);
+
+	if (r < 0)
+		return r;
+	fs = calloc(1, sizeof(*fs));
+	if (!fs)
+		return -ENOMEM;
+	fs->engine = e;
+	fs->ix = engine_index(e);
+	fs->wake_fd = -1;
+	lock_init(&fs->moves.lock, LOCK_FS_INODE);
+	lock_init(&fs->handles_lock, LOCK_FS_INODE);
+	r = copy_opts(fs, o);
+	if (r == 0)
+		r = make_parts(fs);
+	if (r == 0)
+		r = do_mount(fs, options, ret_why);
+	if (r < 0) {
+		fs_free(fs);
+		return r;
+	}
+	*ret = fs;
+	return 0;
+}
+
+/* Running ---------------------------------------------------------------------------- */
+
+static void wait_for_end(struct fs *fs)
+{
+	uint64_t n;
+
+	while (read(fs->wake_fd, &n, sizeof(n)) < 0 && errno == EINTR)
+		;
+	if (!atomic_load(&fs->stop_asked))
+		return;
+	/* Programs that have nothing open see a clean unmount; the workers
+	 * answer to the last and then find the session ended. */
+	int r = mount_detach(fs->dir);
+	if (r < 0)
+		log_info("fs", "%s: in use (%s): ending it for those who use it",
+			 fs->dir, error_text(r));
+}
+
+static void finish(struct fs *fs)
+{
+	const struct timespec ms = { .tv_nsec = 1000000 };
+
+	/* They have deadlines. */
+	while (atomic_load(&fs->pending))
+		nanosleep(&ms, NULL);
+	handles_close(fs);
+	fs->workers = workers_free(fs->workers);
+	fs->notify = notify_free(fs->notify);
+}
+
+int fs_run(struct fs *fs)
+{
+	int r = workers_start(fs, &fs->workers);
+
+	if (r < 0)
+		return r;
+	wait_for_end(fs);
+	workers_stop(fs->workers);
+	finish(fs);
+	return 0;
+}
+
+void fs_stop(struct fs *fs)
+{
+	const uint64_t one = 1;
+	int err = errno;
+
+	atomic_store(&fs->stop_asked, true);
+	if (write(fs->wake_fd, &one, sizeof(one)) < 0)
+		abort(); /* an eventfd's counter does not overflow by this */
+	errno = err;
+}
+
+void fs_free(struct fs *fs)
+{
+	if (!fs)
+		return;
+	if (fs->se) {
+		fuse_session_unmount(fs->se);
+		notify_free(fs->notify);
+		fuse_session_destroy(fs->se);
+	}
+	inode_put(fs->inodes, fs->root);
+	inodes_free(fs->inodes);
+	if (fs->wake_fd >= 0)
+		close(fs->wake_fd);
+	lock_fini(&fs->moves.lock);
+	lock_fini(&fs->handles_lock);
+	free(fs->dir);
+	free(fs->source);
+	free(fs->config);
+	free(fs->control);
+	free(fs);
+}
