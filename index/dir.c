@@ -175,8 +175,8 @@ static int list_merged(struct plan *p, struct index_op *op, struct merge *m, uin
 		}
 		struct entry *e = &op->entries[op->nentries++];
 		*e = (struct entry){ 0 };
-		r = plan_both(r, plan_both(list_entry(p, &k, row, op->plus, e),
-					   list_name(p, &k, e)));
+		r = plan_both(r, list_entry(p, &k, row, op->plus, e));
+		r = plan_both(r, list_name(p, &k, e));
 	}
 	op->more = merge_has_more(m);
 	return r;

@@ -223,10 +223,10 @@ static int side_entry(struct plan *p, const struct side *s, const struct name_vi
 static int move_all(struct plan *p, struct index_op *op, struct move *m)
 {
 	struct side *from = &m->from, *to = &m->to;
-	int r = plan_both(check_cycles(p, m), lose(p, op, m));
+	int r = check_cycles(p, m), r_lose = r < 0 ? r : lose(p, op, m);
 
-	if (r)
-		return r;
+	if (r || r_lose)
+		return r ? r : r_lose; /* a circle is said before "not empty" */
 	name_expect(p, &from->v);
 	name_expect(p, &to->v);
 	name_settle(p, &from->v, m->exchange ? &to->o : NULL, true);

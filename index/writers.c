@@ -20,18 +20,16 @@ int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
 		r = writer_state_decode(row->value, &s);
 	if (r)
 		return r;
-	if (s.nnames) {
-		/* From the heap to where nobody has to free them. */
-		names = plan_alloc(p, s.nnames * sizeof(*names));
-		if (names)
-			memcpy(names, s.names, s.nnames * sizeof(*names));
-		free(s.names);
-		s.names = names;
-		if (!names)
-			return -ENOMEM;
+	/* From the heap to where nobody has to free them. */
+	names = plan_alloc(p, (s.nnames + 1) * sizeof(*names));
+	if (names && s.nnames)
+		memcpy(names, s.names, s.nnames * sizeof(*names));
+	if (names) {
+		*ret = s;
+		ret->names = names;
 	}
-	*ret = s;
-	return 0;
+	writer_state_fini(&s);
+	return names ? 0 : -ENOMEM;
 }
 
 void writer_put(struct plan *p, uint64_t fileid, const struct writer_state *s)
