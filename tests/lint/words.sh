@@ -14,9 +14,4 @@ forbid '\b(TODO|FIXME|HACK|WIP|XXX[^:X"])' "unfinished; finish it, or say with X
 forbid '(^|[^A-Za-z0-9_.])/(work|home|root|Users)/[a-z]' "a path of somebody's machine"
 forbid '/tmp/build' "a path of somebody's machine"
 forbid '[ 	]+$' "blanks at the end of a line"
-# Tabs are 8; format strings with long sentences may not be cut.
-for f in $(files '*.c' '*.h'); do
-	expand "$f" | awk -v f="$f" 'length > 100 { print f ":" NR ": " length " columns"; bad = 1 }
-		END { exit bad }' || { echo "lint: over 100 columns"; bad=1; }
-done
 exit $bad
