@@ -13,6 +13,8 @@ layer(index
 layer(engine
 	SRC  engine.c store.c sizes.c memory.c rebuild.c drop.c check.c
 	     pool.c buddy.c segment.c xfer.c transport_local.c transport_fault.c
+	     file.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
+	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)
 layer(fs

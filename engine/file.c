@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of open files, and what can be asked of one without waiting. A file
+ * is in the table from the first open to the last close; while it is being
+ * loaded, file_find() does not see it.
+ *
+ * References are counted under the table's lock, so that nobody finds a file
+ * whose last reference has gone. A file that the index knows as written to
+ * (`registered`) does not lose its last reference: file_close() first publishes
+ * and tells the index.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "engine/open.h"
+
+int files_new(struct engine *e, struct files **ret)
+{
+	struct files *fs = calloc(1, sizeof(*fs));
+
+	if (!fs)
+		return -ENOMEM;
+	fs->e = e;
+	lock_init(&fs->lock, LOCK_FILES);
+	*ret = fs;
+	return 0;
+}
+
+struct files *files_free(struct files *fs)
+{
+	if (!fs)
+		return NULL;
+	assert(!fs->table);
+	lock_fini(&fs->lock);
+	free(fs);
+	return NULL;
+}
+
+static int file_new(struct engine *e, uint64_t fileid, struct file **ret)
+{
+	struct file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return -ENOMEM;
+	f->e = e;
+	f->fileid = f->attr.fileid = fileid;
+	f->since_ns = clock_ns();
+	f->refs = 1;
+	f->small = true;
+	lock_init(&f->lock, LOCK_FILE);
+	map_init(&f->map, e->pool);
+	metric_add(M_FILES, 1);
+	*ret = f;
+	return 0;
+}
+
+static void file_free(struct file *f)
+{
+	assert(!f->refs && ranges_idle(&f->ranges) && !f->registered);
+	if (f->counted)
+		metric_add(M_DRAFTS, -1);
+	map_fini(&f->map);
+	free(f->nodes);
+	lock_fini(&f->lock);
+	free(f);
+	metric_add(M_FILES, -1);
+}
+
+static struct file *table_find(struct files *fs, uint64_t fileid)
+{
+	struct file *f;
+
+	HASH_FIND(hh, fs->table, &fileid, sizeof(fileid), f);
+	return f;
+}
+
+int files_get(struct engine *e, uint64_t fileid, struct file **ret)
+{
+	struct files *fs = e->files;
+	struct file *f;
+
+	WITH_LOCK(&fs->lock);
+	f = table_find(fs, fileid);
+	if (f) {
+		f->refs++;
+		*ret = f;
+		return 0;
+	}
+	int r = file_new(e, fileid, &f);
+	if (r < 0)
+		return r;
+	HASH_ADD(hh, fs->table, fileid, sizeof(f->fileid), f);
+	*ret = f;
+	return 0;
+}
+
+bool files_put(struct file *f)
+{
+	struct files *fs = f->e->files;
+
+	{
+		WITH_LOCK(&fs->lock);
+		if (f->refs > 1) {
+			f->refs--;
+			return true;
+		}
+		{
+			WITH_LOCK(&f->lock);
+			if (f->registered)
+				return false;
+		}
+		f->refs = 0;
+		HASH_DEL(fs->table, f);
+	}
+	file_free(f);
+	return true;
+}
+
+bool files_is_last(struct file *f)
+{
+	WITH_LOCK(&f->e->files->lock);
+	return f->refs == 1;
+}
+
+void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink)
+{
+	WITH_LOCK(&e->files->lock);
+	struct file *f = table_find(e->files, fileid);
+	if (f) {
+		WITH_LOCK(&f->lock);
+		f->attr.nlink = nlink;
+	}
+}
+
+int file_create(struct engine *e, const struct attr *a, struct file **ret)
+{
+	struct file *f;
+
+	WITH_LOCK(&e->files->lock);
+	assert(!table_find(e->files, a->fileid)); /* the index gave a new number */
+	int r = file_new(e, a->fileid, &f);
+	if (r < 0)
+		return r;
+	f->attr = *a;
+	f->place.kind = PLACE_DRAFT;
+	f->state = FILE_OPEN;
+	f->draft = f->registered = true;
+	f->nwriters = 1;
+	file_count(f);
+	HASH_ADD(hh, e->files->table, fileid, sizeof(f->fileid), f);
+	*ret = f;
+	return 0;
+}
+
+struct file *file_find(struct engine *e, uint64_t fileid)
+{
+	WITH_LOCK(&e->files->lock);
+	struct file *f = table_find(e->files, fileid);
+	if (!f)
+		return NULL;
+	WITH_LOCK(&f->lock);
+	if (f->state != FILE_OPEN)
+		return NULL;
+	f->refs++;
+	return f;
+}
+
+struct file *file_ref(struct file *f)
+{
+	WITH_LOCK(&f->e->files->lock);
+	f->refs++;
+	return f;
+}
+
+/* Attributes ------------------------------------------------------------------- */
+
+void file_attr(struct file *f, struct attr *ret)
+{
+	WITH_LOCK(&f->lock);
+	*ret = f->attr;
+	/* Small content takes no page of the pool, but who sees no blocks at all
+	 * takes a file for a hole. */
+	ret->pages = f->small ? f->attr.size > 0 : f->map.npages;
+}
+
+void file_set_attr(struct file *f, unsigned mask, const struct attr *a)
+{
+	WITH_LOCK(&f->lock);
+	struct attr *to = &f->attr;
+	if (mask & INDEX_SET_MODE)
+		to->mode = a->mode;
+	if (mask & INDEX_SET_UID)
+		to->uid = a->uid;
+	if (mask & INDEX_SET_GID)
+		to->gid = a->gid;
+	if (mask & INDEX_SET_ATIME)
+		to->atime = a->atime;
+	if (mask & INDEX_SET_MTIME)
+		to->mtime = a->mtime;
+	/* The index has said when, except of a draft, which it does not know. */
+	to->ctime = mask & INDEX_SET_CTIME || !f->draft ? a->ctime : clock_now();
+	to->nlink = a->nlink;
+	to->has_xattrs = a->has_xattrs;
+	to->has_default_acl = a->has_default_acl;
+}
+
+void file_add_links(struct file *f, int n)
+{
+	WITH_LOCK(&f->lock);
+	f->attr.nlink = (uint32_t)((int)f->attr.nlink + n);
+}
+
+bool file_is_draft(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->draft;
+}
+
+void file_place(struct file *f, struct place *ret)
+{
+	WITH_LOCK(&f->lock);
+	*ret = f->place;
+}
+
+bool file_is_dirty(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->dirty;
+}
+
+/* Slices live in segments that hold many: none of them is a descriptor. */
+int file_backing_fd(struct file *f)
+{
+	(void)f;
+	return -1;
+}
+
+/* Who holds what ---------------------------------------------------------------- */
+
+struct snapshot {
+	struct slice_id *v;
+	size_t n, cap;
+};
+
+static int take_snapshot(struct file *f, struct snapshot *s)
+{
+	s->n = 0;
+	for (uint32_t i = 0; i < f->map.n; i++) {
+		const struct region *g = f->map.v[i];
+		if (s->cap - s->n < g->n) {
+			size_t cap = (s->n + g->n) * 2;
+			struct slice_id *v = realloc(s->v, cap * sizeof(*v));
+			if (!v)
+				return -ENOMEM;
+			s->v = v;
+			s->cap = cap;
+		}
+		for (uint32_t k = 0; k < g->n; k++)
+			s->v[s->n++] = g->v[k].hold->id;
+	}
+	return 0;
+}
+
+/* By number, not by reference: ours might be the last, and that is work. */
+static int take_ids(struct files *fs, uint64_t **ret, size_t *ret_n)
+{
+	WITH_LOCK(&fs->lock);
+	size_t n = 0;
+	uint64_t *v = malloc((HASH_COUNT(fs->table) + 1) * sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	for (struct file *f = fs->table; f; f = f->hh.next)
+		v[n++] = f->fileid;
+	*ret = v;
+	*ret_n = n;
+	return 0;
+}
+
+/* 1: it is closed by now. */
+static int look_at(struct files *fs, uint64_t fileid, struct snapshot *s,
+		   uint64_t *ret_since, bool *ret_draft)
+{
+	WITH_LOCK(&fs->lock);
+	struct file *f = table_find(fs, fileid);
+	if (!f)
+		return 1;
+	WITH_LOCK(&f->lock);
+	*ret_since = f->since_ns;
+	*ret_draft = f->draft;
+	return take_snapshot(f, s);
+}
+
+int files_holders(struct files *fs, files_holder_fn *fn, void *arg)
+{
+	_cleanup_(freep) uint64_t *ids = NULL;
+	struct snapshot s = { 0 };
+	size_t n = 0;
+	int r = take_ids(fs, &ids, &n);
+
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		uint64_t since = 0;
+		bool draft = false;
+		r = look_at(fs, ids[i], &s, &since, &draft);
+		for (size_t k = 0; !r && k < s.n; k++)
+			fn(arg, s.v[k], ids[i], since, draft);
+	}
+	free(s.v);
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Loading: the record, its blocks, a pin on each slice. Between reading the
+ * record and pinning, the object may be unlinked and its slices freed: a pin
+ * names a generation and is refused then (I3), blocks are missing; upon either
+ * the record is read again.
+ *
+ * What comes from the index was written by us, but lives on a disk: it is checked
+ * before it is believed.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "engine/load.h"
+
+enum {
+	LOAD_LOT = 128,  /* blocks of one index call */
+	LOAD_TRIES = 16, /* of a record that does not stand still */
+};
+
+#define load_of(ptr, member)                                                   \
+	((struct load *)((char *)(ptr) - offsetof(struct load, member)))
+
+static void load_again(struct load *l, int r);
+static void load_blocks(struct load *l);
+
+static void load_reset(struct load *l)
+{
+	struct file *f = l->f;
+
+	index_op_fini(&l->op);
+	free(steal(&l->refs));
+	free(steal(&l->nodes));
+	l->nrefs = l->nnodes = l->at = 0;
+	WITH_LOCK(&f->lock);
+	map_fini(&f->map);
+	map_init(&f->map, f->e->pool);
+	memset(f->content, 0, sizeof(f->content));
+}
+
+static void load_end(struct load *l, int r)
+{
+	struct file *f = l->f;
+
+	if (!r) {
+		WITH_LOCK(&f->lock);
+		r = map_loaded(&f->map);
+		if (!r) {
+			f->nodes = steal(&l->nodes);
+			f->nnodes = l->nnodes;
+			f->state = FILE_OPEN;
+		}
+	}
+	index_op_fini(&l->op);
+	free(steal(&l->refs));
+	free(steal(&l->nodes));
+	if (r < 0)
+		load_reset(l);
+	l->done(l, r);
+}
+
+static void new_op(struct load *l, void (*done)(struct index_op *op, int outcome))
+{
+	index_op_fini(&l->op);
+	l->op = (struct index_op){
+		.fileid = l->f->fileid,
+		.call.deadline_ns = l->deadline_ns,
+		.done = done,
+	};
+}
+
+/* Extents ------------------------------------------------------------------------ */
+
+static int check_extent(struct file *f, const struct extent *x)
+{
+	struct pool *p = f->e->pool;
+
+	if (x->pool_id != pool_id(p)) {
+		log_error("file", "file %lu has an extent in pool %lx, which is not here",
+			  (unsigned long)f->fileid, (unsigned long)x->pool_id);
+		return -EIO;
+	}
+	if (x->npages == 0 || x->slice_pages > SLICE_PAGES_MAX ||
+	    x->slice_off + x->npages > x->slice_pages ||
+	    (uint64_t)x->slice + x->slice_pages > pool_npages(p) ||
+	    x->page % REGION_PAGES + x->npages > REGION_PAGES ||
+	    (x->page + x->npages) * PAGE_BYTES > FILE_BYTES_MAX)
+		return -EUCLEAN;
+	return 0;
+}
+
+/* What the region knows of that slice already, with a reference; or anew. */
+static int hold_of(struct file *f, struct region *g, const struct extent *x,
+		   struct hold **ret)
+{
+	struct slice_id id = { x->slice, x->gen };
+
+	for (uint32_t i = g->n; i--;) {
+		struct hold *h = g->v[i].hold;
+		if (h->id.page != id.page)
+			continue;
+		if (h->id.gen != id.gen || h->npages != x->slice_pages)
+			return -EUCLEAN;
+		*ret = map_hold_ref(h);
+		return 0;
+	}
+	return map_hold_new(&f->map, id, x->slice_pages, x->pool_id, false, ret);
+}
+
+static int add_extent(struct file *f, const struct extent *x)
+{
+	struct map_view v;
+	struct hold *h;
+	int r = check_extent(f, x);
+
+	if (!r && map_next(&f->map, x->page, &v))
+		return -EUCLEAN; /* they are sorted, and do not overlap */
+	if (!r)
+		r = map_reserve(&f->map, x->page, x->page + x->npages, 1);
+	if (!r)
+		r = hold_of(f, map_region(&f->map, x->page / REGION_PAGES), x, &h);
+	if (r < 0)
+		return r;
+	uint32_t first = x->slice_off / SUM_PAGES;
+	for (uint32_t i = 0; i < extent_nsums(x); i++) {
+		h->sums[first + i] = x->sums[i];
+		h->valid |= 1ULL << (first + i);
+	}
+	r = pool_pin(f->e->pool, h->id);
+	if (!r)
+		map_insert(&f->map, x->page, x->npages, h, x->slice_off);
+	map_hold_unref(&f->map, h);
+	return r;
+}
+
+/* `in`: the block that they come from. */
+static int add_extents(struct file *f, struct bytes b, const struct block_ref *in)
+{
+	_cleanup_(extents_fini) struct extents x = { 0 };
+	int r = body_decode_extents(b, &x);
+
+	if (r < 0)
+		return r;
+	WITH_LOCK(&f->lock);
+	for (uint32_t i = 0; !r && i < x.n; i++) {
+		if (in && x.v[i].page / REGION_PAGES != in->region)
+			return -EUCLEAN;
+		r = add_extent(f, &x.v[i]);
+	}
+	if (r < 0 || !in)
+		return r;
+	struct region *g = map_region(&f->map, in->region);
+	if (!g)
+		return -EUCLEAN; /* an empty block */
+	g->block = in->id;
+	return 0;
+}
+
+/* Blocks -------------------------------------------------------------------------- */
+
+static int take_rows(struct load *l)
+{
+	const struct kv_rows *rows = l->op.rows;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < l->op.nblocks; i++)
+		r = add_extents(l->f, rows->rows[i].value, &l->refs[l->at + i]);
+	return r;
+}
+
+static void blocks_task(struct task *t)
+{
+	load_blocks(load_of(t, task));
+}
+
+static void blocks_read(struct index_op *op, int outcome)
+{
+	struct load *l = load_of(op, op);
+	int r = outcome ? outcome : take_rows(l);
+
+	if (r) {
+		load_again(l, r);
+		return;
+	}
+	l->at += op->nblocks;
+	l->task.fn = blocks_task;
+	task_run(&l->task);
+}
+
+static void load_blocks(struct load *l)
+{
+	uint32_t n = l->nrefs - l->at;
+
+	if (!n) {
+		load_end(l, 0);
+		return;
+	}
+	new_op(l, blocks_read);
+	l->op.blocks = l->refs + l->at;
+	l->op.nblocks = n < LOAD_LOT ? n : LOAD_LOT;
+	index_get_blocks(l->f->e->ix, &l->op);
+}
+
+/* The references in one block of a tree, behind those before. */
+static int add_refs(struct load *l, struct bytes b, const struct block_ref *in)
+{
+	_cleanup_(freep) struct block_ref *v = NULL;
+	uint32_t n;
+	int r = body_decode_blocks(b, &v, &n);
+
+	if (r < 0)
+		return r;
+	if (!n || v[0].region != in->region)
+		return -EUCLEAN;
+	struct block_ref *all = realloc(l->refs, (l->nrefs + n) * sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	memcpy(all + l->nrefs, v, n * sizeof(*v));
+	l->refs = all;
+	l->nrefs += n;
+	return 0;
+}
+
+static void load_nodes(struct load *l);
+
+static void nodes_task(struct task *t)
+{
+	load_nodes(load_of(t, task));
+}
+
+static void nodes_read(struct index_op *op, int outcome)
+{
+	struct load *l = load_of(op, op);
+	int r = outcome;
+
+	for (uint32_t i = 0; !r && i < op->nblocks; i++)
+		r = add_refs(l, op->rows->rows[i].value, &l->nodes[l->at + i]);
+	if (r) {
+		load_again(l, r);
+		return;
+	}
+	l->at += op->nblocks;
+	l->task.fn = nodes_task;
+	task_run(&l->task);
+}
+
+static void load_nodes(struct load *l)
+{
+	uint32_t n = l->nnodes - l->at;
+
+	if (!n) {
+		l->at = 0;
+		load_blocks(l);
+		return;
+	}
+	new_op(l, nodes_read);
+	l->op.blocks = l->nodes + l->at;
+	l->op.nblocks = n < LOAD_LOT ? n : LOAD_LOT;
+	index_get_blocks(l->f->e->ix, &l->op);
+}
+
+/* Record -------------------------------------------------------------------------- */
+
+static int take_inline(struct file *f, struct bytes b)
+{
+	WITH_LOCK(&f->lock);
+	if (b.len > INDEX_INLINE_MAX || b.len != f->attr.size)
+		return -EUCLEAN;
+	memcpy(f->content, b.p, b.len);
+	return 0;
+}
+
+static int take_record(struct load *l, const struct entry *en)
+{
+	struct file *f = l->f;
+	enum body_kind kind = en->body.kind;
+
+	if (en->draft)
+		return -ESTALE;
+	if (!S_ISREG(en->attr.mode))
+		return -EINVAL;
+	if (en->attr.size > FILE_BYTES_MAX)
+		return -EUCLEAN;
+	WITH_LOCK(&f->lock);
+	f->attr = en->attr;
+	f->place = en->place;
+	f->small = kind == BODY_INLINE || (kind == BODY_NONE && !en->attr.size);
+	return 0;
+}
+
+/* 0: ends here; 1: the blocks go on. */
+static int take_body(struct load *l, const struct entry *en)
+{
+	int r;
+
+	switch (en->body.kind) {
+	case BODY_NONE:
+		return 0;
+	case BODY_INLINE:
+		return take_inline(l->f, en->body.bytes);
+	case BODY_EXTENTS:
+		return add_extents(l->f, en->body.bytes, NULL);
+	case BODY_BLOCKS:
+		r = body_decode_blocks(en->body.bytes, &l->refs, &l->nrefs);
+		return r < 0 ? r : 1;
+	case BODY_TREE:
+		r = body_decode_blocks(en->body.bytes, &l->nodes, &l->nnodes);
+		return r < 0 ? r : 1;
+	}
+	return -EUCLEAN;
+}
+
+static void stat_done(struct index_op *op, int outcome)
+{
+	struct load *l = load_of(op, op);
+	bool tree = op->entry.body.kind == BODY_TREE;
+	int r = outcome == INDEX_MISS ? -ESTALE : outcome > 0 ? -EIO : outcome;
+
+	if (!r)
+		r = take_record(l, &op->entry);
+	if (r < 0) {
+		load_end(l, r);
+		return;
+	}
+	r = take_body(l, &op->entry);
+	if (r < 0)
+		load_again(l, r);
+	else if (!r)
+		load_end(l, 0);
+	else if (tree)
+		load_nodes(l);
+	else
+		load_blocks(l);
+}
+
+static void load_stat(struct load *l)
+{
+	new_op(l, stat_done);
+	l->op.place = l->place;
+	index_stat(l->f->e->ix, &l->op);
+}
+
+static void stat_task(struct task *t)
+{
+	load_stat(load_of(t, task));
+}
+
+/* It may have gone while we read it: the next look at the record says. */
+static void load_again(struct load *l, int r)
+{
+	if ((r != -ESTALE && r != -EUCLEAN) || ++l->tries >= LOAD_TRIES) {
+		if (r == -ESTALE || r == -EUCLEAN) {
+			log_error("file", "file %lu names slices or blocks that are not there",
+				  (unsigned long)l->f->fileid);
+			r = -EIO;
+		}
+		load_end(l, r);
+		return;
+	}
+	load_reset(l);
+	l->task.fn = stat_task;
+	task_run(&l->task);
+}
+
+void load_start(struct load *l)
+{
+	l->op = (struct index_op){ 0 };
+	l->refs = l->nodes = NULL;
+	l->nrefs = l->nnodes = l->at = 0;
+	l->tries = 0;
+	load_stat(l);
+}

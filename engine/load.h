@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Loading a published object into an open file: load.c. */
+#include "engine/open.h"
+
+struct load {
+	struct file *f;
+	struct place place;
+	uint64_t deadline_ns;
+	void (*done)(struct load *l, int r);
+
+	/* load.c's */
+	struct index_op op;
+	struct task task;
+	struct block_ref *refs; /* of extent blocks */
+	uint32_t nrefs, at;
+	struct block_ref *nodes; /* a tree's blocks of references */
+	uint32_t nnodes;
+	unsigned tries;
+};
+
+/* The caller holds all of the file, which is FILE_LOADING; after done(l, 0) it is
+ * FILE_OPEN, all its slices pinned (I4). -ESTALE: it is not at `place`. */
+void load_start(struct load *l);

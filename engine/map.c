@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The extent map: see map.h. The hard part is what must not fail: a write has
+ * placed its bytes when its extents are inserted, so room for them is reserved
+ * first (map_reserve()), and map_cut() and map_insert() have no error.
+ *
+ * Invariants (map_check()): regions and extents are sorted and do not overlap;
+ * an extent lies inside its slice and, while the slice is written, below `used`;
+ * a hold's `pages` and the map's `npages` are the sums of their extents; each
+ * extent has one pin; a region that differs from its base is `changed`.
+ */
+#include <assert.h>
+#include <errno.h>
+
+#include "common/cleanup.h"
+#include "engine/map.h"
+
+void map_init(struct map *m, struct pool *p)
+{
+	*m = (struct map){ .pool = p };
+}
+
+static void region_free(struct region *g)
+{
+	free(g->v);
+	free(g->base);
+	free(g->next);
+	free(g);
+}
+
+void map_fini(struct map *m)
+{
+	map_cut(m, 0, UINT64_MAX);
+	assert(!m->writing && !m->npages);
+	for (uint32_t i = 0; i < m->n; i++)
+		region_free(m->v[i]);
+	free(m->v);
+	*m = (struct map){ 0 };
+}
+
+/* Holds ---------------------------------------------------------------------- */
+
+int map_hold_new(struct map *m, struct slice_id id, uint32_t npages,
+		 uint64_t pool_id, bool writing, struct hold **ret)
+{
+	uint32_t nsums = (npages + SUM_PAGES - 1) / SUM_PAGES;
+	struct hold *h = calloc(1, sizeof(*h) + nsums * sizeof(h->sums[0]));
+
+	if (!h)
+		return -ENOMEM;
+	h->id = id;
+	h->pool_id = pool_id;
+	h->refs = 1;
+	h->npages = (uint16_t)npages;
+	h->writing = writing;
+	if (writing) {
+		h->next = m->writing;
+		if (h->next)
+			h->next->prev = h;
+		m->writing = h;
+	} else {
+		h->used = h->npages;
+	}
+	*ret = h;
+	return 0;
+}
+
+struct hold *map_hold_ref(struct hold *h)
+{
+	h->refs++;
+	return h;
+}
+
+void map_hold_sealed(struct map *m, struct hold *h)
+{
+	if (!h->writing)
+		return;
+	h->writing = false;
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		m->writing = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+	h->prev = h->next = NULL;
+}
+
+struct hold *map_hold_unref(struct map *m, struct hold *h)
+{
+	if (h && !--h->refs) {
+		assert(!h->pages);
+		map_hold_sealed(m, h);
+		free(h);
+	}
+	return NULL;
+}
+
+/* Finding -------------------------------------------------------------------- */
+
+uint32_t map_region_at(const struct map *m, uint64_t index)
+{
+	uint32_t lo = 0, hi = m->n;
+
+	/* Most files grow at their end. */
+	if (hi && m->v[hi - 1]->index < index)
+		return hi;
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (m->v[mid]->index < index)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+struct region *map_region(const struct map *m, uint64_t index)
+{
+	uint32_t i = map_region_at(m, index);
+
+	return i < m->n && m->v[i]->index == index ? m->v[i] : NULL;
+}
+
+/* The first extent of g that ends behind `page` (counted in the region). */
+static uint32_t region_find(const struct region *g, uint32_t page)
+{
+	uint32_t lo = 0, hi = g->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if ((uint32_t)g->v[mid].page + g->v[mid].npages <= page)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static void view_of(const struct region *g, const struct ext *x,
+		    struct map_view *ret)
+{
+	*ret = (struct map_view){
+		.page = g->index * REGION_PAGES + x->page,
+		.npages = x->npages,
+		.off = x->off,
+		.hold = x->hold,
+	};
+}
+
+bool map_next(const struct map *m, uint64_t page, struct map_view *ret)
+{
+	uint64_t index = page / REGION_PAGES;
+
+	for (uint32_t i = map_region_at(m, index); i < m->n; i++) {
+		const struct region *g = m->v[i];
+		uint32_t k = g->index == index ?
+			region_find(g, (uint32_t)(page % REGION_PAGES)) : 0;
+		if (k < g->n) {
+			view_of(g, &g->v[k], ret);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool map_at(const struct map *m, uint64_t page, struct map_view *ret)
+{
+	struct region *g = map_region(m, page / REGION_PAGES);
+	uint32_t in = (uint32_t)(page % REGION_PAGES);
+
+	if (!g)
+		return false;
+	uint32_t k = region_find(g, in);
+	if (k >= g->n || g->v[k].page > in)
+		return false;
+	view_of(g, &g->v[k], ret);
+	return true;
+}
+
+/* Room ----------------------------------------------------------------------- */
+
+static int region_reserve(struct region *g, uint32_t n)
+{
+	uint32_t need = g->n + n;
+
+	if (need > REGION_PAGES)
+		need = REGION_PAGES;
+	if (need <= g->cap)
+		return 0;
+	uint32_t cap = g->cap ? g->cap * 2u : 1;
+	if (cap < need)
+		cap = need;
+	struct ext *v = realloc(g->v, cap * sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	g->v = v;
+	g->cap = (uint16_t)cap;
+	return 0;
+}
+
+static int region_get(struct map *m, uint64_t index, struct region **ret)
+{
+	uint32_t i = map_region_at(m, index);
+
+	if (i < m->n && m->v[i]->index == index) {
+		*ret = m->v[i];
+		return 0;
+	}
+	if (m->n == m->cap) {
+		uint32_t cap = m->cap ? m->cap * 2 : 1;
+		struct region **v = realloc(m->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		m->v = v;
+		m->cap = cap;
+	}
+	struct region *g = calloc(1, sizeof(*g));
+	if (!g)
+		return -ENOMEM;
+	g->index = index;
+	memmove(m->v + i + 1, m->v + i, (m->n - i) * sizeof(*m->v));
+	m->v[i] = g;
+	m->n++;
+	*ret = g;
+	return 0;
+}
+
+int map_reserve(struct map *m, uint64_t page, uint64_t end, uint32_t n)
+{
+	for (uint64_t i = page / REGION_PAGES; i * REGION_PAGES < end; i++) {
+		struct region *g;
+		int r = region_get(m, i, &g);
+		if (!r)
+			r = region_reserve(g, n + 1);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int map_reserve_cut(struct map *m, uint64_t page, uint64_t end)
+{
+	struct region *g = map_region(m, page / REGION_PAGES);
+
+	/* Only a cut inside of one extent leaves more extents than before. */
+	if (!g || page / REGION_PAGES != (end - 1) / REGION_PAGES)
+		return 0;
+	return region_reserve(g, 1);
+}
+
+/* Changing ------------------------------------------------------------------- */
+
+static void ext_unpin(struct map *m, struct hold *h)
+{
+	int r = pool_unpin(m->pool, h->id);
+
+	assert(!r);
+	map_hold_unref(m, h);
+}
+
+static void region_cut(struct map *m, struct region *g, uint32_t from, uint32_t to)
+{
+	uint32_t i = region_find(g, from), gone = 0;
+
+	if (i < g->n && g->v[i].page < from) {
+		struct ext *x = &g->v[i];
+		uint32_t end = (uint32_t)x->page + x->npages;
+		uint32_t cut_to = end < to ? end : to;
+
+		g->changed = true;
+		x->hold->pages -= cut_to - from;
+		m->npages -= cut_to - from;
+		if (end > to) { /* a hole in its middle: one extent more */
+			assert(g->n < g->cap);
+			memmove(x + 2, x + 1, (g->n - i - 1) * sizeof(*x));
+			g->n++;
+			x[1] = (struct ext){ .hold = map_hold_ref(x->hold),
+				.page = (uint16_t)to, .npages = (uint16_t)(end - to),
+				.off = (uint16_t)(x->off + (to - x->page)) };
+			int r = pool_pin(m->pool, x->hold->id);
+			assert(!r);
+		}
+		x->npages = (uint16_t)(from - x->page);
+		i++;
+	}
+	while (i + gone < g->n && g->v[i + gone].page < to) {
+		struct ext *x = &g->v[i + gone];
+		uint32_t end = (uint32_t)x->page + x->npages;
+		uint32_t n = (end < to ? end : to) - x->page;
+
+		g->changed = true;
+		x->hold->pages -= n;
+		m->npages -= n;
+		if (end > to) {
+			x->off = (uint16_t)(x->off + n);
+			x->page = (uint16_t)to;
+			x->npages = (uint16_t)(x->npages - n);
+			break;
+		}
+		ext_unpin(m, x->hold);
+		gone++;
+	}
+	if (gone) {
+		memmove(g->v + i, g->v + i + gone, (g->n - i - gone) * sizeof(*g->v));
+		g->n = (uint16_t)(g->n - gone);
+	}
+}
+
+void map_cut(struct map *m, uint64_t page, uint64_t end)
+{
+	for (uint32_t i = map_region_at(m, page / REGION_PAGES); i < m->n; i++) {
+		struct region *g = m->v[i];
+		uint64_t base = g->index * REGION_PAGES;
+
+		if (base >= end)
+			break;
+		uint64_t from = page > base ? page - base : 0;
+		uint64_t to = end - base < REGION_PAGES ? end - base : REGION_PAGES;
+		region_cut(m, g, (uint32_t)from, (uint32_t)to);
+	}
+}
+
+static bool ext_continues(const struct ext *a, const struct ext *b)
+{
+	return a->hold == b->hold && a->page + a->npages == b->page &&
+	       a->off + a->npages == b->off;
+}
+
+/* Joins g->v[i] and g->v[i + 1] if they are one run. */
+static bool region_join(struct map *m, struct region *g, uint32_t i)
+{
+	struct ext *x = &g->v[i];
+
+	if (i + 1 >= g->n || !ext_continues(x, x + 1))
+		return false;
+	x->npages = (uint16_t)(x->npages + x[1].npages);
+	ext_unpin(m, x->hold);
+	g->n--;
+	memmove(x + 1, x + 2, (g->n - i - 1) * sizeof(*x));
+	return true;
+}
+
+void map_insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
+		uint32_t off)
+{
+	struct region *g = map_region(m, page / REGION_PAGES);
+	uint32_t in = (uint32_t)(page % REGION_PAGES);
+
+	assert(g && g->n < g->cap && npages && in + npages <= REGION_PAGES);
+	assert(off + npages <= h->used);
+	uint32_t i = region_find(g, in);
+	assert(i == g->n || g->v[i].page >= in + npages);
+	memmove(g->v + i + 1, g->v + i, (g->n - i) * sizeof(*g->v));
+	g->v[i] = (struct ext){ .hold = map_hold_ref(h), .page = (uint16_t)in,
+		.npages = (uint16_t)npages, .off = (uint16_t)off };
+	g->n++;
+	g->changed = true;
+	h->pages += npages;
+	m->npages += npages;
+	region_join(m, g, i);
+	if (i)
+		region_join(m, g, i - 1);
+}
+
+/* What is published ---------------------------------------------------------- */
+
+static int by_slice(const void *a, const void *b)
+{
+	const struct slice_id *x = a, *y = b;
+
+	if (x->page != y->page)
+		return x->page < y->page ? -1 : 1;
+	return x->gen < y->gen ? -1 : x->gen > y->gen;
+}
+
+static int add_change(struct ref_changes *c, struct slice_id id, int n)
+{
+	if (!n)
+		return 0;
+	if (c->n == c->cap) {
+		size_t cap = c->cap ? c->cap * 2 : 16;
+		struct ref_change *v = realloc(c->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		c->v = v;
+		c->cap = cap;
+	}
+	c->v[c->n++] = (struct ref_change){ id, n };
+	return 0;
+}
+
+static int region_slices(struct region *g)
+{
+	free(g->next);
+	g->next = malloc((g->n ? g->n : 1) * sizeof(*g->next));
+	if (!g->next)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < g->n; i++)
+		g->next[i] = g->v[i].hold->id;
+	g->nnext = g->n;
+	qsort(g->next, g->n, sizeof(*g->next), by_slice);
+	return 0;
+}
+
+/* Both lists are sorted: merges them, counting. */
+static int region_diff(const struct region *g, struct ref_changes *ret)
+{
+	uint32_t i = 0, k = 0;
+
+	while (i < g->nnext || k < g->nbase) {
+		struct slice_id id = i == g->nnext ? g->base[k] :
+			k == g->nbase ? g->next[i] :
+			by_slice(&g->next[i], &g->base[k]) <= 0 ? g->next[i] : g->base[k];
+		int n = 0;
+		for (; i < g->nnext && !by_slice(&g->next[i], &id); i++)
+			n++;
+		for (; k < g->nbase && !by_slice(&g->base[k], &id); k++)
+			n--;
+		int r = add_change(ret, id, n);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int map_diff(struct map *m, struct ref_changes *ret)
+{
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct region *g = m->v[i];
+		if (!g->changed)
+			continue;
+		int r = region_slices(g);
+		if (!r)
+			r = region_diff(g, ret);
+		if (r < 0) {
+			map_unpublished(m);
+			return r;
+		}
+	}
+	return 0;
+}
+
+void map_published(struct map *m)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct region *g = m->v[i];
+		if (g->changed) {
+			free(g->base);
+			g->base = steal(&g->next);
+			g->nbase = g->nnext;
+			g->changed = false;
+		}
+		g->block = g->next_block;
+		if (!g->n && !g->nbase)
+			region_free(g);
+		else
+			m->v[kept++] = g;
+	}
+	m->n = kept;
+}
+
+void map_unpublished(struct map *m)
+{
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct region *g = m->v[i];
+		free(steal(&g->next));
+		g->next_block = g->block;
+	}
+}
+
+int map_loaded(struct map *m)
+{
+	for (uint32_t i = 0; i < m->n; i++) {
+		struct region *g = m->v[i];
+		int r = region_slices(g);
+		if (r < 0)
+			return r;
+		g->next_block = g->block;
+		g->changed = true;
+	}
+	map_published(m);
+	return 0;
+}
+
+static int extents_room(struct extents *x, uint32_t n)
+{
+	if (x->cap - x->n >= n)
+		return 0;
+	uint32_t cap = x->cap * 2 > x->n + n ? x->cap * 2 : x->n + n;
+	struct extent *v = realloc(x->v, cap * sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	x->v = v;
+	x->cap = cap;
+	return 0;
+}
+
+int map_extents(const struct map *m, uint32_t from, uint32_t to,
+		struct extents *ret)
+{
+	for (uint32_t i = from; i < to; i++) {
+		const struct region *g = m->v[i];
+		if (extents_room(ret, g->n) < 0)
+			return -ENOMEM;
+		for (uint32_t k = 0; k < g->n; k++) {
+			const struct ext *x = &g->v[k];
+			struct hold *h = x->hold;
+			ret->v[ret->n++] = (struct extent){
+				.pool_id = h->pool_id,
+				.page = g->index * REGION_PAGES + x->page,
+				.slice = h->id.page,
+				.gen = h->id.gen,
+				.npages = x->npages,
+				.slice_pages = h->npages,
+				.slice_off = x->off,
+				.sums = h->sums + x->off / SUM_PAGES,
+			};
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Opening and closing. What must not overlap on one file (loading it, telling
+ * the index that we begin or cease to write, the last publish) is ordered by the
+ * file's range lock: each takes all of it. An open for reading of a file that is
+ * loaded takes nothing and waits for nobody.
+ *
+ *	open   load if nobody has -> index_writer() if first to write -> truncate
+ *	close  publish if last to write -> index_writer_end() -> last: free
+ *
+ * An open that fails leaves like a close.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/load.h"
+
+struct visit { /* one open or close */
+	struct work w;
+	unsigned flags;
+	int result;
+	bool opens;
+	struct place place;
+	struct index_op op;
+	struct load load;
+};
+
+#define visit_of(ptr, member)                                                  \
+	((struct visit *)((char *)(ptr) - offsetof(struct visit, member)))
+
+/* Close ------------------------------------------------------------------------ */
+
+static void leave_locked(struct work *w, int r);
+
+/* Gives the reference back. A writer's work is left over if somebody who was
+ * here too has gone meanwhile: then we do it. */
+static void leave(struct visit *v)
+{
+	struct file *f = v->w.f;
+	struct file_op *op = v->w.op;
+	int r = v->result;
+
+	if (!files_put(f)) {
+		work_lock(&v->w, 0, RANGE_END, leave_locked);
+		return;
+	}
+	op->file = NULL;
+	free(v);
+	op->done(op, r);
+}
+
+static void writer_ended(struct index_op *op, int outcome)
+{
+	struct visit *v = visit_of(op, op);
+	struct file *f = v->w.f;
+
+	if (outcome < 0)
+		log_warn("file", "the index still takes us for a writer of file %" PRIu64
+			 ": %s", f->fileid, strerror(-outcome));
+	index_op_fini(op);
+	{
+		WITH_LOCK(&f->lock);
+		f->registered = false;
+	}
+	work_unlock(&v->w);
+	leave(v);
+}
+
+static void end_writing(struct visit *v)
+{
+	struct file *f = v->w.f;
+
+	v->op = (struct index_op){ .fileid = f->fileid, .done = writer_ended };
+	index_writer_end(f->e->ix, &v->op);
+}
+
+static void last_published(struct work *w, int r)
+{
+	struct visit *v = visit_of(w, w);
+	struct file *f = w->f;
+	bool last = files_is_last(f), registered;
+
+	if (r < 0) {
+		log_error("file", "file %" PRIu64 " could not be published%s: %s", f->fileid,
+			  last ? ", what was written to it is lost" : "", strerror(-r));
+		if (last)
+			metric_add(M_DRAFTS_LOST, 1);
+	}
+	if (r < 0 && v->opens == false && !v->result)
+		v->result = r;
+	{
+		WITH_LOCK(&f->lock);
+		registered = f->registered;
+	}
+	/* After a failure, who still has it open keeps what was written, and the
+	 * next one to leave tries again. */
+	if (registered && (!r || last)) {
+		end_writing(v);
+		return;
+	}
+	work_unlock(w);
+	leave(v);
+}
+
+static void leave_locked(struct work *w, int r)
+{
+	struct visit *v = visit_of(w, w);
+	struct file *f = w->f;
+	bool others;
+
+	(void)r;
+	{
+		WITH_LOCK(&f->lock);
+		if (!v->opens && v->flags & FILE_WRITE)
+			f->nwriters--;
+		v->flags &= ~(unsigned)FILE_WRITE;
+		others = f->nwriters;
+	}
+	if (others) {
+		work_unlock(w);
+		leave(v);
+		return;
+	}
+	publish_start(w, last_published);
+}
+
+void file_close(struct file_op *op, unsigned flags)
+{
+	struct file *f = op->file;
+
+	if (!(flags & FILE_WRITE) && files_put(f)) {
+		op->file = NULL;
+		op->done(op, 0);
+		return;
+	}
+	struct visit *v = (struct visit *)work_new(op, sizeof(*v));
+	/* XXX: without memory for this the file stays open. */
+	if (!v)
+		return;
+	v->flags = flags;
+	work_lock(&v->w, 0, RANGE_END, leave_locked);
+}
+
+/* Open ------------------------------------------------------------------------- */
+
+static void open_end(struct visit *v, int r)
+{
+	if (!r) {
+		work_end(&v->w, 0);
+		return;
+	}
+	v->result = r;
+	work_unlock(&v->w);
+	leave(v);
+}
+
+/* Under the file's lock, which is all ours. */
+static void make_empty(struct file *f)
+{
+	map_cut(&f->map, 0, UINT64_MAX);
+	memset(f->content, 0, sizeof(f->content));
+	f->attr.size = 0;
+	f->small = true;
+	file_changed(f);
+}
+
+static void open_writing(struct visit *v)
+{
+	struct file *f = v->w.f;
+
+	if (v->flags & FILE_WRITE || v->flags & FILE_TRUNCATE) {
+		WITH_LOCK(&f->lock);
+		f->nwriters += !!(v->flags & FILE_WRITE);
+		if (v->flags & FILE_TRUNCATE)
+			make_empty(f);
+	}
+	open_end(v, 0);
+}
+
+static void writer_begun(struct index_op *op, int outcome)
+{
+	struct visit *v = visit_of(op, op);
+
+	index_op_fini(op);
+	if (outcome) {
+		open_end(v, outcome == INDEX_MISS ? -ESTALE : outcome < 0 ? outcome : -EIO);
+		return;
+	}
+	{
+		WITH_LOCK(&v->w.f->lock);
+		v->w.f->registered = true;
+	}
+	open_writing(v);
+}
+
+static void open_loaded(struct visit *v)
+{
+	struct file *f = v->w.f;
+	bool known;
+
+	{
+		WITH_LOCK(&f->lock);
+		/* One without a name is written privately: nobody need know. */
+		known = f->registered || !f->attr.nlink;
+	}
+	if (known || !(v->flags & FILE_WRITE)) {
+		open_writing(v);
+		return;
+	}
+	v->op = (struct index_op){
+		.fileid = f->fileid, .place = v->place, .done = writer_begun,
+		.call.deadline_ns = v->w.op->call.deadline_ns,
+	};
+	index_writer(f->e->ix, &v->op);
+}
+
+static void loaded(struct load *l, int r)
+{
+	struct visit *v = visit_of(l, load);
+
+	if (r < 0)
+		open_end(v, r);
+	else
+		open_loaded(v);
+}
+
+static void open_locked(struct work *w, int r)
+{
+	struct visit *v = visit_of(w, w);
+	enum file_state state;
+
+	(void)r;
+	{
+		WITH_LOCK(&w->f->lock);
+		state = w->f->state;
+	}
+	if (state == FILE_OPEN) {
+		open_loaded(v);
+		return;
+	}
+	v->load.f = w->f;
+	v->load.place = v->place;
+	v->load.deadline_ns = w->op->call.deadline_ns;
+	v->load.done = loaded;
+	load_start(&v->load);
+}
+
+static bool is_open(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->state == FILE_OPEN;
+}
+
+void file_open(struct engine *e, uint64_t fileid, struct place place,
+	       unsigned flags, struct file_op *op)
+{
+	struct visit *v = calloc(1, sizeof(*v));
+	int r = v ? files_get(e, fileid, &op->file) : -ENOMEM;
+
+	if (r < 0) {
+		free(v);
+		op->file = NULL;
+		op->done(op, r);
+		return;
+	}
+	if (!(flags & (FILE_WRITE | FILE_TRUNCATE)) && is_open(op->file)) {
+		free(v);
+		op->done(op, 0);
+		return;
+	}
+	v->w.f = op->file;
+	v->w.op = op;
+	v->flags = flags;
+	v->opens = true;
+	v->place = place;
+	work_lock(&v->w, 0, RANGE_END, open_locked);
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * An open file, for those who work on it: read.c, put.c, write.c, edit.c, copy.c,
+ * seal.c, publish.c. One `struct file` per object that is open on this mount,
+ * whoever opened it (P3).
+ *
+ * Two locks. `lock` is held for moments, over map and numbers, never over a
+ * transfer, an index call or a callback. `ranges` orders those who change the
+ * file, for as long as that takes, without a waiting thread: the map is changed
+ * by holders of a range only, so whoever holds all of it (publish, open for
+ * writing, close) sees a file that stands still. Readers take `lock` only.
+ *
+ * Content up to INDEX_INLINE_MAX bytes may be kept in `content` instead of in
+ * slices: `small`. Then the map is empty. An empty new file begins so.
+ */
+#include <stdint.h>
+#include <string.h>
+
+/* Fileids are numbers in a row: their low bits are spread already, after one
+ * multiplication. (And clang does not like how uthash's own falls through.) */
+static inline unsigned fileid_hash(const void *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return (unsigned)((v * 0x9e3779b97f4a7c15ULL) >> 32);
+}
+#define HASH_FUNCTION(p, len, hash) ((hash) = fileid_hash(p))
+#include <uthash.h>
+
+#include "common/lock.h"
+#include "engine/file.h"
+#include "engine/map.h"
+#include "engine/put.h"
+#include "engine/range.h"
+
+#define FILE_BYTES_MAX (1ULL << 44) /* 16 TiB */
+
+enum file_state { FILE_LOADING, FILE_OPEN };
+
+struct file {
+	struct engine *e;
+	uint64_t fileid, since_ns;
+
+	UT_hash_handle hh;    /* under the table's lock */
+	uint32_t refs;
+
+	struct lock lock;     /* guards the rest */
+	enum file_state state;
+	struct attr attr;     /* as readers here see it; version: our base's */
+	struct place place;
+	struct map map;
+	struct ranges ranges;
+	uint32_t nwriters;    /* FILE_WRITE opens */
+	bool registered;      /* index_writer() or index_draft() was called */
+	bool draft;           /* never published */
+	bool dirty;           /* changed since it was published */
+	bool small;           /* the bytes are in content[] */
+	bool unsure;          /* a publish may have been done, or not */
+	bool counted;         /* in M_DRAFTS */
+	struct block_ref *nodes; /* BODY_TREE: blocks of block references */
+	uint32_t nnodes;
+	uint8_t content[INDEX_INLINE_MAX]; /* zeros behind the end */
+};
+
+struct files {
+	struct engine *e;
+	struct lock lock;
+	struct file *table; /* by fileid */
+};
+
+/* file.c: finds or makes the file, with a reference more. A new one is
+ * FILE_LOADING: whoever has all of its range first loads it. */
+int files_get(struct engine *e, uint64_t fileid, struct file **ret);
+/* Gives a reference back. False: it is the last one, and the index still takes
+ * us for a writer: nothing happened. */
+bool files_put(struct file *f);
+bool files_is_last(struct file *f);
+/* If it is open here: it has lost names. */
+void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink);
+
+static inline uint64_t page_of(uint64_t off)
+{
+	return off / PAGE_BYTES;
+}
+
+static inline uint64_t page_end(uint64_t off)
+{
+	return (off + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+/* Zeros to write from and to read from: XFER_RUN_MAX bytes. */
+extern uint8_t file_zeros[];
+
+/* One call that changes the file, with the range that it holds. Allocated with
+ * what its kind needs behind it (first member), freed by work_end(). */
+struct work {
+	struct file *f;
+	struct file_op *op;
+	struct range range;
+	void (*run)(struct work *w, int r); /* the next step */
+	void (*after)(struct work *w, int r); /* who goes on after a spill */
+	int result;                         /* of the step that was put off */
+	struct task task;
+	struct seal *seal;                  /* seal.c's, while it is at it */
+	struct publish *publish;            /* publish.c's */
+	struct put put;
+};
+
+/* Takes pages [from, to), then calls run(w, 0), perhaps before it returns. */
+void work_lock(struct work *w, uint64_t from, uint64_t to,
+	       void (*run)(struct work *w, int r));
+void work_unlock(struct work *w);
+/* run(w, r) from a stack that does not grow. */
+void work_later(struct work *w, void (*run)(struct work *w, int r), int r);
+/* Gives the range back if it is held, frees w, answers the op. */
+void work_end(struct work *w, int64_t r);
+/* w->put of these bytes, then run(w, r). */
+void work_put(struct work *w, uint64_t off, const void *buf, uint64_t len,
+	      unsigned flags, void (*run)(struct work *w, int r));
+/* Content leaves content[] for a slice; holds the whole file. Then run(w, r). */
+void work_spill(struct work *w, void (*run)(struct work *w, int r));
+
+/* A new w of `size` bytes for op->file; on failure the op was answered. */
+struct work *work_new(struct file_op *op, size_t size);
+
+/* Under f->lock: it differs from what is published; sets mtime and ctime. */
+void file_changed(struct file *f);
+/* Under f->lock: keeps the gauge of drafts right after draft, dirty changed. */
+void file_count(struct file *f);
+
+/* publish.c: f's draft becomes a version; the caller holds all of the file.
+ * done(w, r): 0 also if there was nothing to do or no name left. */
+void publish_start(struct work *w, void (*done)(struct work *w, int r));
+
+/* seal.c: moves what wastes slices, brings small content into content[], sums
+ * and seals everything written in place; the caller holds all of the file. */
+void seal_start(struct work *w, void (*done)(struct work *w, int r));
+/* The same without moving anything: for sharing slices. */
+void seal_only(struct work *w, void (*done)(struct work *w, int r));

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Publishing: a draft becomes a version, in one index transaction.
+ *
+ *	seal -> put new blocks -> add references -> index_publish -> drop what the
+ *	                                                version before it had
+ *
+ * A crash before index_publish leaves the old version whole: slices are rebuilt
+ * from the index (I2), and blocks that no record names are orphans. After it, the
+ * new one is whole, and what the old one had is free for the same reason.
+ *
+ * References are added before the transaction and taken back if it fails. The
+ * other way round, somebody who unlinks the object right after the commit would
+ * take away references that are not there yet. Meanwhile our map's pins hold the
+ * slices: without references again, they are DYING, not free, and become LIVE
+ * when the next try adds them.
+ *
+ * The whole file is ours (range lock) from the seal to the end. Readers go on.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/crash.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/publish.h"
+
+#define publish_of(o) ((struct publish *)((char *)(o) - offsetof(struct publish, op)))
+
+static void publish_end(struct publish *p)
+{
+	struct work *w = p->w;
+	void (*done)(struct work *w, int r) = p->done;
+	int r = p->result;
+
+	if (r < 0)
+		metric_add(M_PUBLISHES_FAILED, 1);
+	parts_fini(p);
+	free(p);
+	w->publish = NULL;
+	done(w, r);
+}
+
+static void new_op(struct publish *p, void (*done)(struct index_op *op, int outcome))
+{
+	index_op_fini(&p->op);
+	p->op = (struct index_op){
+		.fileid = p->w->f->fileid,
+		.call.deadline_ns = p->w->op->call.deadline_ns,
+		.done = done,
+	};
+}
+
+static void change_refs(struct publish *p, int sign, int by)
+{
+	struct engine *e = p->w->f->e;
+
+	for (size_t i = 0; i < p->refs.n; i++) {
+		struct ref_change *c = &p->refs.v[i];
+		if ((c->n > 0) != (sign > 0))
+			continue;
+		int r = pool_add_refs(e->pool, c->id, by * c->n);
+		/* Ours are pinned; what the old version had is LIVE. */
+		if (r < 0)
+			log_error("file", "references of slice %u (generation %u) cannot "
+				  "change by %d: %s", c->id.page, c->id.gen, by * c->n,
+				  strerror(-r));
+	}
+}
+
+/* After the end, for better or worse: blocks that nothing names --------------------- */
+
+static void blocks_deleted(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+
+	if (outcome < 0)
+		log_warn("file", "%u extent blocks of file %lu stay behind until the next "
+			 "start: %s", op->nblocks, (unsigned long)op->fileid,
+			 strerror(-outcome));
+	index_op_fini(op);
+	publish_end(p);
+}
+
+static void delete_blocks(struct publish *p, struct block_ref *v, uint32_t n)
+{
+	new_op(p, blocks_deleted);
+	if (!n) {
+		publish_end(p);
+		return;
+	}
+	p->op.call.deadline_ns = 0;
+	p->op.blocks = v;
+	p->op.nblocks = n;
+	index_del_blocks(p->w->f->e->ix, &p->op);
+}
+
+/* The draft is as it was; `put`: our blocks are in the index. */
+static void publish_failed(struct publish *p, int r, bool put)
+{
+	struct file *f = p->w->f;
+
+	p->result = r;
+	{
+		WITH_LOCK(&f->lock);
+		map_unpublished(&f->map);
+	}
+	delete_blocks(p, p->put, put ? p->nput : 0);
+}
+
+/* Committed -------------------------------------------------------------------------- */
+
+static void attr_repaired(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+
+	if (outcome < 0)
+		log_error("file", "attributes of file %lu changed while it was published "
+			  "and were not stored: %s", (unsigned long)op->fileid,
+			  strerror(-outcome));
+	delete_blocks(p, p->del, p->ndel);
+}
+
+static unsigned attr_diff(const struct attr *a, const struct attr *b)
+{
+	unsigned mask = 0;
+
+	if (a->mode != b->mode)
+		mask |= INDEX_SET_MODE;
+	if (a->uid != b->uid)
+		mask |= INDEX_SET_UID;
+	if (a->gid != b->gid)
+		mask |= INDEX_SET_GID;
+	return mask;
+}
+
+/* A draft's owner and mode are the file's own until now: chmod may have come
+ * while the transaction was under way. */
+static bool repair_attr(struct publish *p)
+{
+	struct file *f = p->w->f;
+	struct attr now;
+	struct place place;
+
+	file_attr(f, &now);
+	file_place(f, &place);
+	unsigned mask = attr_diff(&now, &p->attr);
+	if (!mask)
+		return false;
+	new_op(p, attr_repaired);
+	p->op.place = place;
+	p->op.mask = mask;
+	p->op.attr = now;
+	index_setattr(f->e->ix, &p->op);
+	return true;
+}
+
+/* The version that ours replaced was not the one that it grew from: that one's
+ * references were dropped by who replaced it, so all of ours are new. */
+static void add_all_refs(struct publish *p)
+{
+	struct file *f = p->w->f;
+
+	for (uint32_t i = 0; i < f->map.n; i++)
+		for (uint32_t k = 0; k < f->map.v[i]->n; k++)
+			pool_add_refs(f->e->pool, f->map.v[i]->v[k].hold->id, 1);
+	change_refs(p, 1, -1);
+}
+
+/* A name of this draft replaced an object, which may be open here. */
+static void drop_replaced(struct engine *e, const struct gone *g)
+{
+	if (!g->fileid)
+		return;
+	files_set_nlink(e, g->fileid, g->attr.nlink);
+	if (!g->attr.nlink)
+		engine_drop(e, g);
+}
+
+static void drop_old(struct publish *p)
+{
+	struct engine *e = p->w->f->e;
+
+	if (p->op.gone2.fileid) {
+		add_all_refs(p);
+		p->ndel = 0; /* they went with the version that had them */
+		engine_drop(e, &p->op.gone2);
+	} else {
+		change_refs(p, -1, 1);
+	}
+	drop_replaced(e, &p->op.gone);
+	for (uint32_t i = 0; i < p->op.nmore_gone; i++)
+		drop_replaced(e, &p->op.more_gone[i]);
+}
+
+static void committed(struct publish *p)
+{
+	struct file *f = p->w->f;
+	bool was_draft;
+
+	crash_point(CRASH_PUBLISH_COMMITTED);
+	{
+		const struct entry *en = &p->op.entry;
+		WITH_LOCK(&f->lock);
+		was_draft = f->draft;
+		f->attr.version = en->attr.version;
+		f->attr.has_xattrs |= en->attr.has_xattrs;
+		f->place = en->place;
+		f->draft = f->dirty = false;
+		file_count(f);
+	}
+	drop_old(p);
+	{
+		WITH_LOCK(&f->lock);
+		map_published(&f->map);
+		free(f->nodes);
+		f->nodes = steal(&p->nodes);
+		f->nnodes = p->nnodes;
+	}
+	crash_point(CRASH_PUBLISH_DONE);
+	metric_add(M_PUBLISHES, 1);
+	if (!was_draft || !repair_attr(p))
+		delete_blocks(p, p->del, p->ndel);
+}
+
+/* Steps ------------------------------------------------------------------------------ */
+
+static void transacted(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+
+	if (!outcome) {
+		committed(p);
+		return;
+	}
+	if (outcome < 0 && op->unsure) {
+		/* The version may be there. References that are counted too often
+		 * last until the next start; one too few would free live bytes. */
+		WITH_LOCK(&p->w->f->lock);
+		p->w->f->unsure = true;
+	} else {
+		change_refs(p, 1, -1);
+	}
+	publish_failed(p, outcome == INDEX_UNLINKED ? 0 : outcome > 0 ? -EIO : outcome,
+		       !op->unsure);
+}
+
+static void publish_transact(struct publish *p)
+{
+	struct file *f = p->w->f;
+
+	crash_point(CRASH_PUBLISH_BLOCKS);
+	change_refs(p, 1, 1);
+	new_op(p, transacted);
+	file_place(f, &p->op.place);
+	p->op.attr = p->attr;
+	p->op.body = p->body;
+	index_publish(f->e->ix, &p->op);
+}
+
+static void blocks_put(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+
+	if (outcome < 0) /* none of them is left behind */
+		publish_failed(p, outcome, false);
+	else
+		publish_transact(p);
+}
+
+static void sealed(struct work *w, int r)
+{
+	struct publish *p = w->publish;
+
+	crash_point(CRASH_PUBLISH_SEALED);
+	if (!r)
+		r = parts_build(p);
+	if (r < 0) {
+		publish_failed(p, r, false);
+		return;
+	}
+	if (!p->nput) {
+		publish_transact(p);
+		return;
+	}
+	new_op(p, blocks_put);
+	p->op.blocks = p->put;
+	p->op.values = p->values;
+	p->op.nblocks = p->nput;
+	index_put_blocks(w->f->e->ix, &p->op);
+}
+
+/* 1: there is something to do. */
+static int publish_due(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	if (f->unsure)
+		return -EIO;
+	return (f->dirty || f->draft) && f->attr.nlink;
+}
+
+void publish_start(struct work *w, void (*done)(struct work *w, int r))
+{
+	int r = publish_due(w->f);
+
+	if (r <= 0) {
+		done(w, r);
+		return;
+	}
+	struct publish *p = calloc(1, sizeof(*p));
+	if (!p) {
+		done(w, -ENOMEM);
+		return;
+	}
+	p->w = w;
+	p->done = done;
+	w->publish = p;
+	crash_point(CRASH_PUBLISH_BEGIN);
+	seal_start(w, sealed);
+}
+
+/* file_publish() --------------------------------------------------------------------- */
+
+static void published(struct work *w, int r)
+{
+	work_end(w, r);
+}
+
+static void publish_locked(struct work *w, int r)
+{
+	struct file *f = w->f;
+	bool untouched;
+
+	(void)r;
+	{
+		WITH_LOCK(&f->lock);
+		untouched = f->draft && !f->dirty && !w->op->off;
+	}
+	if (untouched)
+		work_end(w, 0);
+	else
+		publish_start(w, published);
+}
+
+void file_publish(struct file_op *op)
+{
+	struct file *f = op->file;
+	bool due;
+
+	{
+		WITH_LOCK(&f->lock);
+		/* Also when clean by now, if somebody is changing or publishing it:
+		 * his version is what we promise. */
+		due = f->dirty || (f->draft && op->off) || !ranges_idle(&f->ranges);
+	}
+	if (!due) {
+		op->done(op, 0);
+		return;
+	}
+	struct work *w = work_new(op, sizeof(*w));
+	if (w)
+		work_lock(w, 0, RANGE_END, publish_locked);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What a version is made of, as the index takes it: publish.c's lower half. */
+#include "engine/open.h"
+
+struct publish {
+	struct work *w;
+	void (*done)(struct work *w, int r);
+	struct attr attr;         /* as it was when the version was put together */
+	struct ref_changes refs;
+	struct index_op op;
+	struct body body;
+	struct writer bytes;      /* of the body */
+	struct block_ref *put;    /* new blocks, */
+	struct bytes *values;     /* their bytes (heap) */
+	uint32_t nput, cap;
+	struct block_ref *del;    /* blocks that the version does without */
+	uint32_t ndel, del_cap;
+	struct block_ref *nodes;  /* of a tree */
+	uint32_t nnodes;
+	int result;
+};
+
+/* Fills attr, body, put and del from the file, which is sealed; gives changed
+ * regions their next_block. Nothing of the file changes that readers see. */
+int parts_build(struct publish *p);
+void parts_fini(struct publish *p);

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sealing what a draft has written: the last look at slices before nothing in
+ * them may change any more (I5). The caller holds all of the file, so the map
+ * stands still; only readers come and go.
+ *
+ *	move    slices of which the file uses less than half are copied over, so
+ *	        that a file never keeps more than about twice its pages alive. Only
+ *	        in regions that changed, and at most MOVE_BYTES a time: a slice is
+ *	        moved once half of it has been overwritten, so moving copies no
+ *	        more than was written.
+ *	shrink  content of INDEX_INLINE_MAX bytes goes back into content[]
+ *	seal    room is given back, missing sums are computed, WRITING -> SEALED
+ *
+ * Moving is a favour: if it fails, the slice stays as it is.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/metrics.h"
+#include "engine/open.h"
+
+enum { MOVE_BYTES = 16 << 20 };
+
+struct move {
+	uint64_t page;
+	uint32_t npages;
+};
+
+struct seal {
+	void (*done)(struct work *w, int r);
+	struct fetch fetch;
+	struct hold *hold; /* being summed; a reference of ours */
+	struct move *v;
+	uint32_t n, cap, i;
+	uint64_t moving;   /* bytes so far */
+};
+
+static void seal_end(struct work *w, int r)
+{
+	struct seal *s = steal(&w->seal);
+	void (*done)(struct work *w, int r) = s->done;
+
+	fetch_end(&s->fetch);
+	free(s->v);
+	free(s);
+	done(w, r);
+}
+
+static void fetched(struct fetch *t, int r)
+{
+	struct work *w = t->arg;
+
+	work_later(w, w->run, r);
+}
+
+/* Pages of the file, which lie in one extent. */
+static void seal_fetch(struct work *w, struct hold *h, uint32_t off, uint32_t npages,
+		       void (*run)(struct work *w, int r))
+{
+	w->run = run;
+	w->seal->fetch = (struct fetch){
+		.hold = h, .off = off, .npages = npages, .sealed = !h->writing,
+		.deadline_ns = w->op->call.deadline_ns, .done = fetched, .arg = w,
+	};
+	fetch_start(w->f->e, &w->seal->fetch);
+}
+
+/* Seal ------------------------------------------------------------------------- */
+
+static uint64_t missing_sums(const struct hold *h)
+{
+	uint32_t n = (h->npages + SUM_PAGES - 1u) / SUM_PAGES;
+	uint64_t all = n == 64 ? UINT64_MAX : (1ULL << n) - 1;
+
+	return all & ~h->valid;
+}
+
+static void add_sums(struct hold *h, const uint8_t *bytes)
+{
+	for (uint64_t left = missing_sums(h); left; left &= left - 1) {
+		uint32_t b = (uint32_t)__builtin_ctzll(left);
+		h->sums[b] = fetch_sum(bytes + (uint64_t)b * SUM_PAGES * PAGE_BYTES,
+				       fetch_block_bytes(h->npages, b));
+	}
+}
+
+/* Pages of the slice up to the last one that an extent names, and how many
+ * extents do. */
+static uint32_t named_end(const struct map *m, const struct hold *h, uint32_t *ret_n)
+{
+	const struct region *g = map_region(m, h->region);
+	uint32_t end = 0, n = 0;
+
+	for (uint32_t i = 0; g && i < g->n; i++) {
+		const struct ext *x = &g->v[i];
+		if (x->hold != h)
+			continue;
+		n++;
+		if (x->off + x->npages > (int)end)
+			end = (uint32_t)x->off + x->npages;
+	}
+	*ret_n = n;
+	return end;
+}
+
+/*
+ * Gives back the room behind what was given out; and, if no reader has the slice
+ * pinned, also what was given out and is named no more. (New readers pin under
+ * the lock that we hold, and find named pages only.)
+ */
+static void trim(struct file *f, struct hold *h)
+{
+	uint32_t keep = h->used, n;
+	struct slice_view v;
+
+	if (h->pages < keep && pool_next(f->e->pool, h->id.page, &v)) {
+		uint32_t end = named_end(&f->map, h, &n);
+		if (v.pins == n)
+			keep = end;
+	}
+	h->used = (uint16_t)keep;
+	if (keep == h->npages)
+		return;
+	int r = pool_trim(f->e->pool, h->id, keep);
+	assert(!r);
+	h->npages = (uint16_t)keep;
+	if (keep % SUM_PAGES) /* its last block is shorter now */
+		h->valid &= ~(1ULL << (keep / SUM_PAGES));
+}
+
+/* The next slice to seal, trimmed, with a reference for us; or NULL. */
+static struct hold *next_hold(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	for (struct hold *h = f->map.writing; h; h = h->next) {
+		if (!h->pages)
+			continue; /* a reader's, not the file's any more */
+		trim(f, h);
+		return map_hold_ref(h);
+	}
+	return NULL;
+}
+
+/* Everything of h is known: it becomes unchangeable. */
+static void seal_hold(struct file *f, struct hold *h)
+{
+	int r = pool_seal(f->e->pool, h->id);
+
+	assert(!r);
+	WITH_LOCK(&f->lock);
+	h->valid |= missing_sums(h);
+	map_hold_sealed(&f->map, h);
+	map_hold_unref(&f->map, h);
+}
+
+static void seal_next(struct work *w, int r);
+
+static void seal_fetched(struct work *w, int r)
+{
+	struct seal *s = w->seal;
+	struct file *f = w->f;
+	struct hold *h = steal(&s->hold);
+
+	if (r < 0) {
+		{
+			WITH_LOCK(&f->lock);
+			map_hold_unref(&f->map, h);
+		}
+		seal_end(w, r);
+		return;
+	}
+	add_sums(h, s->fetch.ptr);
+	fetch_end(&s->fetch);
+	seal_hold(f, h);
+	seal_next(w, 0);
+}
+
+static void seal_next(struct work *w, int r)
+{
+	struct file *f = w->f;
+	struct hold *h;
+
+	(void)r;
+	while ((h = next_hold(f))) {
+		uint8_t *bytes = fetch_map(f->e, h->id);
+		if (!bytes && missing_sums(h)) {
+			w->seal->hold = h;
+			seal_fetch(w, h, 0, h->npages, seal_fetched);
+			return;
+		}
+		if (bytes)
+			add_sums(h, bytes);
+		seal_hold(f, h);
+	}
+	seal_end(w, 0);
+}
+
+/* Shrink ------------------------------------------------------------------------ */
+
+static void shrunk(struct work *w, int r)
+{
+	struct file *f = w->f;
+	const uint8_t *bytes = w->seal->fetch.ptr;
+
+	if (r < 0) {
+		seal_end(w, r);
+		return;
+	}
+	{
+		WITH_LOCK(&f->lock);
+		if (bytes)
+			memcpy(f->content, bytes, f->attr.size);
+		f->small = true;
+		map_cut(&f->map, 0, UINT64_MAX);
+	}
+	fetch_end(&w->seal->fetch);
+	seal_next(w, 0);
+}
+
+static void seal_shrink(struct work *w, int r)
+{
+	struct file *f = w->f;
+	struct map_view v;
+	bool fits, any;
+
+	(void)r;
+	{
+		WITH_LOCK(&f->lock);
+		any = map_at(&f->map, 0, &v);
+		/* Nothing that was allocated beyond the end is given up. */
+		fits = !f->small && f->attr.size <= INDEX_INLINE_MAX &&
+		       f->map.npages == any && page_end(f->attr.size) >= any;
+	}
+	if (!fits)
+		seal_next(w, 0);
+	else if (any)
+		seal_fetch(w, v.hold, v.off, 1, shrunk);
+	else
+		shrunk(w, 0);
+}
+
+/* Move -------------------------------------------------------------------------- */
+
+static uint32_t base_count(const struct region *g, struct slice_id id)
+{
+	uint32_t lo = 0, hi = g->nbase, n = 0;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (g->base[mid].page < id.page ||
+		    (g->base[mid].page == id.page && g->base[mid].gen < id.gen))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < g->nbase && g->base[lo].page == id.page && g->base[lo].gen == id.gen; lo++)
+		n++;
+	return n;
+}
+
+/* Less than half of it is used, and nobody else uses it. */
+static bool wasteful(struct file *f, const struct region *g, const struct hold *h)
+{
+	struct slice_view v;
+
+	if (h->pages * 2 >= (h->writing ? h->used : h->npages))
+		return false;
+	if (h->writing)
+		return true;
+	return pool_next(f->e->pool, h->id.page, &v) && v.id.page == h->id.page &&
+	       v.refs <= base_count(g, h->id) && v.pins <= h->refs;
+}
+
+static int add_moves(struct seal *s, struct file *f, const struct region *g)
+{
+	for (uint32_t i = 0; i < g->n && s->moving < MOVE_BYTES; i++) {
+		const struct ext *x = &g->v[i];
+		if (!wasteful(f, g, x->hold))
+			continue;
+		if (s->n == s->cap) {
+			uint32_t cap = s->cap ? s->cap * 2 : 8;
+			struct move *v = realloc(s->v, cap * sizeof(*v));
+			if (!v)
+				return -ENOMEM;
+			s->v = v;
+			s->cap = cap;
+		}
+		s->v[s->n++] = (struct move){ g->index * REGION_PAGES + x->page, x->npages };
+		s->moving += x->npages * (uint64_t)PAGE_BYTES;
+	}
+	return 0;
+}
+
+static void move_next(struct work *w, int r);
+
+static void move_put(struct work *w, int r)
+{
+	struct seal *s = w->seal;
+
+	if (!r)
+		metric_add(M_COPIED_BYTES, s->v[s->i].npages * (int64_t)PAGE_BYTES);
+	else
+		s->i = s->n; /* no room, or no luck: no more of it */
+	fetch_end(&s->fetch);
+	s->i++;
+	work_later(w, move_next, 0);
+}
+
+static void move_fetched(struct work *w, int r)
+{
+	struct seal *s = w->seal;
+
+	if (r < 0)
+		move_put(w, r);
+	else
+		work_put(w, s->v[s->i].page * PAGE_BYTES, s->fetch.ptr,
+			 s->v[s->i].npages * (uint64_t)PAGE_BYTES, PUT_MOVE, move_put);
+}
+
+static void move_next(struct work *w, int r)
+{
+	struct seal *s = w->seal;
+	struct map_view v;
+
+	(void)r;
+	if (s->i >= s->n) {
+		seal_shrink(w, 0);
+		return;
+	}
+	const struct move *mv = &s->v[s->i];
+	bool there;
+	{
+		WITH_LOCK(&w->f->lock);
+		there = map_at(&w->f->map, mv->page, &v);
+	}
+	assert(there && v.page + v.npages >= mv->page + mv->npages);
+	seal_fetch(w, v.hold, v.off + (uint32_t)(mv->page - v.page), mv->npages, move_fetched);
+}
+
+/* ------------------------------------------------------------------------------- */
+
+static bool seal_new(struct work *w, void (*done)(struct work *w, int r))
+{
+	w->seal = calloc(1, sizeof(*w->seal));
+	if (!w->seal) {
+		done(w, -ENOMEM);
+		return false;
+	}
+	w->seal->done = done;
+	return true;
+}
+
+void seal_start(struct work *w, void (*done)(struct work *w, int r))
+{
+	struct file *f = w->f;
+
+	if (!seal_new(w, done))
+		return;
+	{
+		WITH_LOCK(&f->lock);
+		for (uint32_t i = 0; i < f->map.n; i++)
+			if (f->map.v[i]->changed && add_moves(w->seal, f, f->map.v[i]) < 0)
+				w->seal->n = 0;
+	}
+	if (w->seal->n)
+		move_next(w, 0);
+	else
+		seal_shrink(w, 0);
+}
+
+void seal_only(struct work *w, void (*done)(struct work *w, int r))
+{
+	if (seal_new(w, done))
+		seal_next(w, 0);
+}
