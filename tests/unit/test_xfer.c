@@ -71,6 +71,14 @@
 
 #define MS UINT64_C(1000000)
 
+#ifdef __has_feature
+#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 static uint64_t next_random(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15;
@@ -367,7 +375,9 @@ static void million_transfers_leave_nothing(void **state)
 	assert_int_equal(n, 250000);
 	assert_int_equal(metric_get(M_TRANSFERS), 0);
 	assert_int_equal(metric_get(M_BATCHES), 0);
-	assert_in_range(resident_kib(), 0, before + 1024);
+	/* A sanitizer keeps what is freed for a while, and finds leaks itself. */
+	if (!SANITIZED)
+		assert_in_range(resident_kib(), 0, before + 1024);
 }
 
 static void batch_is_one_allocation(void **state)
@@ -529,7 +539,7 @@ static void refused_half_way_all_transfers_end(void **state)
 
 static void each_failing_post_fails_its_batch_only(void **state)
 {
-	uint8_t buf[512] = { 0 };
+	uint8_t buf[8][512] = { { 0 } };
 	struct slice_id s = take(1);
 
 	(void)state;
@@ -538,7 +548,7 @@ static void each_failing_post_fails_its_batch_only(void **state)
 		struct batch *b;
 		assert_int_equal(batch_new(way, 8, &b), 0);
 		for (unsigned i = 0; i < 8; i++)
-			assert_int_equal(batch_add(b, POST_READ, s, 0, buf, sizeof(buf)), 0);
+			assert_int_equal(batch_add(b, POST_READ, s, 0, buf[i], 512), 0);
 		transport_fault_arm(way, nth, 0);
 		batch_submit(b, 0, tell, &w);
 		assert_int_equal(wait_for(&w), -EIO);
@@ -961,7 +971,8 @@ static void little_room_is_back_pressure(void **state)
 		w[i] = fresh;
 		assert_int_equal(batch_new(way, 4, &b), 0);
 		for (unsigned k = 0; k < 4; k++)
-			assert_int_equal(batch_add(b, POST_READ, s, k * 512, buf + i * 512, 128), 0);
+			assert_int_equal(batch_add(b, POST_READ, s, k * 512,
+						   buf + i * 512 + k * 128, 128), 0);
 		batch_submit(b, 0, tell, &w[i]);
 	}
 	for (unsigned i = 0; i < N; i++)
@@ -1187,6 +1198,9 @@ static void map_shows_the_bytes_or_hides_them(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		/* these fork: before there are threads */
+		cmocka_unit_test(closing_with_posts_out_is_caught),
+		cmocka_unit_test(closing_a_pool_with_pins_is_caught),
 		WITH(open_local, million_transfers_leave_nothing),
 		WITH(open_local, batch_is_one_allocation),
 		WITH(open_slow, taken_by_one_thread_given_back_by_another),
@@ -1219,8 +1233,6 @@ int main(void)
 		WITH(open_slow, little_room_is_back_pressure),
 		WITH(open_plain_fault, quiesce_returns_when_nothing_is_out),
 		WITH(open_plain_fault, after_quiesce_posts_are_refused),
-		cmocka_unit_test(closing_with_posts_out_is_caught),
-		cmocka_unit_test(closing_a_pool_with_pins_is_caught),
 		WITH(open_bad, content_is_right_under_concurrency),
 		WITH(open_local, same_seed_same_faults),
 		WITH(open_local, map_shows_the_bytes_or_hides_them),
