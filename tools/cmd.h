@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The subcommands of `slicefs`: one table in main.c, one cmd_<name>.c each.
+ * A command prints data to stdout and talk to stderr, and returns its exit
+ * status: 0 done, 1 failed, 2 wrong usage.
+ */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct cmd {
+	const char *name;
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+	const char *synopsis;
+	const char *sentence;
+	void (*help)(void); /* prints its options, or NULL: it has none */
+};
+
+extern const struct cmd cmds[]; /* ends with a NULL name */
+
+/* Prints `slicefs: <cmd>: <message>` on stderr; returns status. */
+int cmd_fail(int status, const char *cmd, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The same with EXIT_USAGE and the command's synopsis on a second line. */
+int cmd_usage(const char *cmd, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+int cmd_mount(int argc, char **argv);
+void cmd_mount_help(void);
+int cmd_umount(int argc, char **argv);
+void cmd_umount_help(void);
+int cmd_status(int argc, char **argv);
+void cmd_status_help(void);
+int cmd_stat(int argc, char **argv);
+void cmd_stat_help(void);
+int cmd_store(int argc, char **argv);
+void cmd_store_help(void);
+int cmd_fsck(int argc, char **argv);
+void cmd_fsck_help(void);

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs fsck: all checks of a store. A stopped one is opened (read-only
+ * without --repair); a mounted one answers for itself through its control file.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "engine/engine.h"
+#include "tools/cmd.h"
+#include "tools/mounts.h"
+#include "tools/stores.h"
+
+enum { CHECK_MS = 600 * 1000 };
+
+struct fsck {
+	int repair, json;
+	const char *what; /* as the user named it */
+	struct writer report;
+	unsigned repaired;
+};
+
+void cmd_fsck_help(void)
+{
+	printf("  --repair  free or drop what is reported; never invents anything\n"
+	       "  --json    an object: target, problems (array), repaired\n"
+	       "  STORE     a stopped store (slicefs store ls)\n"
+	       "  DIR       a mounted directory: checked while it works\n");
+}
+
+static unsigned print_text(const struct fsck *f)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < f->report.len; i++)
+		n += f->report.p[i] == '\n';
+	fwrite(f->report.p, 1, f->report.len, stdout);
+	if (n == 0)
+		printf("%s: clean\n", f->what);
+	else
+		printf("%s: %u problem%s, %u repaired\n", f->what, n, n == 1 ? "" : "s",
+		       f->repaired);
+	return n;
+}
+
+static unsigned print_json(const struct fsck *f)
+{
+	json_t *problems = json_array();
+	const char *p = (const char *)f->report.p, *end = p + f->report.len;
+
+	while (p < end) {
+		const char *eol = memchr(p, '\n', (size_t)(end - p));
+		size_t n = (size_t)((eol ? eol : end) - p);
+		json_array_append_new(problems, json_stringn_nocheck(p, n));
+		p += n + 1;
+	}
+	unsigned n = (unsigned)json_array_size(problems);
+	json_t *o = json_pack("{s:s, s:o, s:i}", "target", f->what, "problems", problems,
+			      "repaired", (int)f->repaired);
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	putchar('\n');
+	json_decref(o);
+	return n;
+}
+
+static int answer(const struct fsck *f)
+{
+	unsigned n = f->json ? print_json(f) : print_text(f);
+
+	return n > f->repaired ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int check_mounted(struct fsck *f, const char *dir)
+{
+	if (f->repair)
+		return cmd_fail(EXIT_FAILED, "fsck",
+				"%s: repairs are for stopped stores. Try: slicefs umount %s", dir,
+				dir);
+	int r = mounts_read_control(dir, "check", CHECK_MS, &f->report);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", dir, strerror(-r));
+	return answer(f);
+}
+
+static int check_stopped(struct fsck *f, const char *name)
+{
+	char dir[PATH_MAX];
+	_cleanup_(freep) char *why = NULL;
+	struct engine *e;
+
+	store_dir(name, dir);
+	struct engine_opts o = { .dir = dir, .read_only = !f->repair };
+	struct store_stat st;
+	int r = engine_store_stat(dir, &st);
+	if (r < 0 || st.state == STORE_NONE)
+		return cmd_fail(EXIT_FAILED, "fsck", "%s: no such store. Try: slicefs store ls",
+				name);
+	r = engine_open(&o, &e, &why);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "fsck", "%s", why ? why : strerror(-r));
+	r = engine_check(e, f->repair, &f->report, &f->repaired);
+	engine_close(e);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", name, strerror(-r));
+	return answer(f);
+}
+
+static int check(struct fsck *f)
+{
+	char dir[PATH_MAX];
+	struct mount_line m;
+
+	if (mounts_canonical(f->what, dir) == 0 && mounts_find(dir, &m))
+		return check_mounted(f, dir);
+	if (store_name_ok(f->what))
+		return check_stopped(f, f->what);
+	if (mounts_canonical(f->what, dir) == 0) {
+		char name[STORE_NAME_MAX + 1];
+		store_name_of_dir(dir, name);
+		return check_stopped(f, name);
+	}
+	return cmd_fail(EXIT_FAILED, "fsck", "%s: neither a store nor a mounted directory. Try: "
+			"slicefs store ls", f->what);
+}
+
+int cmd_fsck(int argc, char **argv)
+{
+	struct fsck f = { 0 };
+	const struct option longs[] = {
+		{ "repair", no_argument, &f.repair, 1 },
+		{ "json", no_argument, &f.json, 1 },
+		{ 0 },
+	};
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		if (c == '?')
+			return cmd_usage("fsck", "unknown option \"%s\"", argv[optind - 1]);
+	if (optind + 1 != argc)
+		return cmd_usage("fsck", "which store or directory?");
+	f.what = argv[optind];
+	int status = check(&f);
+	writer_fini(&f.report);
+	return status;
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs mount: forks before anything is opened. One process becomes the
+ * daemon: it opens the store, mounts and serves. The other waits on a pipe for
+ * its word, then for the answer to a first statfs through the mount, and says
+ * so; or passes on the daemon's reason and status. In the foreground the two
+ * only change parts, so that the shell's child is the daemon.
+ *
+ * Threads: none before the fork; then those of engine/ and fs/.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "engine/engine.h"
+#include "fs/fs.h"
+#include "tools/cmd.h"
+#include "tools/mounts.h"
+#include "tools/output.h"
+#include "tools/stores.h"
+
+enum { PROBE_MS = 10000 };
+
+struct mounting {
+	struct config config;
+	char dir[PATH_MAX];
+	char store_name[STORE_NAME_MAX + 1];
+	char store[PATH_MAX];
+	int pipe; /* the daemon's end: one line when it is done or has failed */
+};
+
+void cmd_mount_help(void)
+{
+	struct writer w = { 0 };
+
+	config_print_help(&w);
+	fwrite(w.p, 1, w.len, stdout);
+	writer_fini(&w);
+}
+
+/* ---- What is wanted, and whether it can be -------------------------------- */
+
+static int check_source(const char *source, struct mounting *m)
+{
+	if (!source || !strcmp(source, "slicefs") || !strcmp(source, "none"))
+		return EXIT_DONE;
+	if (strstr(source, "://") || strchr(source, ':'))
+		return cmd_fail(EXIT_USAGE, "mount",
+				"%s: this version mounts stores of its own host only, no node and "
+				"no cluster. Try: slicefs mount DIR", source);
+	if (!store_name_ok(source))
+		return cmd_fail(EXIT_USAGE, "mount",
+				"\"%s\" is no store's name: letters, digits, '.', '_' and '-', at "
+				"most %d. Try: slicefs mount DIR", source, STORE_NAME_MAX);
+	if (config_given(&m->config, CONFIG_store) && strcmp(m->config.store, source))
+		return cmd_fail(EXIT_USAGE, "mount",
+				"two stores are named: %s and %s. Try: one of them", source,
+				m->config.store);
+	snprintf(m->store_name, sizeof(m->store_name), "%s", source);
+	return EXIT_DONE;
+}
+
+static int choose_store(const char *source, struct mounting *m)
+{
+	int status = check_source(source, m);
+
+	if (status)
+		return status;
+	if (*m->config.store) {
+		if (!store_name_ok(m->config.store))
+			return cmd_fail(EXIT_USAGE, "mount",
+					"store \"%s\": letters, digits, '.', '_' and '-', at most "
+					"%d, not beginning with '.'", m->config.store,
+					STORE_NAME_MAX);
+		snprintf(m->store_name, sizeof(m->store_name), "%s", m->config.store);
+	}
+	if (!*m->store_name)
+		store_name_of_dir(m->dir, m->store_name);
+	store_dir(m->store_name, m->store);
+	return EXIT_DONE;
+}
+
+/* The mount point of a daemon that died: only one that is ours is cleaned. */
+static int clean_stale(const char *dir)
+{
+	struct mount_line line;
+
+	if (!mounts_find(dir, &line))
+		return EXIT_DONE;
+	int dead = mounts_is_dead(dir, PROBE_MS);
+	if (dead == 0)
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: a slicefs is mounted there already (store %s). Try: slicefs "
+				"status %s", dir, line.source, dir);
+	if (dead < 0)
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: a slicefs is mounted there and does not answer. Try: slicefs "
+				"umount --abort %s", dir, dir);
+	char *umount[] = { (char *)"umount", (char *)"--lazy", (char *)dir, NULL };
+	int status = cmd_umount(3, umount);
+	if (status == EXIT_DONE)
+		fprintf(stderr, "slicefs: mount: %s: cleaned up after a slicefs that had ended "
+				"(store %s)\n", dir, line.source);
+	return status;
+}
+
+static int check_dir(struct mounting *m)
+{
+	struct stat st;
+
+	if (stat(m->dir, &st) < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "%s: %s. Try: mkdir -p %s", m->dir,
+				strerror(errno), m->dir);
+	if (!S_ISDIR(st.st_mode))
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: not a directory; a mount point has to be one", m->dir);
+	if (geteuid() != 0 && access(m->dir, W_OK) < 0)
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: %s: a user may mount only on a directory that he may write "
+				"to. Try: sudo slicefs mount %s", m->dir, strerror(errno), m->dir);
+	return EXIT_DONE;
+}
+
+static int check_device(void)
+{
+	if (access("/dev/fuse", R_OK | W_OK) == 0)
+		return EXIT_DONE;
+	return cmd_fail(EXIT_FAILED, "mount", "/dev/fuse: %s. Try: %s", strerror(errno),
+			errno == ENOENT ? "modprobe fuse, or, in a container, --device /dev/fuse" :
+					  "as root: chmod 666 /dev/fuse");
+}
+
+static int prepare(int argc, char **argv, struct mounting *m)
+{
+	_cleanup_(freep) char *why = NULL;
+	int n;
+	int r = config_parse(&m->config, argc, argv, &n, &why);
+
+	if (r == CONFIG_HELP) {
+		printf("Usage: slicefs mount [OPTIONS] [SOURCE] DIR\n\n");
+		cmd_mount_help();
+		return -1;
+	}
+	if (r < 0)
+		return cmd_usage("mount", "%s", why ? why : strerror(-r));
+	if (n < 2 || n > 3)
+		return cmd_usage("mount", n < 2 ? "on which directory?" :
+						  "one source and one directory at most");
+	r = mounts_canonical(argv[n - 1], m->dir);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "%s: %s", argv[n - 1], strerror(-r));
+	int status = choose_store(n == 3 ? argv[1] : NULL, m);
+	if (!status)
+		status = clean_stale(m->dir);
+	if (!status)
+		status = check_dir(m);
+	if (!status)
+		status = check_device();
+	if (!status && store_root_make() < 0)
+		status = cmd_fail(EXIT_FAILED, "mount",
+				  "%s: cannot be made, or is not a folder of ours with mode 0700",
+				  m->store);
+	return status;
+}
+
+/* ---- The daemon ----------------------------------------------------------- */
+
+/* One message to who waits: status, then the text up to the end of the pipe. */
+static int report(struct mounting *m, int status, const char *text)
+{
+	unsigned char s = (unsigned char)status;
+
+	if (m->pipe >= 0 && write(m->pipe, &s, 1) == 1 && text)
+		(void)!write(m->pipe, text, strlen(text));
+	if (m->pipe >= 0)
+		close(m->pipe);
+	m->pipe = -1;
+	return status;
+}
+
+static int report_why(struct mounting *m, int err, const char *why)
+{
+	return report(m, EXIT_FAILED, why ? why : strerror(-err));
+}
+
+static struct fs *serving; /* for the signal handler */
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	if (serving)
+		fs_stop(serving);
+}
+
+static void catch_signals(struct fs *fs)
+{
+	struct sigaction a = { .sa_handler = on_signal };
+
+	serving = fs;
+	sigaction(SIGTERM, &a, NULL);
+	sigaction(SIGINT, &a, NULL);
+	sigaction(SIGHUP, &a, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static bool wants_huge(const struct config *c)
+{
+	return c->huge == CONFIG_HUGE_ON || (c->huge == CONFIG_HUGE_AUTO && geteuid() == 0);
+}
+
+static int run_fs(struct mounting *m, struct engine *e)
+{
+	const struct config *c = &m->config;
+	_cleanup_(freep) char *why = NULL;
+	_cleanup_(freep) char *options = NULL;
+	struct writer text = { 0 };
+	struct fs *fs;
+
+	config_print(c, &text);
+	write_u8(&text, 0);
+	int r = config_mount_options(c, geteuid() == 0, &options);
+	if (r < 0 || text.bad)
+		return report_why(m, -ENOMEM, NULL);
+	struct fs_opts o = {
+		.dir = m->dir,
+		.source = m->store_name,
+		.options = options,
+		.threads = (unsigned)c->threads,
+		.timeout_ms = (unsigned)c->timeout_ms,
+		.read_only = c->read_only,
+		.xattrs = c->xattrs,
+		.noatime = c->noatime,
+		.config = (const char *)text.p,
+		.control = c->control,
+		.spin_us = (unsigned)c->spin_us,
+	};
+	r = fs_mount(e, &o, &fs, &why);
+	if (r < 0) {
+		writer_fini(&text);
+		return report_why(m, r, why);
+	}
+	catch_signals(fs);
+	report(m, EXIT_DONE, NULL);
+	r = fs_run(fs);
+	if (r < 0)
+		log_error("mount", "%s: serving ended: %s", m->dir, strerror(-r));
+	serving = NULL;
+	fs_free(fs);
+	writer_fini(&text);
+	return r < 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int serve(struct mounting *m)
+{
+	const struct config *c = &m->config;
+	_cleanup_(freep) char *why = NULL;
+	struct engine *e;
+
+	if (*c->log && log_open(c->log) < 0)
+		return report(m, EXIT_FAILED, "the log cannot be opened. Try: --log syslog");
+	log_set_level((enum log_level)c->log_level);
+	struct engine_opts o = {
+		.dir = m->store,
+		/* What was not asked for stays as it is in a store that exists. */
+		.pool_bytes = config_given(c, CONFIG_pool_size_bytes) ? c->pool_size_bytes : 0,
+		.index_bytes = config_given(c, CONFIG_index_size_bytes) ? c->index_size_bytes : 0,
+		.huge = wants_huge(c),
+		.fresh = c->fresh,
+		.verify = c->verify,
+	};
+	int r = engine_open(&o, &e, &why);
+	if (r < 0)
+		return report_why(m, r, why);
+	int status = run_fs(m, e);
+	engine_close(e);
+	return status;
+}
+
+static void become_daemon(const struct config *c)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	setsid();
+	umask(0);
+	if (chdir("/") < 0 || null < 0)
+		_exit(EXIT_FAILED);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	if (!*c->log)
+		log_open("syslog");
+}
+
+/* ---- Who waits for it ----------------------------------------------------- */
+
+static void say_mounted(const struct mounting *m)
+{
+	struct store_stat st;
+	char pool[16], index[16];
+
+	if (engine_store_stat(m->store, &st) < 0)
+		return;
+	fprintf(stderr, "slicefs: %s is mounted on %s (pool %s, index %s)\n", m->store_name,
+		m->dir, size_text(st.pool_bytes, pool), size_text(st.index_bytes, index));
+}
+
+static int await(const struct mounting *m, int fd)
+{
+	unsigned char status;
+	char text[2048];
+	size_t n = 0;
+	ssize_t got;
+
+	do {
+		got = read(fd, &status, 1);
+	} while (got < 0 && errno == EINTR);
+	if (got != 1)
+		return cmd_fail(EXIT_FAILED, "mount", "%s: the daemon ended without a word. "
+				"Try: slicefs mount --foreground %s", m->dir, m->dir);
+	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
+		n += (size_t)got;
+	text[n] = '\0';
+	if (status != EXIT_DONE)
+		return cmd_fail(status, "mount", "%s", text);
+	int r = mounts_probe(m->dir, PROBE_MS);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "%s: mounted, but does not answer: %s. "
+				"Try: slicefs umount --abort %s", m->dir, strerror(-r), m->dir);
+	say_mounted(m);
+	return EXIT_DONE;
+}
+
+static int mount_it(struct mounting *m)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "pipe: %s", strerror(errno));
+	fflush(NULL);
+	bool foreground = m->config.foreground;
+	pid_t pid = fork();
+	if (pid < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "fork: %s", strerror(errno));
+	if ((pid == 0) == foreground) {
+		close(fds[1]);
+		int status = await(m, fds[0]);
+		if (foreground)
+			_exit(status);
+		close(fds[0]);
+		return status;
+	}
+	close(fds[0]);
+	m->pipe = fds[1];
+	if (!foreground)
+		become_daemon(&m->config);
+	int status = serve(m);
+	if (!foreground)
+		exit(status);
+	waitpid(pid, NULL, 0);
+	return status;
+}
+
+int cmd_mount(int argc, char **argv)
+{
+	struct mounting m = { .pipe = -1 };
+	int status = EXIT_FAILED;
+
+	if (config_init(&m.config) == 0) {
+		status = prepare(argc, argv, &m);
+		status = status < 0 ? EXIT_DONE : status ? status : mount_it(&m);
+	}
+	config_fini(&m.config);
+	return status;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* slicefs stat: what the cache knows of an object, from `slicefs.layout`. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#include "common/cleanup.h"
+#include "tools/cmd.h"
+#include "tools/output.h"
+
+void cmd_stat_help(void)
+{
+	printf("  --json  an array with an object for each PATH, with its extents\n");
+}
+
+/* The attribute's text, on the heap; NULL and errno. */
+static char *layout_of(const char *path)
+{
+	for (;;) {
+		ssize_t n = lgetxattr(path, "slicefs.layout", NULL, 0);
+		if (n < 0)
+			return NULL;
+		char *text = malloc((size_t)n + 1);
+		if (!text)
+			return NULL;
+		ssize_t got = lgetxattr(path, "slicefs.layout", text, (size_t)n);
+		if (got >= 0) {
+			text[got] = '\0';
+			return text;
+		}
+		free(text);
+		if (errno != ERANGE)
+			return NULL;
+	}
+}
+
+static void print_object(const char *path, json_t *o)
+{
+	const char *key;
+	json_t *v;
+	char buf[16];
+
+	printf("%s\n", path);
+	json_object_foreach(o, key, v) {
+		if (!strcmp(key, "size"))
+			printf("  %-9s %s (%lld bytes)\n", key,
+			       size_text((uint64_t)json_integer_value(v), buf),
+			       (long long)json_integer_value(v));
+		else if (json_is_string(v))
+			printf("  %-9s %s\n", key, json_string_value(v));
+		else if (json_is_array(v))
+			printf("  %-9s %zu\n", key, json_array_size(v));
+		else if (json_is_integer(v))
+			printf("  %-9s %lld\n", key, (long long)json_integer_value(v));
+		else
+			printf("  %-9s %s\n", key, json_is_true(v) ? "yes" : "no");
+	}
+}
+
+static int stat_one(const char *path, json_t *all)
+{
+	_cleanup_(freep) char *text = layout_of(path);
+
+	if (!text)
+		return cmd_fail(EXIT_FAILED, "stat", "%s: %s", path,
+				errno == ENODATA || errno == EOPNOTSUPP ?
+					"not in a slicefs mount. Try: slicefs status" :
+					strerror(errno));
+	json_error_t err;
+	json_t *o = json_loads(text, 0, &err);
+	if (!o)
+		return cmd_fail(EXIT_FAILED, "stat", "%s: cannot read its layout: %s", path,
+				err.text);
+	json_object_set_new(o, "path", json_string(path));
+	if (all) {
+		json_array_append_new(all, o);
+	} else {
+		json_object_del(o, "path");
+		print_object(path, o);
+		json_decref(o);
+	}
+	return EXIT_DONE;
+}
+
+int cmd_stat(int argc, char **argv)
+{
+	int first = 1, status = EXIT_DONE;
+	json_t *all = NULL;
+
+	if (argc > 1 && !strcmp(argv[1], "--json")) {
+		all = json_array();
+		first = 2;
+	}
+	if (first >= argc || (argv[first][0] == '-' && argv[first][1] == '-')) {
+		json_decref(all);
+		return cmd_usage("stat", first >= argc ? "of which path?" : "unknown option");
+	}
+	for (int i = first; i < argc; i++) {
+		int s = stat_one(argv[i], all);
+		status = s ? s : status;
+	}
+	if (all) {
+		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+		putchar('\n');
+		json_decref(all);
+	}
+	return status;
+}

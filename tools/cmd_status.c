@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs status: what is mounted and how full it is, from each mount's own
+ * statistics; a mount that does not answer is named as such, in bounded time.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bytes.h"
+#include "tools/cmd.h"
+#include "tools/mounts.h"
+#include "tools/output.h"
+
+enum { ANSWER_MS = 3000 };
+
+void cmd_status_help(void)
+{
+	printf("  --json  an array of objects, sizes in bytes\n"
+	       "  DIR     of this mount only\n");
+}
+
+/* The value of a line `slicefs_<series> <value>` of Prometheus text; 0: absent. */
+static uint64_t value_of(const char *text, const char *series)
+{
+	size_t n = strlen(series);
+
+	for (const char *p = text; p; p = strchr(p, '\n')) {
+		p += *p == '\n';
+		if (!strncmp(p, "slicefs_", 8) && !strncmp(p + 8, series, n) && p[8 + n] == ' ')
+			return strtoull(p + 9 + n, NULL, 10);
+	}
+	return 0;
+}
+
+struct status {
+	struct table t;
+	const char *only; /* canonical, or NULL */
+	unsigned found, silent;
+};
+
+static const char *const columns[] = { "dir",  "store", "state", "pool",    "used",
+				       "free", "index", "index used", "handles", "drafts",
+				       NULL };
+
+static void add_silent(struct status *s, const struct mount_line *m, int err)
+{
+	table_str(&s->t, err == -ETIMEDOUT ? "does not answer" :
+			 err == -ENOTCONN  ? "dead" : strerror(-err));
+	for (unsigned i = 0; i < 7; i++)
+		table_int(&s->t, 0);
+	s->silent++;
+	fprintf(stderr, "slicefs: status: %s: %s. Try: slicefs umount %s%s\n", m->dir,
+		err == -ETIMEDOUT ? "no answer within 3 s" : strerror(-err),
+		err == -ETIMEDOUT ? "--abort " : "", m->dir);
+}
+
+static void add_values(struct status *s, const char *text)
+{
+	uint64_t free_bytes = value_of(text, "pool_bytes{state=\"free\"}");
+	uint64_t used = value_of(text, "pool_bytes{state=\"live\"}") +
+			value_of(text, "pool_bytes{state=\"writing\"}") +
+			value_of(text, "pool_bytes{state=\"sealed\"}") +
+			value_of(text, "pool_bytes{state=\"dying\"}");
+
+	table_str(&s->t, "mounted");
+	table_size(&s->t, free_bytes + used);
+	table_size(&s->t, used);
+	table_size(&s->t, free_bytes);
+	table_size(&s->t, value_of(text, "index_bytes{kind=\"size\"}"));
+	table_size(&s->t, value_of(text, "index_bytes{kind=\"used\"}"));
+	table_int(&s->t, (int64_t)value_of(text, "handles"));
+	table_int(&s->t, (int64_t)value_of(text, "drafts"));
+}
+
+static int add_mount(const struct mount_line *m, void *arg)
+{
+	struct status *s = arg;
+	struct writer w = { 0 };
+
+	if (s->only && strcmp(s->only, m->dir))
+		return 0;
+	s->found++;
+	table_row(&s->t);
+	table_str(&s->t, m->dir);
+	table_str(&s->t, m->source);
+	int r = mounts_read_control(m->dir, "stats", ANSWER_MS, &w);
+	write_u8(&w, 0);
+	if (r < 0 || w.bad)
+		add_silent(s, m, r < 0 ? r : -ENOMEM);
+	else
+		add_values(s, (const char *)w.p);
+	writer_fini(&w);
+	return 0;
+}
+
+int cmd_status(int argc, char **argv)
+{
+	bool json = false;
+	char dir[PATH_MAX];
+	struct status s = { 0 };
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--json"))
+			json = true;
+		else if (argv[i][0] == '-')
+			return cmd_usage("status", "unknown option \"%s\"", argv[i]);
+		else if (s.only)
+			return cmd_usage("status", "one directory at most");
+		else if (mounts_canonical(argv[i], dir) < 0)
+			return cmd_fail(EXIT_FAILED, "status", "%s: %s", argv[i], strerror(errno));
+		else
+			s.only = dir;
+	}
+	table_init(&s.t, columns);
+	int r = mounts_each(add_mount, &s);
+	if (r == 0 && !(s.only && !s.found))
+		table_print(&s.t, json);
+	table_fini(&s.t);
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "status", "/proc/self/mountinfo: %s", strerror(-r));
+	if (s.only && !s.found)
+		return cmd_fail(EXIT_FAILED, "status", "%s: no slicefs is mounted there. "
+				"Try: slicefs mount %s", s.only, s.only);
+	return s.silent ? EXIT_FAILED : EXIT_DONE;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs umount: unmounts, waits until the daemon has let go of its store, and
+ * gives the store's memory back if asked to. Pool and index stay otherwise.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+#include "tools/cmd.h"
+#include "tools/mounts.h"
+#include "tools/stores.h"
+
+enum { LET_GO_MS = 15000 };
+
+struct umount_opts {
+	int discard, abort, lazy;
+};
+
+void cmd_umount_help(void)
+{
+	printf("  --discard  give the store's memory back: its objects are gone\n"
+	       "  --abort    end the connection first: a stuck daemon cannot hold it up\n"
+	       "  --lazy     detach now, end when nobody uses it any more\n");
+}
+
+static int by_fusermount(const char *dir, bool lazy)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		execlp("fusermount3", "fusermount3", lazy ? "-uzq" : "-uq", "--", dir,
+		       (char *)NULL);
+		_exit(127);
+	}
+	int status;
+	if (waitpid(pid, &status, 0) < 0)
+		return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
+}
+
+static int detach(const char *dir, bool lazy)
+{
+	if (geteuid() != 0)
+		return by_fusermount(dir, lazy);
+	return umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? -errno : 0;
+}
+
+/* The daemon keeps the store's lock until it has written what it had. */
+static int wait_stopped(const char *dir)
+{
+	struct store_stat st;
+
+	for (int ms = 0; ms < LET_GO_MS; ms += 10) {
+		int r = engine_store_stat(dir, &st);
+		if (r == -ENOENT || (r == 0 && st.state != STORE_RUNNING))
+			return 0;
+		nanosleep(&(struct timespec){ .tv_nsec = 10 * 1000 * 1000 }, NULL);
+	}
+	return -ETIMEDOUT;
+}
+
+static int fail_detach(const char *dir, int err)
+{
+	if (err == -EBUSY)
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: busy: a process has a file or its working directory in "
+				"it. Try: fuser -vm %s; or: slicefs umount --lazy %s",
+				dir, dir, dir);
+	if (err == -EPERM)
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: not permitted: it was mounted by another user. Try: sudo "
+				"slicefs umount %s", dir, dir);
+	return cmd_fail(EXIT_FAILED, "umount", "%s: %s", dir, strerror(-err));
+}
+
+static int discard(const char *name, const char *store)
+{
+	int r = engine_store_remove(store);
+
+	if (r < 0 && r != -ENOENT)
+		return cmd_fail(EXIT_FAILED, "umount",
+				"store %s is still there: %s. Try: slicefs store rm %s", name,
+				strerror(-r), name);
+	return EXIT_DONE;
+}
+
+static int umount_one(const char *arg, const struct umount_opts *o)
+{
+	char dir[PATH_MAX], store[PATH_MAX];
+	struct mount_line m;
+	int r = mounts_canonical(arg, dir);
+
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "umount", "%s: %s", arg, strerror(-r));
+	if (!mounts_find(dir, &m))
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: no slicefs is mounted there. Try: slicefs status", dir);
+	if (o->abort) {
+		r = mounts_abort(&m);
+		if (r < 0)
+			return cmd_fail(EXIT_FAILED, "umount",
+					"%s: cannot abort connection %u: %s. Try as root", dir,
+					m.minor, strerror(-r));
+	}
+	r = detach(dir, o->lazy || o->abort);
+	if (r < 0)
+		return fail_detach(dir, r);
+	if (!store_name_ok(m.source))
+		return EXIT_DONE;
+	store_dir(m.source, store);
+	if (!o->lazy && wait_stopped(store) < 0)
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: unmounted, but its daemon has not ended after %d s. "
+				"Try: slicefs store ls", dir, LET_GO_MS / 1000);
+	return o->discard ? discard(m.source, store) : EXIT_DONE;
+}
+
+int cmd_umount(int argc, char **argv)
+{
+	struct umount_opts o = { 0 };
+	const struct option longs[] = {
+		{ "discard", no_argument, &o.discard, 1 },
+		{ "abort", no_argument, &o.abort, 1 },
+		{ "lazy", no_argument, &o.lazy, 1 },
+		{ 0 },
+	};
+	int c, status = EXIT_DONE;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		if (c == '?')
+			return cmd_usage("umount", "unknown option \"%s\"", argv[optind - 1]);
+	if (optind == argc)
+		return cmd_usage("umount", "which directory?");
+	if (o.discard && o.lazy)
+		return cmd_usage("umount", "--discard needs the daemon's end, --lazy does not "
+					   "wait for it: give one of them");
+	for (int i = optind; i < argc; i++) {
+		int s = umount_one(argv[i], &o);
+		status = s ? s : status;
+	}
+	return status;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs: one binary, one table of subcommands. Called as mount.slicefs (by
+ * mount(8)) it is `slicefs mount`.
+ */
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/crash.h"
+#include "tools/cmd.h"
+
+static int cmd_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	printf("slicefs %s\n", SLICEFS_VERSION);
+	return EXIT_DONE;
+}
+
+static int cmd_help(int argc, char **argv);
+
+const struct cmd cmds[] = {
+	{ "mount", cmd_mount, "mount [OPTIONS] [SOURCE] DIR",
+	  "mount a memory cache on DIR", cmd_mount_help },
+	{ "umount", cmd_umount, "umount [--discard|--abort|--lazy] DIR",
+	  "unmount DIR; its store stays for the next mount", cmd_umount_help },
+	{ "status", cmd_status, "status [--json] [DIR]",
+	  "show what is mounted, and how full it is", cmd_status_help },
+	{ "stat", cmd_stat, "stat [--json] PATH...",
+	  "show objects: version, size, slices", cmd_stat_help },
+	{ "store", cmd_store, "store ls [--json] | store rm NAME...",
+	  "list stores, or give their memory back", cmd_store_help },
+	{ "fsck", cmd_fsck, "fsck [--repair] [--json] STORE|DIR",
+	  "check a store, stopped or mounted", cmd_fsck_help },
+	{ "version", cmd_version, "version", "print the version", NULL },
+	{ "help", cmd_help, "help [COMMAND]", "show this, or a command's options",
+	  NULL },
+	{ 0 }
+};
+
+static const struct cmd *cmd_find(const char *name)
+{
+	for (const struct cmd *c = cmds; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+static void vfail(const char *cmd, const char *fmt, va_list ap)
+{
+	fprintf(stderr, "slicefs: %s%s", cmd ? cmd : "", cmd ? ": " : "");
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
+int cmd_fail(int status, const char *cmd, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfail(cmd, fmt, ap);
+	va_end(ap);
+	return status;
+}
+
+int cmd_usage(const char *cmd, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfail(cmd, fmt, ap);
+	va_end(ap);
+	const struct cmd *c = cmd_find(cmd);
+	if (c)
+		fprintf(stderr, "Usage: slicefs %s\n", c->synopsis);
+	return EXIT_USAGE;
+}
+
+static void usage(FILE *to)
+{
+	fprintf(to, "slicefs %s: a memory cache that is mounted as a directory\n\n"
+		    "Usage: slicefs COMMAND [OPTIONS] ...\n\n", SLICEFS_VERSION);
+	for (const struct cmd *c = cmds; c->name; c++)
+		fprintf(to, "  %-8s %s\n", c->name, c->sentence);
+	fprintf(to, "\n`slicefs help COMMAND` shows a command's options. A mount in "
+		    "a minute:\n\n  slicefs mount /mnt/cache\n");
+}
+
+static int help_crash_points(void)
+{
+	for (unsigned i = 0; crash_point_name(i); i++)
+		printf("%-20s %s\n", crash_point_name(i), crash_point_sentence(i));
+	return EXIT_DONE;
+}
+
+static int help_of(const struct cmd *c)
+{
+	printf("Usage: slicefs %s\n\n%s\n", c->synopsis, c->sentence);
+	if (c->help) {
+		putchar('\n');
+		c->help();
+	}
+	return EXIT_DONE;
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	if (argc < 2) {
+		usage(stdout);
+		return EXIT_DONE;
+	}
+	if (!strcmp(argv[1], "crash-points"))
+		return help_crash_points();
+	const struct cmd *c = cmd_find(argv[1]);
+	if (!c)
+		return cmd_fail(EXIT_USAGE, "help",
+				"no command \"%s\". Try: slicefs help", argv[1]);
+	return help_of(c);
+}
+
+/* How many letters have to change for one word to become the other. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[32], n = (unsigned)strnlen(b, 31);
+
+	for (unsigned j = 0; j <= n; j++)
+		row[j] = j;
+	for (unsigned i = 1; *a; a++, i++) {
+		unsigned diagonal = row[0];
+		row[0] = i;
+		for (unsigned j = 1; j <= n; j++) {
+			unsigned best = diagonal + (*a != b[j - 1]);
+			diagonal = row[j];
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+		}
+	}
+	return row[n];
+}
+
+static int unknown(const char *word)
+{
+	const struct cmd *near = NULL;
+	unsigned least = 3;
+
+	for (const struct cmd *c = cmds; c->name; c++) {
+		unsigned d = distance(word, c->name);
+		if (d < least) {
+			least = d;
+			near = c;
+		}
+	}
+	return cmd_fail(EXIT_USAGE, NULL, "no command \"%s\". Try: slicefs %s", word,
+			near ? near->name : "help");
+}
+
+static bool is_help(const char *s)
+{
+	return !strcmp(s, "--help") || !strcmp(s, "-h");
+}
+
+int main(int argc, char **argv)
+{
+	const char *self = strrchr(argv[0], '/');
+
+	self = self ? self + 1 : argv[0];
+	if (!strcmp(self, "mount.slicefs"))
+		return cmd_mount(argc, argv);
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (is_help(argv[1]))
+		return cmd_help(argc - 1, argv + 1);
+	if (!strcmp(argv[1], "--version"))
+		return cmd_version(0, NULL);
+	const struct cmd *c = cmd_find(argv[1]);
+	if (!c)
+		return unknown(argv[1]);
+	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
+		if (is_help(argv[i]))
+			return help_of(c);
+	return c->run(argc - 1, argv + 1);
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/output.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *size_text(uint64_t bytes, char ret[16])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double v = (double)bytes;
+	unsigned u = 0;
+
+	for (; v >= 1024 && u < 6; u++)
+		v /= 1024;
+	snprintf(ret, 16, u && v < 100 ? "%.1f %s" : "%.0f %s", v, units[u]);
+	return ret;
+}
+
+void table_init(struct table *t, const char *const *columns)
+{
+	*t = (struct table){ .columns = columns, .rows = json_array() };
+	while (columns[t->ncolumns])
+		t->ncolumns++;
+}
+
+void table_row(struct table *t)
+{
+	json_array_append_new(t->rows, json_object());
+	t->at = 0;
+}
+
+static void put(struct table *t, json_t *v)
+{
+	json_t *rows = t->rows;
+	json_t *row = json_array_get(rows, json_array_size(rows) - 1);
+
+	json_object_set_new(row, t->columns[t->at++], v);
+}
+
+void table_str(struct table *t, const char *s)
+{
+	json_t *v = json_string(s);
+
+	put(t, v ? v : json_string("(not UTF-8)"));
+}
+
+void table_int(struct table *t, int64_t n)
+{
+	put(t, json_integer(n));
+}
+
+void table_size(struct table *t, uint64_t bytes)
+{
+	t->sizes |= 1ULL << t->at;
+	put(t, json_integer((json_int_t)bytes));
+}
+
+static const char *cell(const struct table *t, json_t *row, unsigned c, char buf[32])
+{
+	json_t *v = json_object_get(row, t->columns[c]);
+
+	if (json_is_string(v))
+		return json_string_value(v);
+	if (t->sizes >> c & 1)
+		return size_text((uint64_t)json_integer_value(v), buf);
+	snprintf(buf, 32, "%" PRId64, (int64_t)json_integer_value(v));
+	return buf;
+}
+
+static void print_text(const struct table *t)
+{
+	int width[64] = { 0 };
+	char buf[32];
+	size_t i;
+	json_t *row;
+
+	for (unsigned c = 0; c < t->ncolumns; c++)
+		width[c] = (int)strlen(t->columns[c]);
+	json_array_foreach(t->rows, i, row)
+		for (unsigned c = 0; c < t->ncolumns; c++) {
+			int n = (int)strlen(cell(t, row, c, buf));
+			width[c] = n > width[c] ? n : width[c];
+		}
+	for (unsigned c = 0; c < t->ncolumns; c++)
+		printf("%-*s%s", width[c], t->columns[c], c + 1 < t->ncolumns ? "  " : "\n");
+	json_array_foreach(t->rows, i, row)
+		for (unsigned c = 0; c < t->ncolumns; c++)
+			printf("%-*s%s", width[c], cell(t, row, c, buf),
+			       c + 1 < t->ncolumns ? "  " : "\n");
+}
+
+void table_print(struct table *t, bool json)
+{
+	if (!json) {
+		print_text(t);
+		return;
+	}
+	json_dumpf(t->rows, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	putchar('\n');
+}
+
+void table_fini(struct table *t)
+{
+	json_decref(t->rows);
+	t->rows = NULL;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Tables on stdout: aligned text for people, an array of objects for --json. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+struct table {
+	const char *const *columns; /* ends with NULL; borrowed */
+	json_t *rows;        /* one object a row */
+	unsigned ncolumns, at;
+	uint64_t sizes;             /* bit i: column i is bytes */
+};
+
+void table_init(struct table *t, const char *const *columns);
+void table_row(struct table *t); /* then one value a column, in order */
+void table_str(struct table *t, const char *s);
+void table_int(struct table *t, int64_t n);
+void table_size(struct table *t, uint64_t bytes); /* text: "5.9 GiB" */
+void table_print(struct table *t, bool json);
+void table_fini(struct table *t);
+
+/* "4.0 KiB", "17 B": in a buffer of the caller's. */
+const char *size_text(uint64_t bytes, char ret[16]);

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/stores.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+bool store_name_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (n == 0 || n > STORE_NAME_MAX || name[0] == '.')
+		return false;
+	for (const char *p = name; *p; p++)
+		if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+			return false;
+	return true;
+}
+
+void store_name_of_dir(const char *dir, char ret[STORE_NAME_MAX + 1])
+{
+	uint32_t hash = (uint32_t)XXH3_64bits(dir, strlen(dir));
+	size_t room = STORE_NAME_MAX - 9, n = strlen(dir), at = 0;
+	const char *p = n > room ? dir + n - room : dir;
+
+	for (; *p; p++) {
+		if (isalnum((unsigned char)*p) || (at && (*p == '_' || *p == '.')))
+			ret[at++] = *p;
+		else if (at && ret[at - 1] != '-')
+			ret[at++] = '-';
+	}
+	if (!at)
+		ret[at++] = 'r';
+	snprintf(ret + at, 10, "-%08x", hash);
+}
+
+void store_root(char *ret, size_t n)
+{
+	uid_t uid = geteuid();
+
+	if (uid == 0)
+		snprintf(ret, n, "/run/slicefs");
+	else
+		snprintf(ret, n, "/dev/shm/slicefs-%u", uid);
+}
+
+void store_dir(const char *name, char ret[PATH_MAX])
+{
+	char root[64];
+
+	store_root(root, sizeof(root));
+	snprintf(ret, PATH_MAX, "%s/%s", root, name);
+}
+
+int store_root_make(void)
+{
+	char root[64];
+	struct stat st;
+
+	store_root(root, sizeof(root));
+	if (mkdir(root, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (lstat(root, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+		return -EPERM;
+	return 0;
+}
+
+static int only_names(const struct dirent *d)
+{
+	return store_name_ok(d->d_name);
+}
+
+int store_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg)
+{
+	char root[64], dir[PATH_MAX];
+	struct dirent **names;
+	int r = 0;
+
+	store_root(root, sizeof(root));
+	int n = scandir(root, &names, only_names, alphasort);
+	if (n < 0)
+		return errno == ENOENT ? 0 : -errno;
+	for (int i = 0; i < n; i++) {
+		if (r == 0) {
+			store_dir(names[i]->d_name, dir);
+			r = fn(names[i]->d_name, dir, arg);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
