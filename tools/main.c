@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/config.h"
 #include "common/crash.h"
 #include "tools/cmd.h"
 
@@ -95,6 +96,17 @@ static int help_crash_points(void)
 	return EXIT_DONE;
 }
 
+/* For the build: the settings in slicefs-mount(8). */
+static int help_man_settings(void)
+{
+	struct writer w = { 0 };
+
+	config_print_man(&w);
+	fwrite(w.p, 1, w.len, stdout);
+	writer_fini(&w);
+	return EXIT_DONE;
+}
+
 static int help_of(const struct cmd *c)
 {
 	printf("Usage: slicefs %s\n\n%s\n", c->synopsis, c->sentence);
@@ -113,6 +125,8 @@ static int cmd_help(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "crash-points"))
 		return help_crash_points();
+	if (!strcmp(argv[1], "man-settings"))
+		return help_man_settings();
 	const struct cmd *c = cmd_find(argv[1]);
 	if (!c)
 		return cmd_fail(EXIT_USAGE, "help",
