@@ -93,8 +93,8 @@ static int check_stopped(struct fsck *f, const char *name)
 	_cleanup_(freep) char *why = NULL;
 	struct engine *e;
 
-	store_dir(name, dir);
-	struct engine_opts o = { .dir = dir, .read_only = !f->repair };
+	stores_dir(name, dir);
+	struct engine_opts o = { .dir = dir, .read_only = !f->repair, .repair = f->repair };
 	struct store_stat st;
 	int r = engine_store_stat(dir, &st);
 	if (r < 0 || st.state == STORE_NONE)
@@ -117,11 +117,11 @@ static int check(struct fsck *f)
 
 	if (mounts_canonical(f->what, dir) == 0 && mounts_find(dir, &m))
 		return check_mounted(f, dir);
-	if (store_name_ok(f->what))
+	if (stores_name_ok(f->what))
 		return check_stopped(f, f->what);
 	if (mounts_canonical(f->what, dir) == 0) {
-		char name[STORE_NAME_MAX + 1];
-		store_name_of_dir(dir, name);
+		char name[STORES_NAME_MAX + 1];
+		stores_name_of_dir(dir, name);
 		return check_stopped(f, name);
 	}
 	return cmd_fail(EXIT_FAILED, "fsck", "%s: neither a store nor a mounted directory. Try: "

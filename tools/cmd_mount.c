@@ -36,7 +36,7 @@ enum { PROBE_MS = 10000 };
 struct mounting {
 	struct config config;
 	char dir[PATH_MAX];
-	char store_name[STORE_NAME_MAX + 1];
+	char store_name[STORES_NAME_MAX + 1];
 	char store[PATH_MAX];
 	int pipe; /* the daemon's end: one line when it is done or has failed */
 };
@@ -60,10 +60,10 @@ static int check_source(const char *source, struct mounting *m)
 		return cmd_fail(EXIT_USAGE, "mount",
 				"%s: this version mounts stores of its own host only, no node and "
 				"no cluster. Try: slicefs mount DIR", source);
-	if (!store_name_ok(source))
+	if (!stores_name_ok(source))
 		return cmd_fail(EXIT_USAGE, "mount",
 				"\"%s\" is no store's name: letters, digits, '.', '_' and '-', at "
-				"most %d. Try: slicefs mount DIR", source, STORE_NAME_MAX);
+				"most %d. Try: slicefs mount DIR", source, STORES_NAME_MAX);
 	if (config_given(&m->config, CONFIG_store) && strcmp(m->config.store, source))
 		return cmd_fail(EXIT_USAGE, "mount",
 				"two stores are named: %s and %s. Try: one of them", source,
@@ -79,16 +79,16 @@ static int choose_store(const char *source, struct mounting *m)
 	if (status)
 		return status;
 	if (*m->config.store) {
-		if (!store_name_ok(m->config.store))
+		if (!stores_name_ok(m->config.store))
 			return cmd_fail(EXIT_USAGE, "mount",
 					"store \"%s\": letters, digits, '.', '_' and '-', at most "
 					"%d, not beginning with '.'", m->config.store,
-					STORE_NAME_MAX);
+					STORES_NAME_MAX);
 		snprintf(m->store_name, sizeof(m->store_name), "%s", m->config.store);
 	}
 	if (!*m->store_name)
-		store_name_of_dir(m->dir, m->store_name);
-	store_dir(m->store_name, m->store);
+		stores_name_of_dir(m->dir, m->store_name);
+	stores_dir(m->store_name, m->store);
 	return EXIT_DONE;
 }
 
@@ -168,7 +168,7 @@ static int prepare(int argc, char **argv, struct mounting *m)
 		status = check_dir(m);
 	if (!status)
 		status = check_device();
-	if (!status && store_root_make() < 0)
+	if (!status && stores_root_make() < 0)
 		status = cmd_fail(EXIT_FAILED, "mount",
 				  "%s: cannot be made, or is not a folder of ours with mode 0700",
 				  m->store);

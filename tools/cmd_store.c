@@ -46,7 +46,7 @@ static int store_ls(bool json)
 	struct table t;
 
 	table_init(&t, (const char *const[]){ "store", "state", "pool", "index", "pid", NULL });
-	int r = store_each(add_row, &t);
+	int r = stores_each(add_row, &t);
 	if (r < 0)
 		cmd_fail(EXIT_FAILED, "store", "cannot list stores: %s", strerror(-r));
 	else
@@ -59,10 +59,10 @@ static int store_rm(const char *name)
 {
 	char dir[PATH_MAX];
 
-	if (!store_name_ok(name))
+	if (!stores_name_ok(name))
 		return cmd_usage("store", "\"%s\" is no store's name: letters, digits, '.', '_' "
-					  "and '-', at most %d", name, STORE_NAME_MAX);
-	store_dir(name, dir);
+					  "and '-', at most %d", name, STORES_NAME_MAX);
+	stores_dir(name, dir);
 	int r = engine_store_remove(dir);
 	if (r == -ENOENT)
 		return cmd_fail(EXIT_FAILED, "store", "%s: no such store. Try: slicefs store ls",

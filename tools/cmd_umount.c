@@ -115,9 +115,9 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 	r = detach(dir, o->lazy || o->abort);
 	if (r < 0)
 		return fail_detach(dir, r);
-	if (!store_name_ok(m.source))
+	if (!stores_name_ok(m.source))
 		return EXIT_DONE;
-	store_dir(m.source, store);
+	stores_dir(m.source, store);
 	if (!o->lazy && wait_stopped(store) < 0)
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: unmounted, but its daemon has not ended after %d s. "

@@ -12,11 +12,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-bool store_name_ok(const char *name)
+bool stores_name_ok(const char *name)
 {
 	size_t n = strlen(name);
 
-	if (n == 0 || n > STORE_NAME_MAX || name[0] == '.')
+	if (n == 0 || n > STORES_NAME_MAX || name[0] == '.')
 		return false;
 	for (const char *p = name; *p; p++)
 		if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
@@ -24,10 +24,10 @@ bool store_name_ok(const char *name)
 	return true;
 }
 
-void store_name_of_dir(const char *dir, char ret[STORE_NAME_MAX + 1])
+void stores_name_of_dir(const char *dir, char ret[STORES_NAME_MAX + 1])
 {
 	uint32_t hash = (uint32_t)XXH3_64bits(dir, strlen(dir));
-	size_t room = STORE_NAME_MAX - 9, n = strlen(dir), at = 0;
+	size_t room = STORES_NAME_MAX - 9, n = strlen(dir), at = 0;
 	const char *p = n > room ? dir + n - room : dir;
 
 	for (; *p; p++) {
@@ -41,7 +41,7 @@ void store_name_of_dir(const char *dir, char ret[STORE_NAME_MAX + 1])
 	snprintf(ret + at, 10, "-%08x", hash);
 }
 
-void store_root(char *ret, size_t n)
+void stores_root(char *ret, size_t n)
 {
 	uid_t uid = geteuid();
 
@@ -51,20 +51,20 @@ void store_root(char *ret, size_t n)
 		snprintf(ret, n, "/dev/shm/slicefs-%u", uid);
 }
 
-void store_dir(const char *name, char ret[PATH_MAX])
+void stores_dir(const char *name, char ret[PATH_MAX])
 {
 	char root[64];
 
-	store_root(root, sizeof(root));
+	stores_root(root, sizeof(root));
 	snprintf(ret, PATH_MAX, "%s/%s", root, name);
 }
 
-int store_root_make(void)
+int stores_root_make(void)
 {
 	char root[64];
 	struct stat st;
 
-	store_root(root, sizeof(root));
+	stores_root(root, sizeof(root));
 	if (mkdir(root, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	if (lstat(root, &st) < 0)
@@ -76,22 +76,22 @@ int store_root_make(void)
 
 static int only_names(const struct dirent *d)
 {
-	return store_name_ok(d->d_name);
+	return stores_name_ok(d->d_name);
 }
 
-int store_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg)
+int stores_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg)
 {
 	char root[64], dir[PATH_MAX];
 	struct dirent **names;
 	int r = 0;
 
-	store_root(root, sizeof(root));
+	stores_root(root, sizeof(root));
 	int n = scandir(root, &names, only_names, alphasort);
 	if (n < 0)
 		return errno == ENOENT ? 0 : -errno;
 	for (int i = 0; i < n; i++) {
 		if (r == 0) {
-			store_dir(names[i]->d_name, dir);
+			stores_dir(names[i]->d_name, dir);
 			r = fn(names[i]->d_name, dir, arg);
 		}
 		free(names[i]);

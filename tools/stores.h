@@ -8,23 +8,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { STORE_NAME_MAX = 64 };
+enum { STORES_NAME_MAX = 64 };
 
-/* 1..STORE_NAME_MAX of letters, digits, '.', '_', '-'; not beginning with '.' */
-bool store_name_ok(const char *name);
+/* 1..STORES_NAME_MAX of letters, digits, '.', '_', '-'; not beginning with '.' */
+bool stores_name_ok(const char *name);
 
 /* A name for a canonical directory: its path in legible form and a short hash. */
-void store_name_of_dir(const char *dir, char ret[STORE_NAME_MAX + 1]);
+void stores_name_of_dir(const char *dir, char ret[STORES_NAME_MAX + 1]);
 
 /* The folder that this user's stores are in. */
-void store_root(char *ret, size_t n);
+void stores_root(char *ret, size_t n);
 
 /* The store's folder. */
-void store_dir(const char *name, char ret[PATH_MAX]);
+void stores_dir(const char *name, char ret[PATH_MAX]);
 
 /* Makes the root folder if missing: mode 0700, and really ours (not a link that
  * somebody else planted). -EPERM if it is not. */
-int store_root_make(void);
+int stores_root_make(void);
 
 /* Calls fn(name, dir) for each store in the order of names until non-zero. */
-int store_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg);
+int stores_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg);
