@@ -50,7 +50,7 @@ static int parse(struct bytes acl, bool *ret_has_mask)
 	return 0;
 }
 
-int acl_to_mode(struct bytes acl, uint32_t mode, uint32_t *ret)
+int acl_bytes_mode(struct bytes acl, uint32_t mode, uint32_t *ret)
 {
 	struct reader r = reader_of(acl);
 	bool has_mask;
@@ -69,7 +69,7 @@ int acl_to_mode(struct bytes acl, uint32_t mode, uint32_t *ret)
 	return 0;
 }
 
-int acl_chmod(struct bytes acl, uint32_t mode, void *ret)
+int acl_bytes_chmod(struct bytes acl, uint32_t mode, void *ret)
 {
 	uint8_t *out = ret;
 	bool has_mask;

@@ -161,7 +161,7 @@ static void acl_got(struct index_op *op, int r)
 	if (r == 0) {
 		free(q->text);
 		q->text = malloc(op->bytes.len ? op->bytes.len : 1);
-		r = q->text ? acl_chmod(op->bytes, q->attr.mode, q->text) : -ENOMEM;
+		r = q->text ? acl_bytes_chmod(op->bytes, q->attr.mode, q->text) : -ENOMEM;
 		q->size = op->bytes.len;
 	}
 	index_op_fini(op);

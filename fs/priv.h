@@ -211,9 +211,9 @@ void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
 #define ACL_ACCESS "system.posix_acl_access"
 
 /* The permission bits that follow from an access ACL; <0: it is none. */
-int acl_to_mode(struct bytes acl, uint32_t mode, uint32_t *ret);
+int acl_bytes_mode(struct bytes acl, uint32_t mode, uint32_t *ret);
 /* The ACL after a chmod, in the caller's buffer of the same length. */
-int acl_chmod(struct bytes acl, uint32_t mode, void *ret);
+int acl_bytes_chmod(struct bytes acl, uint32_t mode, void *ret);
 
 /* dir.c ----------------------------------------------------------------------- */
 

@@ -246,7 +246,7 @@ static bool left_to_set(struct req *q, const struct attr *of_index)
 	bool here = inode_attr_here(q->fs->inodes, q->inode, &a);
 
 	if (here && acl)
-		acl_to_mode(q->ix.value, a.mode, &a.mode);
+		acl_bytes_mode(q->ix.value, a.mode, &a.mode);
 	if (acl && loses_setgid(q, &a))
 		a.mode &= ~(uint32_t)S_ISGID;
 	else if (!here)

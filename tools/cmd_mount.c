@@ -313,7 +313,7 @@ static void say_mounted(const struct mounting *m)
 	if (engine_store_stat(m->store, &st) < 0)
 		return;
 	fprintf(stderr, "slicefs: %s is mounted on %s (pool %s, index %s)\n", m->store_name,
-		m->dir, size_text(st.pool_bytes, pool), size_text(st.index_bytes, index));
+		m->dir, table_size_text(st.pool_bytes, pool), table_size_text(st.index_bytes, index));
 }
 
 static int await(const struct mounting *m, int fd)

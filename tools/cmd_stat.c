@@ -48,7 +48,7 @@ static void print_object(const char *path, json_t *o)
 	json_object_foreach(o, key, v) {
 		if (!strcmp(key, "size"))
 			printf("  %-9s %s (%lld bytes)\n", key,
-			       size_text((uint64_t)json_integer_value(v), buf),
+			       table_size_text((uint64_t)json_integer_value(v), buf),
 			       (long long)json_integer_value(v));
 		else if (json_is_string(v))
 			printf("  %-9s %s\n", key, json_string_value(v));

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *size_text(uint64_t bytes, char ret[16])
+const char *table_size_text(uint64_t bytes, char ret[16])
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
 	double v = (double)bytes;
@@ -64,7 +64,7 @@ static const char *cell(const struct table *t, json_t *row, unsigned c, char buf
 	if (json_is_string(v))
 		return json_string_value(v);
 	if (t->sizes >> c & 1)
-		return size_text((uint64_t)json_integer_value(v), buf);
+		return table_size_text((uint64_t)json_integer_value(v), buf);
 	snprintf(buf, 32, "%" PRId64, (int64_t)json_integer_value(v));
 	return buf;
 }

@@ -22,4 +22,4 @@ void table_print(struct table *t, bool json);
 void table_fini(struct table *t);
 
 /* "4.0 KiB", "17 B": in a buffer of the caller's. */
-const char *size_text(uint64_t bytes, char ret[16]);
+const char *table_size_text(uint64_t bytes, char ret[16]);
