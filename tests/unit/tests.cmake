@@ -2,6 +2,7 @@
 unit_test(kv index common)
 unit_test(names index common)
 unit_test(plan index common)
+unit_test(check index common)
 unit_test(acl index common)
 unit_test(common common)
 unit_test(config common PkgConfig::JANSSON)
