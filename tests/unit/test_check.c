@@ -574,7 +574,8 @@ static void damage_at_random(struct tree *t, _Atomic uint64_t *state)
 		w.value = BYTES_OF(value, random_of(state) % (len + 1));
 		break;
 	case 2:
-		value[random_of(state) % len] ^= (uint8_t)(1 << random_of(state) % 8);
+		if (len)
+			value[random_of(state) % len] ^= (uint8_t)(1 << random_of(state) % 8);
 		w.value = BYTES_OF(value, len);
 		break;
 	default:

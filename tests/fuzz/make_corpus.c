@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes the seeds of the index's fuzzers: make_corpus tests/fuzz/corpus. They
+ * are kept beside what fuzzers found since; run it again after a format changed. */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "index/keys.h"
+#include "index/value.h"
+#include "tests/unit/bodies_kit.h"
+
+static const char *top;
+
+static void seed(const char *fuzzer, const char *name, unsigned n, struct bytes b)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/%s", top, fuzzer);
+	mkdir(path, 0777);
+	snprintf(path, sizeof(path), "%s/%s/%s-%u", top, fuzzer, name, n);
+	FILE *f = fopen(path, "w");
+	if (!f || fwrite(b.p, 1, b.len, f) != b.len || fclose(f)) {
+		perror(path);
+		exit(1);
+	}
+}
+
+/* Without its frame: the fuzzer puts one on. */
+static void seed_value(const char *name, unsigned n, struct writer *w)
+{
+	seed("record", name, n, BYTES_OF(w->p + VALUE_HEADER, w->len - VALUE_HEADER));
+	writer_fini(w);
+}
+
+static void seed_records(struct dice *d)
+{
+	for (unsigned i = 0; i < 12; i++) {
+		struct writer w = { 0 };
+		char name[255];
+		uint8_t body[64];
+		struct record r = random_record(d, name, body);
+		record_encode(&r, &w);
+		seed_value("record", i, &w);
+	}
+}
+
+static void seed_small(struct dice *d)
+{
+	struct writer_name names[] = { { 1, 256, bytes_str("a") }, { 9, 512, bytes_str("bcd") } };
+	struct writer_state draft = { .draft = true, .names = names, .nnames = 2 };
+	struct writer_state placed = { .place = { PLACE_NAME, 5, 1024 } };
+	struct dir_times t = { random_time(d), random_time(d) };
+	struct index_super s = { .fs_id = 1, .pool_id = 2, .made = random_time(d) };
+	struct writer w[5] = { 0 };
+
+	writer_state_encode(&draft, &w[0]);
+	writer_state_encode(&placed, &w[1]);
+	dir_times_encode(&t, &w[2]);
+	super_encode(&s, &w[3]);
+	number_encode(77, &w[4]);
+	for (unsigned i = 0; i < 5; i++)
+		seed_value("small", i, &w[i]);
+}
+
+static void seed_bodies(struct dice *d)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		struct extents e = random_extents(d, i * 2);
+		struct block_ref *v = random_blocks(d, i);
+		struct writer w[2] = { 0 };
+		body_encode_extents(&e, &w[0]);
+		body_encode_blocks(v, i, &w[1]);
+		seed("body", "extents", i, writer_bytes(&w[0]));
+		if (w[1].len)
+			seed("body", "blocks", i, writer_bytes(&w[1]));
+		writer_fini(&w[0]);
+		writer_fini(&w[1]);
+		extents_fini(&e);
+		free(v);
+	}
+}
+
+static void seed_keys(void)
+{
+	struct key keys[] = {
+		key_name(1, 256, bytes_str("name")), key_draft_name(7, 99999, bytes_str("n")),
+		key_file(1), key_times(2), key_ndirs(3), key_writer(4), key_draft_times(5),
+		key_xattr(6, bytes_str("user.x")), key_draft_xattr(6, bytes_str("user.y")),
+		key_block(7, 8), key_meta("super"),
+	};
+
+	for (unsigned i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+		seed("keys", "key", i, key_bytes(&keys[i]));
+}
+
+int main(int argc, char **argv)
+{
+	struct dice d = { 1 };
+
+	if (argc != 2) {
+		fprintf(stderr, "usage: make_corpus DIR\n");
+		return 2;
+	}
+	top = argv[1];
+	seed_records(&d);
+	seed_small(&d);
+	seed_bodies(&d);
+	seed_keys();
+	return 0;
+}
