@@ -7,8 +7,9 @@
  *	  run the plan --PLAN_WAIT--> read all it asked for --------|
  *	        |                                                   |
  *	        |--0, writes--> compare, write --KV_CONFLICT--------|
- *	        |                    |---------KV_UNKNOWN--> read --'
- *	        '--outcome-----------'--> op->done()
+ *	        |                    |---KV_UNKNOWN--> as written? --no
+ *	        |                    |                    | yes
+ *	        '--outcome-----------'--> op->done() <----'
  *
  * The hard idea: a plan always sees one moment. Each read wave asks for
  * everything that the plan has asked for so far, not only for what is new, and
@@ -18,6 +19,11 @@
  * plan with writes carries its reads along: when a compare fails, the engine
  * answers with fresh rows, and the next run costs no round trip for them. Most
  * plans have one wave, so nothing is read twice.
+ *
+ * No answer: what was to be written is read. If all of it is there, the request was
+ * done, and the outputs of the run that made it are right; nobody else could say
+ * what an unlink found. Else the plan runs again, with plan_is_repeat(): it was not
+ * done, or somebody changed a part of it since.
  *
  * Memory: one allocation holds the plan, its tables and some KiB of arena; a
  * longer plan chains blocks behind it. Rows of the last wave and the arena live
@@ -71,6 +77,7 @@ struct plan {
 	plan_fn *fn;
 	struct timespec now;
 	bool repeat, reserve;
+	bool probing;    /* what became of the last writes is to be found out */
 	int failed;      /* of a call that cannot say so itself: no memory */
 	unsigned tries;
 
@@ -458,9 +465,39 @@ static void plan_take_rows(struct plan *p)
 	p->nread = p->current->req.nreads;
 }
 
+/* Is all as this request wrote it? */
+static bool plan_finds_writes(const struct plan *p, const struct kv_req *probe)
+{
+	for (uint32_t i = 0; i < p->nwrites; i++) {
+		const struct kv_rows *rows = &probe->rows[i];
+		struct bytes value = p->writes[i].value;
+		if (rows->nrows != (value.p ? 1u : 0u))
+			return false;
+		if (rows->nrows && !bytes_eq(rows->rows[0].value, value))
+			return false;
+	}
+	return true;
+}
+
+/* 0: it was done after all, and the outputs of the run that wrote it are right;
+ * PLAN_WAIT: it was not, or somebody changed something of it meanwhile. */
+static int plan_answer_probe(struct plan *p)
+{
+	int outcome = p->current->outcome;
+
+	if (outcome < 0)
+		return outcome;
+	if (outcome != KV_DONE)
+		return plan_try_again(p);
+	p->probing = false;
+	return plan_finds_writes(p, &p->current->req) ? 0 : plan_try_again(p);
+}
+
 /* What came of the current request: PLAN_WAIT to run again, or the outcome. */
 static int plan_answer(struct plan *p)
 {
+	if (p->probing)
+		return plan_answer_probe(p);
 	bool wrote = p->current->req.nwrites;
 	int outcome = p->current->outcome;
 
@@ -476,6 +513,7 @@ static int plan_answer(struct plan *p)
 		return plan_try_again(p);
 	case KV_UNKNOWN:
 		p->repeat = p->repeat || wrote;
+		p->probing = wrote;
 		p->nread = 0; /* the next run's first wave reads it all */
 		return plan_try_again(p);
 	default:
@@ -506,6 +544,44 @@ static void plan_request(struct plan *p, bool writes)
 	p->current = s;
 }
 
+/* Reads what a request without an answer was to write. The snapshot stays, since
+ * the outputs point to its rows. false: no memory. */
+static bool plan_request_probe(struct plan *p)
+{
+	struct relay *s = &p->slots[p->snapshot == &p->slots[0].req];
+	struct kv_read *reads = plan_alloc(p, p->nwrites * sizeof(*reads));
+
+	if (!reads)
+		return false;
+	for (uint32_t i = 0; i < p->nwrites; i++)
+		reads[i] = (struct kv_read){ .from = p->writes[i].key, .limit = 1 };
+	kv_req_fini(&s->req);
+	s->owner = p;
+	s->req = (struct kv_req){ .reads = reads, .nreads = p->nwrites, .call = &p->op->call };
+	p->current = s;
+	return true;
+}
+
+/* Makes the next request, by a run of the plan if none is to be looked after.
+ * True: there is none, the plan has ended with *ret_outcome. */
+static bool plan_ends(struct plan *p, int *ret_outcome)
+{
+	int r;
+
+	if (p->probing) {
+		*ret_outcome = -ENOMEM;
+		return !plan_request_probe(p);
+	}
+	r = plan_run_once(p);
+	if (r != PLAN_WAIT && (r || !p->nwrites)) {
+		*ret_outcome = r;
+		return true;
+	}
+	assert(r != PLAN_WAIT || p->nreads > p->nread);
+	plan_request(p, r == 0);
+	return false;
+}
+
 static void plan_resume(struct relay *relay);
 
 static void plan_go_on(struct plan *p)
@@ -513,11 +589,8 @@ static void plan_go_on(struct plan *p)
 	int r;
 
 	do {
-		r = plan_run_once(p);
-		if (r != PLAN_WAIT && (r || !p->nwrites))
+		if (plan_ends(p, &r))
 			break;
-		assert(r != PLAN_WAIT || p->nreads > p->nread);
-		plan_request(p, r == 0);
 		if (!relay_submit(index_kv(p->ix), p->current, plan_resume))
 			return; /* p is the completer's now */
 		r = plan_answer(p);

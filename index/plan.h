@@ -57,8 +57,8 @@ void plan_use_reserve(struct plan *p);
 struct timespec plan_now(struct plan *p);
 struct index *plan_index(struct plan *p);
 void *plan_alloc(struct plan *p, size_t n);
-/* True in runs after an outcome that is not known: what it would write may be
- * there already. */
+/* True in runs after an outcome that is not known, if not all of what was to be
+ * written is there as it was: some of it may be. */
 bool plan_is_repeat(struct plan *p);
 
 /* put of a value made by an encoder: plan_put_encoded(p, k, record_encode, &r) */
