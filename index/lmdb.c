@@ -191,23 +191,21 @@ static int evaluate(struct lmdb *l, struct group *g, struct kv_req *req,
 {
 	struct view_ordered session = view_of(&l->session, &g->pending);
 	struct views views = { &g->durable.view, &session.view };
-	int r = kv_req_given_up(req), r2;
+	int r = kv_req_given_up(req);
 
 	if (!r)
 		r = views_compare(&views, req, VIEW_ANY);
-	if (r == KV_DONE && req->nwrites) {
+	if (r == KV_DONE && req->nwrites)
 		r = check_room(l, g, req);
-		if (!r)
-			r2 = write_all(l, g, req);
-		else
-			r2 = 0;
-	} else {
-		r2 = r < 0 ? 0 : views_read(&views, req, VIEW_ANY);
-		if (r2 < 0) /* reading failed: that of this request */
-			r = r2, r2 = 0;
-	}
 	*ret_outcome = r;
-	return r2;
+	if (r < 0)
+		return 0;
+	if (r == KV_DONE && req->nwrites)
+		return write_all(l, g, req);
+	r = views_read(&views, req, VIEW_ANY);
+	if (r < 0)
+		*ret_outcome = r;
+	return 0;
 }
 
 /* Commits, and makes what was pending the session's keys. */
@@ -226,7 +224,7 @@ static int group_commit(struct lmdb *l, struct group *g)
 		crash_point(CRASH_INDEX_BEFORE_COMMIT);
 		if (changes_session)
 			atomic_store(&l->behind, mdb_txn_id(g->txn));
-		r = lmdb_error(mdb_txn_commit(g->txn));
+		r = lmdb_commit(&l->env, g->txn);
 		g->txn = NULL;
 		crash_point(CRASH_INDEX_AFTER_COMMIT);
 	}

@@ -20,6 +20,7 @@
 #include "common/lock.h"
 #include "common/log.h"
 #include "index/lmdb_guard.h"
+#include "index/lmdb_tsan.h"
 
 enum {
 	ENGINE_MAGIC = 0x766b7373, /* "sskv" */
@@ -379,6 +380,7 @@ static int new_reader(struct lmdb_env *e, struct lmdb_reader **ret)
 		free_reader(r);
 		return lmdb_error(rc);
 	}
+	tsan_after(&e->writer_ends);
 	*ret = r;
 	return 0;
 }
@@ -402,6 +404,7 @@ int lmdb_reader_get(struct lmdb_env *e, struct lmdb_reader **ret)
 			free_reader(r);
 			return lmdb_error(rc);
 		}
+		tsan_after(&e->writer_ends);
 		*ret = r;
 		return 0;
 	}
@@ -414,6 +417,7 @@ void lmdb_reader_put(struct lmdb_env *e, struct lmdb_reader *r)
 
 	if (!r)
 		return;
+	tsan_before(&e->readers_end);
 	mdb_txn_reset(r->txn);
 	for (unsigned i = 0; i < LMDB_IDLE_READERS; i++) {
 		struct lmdb_reader *none = NULL;
@@ -524,9 +528,16 @@ int lmdb_write(struct lmdb_env *e, MDB_txn *txn, const struct kv_write *w,
 	rc = mdb_put(txn, e->dbi, &key, &value, MDB_RESERVE);
 	if (rc)
 		return lmdb_error(rc);
+	tsan_after(&e->readers_end);
 	memcpy(value.mv_data, &revision, REVISION_BYTES);
 	memcpy((uint8_t *)value.mv_data + REVISION_BYTES, w->value.p, w->value.len);
 	return 0;
+}
+
+int lmdb_commit(struct lmdb_env *e, MDB_txn *txn)
+{
+	tsan_before(&e->writer_ends);
+	return lmdb_error(mdb_txn_commit(txn));
 }
 
 int lmdb_used(struct lmdb_env *e, MDB_txn *txn, uint64_t *ret_pages,

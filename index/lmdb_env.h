@@ -30,6 +30,7 @@ struct lmdb_env {
 	uint64_t revisions; /* given out up to here, says the file */
 
 	_Atomic(struct lmdb_reader *) idle[LMDB_IDLE_READERS];
+	char readers_end, writer_ends; /* for lmdb_tsan.h; only addresses */
 };
 
 /* kv_lmdb_open()'s errors. */
@@ -62,6 +63,9 @@ void lmdb_view_fini(struct lmdb_view *v);
 /* value.p NULL: delete. */
 int lmdb_write(struct lmdb_env *e, MDB_txn *txn, const struct kv_write *w,
 	       uint64_t revision);
+
+/* Commits, frees txn in any case. */
+int lmdb_commit(struct lmdb_env *e, MDB_txn *txn);
 
 /* Writes and commits that revisions up to `upto` may be given out. */
 int lmdb_reserve_revisions(struct lmdb_env *e, uint64_t upto);
