@@ -428,7 +428,7 @@ static void walk(void *arg, uint64_t seed)
 	struct fix *x = arg;
 	struct rng g = { seed };
 	struct model m = { 0 };
-	unsigned steps = x->engine->slow ? 700 : 12000;
+	unsigned steps = x->engine->slow ? 700 : 6000;
 
 	for (unsigned i = 0; i < steps; i++) {
 		model_step(&m, x->kv, &g);
