@@ -235,9 +235,10 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 		return r;
 	}
 	engine_space(e, &space); /* sets the gauges */
-	log_info("store", "%s: pool of %s (%s free), index of %s", dir_of(e),
-		 size_text(space.total_bytes).s, size_text(space.free_bytes).s,
-		 size_text(space.index_size_bytes).s);
+	if (e->store)
+		log_info("store", "%s: pool of %s (%s free), index of %s", dir_of(e),
+			 size_text(space.total_bytes).s, size_text(space.free_bytes).s,
+			 size_text(space.index_size_bytes).s);
 	*ret = steal(&e);
 	return 0;
 }

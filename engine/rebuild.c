@@ -47,7 +47,8 @@ static int adopt(struct rebuild *b, const struct attr *a, const struct extent *x
 			b->refused++;
 			return 0;
 		}
-		return why(b->ret_why, -EUCLEAN, "object %" PRIu64 " (%" PRIu64 " bytes) names "
+		/* -EXDEV: that the index could not be read is another matter */
+		return why(b->ret_why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) names "
 			   "slice %u generation %u, %s", a->fileid, a->size, x->slice, x->gen,
 			   r == -EXDEV ? "of another pool" :
 			   "which lies outside the pool or across another slice");
@@ -117,6 +118,8 @@ int engine_rebuild(struct engine *e, char **ret_why)
 	uint64_t begun = clock_ns();
 	int r = index_scan(e->ix, &v);
 
+	if (r == -EXDEV)
+		return -EUCLEAN;
 	/* A fsck that only looks goes on with what could be read; its check says that
 	 * the rest could not. One that repairs would take that rest for lost. */
 	if (r == -EUCLEAN && e->read_only)
@@ -127,7 +130,7 @@ int engine_rebuild(struct engine *e, char **ret_why)
 		if (!e->read_only)
 			r = delete_orphans(&b);
 	}
-	if (!r)
+	if (!r && (b.extents || b.norphans))
 		log_info("store", "%" PRIu64 " objects in slices, %" PRIu64 " extents; %zu extent "
 			 "blocks collected; %" PRIu64 " ms", b.objects, b.extents,
 			 e->read_only ? 0 : b.norphans, (clock_ns() - begun) / 1000000);

@@ -382,9 +382,9 @@ static int same_size(const struct store *s, const char *what, uint64_t asked,
 {
 	if (!asked || asked == there)
 		return 0;
-	return why(ret_why, -EINVAL, "store %s: its %s has %s (%llu MiB), and %llu MiB were asked "
-		   "for. Try: without --%s-size, or with --fresh, which keeps the old contents "
-		   "aside", s->dir, what, size_text(there).s, (unsigned long long)(there / MIB),
+	return why(ret_why, -EINVAL, "store %s: its %s has %llu MiB, and %llu MiB were asked for. "
+		   "Try: without --%s-size, or with --fresh, which keeps the old contents "
+		   "aside", s->dir, what, (unsigned long long)(there / MIB),
 		   (unsigned long long)(asked / MIB), what);
 }
 
