@@ -160,7 +160,9 @@ bool file_is_dirty(struct file *f);
 /* off, len -> iov, niov (holes are zeros); r = bytes, 0 at or past the end.
  * Bytes that fail their checksum: -EIO (P9). */
 void file_read(struct file_op *op);
-void file_read_end(struct file_op *op); /* after done(r >= 0), exactly once */
+/* After done(r >= 0), exactly once. Needs op only, not op->file: whoever got the
+ * bytes may close it meanwhile. */
+void file_read_end(struct file_op *op);
 
 /* off, buf, len: all of it, or an error and nothing. -ENOSPC, -EFBIG. */
 void file_write(struct file_op *op);

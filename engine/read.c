@@ -19,7 +19,8 @@
 
 struct piece {
 	struct fetch fetch;   /* hold: NULL in a hole */
-	struct slice_id id;   /* pinned, if hold */
+	struct slice_id id;   /* if pinned */
+	bool pinned;
 	uint64_t skip, len;   /* bytes: before what was asked, and asked */
 	struct reading *reading;
 };
@@ -37,6 +38,7 @@ struct reading {
 
 /* What a read keeps in op->priv. */
 struct kept {
+	struct pool *pool;
 	struct iovec iov;
 	struct slice_id id;
 	bool pinned;
@@ -69,6 +71,7 @@ static bool read_quickly(struct file *f, struct file_op *op, uint64_t len)
 		return false;
 	int r = pool_pin(f->e->pool, v.hold->id);
 	assert(!r); /* the map's own pin is there */
+	k->pool = f->e->pool;
 	k->id = v.hold->id;
 	k->pinned = true;
 	k->iov = (struct iovec){
@@ -118,17 +121,26 @@ static int add_piece(struct reading *rd, const struct map_view *v, uint64_t at,
 	return 0;
 }
 
-static void drop_pieces(struct file *f, struct reading *rd)
+/* Once all is fetched only the pins are needed, and memory of our own: the file
+ * may be closed between done() and file_read_end(). */
+static void let_go_of_map(struct file *f, struct reading *rd)
 {
+	WITH_LOCK(&f->lock);
 	for (uint32_t i = 0; i < rd->n; i++) {
 		struct fetch *t = &rd->v[i].fetch;
-		fetch_end(t);
-		if (!t->hold)
+		if (t->hold)
+			t->hold = map_hold_unref(&f->map, t->hold);
+	}
+}
+
+static void drop_pieces(struct pool *pool, struct reading *rd)
+{
+	for (uint32_t i = 0; i < rd->n; i++) {
+		fetch_end(&rd->v[i].fetch);
+		if (!rd->v[i].pinned)
 			continue;
-		int r = pool_unpin(f->e->pool, rd->v[i].id);
+		int r = pool_unpin(pool, rd->v[i].id);
 		assert(!r);
-		WITH_LOCK(&f->lock);
-		t->hold = map_hold_unref(&f->map, t->hold);
 	}
 	free(rd->v);
 	free(rd->iov);
@@ -158,6 +170,7 @@ static int collect(struct file *f, struct reading *rd, uint64_t off, uint64_t le
 			if (!r) {
 				r = pool_pin(f->e->pool, v.hold->id);
 				assert(!r);
+				rd->v[rd->n - 1].pinned = true;
 			}
 		}
 		if (r < 0)
@@ -172,19 +185,22 @@ static void reading_done(struct reading *rd)
 	struct file_op *op = rd->op;
 	int r = rd->error;
 
+	struct pool *pool = op->file->e->pool;
+
+	let_go_of_map(op->file, rd);
 	if (r < 0) {
-		drop_pieces(op->file, rd);
+		drop_pieces(pool, rd);
 		op->done(op, r);
 		return;
 	}
 	for (uint32_t i = 0; i < rd->n; i++) {
 		struct piece *p = &rd->v[i];
-		const uint8_t *base = p->fetch.hold ? p->fetch.ptr : file_zeros;
+		const uint8_t *base = p->pinned ? p->fetch.ptr : file_zeros;
 		rd->iov[i] = (struct iovec){ (void *)(base + p->skip), p->len };
 	}
 	op->iov = rd->iov;
 	op->niov = rd->n;
-	kept_of(op)->reading = rd;
+	*kept_of(op) = (struct kept){ .reading = rd, .pool = pool };
 	metric_add(M_READ_BYTES, (int64_t)rd->len);
 	op->done(op, (int64_t)rd->len);
 }
@@ -258,7 +274,8 @@ void file_read(struct file_op *op)
 	int64_t r = read_look(f, op, &rd);
 	if (rd && r < 0) {
 		/* The piece that could not be added has no pin. */
-		drop_pieces(f, rd);
+		let_go_of_map(f, rd);
+		drop_pieces(f->e->pool, rd);
 	} else if (rd) {
 		read_pieces(f, op, rd);
 		return;
@@ -273,14 +290,14 @@ void file_read_end(struct file_op *op)
 	struct kept *k = kept_of(op);
 
 	if (k->pinned) {
-		int r = pool_unpin(op->file->e->pool, k->id);
+		int r = pool_unpin(k->pool, k->id);
 		assert(!r);
 		k->pinned = false;
 	}
 	free(k->copy);
 	k->copy = NULL;
 	if (k->reading)
-		drop_pieces(op->file, k->reading);
+		drop_pieces(k->pool, k->reading);
 	k->reading = NULL;
 	op->iov = NULL;
 	op->niov = 0;
