@@ -27,7 +27,7 @@ teardown_file() { end_file; }
 
 @test "umount keeps the store for the next mount" {
 	"$SLICEFS" umount "$MNT"
-	! is_mounted
+	no is_mounted
 	"$SLICEFS" store ls --json | jq -e --arg s "$STORE" '.[] | select(.store == $s) | .state == "stopped"'
 	fsck_clean
 	mount_fs
@@ -50,7 +50,7 @@ teardown_file() { end_file; }
 @test "a killed daemon's mount point can be unmounted, too" {
 	kill_daemon
 	"$SLICEFS" umount "$MNT"
-	! is_mounted
+	no is_mounted
 	mount_fs
 	[ "$(cat "$MNT/f")" = hello ]
 }
@@ -64,14 +64,14 @@ teardown_file() { end_file; }
 	pid=$(daemon_pid)
 	kill -TERM "$pid"
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
-	! is_mounted
+	no is_mounted
 	mount_fs
 	[ "$(cat "$MNT/f")" = hello ]
 }
 
 @test "umount --discard gives the memory back" {
 	"$SLICEFS" umount --discard "$MNT"
-	! "$SLICEFS" store ls | grep -q "$STORE"
+	"$SLICEFS" store ls | no grep -q "$STORE"
 	mount_fs
 	[ ! -e "$MNT/f" ]
 }

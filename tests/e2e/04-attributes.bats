@@ -68,7 +68,7 @@ teardown() { cd /; }
 	setfattr -n user.one -v 1 x; setfattr -n user.two -v 22 x; setfattr -n trusted.t -v 3 x
 	[ "$(getfattr --only-values -n user.two x)" = 22 ]
 	[ "$(getfattr -d x | grep -c user)" = 2 ]
-	setfattr -x user.one x; ! getfattr -n user.one x
+	setfattr -x user.one x; no getfattr -n user.one x
 	head -c 60000 /dev/zero | tr '\0' v >"$SCRATCH/v"
 	setfattr -n user.big -v "$(cat "$SCRATCH/v")" x; [ "$(getfattr --only-values -n user.big x | wc -c)" = 60000 ]
 	cd /; "$SLICEFS" umount "$MNT"; mount_fs; cd "$MNT"
@@ -89,16 +89,16 @@ teardown() { cd /; }
 	requires setfacl setpriv
 	chmod 755 .; echo secret >priv; chmod 600 priv
 	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
-	! $as cat priv
+	no $as cat priv
 	setfacl -m u:12345:r priv; $as cat priv | grep -q secret
-	! $as sh -c 'echo >>priv'
+	no $as sh -c 'echo >>priv'
 }
 
 @test "permissions are checked" {
 	requires setpriv
 	echo x >root; chmod 600 root; mkdir closed; chmod 700 closed
 	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
-	! $as cat root; ! $as ls closed; ! $as rm -f closed/x; ! $as touch closed/x
+	no $as cat root; no $as ls closed; no $as rm -f closed/x; no $as touch closed/x
 }
 
 @test "when all is idle, nothing is in flight (P10)" { cd /; gauges_zero; fsck_clean "$MNT"; }

@@ -20,7 +20,7 @@ refused_with() { # file pattern command...
 	"${@:3}" "$f"
 	before=$(sha256sum <"$f")
 	fails 1 "$2" mount_fs
-	! is_mounted
+	no is_mounted
 	[ "$(sha256sum <"$f")" = "$before" ]
 	[[ $("$SLICEFS" fsck "$STORE" 2>&1) != *clean* ]]
 	cp --sparse=always "$SCRATCH/good" "$f"
@@ -33,7 +33,7 @@ refused_with() { # file pattern command...
 	done
 	fails 1 'available|memory' "$SLICEFS" mount --store "$STORE" --pool-size 900G "$MNT"
 	fails 2 'timeout' "$SLICEFS" mount --store "$STORE" --timeout never "$MNT"
-	! "$SLICEFS" store ls | grep -q "$STORE"
+	"$SLICEFS" store ls | no grep -q "$STORE"
 }
 
 @test "another size for a store that exists is refused, and says what to do" {

@@ -7,7 +7,7 @@ setup_file() { begin_file; mount_fs; }
 teardown_file() { end_file; }
 
 @test "it is there, but not listed, and its name is taken" {
-	[ -d "$MNT/.slicefs" ]; ! ls -A "$MNT" | grep -q slicefs
+	[ -d "$MNT/.slicefs" ]; ls -A "$MNT" | no grep -q slicefs
 	for f in stats slices config check; do [ -f "$MNT/.slicefs/$f" ]; done
 	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config slices stats" ]
 	run mkdir "$MNT/.slicefs"; [ "$status" != 0 ]; [[ $output =~ "exists" ]]
@@ -19,7 +19,7 @@ teardown_file() { end_file; }
 
 @test "stats is Prometheus text: each line a sample or a comment, each family typed" {
 	cat "$MNT/.slicefs/stats" >"$SCRATCH/stats"
-	! grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
+	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
 	grep -q '^# TYPE slicefs_pool_bytes gauge' "$SCRATCH/stats"
 	[ "$(awk '/^# TYPE/ { print $3 }' "$SCRATCH/stats" | sort | uniq -d | wc -l)" = 0 ]
 	for want in pool_bytes pins drafts handles transfers batches op_duration_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
@@ -40,7 +40,7 @@ teardown_file() { end_file; }
 	grep -q writing "$MNT/.slicefs/slices"
 	ino=$(stat -c %i "$MNT/held"); grep -q "$ino" "$MNT/.slicefs/slices"
 	exec 8>&-; gauges_zero
-	! grep -q writing "$MNT/.slicefs/slices"
+	no grep -q writing "$MNT/.slicefs/slices"
 }
 
 @test "config shows the settings" {

@@ -23,7 +23,7 @@ teardown_file() { end_file; }
 	sleep 0.3
 	(sleep 1; kill -CONT "$pid") 3>&- &
 	"$SLICEFS" umount --abort "$MNT"
-	! is_mounted
+	no is_mounted
 	wait
 	mount_fs
 	[ "$(cat "$MNT/f")" = x ]

@@ -40,10 +40,10 @@ flip() { # pattern-file offset
 	mount_fresh
 	i=0; while yes SECRETSECRET | head -c 1000000 >"$MNT/s$i" 2>/dev/null; do i=$((i + 1)); [ $i -lt 200 ]; done
 	rm "$MNT"/s*
-	for n in 1 100 4095 5000 70000 1048577; do head -c "$n" /dev/zero >"$MNT/z"; truncate -s $((n + 9000)) "$MNT/z"; ! grep -q SECRET "$MNT/z"; done
-	fallocate -l 3M "$MNT/alloc"; ! grep -q SECRET "$MNT/alloc"
-	truncate -s 5M "$MNT/hole"; printf x | dd of="$MNT/hole" bs=1 seek=3000000 conv=notrunc status=none; ! grep -q SECRET "$MNT/hole"
-	"${TWIN%/*}/latemap" "$MNT/m"; ! grep -q SECRET "$MNT/m"
+	for n in 1 100 4095 5000 70000 1048577; do head -c "$n" /dev/zero >"$MNT/z"; truncate -s $((n + 9000)) "$MNT/z"; no grep -q SECRET "$MNT/z"; done
+	fallocate -l 3M "$MNT/alloc"; no grep -q SECRET "$MNT/alloc"
+	truncate -s 5M "$MNT/hole"; printf x | dd of="$MNT/hole" bs=1 seek=3000000 conv=notrunc status=none; no grep -q SECRET "$MNT/hole"
+	"${TWIN%/*}/latemap" "$MNT/m"; no grep -q SECRET "$MNT/m"
 }
 
 @test "--verify checks every read" {

@@ -131,6 +131,11 @@ requires_root() {
 	}
 }
 
+# no COMMAND...: succeeds if the command fails. ("! command" never fails a test.)
+no() {
+	! "$@"
+}
+
 # fails STATUS PATTERN COMMAND...: exits so, with one line on stderr that matches.
 fails() {
 	local want=$1 pattern=$2 out status=0
