@@ -127,8 +127,8 @@ static void ids_reserve(struct index *ix)
 	plan_run(ix, &ix->ids_op, ids_plan);
 }
 
-/* The next number, or 0; *ret_reserve: the caller is to call ids_reserve(). */
-static uint64_t ids_take(struct index *ix, bool *ret_reserve)
+/* The next number, or 0. */
+static uint64_t ids_take(struct index *ix)
 {
 	WITH_LOCK(&ix->lock);
 	if (ix->next_id == ix->end_id && ix->spare_id) {
@@ -136,21 +136,28 @@ static uint64_t ids_take(struct index *ix, bool *ret_reserve)
 		ix->end_id = ix->spare_id + IDS_LOT;
 		ix->spare_id = 0;
 	}
-	*ret_reserve = false;
-	if (ix->end_id - ix->next_id <= IDS_LOT / 2 && !ix->spare_id && !ix->reserving)
-		*ret_reserve = ix->reserving = true;
 	return ix->next_id < ix->end_id ? ix->next_id++ : 0;
+}
+
+/* Is the caller to reserve a lot now? Then he must. */
+static bool ids_are_low(struct index *ix)
+{
+	WITH_LOCK(&ix->lock);
+	if (ix->end_id - ix->next_id > IDS_LOT / 2 || ix->spare_id || ix->reserving)
+		return false;
+	ix->reserving = true;
+	return true;
 }
 
 uint64_t index_new_id(struct index *ix)
 {
-	bool reserve;
-	uint64_t id = ids_take(ix, &reserve);
+	uint64_t id = ids_take(ix);
 
-	if (reserve) {
+	/* Every 64th looks: half a lot is plenty to come to that. */
+	if ((!id || id % 64 == 0) && ids_are_low(ix)) {
 		ids_reserve(ix);
 		if (!id)
-			id = ids_take(ix, &reserve);
+			id = ids_take(ix);
 	}
 	if (!id)
 		log_error("index", "no number left for a new object: the index takes no writes");

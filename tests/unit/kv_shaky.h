@@ -18,6 +18,8 @@ struct shaky_opts {
 	uint64_t seed;
 	unsigned conflict, unknown_done, unknown_lost, later;
 	int always; /* KV_CONFLICT, KV_UNKNOWN or negative; 0: not */
+	int nth_write, nth_outcome; /* the n-th request with writes: that, once */
+	bool keep;  /* closing it leaves the inner one open */
 	struct kv_caps caps; /* max_writes 0: kv_mem's */
 };
 
@@ -71,6 +73,8 @@ static inline int shaky_do(struct shaky *s, struct kv_req *req)
 {
 	bool writes = req->nwrites;
 
+	if (writes && s->o.nth_write && !--s->o.nth_write)
+		return s->o.nth_outcome;
 	if (writes && s->o.always) {
 		if (s->o.always != KV_CONFLICT)
 			return s->o.always;
@@ -167,7 +171,8 @@ static inline void shaky_close(struct kv *kv)
 	pthread_cond_signal(&s->cond);
 	pthread_mutex_unlock(&s->mutex);
 	pthread_join(s->thread, NULL);
-	kv_close(s->inner);
+	if (!s->o.keep)
+		kv_close(s->inner);
 	free(s);
 }
 
