@@ -45,6 +45,7 @@ static void truncate_cut(struct work *w, int r)
 			memset(f->content, 0, sizeof(f->content));
 		}
 		f->attr.size = size;
+		f->unclean = 0;
 		file_changed(f);
 	}
 	work_end(w, r);

@@ -165,7 +165,7 @@ static void make_empty(struct file *f)
 {
 	map_cut(&f->map, 0, UINT64_MAX);
 	memset(f->content, 0, sizeof(f->content));
-	f->attr.size = 0;
+	f->attr.size = f->unclean = 0;
 	f->small = true;
 	file_changed(f);
 }

@@ -59,6 +59,7 @@ struct file {
 	bool small;           /* the bytes are in content[] */
 	bool unsure;          /* a publish may have been done, or not */
 	bool counted;         /* in M_DRAFTS */
+	uint64_t unclean;     /* bytes from the end to here may not be zeros */
 	struct block_ref *nodes; /* BODY_TREE: blocks of block references */
 	uint32_t nnodes;
 	uint8_t content[INDEX_INLINE_MAX]; /* zeros behind the end */
@@ -119,7 +120,10 @@ void work_end(struct work *w, int64_t r);
 /* w->put of these bytes, then run(w, r). */
 void work_put(struct work *w, uint64_t off, const void *buf, uint64_t len,
 	      unsigned flags, void (*run)(struct work *w, int r));
-/* Content leaves content[] for a slice; holds the whole file. Then run(w, r). */
+/* Bytes behind the end are zeros again where a failed write has left others; the
+ * caller holds the whole file. Then run(w, r). */
+void work_clean(struct work *w, void (*run)(struct work *w, int r));
+/* The same, and content leaves content[] for a slice. */
 void work_spill(struct work *w, void (*run)(struct work *w, int r));
 
 /* A new w of `size` bytes for op->file; on failure the op was answered. */

@@ -275,9 +275,10 @@ static void sealed(struct work *w, int r)
 {
 	struct publish *p = w->publish;
 
-	crash_point(CRASH_PUBLISH_SEALED);
-	if (!r)
+	if (!r) {
+		crash_point(CRASH_PUBLISH_SEALED);
 		r = parts_build(p);
+	}
 	if (r < 0) {
 		publish_failed(p, r, false);
 		return;
@@ -291,6 +292,14 @@ static void sealed(struct work *w, int r)
 	p->op.values = p->values;
 	p->op.nblocks = p->nput;
 	index_put_blocks(w->f->e->ix, &p->op);
+}
+
+static void tail_cleaned(struct work *w, int r)
+{
+	if (r < 0)
+		sealed(w, r);
+	else
+		seal_start(w, sealed);
 }
 
 /* 1: there is something to do. */
@@ -319,7 +328,7 @@ void publish_start(struct work *w, void (*done)(struct work *w, int r))
 	p->done = done;
 	w->publish = p;
 	crash_point(CRASH_PUBLISH_BEGIN);
-	seal_start(w, sealed);
+	work_clean(w, tail_cleaned);
 }
 
 /* file_publish() --------------------------------------------------------------------- */

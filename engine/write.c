@@ -28,29 +28,52 @@ void file_changed(struct file *f)
 	file_count(f);
 }
 
+/*
+ * A write in place behind the end of the file whose transfer failed may have left
+ * bytes where zeros are promised, up to `unclean`. It could not be undone then,
+ * very likely; so whoever moves the end, or publishes, begins by making it good.
+ */
+static void cleaned(struct work *w, int r)
+{
+	if (!r) {
+		WITH_LOCK(&w->f->lock);
+		w->f->unclean = 0;
+	}
+	w->after(w, r);
+}
+
+void work_clean(struct work *w, void (*run)(struct work *w, int r))
+{
+	struct file *f = w->f;
+
+	w->after = run;
+	if (f->unclean > f->attr.size)
+		work_put(w, f->attr.size, NULL, f->unclean - f->attr.size, PUT_DATA, cleaned);
+	else
+		cleaned(w, 0);
+}
+
 /* Content too large for content[]: the whole file is ours ---------------------- */
 
 static void spilled(struct work *w, int r)
 {
-	void (*then)(struct work *w, int r) = w->after;
-
 	if (!r) {
 		WITH_LOCK(&w->f->lock);
 		w->f->small = false;
 		memset(w->f->content, 0, sizeof(w->f->content));
 	}
-	then(w, r);
+	w->after(w, r);
 }
 
 void work_spill(struct work *w, void (*run)(struct work *w, int r))
 {
 	struct file *f = w->f;
 
-	w->after = run;
 	if (!f->small) {
-		run(w, 0);
+		work_clean(w, run);
 		return;
 	}
+	w->after = run;
 	/* The map is empty, so the rest of the page is filled with zeros. Readers
 	 * see `small` and the buffer until the page is in the map. */
 	if (f->attr.size)
@@ -67,6 +90,11 @@ static void write_done(struct work *w, int r)
 	uint64_t len = w->op->len, end = w->op->off + len;
 
 	if (r < 0) {
+		{
+			WITH_LOCK(&f->lock);
+			if (r != -ENOSPC && end > f->attr.size && end > f->unclean)
+				f->unclean = end;
+		}
 		work_end(w, r);
 		return;
 	}
@@ -103,14 +131,15 @@ static void write_locked(struct work *w, int r)
 {
 	struct file *f = w->f;
 	struct file_op *op = w->op;
-	bool whole = w->range.to == RANGE_END, narrow = false, done = false;
+	bool whole = w->range.to == RANGE_END, narrow = false, done = false, plain;
 
 	(void)r;
 	{
 		WITH_LOCK(&f->lock);
 		if (f->small && !f->attr.size && op->off + op->len > INDEX_INLINE_MAX)
 			f->small = false;
-		if (f->small && !whole) {
+		plain = !f->small && !f->unclean;
+		if (!plain && !whole) {
 			narrow = true; /* it has become so while we waited */
 		} else if (f->small && op->off + op->len <= INDEX_INLINE_MAX) {
 			write_small(f, op);
@@ -122,6 +151,8 @@ static void write_locked(struct work *w, int r)
 		work_lock(w, 0, RANGE_END, write_locked);
 	} else if (done) {
 		work_end(w, (int64_t)op->len);
+	} else if (plain) {
+		write_put(w, 0);
 	} else {
 		work_spill(w, write_put);
 	}
@@ -139,8 +170,8 @@ void file_write(struct file_op *op)
 	}
 	{
 		WITH_LOCK(&f->lock);
-		whole = f->small && (f->attr.size || end <= INDEX_INLINE_MAX);
-		if (whole && end <= INDEX_INLINE_MAX && ranges_idle(&f->ranges)) {
+		whole = f->small ? f->attr.size || end <= INDEX_INLINE_MAX : f->unclean;
+		if (f->small && end <= INDEX_INLINE_MAX && ranges_idle(&f->ranges)) {
 			write_small(f, op);
 			done = true;
 		}
