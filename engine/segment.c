@@ -2,7 +2,7 @@
 /*
  * The pool's memory as a file. The hard idea: after segment_*() returned 0 no
  * access to the mapping can fail any more. A tmpfs that is full, or a file that
- * is cut short, shows while opening, as an error of fallocate(2) or madvise(2),
+ * is cut short, shows while opening, as an error of madvise(2) or fallocate(2),
  * never later as SIGBUS. And a file that bears the segment's name is complete:
  * it is made under another name, its header is written last, then it is renamed.
  *
@@ -86,7 +86,9 @@ static int header_decode(const uint8_t h[HEADER_BYTES], struct segment *s)
 
 /* A part of the mapping that one thread faults in. */
 struct part {
+	int fd;
 	uint8_t *p;
+	off_t off;
 	size_t len;
 	int result;
 };
@@ -95,7 +97,6 @@ static void *prefault_part(void *arg)
 {
 	struct part *part = arg;
 
-	part->result = 0;
 	if (!part->len || !madvise(part->p, part->len, MADV_POPULATE_WRITE))
 		return NULL;
 	if (errno != EINVAL) {
@@ -103,7 +104,16 @@ static void *prefault_part(void *arg)
 		part->result = errno == ENOMEM ? -ENOMEM : -ENOSPC;
 		return NULL;
 	}
-	/* Linux before 5.14. The blocks were allocated by fallocate(). */
+	/* Linux before 5.14: allocate, so that a touch is safe. (Elsewhere this
+	 * would only double the time: it zeroes or reserves every page too.) */
+	if (part->fd >= 0) {
+		do
+			part->result = -posix_fallocate(part->fd, part->off,
+							(off_t)part->len);
+		while (part->result == -EINTR);
+		if (part->result < 0)
+			return NULL;
+	}
 	for (size_t i = 0; i < part->len; i += PAGE_BYTES)
 		atomic_fetch_or((_Atomic uint8_t *)part->p + i, 0);
 	return NULL;
@@ -120,8 +130,12 @@ static int prefault(struct segment *s)
 
 	for (unsigned i = 0; i < PREFAULT_THREADS; i++) {
 		bool last = i == PREFAULT_THREADS - 1;
-		parts[i].p = s->base + i * each;
-		parts[i].len = last ? s->bytes - i * each : each;
+		parts[i] = (struct part){
+			.fd = s->fd,
+			.p = s->base + i * each,
+			.off = (off_t)(i * each),
+			.len = last ? s->bytes - i * each : each,
+		};
 		if (!last && !pthread_create(&threads[i], NULL, prefault_part, &parts[i]))
 			joinable[i] = true;
 		else
@@ -176,11 +190,8 @@ static int fill(struct segment *s)
 	uint8_t header[HEADER_BYTES];
 	int r;
 
-	do
-		r = posix_fallocate(s->fd, 0, (off_t)s->bytes + PAGE_BYTES);
-	while (r == EINTR);
-	if (r)
-		return -r;
+	if (ftruncate(s->fd, (off_t)s->bytes + PAGE_BYTES) < 0)
+		return -errno;
 	r = new_pool_id(&s->pool_id);
 	if (r < 0)
 		return r;

@@ -2,9 +2,10 @@
 /*
  * Transfers and batches: submit, complete, retry, cancel, time out.
  *
- * The hard idea: each transfer has one word that says who may act on it, and
- * it changes hands by compare-and-swap only. Whoever moved it is the one who
- * acts; everybody else finds that there is nothing to do.
+ * The hard idea: each transfer has one word that says who may act on it. From
+ * NEW it is taken by compare-and-swap: whoever moved it is the one who acts,
+ * everybody else finds that there is nothing to do. POSTED has one owner, the
+ * transport, so its completion needs no rivalry, only a check.
  *
  *	        post()                completion
  *	NEW ------------> POSTED ------------------> ENDED
@@ -165,8 +166,11 @@ static void set_result(struct batch *b, int error)
  * a reference or another count. */
 static void count_ended(struct batch *b)
 {
-	int before = atomic_fetch_sub(&b->unended, 1);
+	/* The last one need not count: there is nobody left to compete with. */
+	int before = atomic_load_explicit(&b->unended, memory_order_acquire);
 
+	if (before != 1)
+		before = atomic_fetch_sub_explicit(&b->unended, 1, memory_order_acq_rel);
 	assert(before > 0);
 	if (before == 1) {
 		finish(b);
@@ -174,9 +178,19 @@ static void count_ended(struct batch *b)
 	}
 }
 
-static bool claim(struct xfer *x, int from, int to)
+/* Is the submitter's reference the only one? Then there is nobody to cancel or
+ * to retry, and he need not compete: locked instructions are most of what a
+ * small transfer costs. */
+static bool alone(struct batch *b)
 {
-	return atomic_compare_exchange_strong(&x->state, &from, to);
+	return atomic_load_explicit(&b->refs, memory_order_acquire) == 1;
+}
+
+static bool claim(struct xfer *x, enum xfer_state to)
+{
+	int new = XFER_NEW;
+
+	return atomic_compare_exchange_strong(&x->state, &new, (int)to);
 }
 
 /* Ends all that is not posted. What is posted is waited for. The caller has a
@@ -187,7 +201,7 @@ static void stop(struct batch *b, int error)
 
 	atomic_store(&b->stopping, true);
 	for (unsigned i = 0; i < b->n; i++)
-		if (claim(&b->xfers[i], XFER_NEW, XFER_ENDED)) {
+		if (claim(&b->xfers[i], XFER_ENDED)) {
 			if (!any)
 				set_result(b, error);
 			any = true;
@@ -205,9 +219,12 @@ static void kick(void)
 static void post_done(struct post *p, int result)
 {
 	struct xfer *x = (struct xfer *)p;
-	bool was_posted = claim(x, XFER_POSTED, XFER_ENDED);
 
-	assert(was_posted); /* I9: a post completes once, and only if accepted */
+	/* I9: a post completes once, and only if it was accepted. Relaxed: while
+	 * it is posted nobody else writes the word, and what the post moved is
+	 * handed on by the count. */
+	assert(atomic_load_explicit(&x->state, memory_order_relaxed) == XFER_POSTED);
+	atomic_store_explicit(&x->state, XFER_ENDED, memory_order_relaxed);
 	if (result < 0) {
 		set_result(x->batch, result);
 		atomic_store(&x->batch->stopping, true);
@@ -356,7 +373,9 @@ static int wait_for_room(struct batch *b)
 /* 0: went its way. -EAGAIN: no room, it is NEW again. */
 static int post_one(struct batch *b, struct xfer *x)
 {
-	if (!claim(x, XFER_NEW, XFER_POSTED))
+	if (alone(b) && atomic_load_explicit(&x->state, memory_order_relaxed) == XFER_NEW)
+		atomic_store_explicit(&x->state, XFER_POSTED, memory_order_relaxed);
+	else if (!claim(x, XFER_POSTED))
 		return 0;
 	int r = b->transport->ops->post(b->transport, &x->post);
 	if (r >= 0)
@@ -394,6 +413,15 @@ static void pump(struct batch *b)
 		stop(b, -ECANCELED);
 }
 
+/* A tick late at most, and a tenth of the price. */
+static uint64_t coarse_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 void batch_submit(struct batch *b, uint64_t deadline_ns,
 		  void (*done)(void *arg, int result), void *arg)
 {
@@ -401,14 +429,18 @@ void batch_submit(struct batch *b, uint64_t deadline_ns,
 	b->arg = arg;
 	b->deadline_ns = deadline_ns;
 	metric_add(M_TRANSFERS, b->n);
-	atomic_fetch_add_explicit(&b->unended, (int)b->n, memory_order_relaxed);
-	atomic_store(&b->submitted, true);
-	if (deadline_ns && clock_ns() >= deadline_ns)
+	/* Who cancels before `submitted` does not look at the count. */
+	atomic_store_explicit(&b->unended, (int)b->n + 1, memory_order_relaxed);
+	if (alone(b))
+		atomic_store_explicit(&b->submitted, true, memory_order_relaxed);
+	else
+		atomic_store(&b->submitted, true);
+	if (deadline_ns && coarse_ns() >= deadline_ns)
 		stop(b, -ETIMEDOUT);
 	else
 		pump(b);
 	if (atomic_load(&b->unended) > 1)
-		atomic_store(&b->deferred, true);
+		atomic_store_explicit(&b->deferred, true, memory_order_relaxed);
 	count_ended(b);
 }
 
