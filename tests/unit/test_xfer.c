@@ -831,7 +831,7 @@ static void cancelled_before_submit_posts_nothing(void **state)
 	give(s);
 }
 
-static void cancelled_without_room_ends_at_once(void **state)
+static void cancelled_without_room_ends(void **state)
 {
 	uint8_t buf[4096] = { 1 };
 	struct slice_id s = take(1);
@@ -844,8 +844,7 @@ static void cancelled_without_room_ends_at_once(void **state)
 	batch_submit(b, 0, tell, &w);
 	sleep_ms(5);
 	assert_int_equal(calls(&w), 0);
-	batch_cancel(b);
-	assert_int_equal(calls(&w), 1); /* within the call: nothing was out */
+	batch_cancel(b); /* done() now, or from "retry" if that is just trying */
 	assert_int_equal(wait_for(&w), -ECANCELED);
 	batch_cancel(b); /* and again: nothing */
 	batch_unref(b);
@@ -1225,7 +1224,7 @@ int main(void)
 		WITH(open_plain_fault, slow_read_keeps_its_slice),
 		WITH(open_slow, complete_means_placed),
 		WITH(open_local, cancelled_before_submit_posts_nothing),
-		WITH(open_local, cancelled_without_room_ends_at_once),
+		WITH(open_local, cancelled_without_room_ends),
 		WITH(open_plain_fault, cancelled_in_flight_waits_for_what_is_out),
 		WITH(open_bad, last_completion_races_with_cancel_and_release),
 		WITH(open_slow, one_without_room_strands_nobody_behind_it),
