@@ -107,7 +107,8 @@ static void seek(const char *dir)
 		seekdir(d, at);
 		next = readdir(d);
 		if (!next || strcmp(next->d_name, name))
-			errx(1, "after seekdir(%ld): %s, not %s", at, next ? next->d_name : "end", name);
+			errx(1, "after seekdir(%ld): %s, not %s", at,
+			     next ? next->d_name : "end", name);
 		count(next->d_name);
 	}
 	closedir(d);

@@ -317,7 +317,8 @@ static void op_rename(void)
 static void op_name(void)
 {
 	char a[256], b[256];
-	struct timespec times[2] = { { (time_t)below(2000000000), 0 }, { (time_t)below(2000000000), 5 } };
+	struct timespec times[2] = { { (time_t)below(2000000000), 0 },
+				     { (time_t)below(2000000000), 5 } };
 	mode_t mode = (mode_t)below(010000);
 	uint64_t size = random_off();
 	char value[300];

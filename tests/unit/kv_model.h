@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The plainest engine: an array of rows in order. model_step() makes up a request, says what must come of it, and
- * compares that with what an engine makes of it.
+ * The plainest engine: an array of rows in order. model_step() makes up a
+ * request, says what must come of it, and compares that with what an engine
+ * makes of it.
  */
 #include "tests/unit/kv_kit.h"
 
