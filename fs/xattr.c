@@ -4,7 +4,8 @@
  * each write through its cache, so "there is none" is answered from the inode,
  * without the index, for objects that certainly have none.
  *
- * `slicefs.layout` is read only and not stored: where the object's bytes are.
+ * Two are read only and not stored: `slicefs.layout`, where the object's bytes
+ * are, and on the root `slicefs.control`, the control directory's name.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,6 +18,7 @@
 #include "fs/priv.h"
 
 #define LAYOUT "slicefs.layout"
+#define CONTROL "slicefs.control"
 
 /* Answers a query: the size, or the bytes if they fit. */
 static void reply_bytes(struct req *q, struct bytes b)
@@ -189,6 +191,8 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size)
 	q->ix.name = name;
 	if (!strcmp(name, LAYOUT))
 		layout_go(q);
+	else if (ino == FUSE_ROOT_ID && !strcmp(name, CONTROL))
+		reply_bytes(q, bytes_str(q->fs->control));
 	else if (!inode_maybe_xattrs(q->fs->inodes, q->inode))
 		req_error(q, -ENODATA);
 	else

@@ -342,6 +342,18 @@ static int await(const struct mounting *m, int fd)
 	return EXIT_DONE;
 }
 
+/* In the foreground the daemon is the shell's child, and who waits is a
+ * grandchild, so that the daemon has nobody to reap. */
+static void await_aside(const struct mounting *m, int fd)
+{
+	if (m->config.foreground) {
+		pid_t pid = fork();
+		if (pid != 0)
+			_exit(pid < 0 ? EXIT_FAILED : EXIT_DONE);
+		_exit(await(m, fd));
+	}
+}
+
 static int mount_it(struct mounting *m)
 {
 	int fds[2];
@@ -355,21 +367,18 @@ static int mount_it(struct mounting *m)
 		return cmd_fail(EXIT_FAILED, "mount", "fork: %s", strerror(errno));
 	if ((pid == 0) == foreground) {
 		close(fds[1]);
+		await_aside(m, fds[0]);
 		int status = await(m, fds[0]);
-		if (foreground)
-			_exit(status);
 		close(fds[0]);
 		return status;
 	}
 	close(fds[0]);
 	m->pipe = fds[1];
-	if (!foreground)
+	if (foreground)
+		waitpid(pid, NULL, 0);
+	else
 		become_daemon(&m->config);
-	int status = serve(m);
-	if (!foreground)
-		exit(status);
-	waitpid(pid, NULL, 0);
-	return status;
+	exit(serve(m));
 }
 
 int cmd_mount(int argc, char **argv)

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -241,12 +242,18 @@ int mounts_read_control(const char *dir, const char *file, unsigned timeout_ms,
 	return in_child(copy_control, dir, file, timeout_ms, w);
 }
 
+#define CONNECTIONS "/sys/fs/fuse/connections"
+
 int mounts_abort(const struct mount_line *m)
 {
 	char path[64];
 
-	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", m->minor);
+	snprintf(path, sizeof(path), CONNECTIONS "/%u/abort", m->minor);
 	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+	/* systemd mounts it at boot; where nobody did, we do. */
+	if (fd < 0 && errno == ENOENT &&
+	    mount("fusectl", CONNECTIONS, "fusectl", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0)
+		fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	return write(fd, "1", 1) == 1 ? 0 : -errno;
