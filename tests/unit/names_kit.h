@@ -170,11 +170,24 @@ static inline unsigned kit_keys(struct index *ix, const char *kinds)
 	return n;
 }
 
+/* All invariants hold. */
+static inline void kit_check(struct index *ix)
+{
+	struct writer report = { 0 };
+	int r = index_check(ix, false, &report, NULL);
+
+	if (r)
+		print_message("%.*s\n", (int)report.len, (char *)report.p);
+	assert_int_equal(r, 0);
+	writer_fini(&report);
+}
+
 /* Ends a test: no session key is left behind by anything. */
 static inline void kit_close(struct index *ix, struct index_op *op)
 {
 	index_op_fini(op);
 	assert_int_equal(kit_keys(ix, "nwtx"), 0);
+	kit_check(ix);
 	index_close(ix);
 	assert_null(metrics_busy(NULL));
 }

@@ -490,6 +490,8 @@ static void walk(struct walk *w, unsigned n)
 		if (!steps[kind](w))
 			w->done[kind]++;
 		compare(w);
+		if (!w->shaky && i % 64 == 0)
+			kit_check(w->ix);
 	}
 	for (unsigned i = 0; i < NSTEPS; i++)
 		assert_true(w->done[i] || n < 1000);
