@@ -168,7 +168,8 @@ struct index_op {
 	void (*done)(struct index_op *op, int outcome);
 	void *arg; /* the caller's */
 
-	/* Came of it. */
+	/* Came of it. All of this, and nothing else, lies between entry and plan:
+	 * each run of a plan begins with it cleared. */
 	struct entry entry, entry2;
 	struct gone gone, gone2;
 	struct gone *more_gone; /* index_publish(): of a draft with several names */

@@ -8,6 +8,7 @@
 #include "index/keys.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <sodium/crypto_shorthash_siphash24.h>
 
@@ -18,8 +19,10 @@ static void key_u8(struct key *k, uint8_t v)
 
 static void key_u64(struct key *k, uint64_t v)
 {
-	for (unsigned i = 0; i < 8; i++)
-		k->b[k->len++] = (uint8_t)(v >> (56 - 8 * i));
+	uint64_t be = htobe64(v);
+
+	memcpy(k->b + k->len, &be, sizeof(be));
+	k->len += sizeof(be);
 }
 
 static void key_append(struct key *k, struct bytes b)

@@ -402,17 +402,12 @@ void plan_put_writer(struct plan *p, struct key k, struct writer *w)
 
 /* The runner ------------------------------------------------------------------- */
 
+/* All that comes of an op, from `entry` up to the plan. */
 static void plan_clear_outputs(struct index_op *op)
 {
-	op->entry = op->entry2 = (struct entry){ 0 };
-	op->gone = op->gone2 = (struct gone){ 0 };
-	op->more_gone = NULL;
-	op->nmore_gone = 0;
-	op->entries = NULL;
-	op->nentries = 0;
-	op->more = false;
-	op->bytes = BYTES_NONE;
-	op->rows = NULL;
+	size_t begin = offsetof(struct index_op, entry);
+
+	memset((uint8_t *)op + begin, 0, offsetof(struct index_op, plan) - begin);
 }
 
 static int plan_run_once(struct plan *p)
