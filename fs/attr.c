@@ -142,49 +142,27 @@ void change_attr(struct req *q, void (*then)(struct req *q))
 
 /* setattr --------------------------------------------------------------------- */
 
-/* A draft's access ACL follows its mode; a published object's is the index's. */
-static void acl_put_done(struct index_op *op, int r)
+/* If the draft has been published meanwhile, its ACL went by the new mode. */
+static void draft_acl_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
 	index_op_fini(op);
-	if (r < 0)
+	if (r < 0 && r != -ENOENT)
 		req_error(q, r);
 	else
 		stat_go(q);
 }
 
-static void acl_got(struct index_op *op, int r)
-{
-	struct req *q = req_of(op);
-
-	if (r == 0) {
-		free(q->text);
-		q->text = malloc(op->bytes.len ? op->bytes.len : 1);
-		r = q->text ? acl_bytes_chmod(op->bytes, q->attr.mode, q->text) : -ENOMEM;
-		q->size = op->bytes.len;
-	}
-	index_op_fini(op);
-	if (r == INDEX_MISS || r == -ENODATA) {
-		stat_go(q);
-		return;
-	}
-	if (r < 0) {
-		req_error(q, r);
-		return;
-	}
-	op->value = BYTES_OF(q->text, q->size);
-	op->flags = 0;
-	op->done = acl_put_done;
-	index_setxattr(q->fs->ix, op);
-}
-
+/* A draft's attributes are here, but its access ACL, which follows the mode, is
+ * in the index. */
 static void chmod_draft_acl(struct req *q)
 {
 	req_place(q);
-	q->ix.name = ACL_ACCESS;
-	q->ix.done = acl_got;
-	index_getxattr(q->fs->ix, &q->ix);
+	q->ix.mask = INDEX_SET_MODE;
+	q->ix.attr = q->attr;
+	q->ix.done = draft_acl_done;
+	index_setattr(q->fs->ix, &q->ix);
 }
 
 static void setattr_reply(struct req *q)

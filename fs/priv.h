@@ -206,15 +206,6 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size);
 void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size);
 void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
 
-/* acl.c ----------------------------------------------------------------------- */
-
-#define ACL_ACCESS "system.posix_acl_access"
-
-/* The permission bits that follow from an access ACL; <0: it is none. */
-int acl_bytes_mode(struct bytes acl, uint32_t mode, uint32_t *ret);
-/* The ACL after a chmod, in the caller's buffer of the same length. */
-int acl_bytes_chmod(struct bytes acl, uint32_t mode, void *ret);
-
 /* dir.c ----------------------------------------------------------------------- */
 
 void fs_opendir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);

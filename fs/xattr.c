@@ -19,6 +19,7 @@
 
 #define LAYOUT "slicefs.layout"
 #define CONTROL "slicefs.control"
+#define ACL_ACCESS "system.posix_acl_access"
 
 /* Answers a query: the size, or the bytes if they fit. */
 static void reply_bytes(struct req *q, struct bytes b)
@@ -219,6 +220,8 @@ static void set_done(struct index_op *op, int r);
 static void set_go(struct req *q)
 {
 	req_place(q);
+	/* For a draft the index goes by these. */
+	inode_attr_here(q->fs->inodes, q->inode, &q->ix.attr);
 	q->ix.done = set_done;
 	if (q->kind == MOP_SETXATTR)
 		index_setxattr(q->fs->ix, &q->ix);
@@ -242,22 +245,17 @@ static bool loses_setgid(struct req *q, const struct attr *a)
 	return true;
 }
 
-/* What the index could not set with the xattr: a draft's attributes, set-gid. */
-static bool left_to_set(struct req *q, const struct attr *of_index)
+/* What the index did not set along with the xattr: a draft's attributes, which
+ * it only says, and set-gid. */
+static bool left_to_set(struct req *q, const struct entry *e)
 {
 	bool acl = q->kind == MOP_SETXATTR && !strcmp(q->ix.name, ACL_ACCESS);
-	struct attr a = *of_index;
-	bool here = inode_attr_here(q->fs->inodes, q->inode, &a);
 
-	if (here && acl)
-		acl_bytes_mode(q->ix.value, a.mode, &a.mode);
-	if (acl && loses_setgid(q, &a))
-		a.mode &= ~(uint32_t)S_ISGID;
-	else if (!here)
-		return false;
-	a.ctime = clock_now();
-	q->attr = a;
+	q->attr = e->attr;
 	q->mask = INDEX_SET_MODE | INDEX_SET_CTIME;
+	if (!acl || !loses_setgid(q, &e->attr))
+		return e->draft;
+	q->attr.mode &= ~(uint32_t)S_ISGID;
 	return true;
 }
 
@@ -276,7 +274,7 @@ static void set_done(struct index_op *op, int r)
 		return;
 	}
 	inode_has_xattrs(q->fs->inodes, q->inode);
-	if (left_to_set(q, &op->entry.attr)) {
+	if (left_to_set(q, &op->entry)) {
 		index_op_fini(op);
 		change_attr(q, req_ok);
 		return;

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fs/inode.c: references, places, and that no reader sees an old page. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "engine/engine.h"
+#include "fs/inode.h"
+
+static struct engine *engine;
+static uint64_t seed;
+
+static unsigned pick(unsigned n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (unsigned)(seed >> 32) % n;
+}
+
+static void walk(void (*one)(void))
+{
+	const char *given = getenv("SEED");
+	uint64_t seeds[] = { 1, 2, 3, (uint64_t)time(NULL) | 1 };
+	unsigned n = sizeof(seeds) / sizeof(seeds[0]);
+
+	if (given) {
+		seeds[0] = strtoull(given, NULL, 0);
+		n = 1;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		seed = seeds[i] * 0x9e3779b97f4a7c15ULL;
+		print_message("SEED=%llu\n", (unsigned long long)seeds[i]);
+		one();
+	}
+}
+
+static struct attr attr_of(uint64_t fileid)
+{
+	return (struct attr){ .fileid = fileid, .mode = S_IFREG | 0644, .nlink = 1 };
+}
+
+static const struct place named = { .kind = PLACE_NAME, .parent = 1, .h = 256 };
+static const struct place draft = { .kind = PLACE_DRAFT };
+
+static void closed(struct file_op *op, int64_t r)
+{
+	*(int64_t *)op->arg = r;
+}
+
+static struct file *file_new(uint64_t fileid)
+{
+	struct attr a = attr_of(fileid);
+	struct file *f;
+
+	assert_int_equal(file_create(engine, &a, &f), 0);
+	return f;
+}
+
+static void file_drop(struct file *f)
+{
+	int64_t r = 1;
+	struct file_op op = { .file = f, .done = closed, .arg = &r };
+
+	file_close(&op, FILE_WRITE);
+	while (*(volatile int64_t *)&r == 1)
+		;
+}
+
+/* References ------------------------------------------------------------------ */
+
+enum { OBJECTS = 20 };
+
+struct model {
+	uint64_t nlookup;
+	struct inode *refs[8];
+	unsigned nrefs;
+};
+
+static void step_refs(struct inodes *t, struct model *m, uint64_t fileid)
+{
+	struct attr a = attr_of(fileid);
+	struct inode *i;
+
+	switch (pick(4)) {
+	case 0:
+		i = inode_know(t, &a, named);
+		assert_non_null(i);
+		assert_int_equal(i->nodeid, fileid);
+		m->nlookup++;
+		inode_put(t, i);
+		break;
+	case 1:
+		i = inode_get(t, fileid);
+		assert_int_equal(!!i, m->nlookup || m->nrefs);
+		if (i && m->nrefs < 8)
+			m->refs[m->nrefs++] = i;
+		else
+			inode_put(t, i);
+		break;
+	case 2:
+		if (m->nrefs)
+			inode_put(t, m->refs[--m->nrefs]);
+		break;
+	default:
+		if (m->nlookup) {
+			uint64_t n = 1 + pick((unsigned)m->nlookup);
+			inode_forget(t, fileid, n);
+			m->nlookup -= n;
+		}
+	}
+}
+
+static void walk_refs(void)
+{
+	struct model m[OBJECTS] = { 0 };
+	struct inodes *t = inodes_new();
+
+	for (int i = 0; i < 20000; i++) {
+		unsigned known = 0, k = pick(OBJECTS);
+		step_refs(t, &m[k], 100 + k);
+		for (k = 0; k < OBJECTS; k++)
+			known += m[k].nlookup || m[k].nrefs;
+		assert_int_equal(metric_get(M_INODES), known);
+		inodes_check(t);
+	}
+	for (unsigned k = 0; k < OBJECTS; k++)
+		while (m[k].nrefs)
+			inode_put(t, m[k].refs[--m[k].nrefs]);
+	inodes_free(t);
+	assert_int_equal(metric_get(M_INODES), 0);
+}
+
+static void test_refs(void **state)
+{
+	(void)state;
+	walk(walk_refs);
+}
+
+/* Page cache ------------------------------------------------------------------ */
+
+/*
+ * The kernel in small: one page, which it has (of some version of the content)
+ * or has not; handles that go through it or not. Whoever reads must get the
+ * version that was written last.
+ */
+struct kernel {
+	struct inodes *t;
+	struct inode *i;
+	struct file *f;
+	unsigned written; /* the newest version */
+	unsigned page;    /* the version in the page cache, 0: none */
+	struct {
+		bool open, reads, writes;
+		enum cache_mode mode;
+	} h[6];
+};
+
+static void kernel_open(struct kernel *k, unsigned n)
+{
+	static const int flags[] = {
+		O_RDONLY, O_WRONLY, O_RDWR, O_RDONLY | O_DIRECT,
+		O_WRONLY | O_DIRECT, O_RDWR | O_DIRECT,
+	};
+	int f = flags[pick(6)];
+	struct opens *spare = opens_new();
+
+	inode_open(k->t, k->i, k->f, f, (f & O_ACCMODE) != O_RDONLY, &spare,
+		   &k->h[n].mode);
+	free(spare);
+	k->h[n].open = true;
+	k->h[n].reads = (f & O_ACCMODE) != O_WRONLY;
+	k->h[n].writes = (f & O_ACCMODE) != O_RDONLY;
+	if (f & O_DIRECT)
+		assert_int_equal(k->h[n].mode, CACHE_DIRECT);
+	/* Who may map has to be cached: mmap of a direct handle is ENODEV. */
+	if (k->h[n].reads && !(f & O_DIRECT))
+		assert_int_not_equal(k->h[n].mode, CACHE_DIRECT);
+	if (k->h[n].mode == CACHE_FRESH)
+		k->page = 0;
+}
+
+static void kernel_close(struct kernel *k, unsigned n)
+{
+	if (k->h[n].writes)
+		inode_stop_writing(k->t, k->i);
+	inode_close(k->t, k->i, k->h[n].mode);
+	k->h[n].open = false;
+}
+
+static void kernel_read(struct kernel *k, unsigned n)
+{
+	if (!k->h[n].reads || k->h[n].mode == CACHE_DIRECT)
+		return;
+	if (!k->page)
+		k->page = k->written;
+	assert_int_equal(k->page, k->written);
+}
+
+static void kernel_write(struct kernel *k, unsigned n)
+{
+	if (!k->h[n].writes)
+		return;
+	k->written++;
+	if (k->h[n].mode != CACHE_DIRECT)
+		k->page = k->written;
+	else if (inode_wrote(k->t, k->i))
+		k->page = 0;
+}
+
+static void walk_cache(void)
+{
+	struct attr a = attr_of(7);
+	struct kernel k = { .t = inodes_new(), .f = file_new(7), .written = 1 };
+
+	k.i = inode_know(k.t, &a, named);
+	for (int i = 0; i < 50000; i++) {
+		unsigned n = pick(6), what = pick(8);
+		if (!k.h[n].open)
+			kernel_open(&k, n);
+		else if (what == 0)
+			kernel_close(&k, n);
+		else if (what < 4)
+			kernel_write(&k, n);
+		else
+			kernel_read(&k, n);
+		inodes_check(k.t);
+	}
+	for (unsigned n = 0; n < 6; n++)
+		if (k.h[n].open)
+			kernel_close(&k, n);
+	file_drop(k.f);
+	inode_put(k.t, k.i);
+	inodes_free(k.t);
+}
+
+static void test_cache(void **state)
+{
+	(void)state;
+	walk(walk_cache);
+}
+
+/* Places and attributes -------------------------------------------------------- */
+
+struct fixture {
+	struct inodes *t;
+	struct inode *i;
+	struct file *f;
+	enum cache_mode mode;
+};
+
+static struct fixture open_draft(uint64_t fileid)
+{
+	struct fixture x = { .t = inodes_new(), .f = file_new(fileid) };
+	struct opens *spare = opens_new();
+	struct attr a = attr_of(fileid);
+
+	x.i = inode_know(x.t, &a, draft);
+	inode_open(x.t, x.i, x.f, O_WRONLY, true, &spare, &x.mode);
+	assert_null(spare);
+	return x;
+}
+
+static void close_draft(struct fixture *x)
+{
+	assert_true(inode_stop_writing(x->t, x->i));
+	inode_close(x->t, x->i, x->mode);
+	file_drop(x->f);
+}
+
+static void end(struct fixture *x)
+{
+	inode_put(x->t, x->i);
+	inodes_free(x->t);
+}
+
+static void test_draft_attributes(void **state)
+{
+	struct fixture x = open_draft(30);
+	struct attr a, set = { .mode = 0600, .uid = 5 };
+
+	(void)state;
+	assert_true(inode_attr_here(x.t, x.i, &a));
+	assert_int_equal(a.mode, S_IFREG | 0644);
+	assert_int_equal(inode_set_here(x.t, x.i, INDEX_SET_MODE | INDEX_SET_UID,
+					&set), 0);
+	assert_true(inode_attr_here(x.t, x.i, &a));
+	assert_int_equal(a.mode, S_IFREG | 0600);
+	assert_int_equal(a.uid, 5);
+	assert_int_equal(inode_mode(x.t, x.i), S_IFREG | 0600);
+	/* Attributes stand still while they are being published. */
+	inode_publish_begin(x.t, x.i);
+	assert_int_equal(inode_set_here(x.t, x.i, INDEX_SET_MODE, &set),
+			 INODE_BUSY);
+	inode_publish_end(x.t, x.i);
+	close_draft(&x);
+	end(&x);
+}
+
+static void test_lost_draft(void **state)
+{
+	struct fixture x = open_draft(31);
+	struct attr a = attr_of(31);
+
+	(void)state;
+	assert_int_equal(inode_check_lost(x.t, x.i), 0);
+	close_draft(&x);
+	assert_int_equal(inode_check_lost(x.t, x.i), -ESTALE);
+	assert_int_equal(inode_place(x.t, x.i).kind, PLACE_NONE);
+	/* The published object that it hid is found again. */
+	inode_put(x.t, inode_know(x.t, &a, named));
+	assert_int_equal(inode_check_lost(x.t, x.i), 0);
+	assert_int_equal(inode_place(x.t, x.i).kind, PLACE_NAME);
+	end(&x);
+}
+
+static void test_unlinked(void **state)
+{
+	struct inodes *t = inodes_new();
+	struct attr a = attr_of(40), got;
+	struct gone g = { .fileid = 40, .attr = a };
+	struct entry e = { .attr = a, .place = { .kind = PLACE_FILEID } };
+
+	(void)state;
+	a.mode = g.attr.mode = S_IFLNK | 0777;
+	g.body = (struct body){ BODY_INLINE, bytes_str("over there") };
+	struct inode *i = inode_know(t, &a, named);
+	assert_false(inode_attr_here(t, i, &got));
+	inode_moved(t, &e, true); /* a hard link */
+	assert_int_equal(inode_place(t, i).kind, PLACE_FILEID);
+	g.attr.nlink = 1;
+	inode_gone(t, &g);
+	assert_false(inode_attr_here(t, i, &got));
+	g.attr.nlink = 0;
+	inode_gone(t, &g);
+	assert_true(inode_attr_here(t, i, &got));
+	assert_int_equal(got.nlink, 0);
+	char *target = inode_relic_target(t, i);
+	assert_string_equal(target, "over there");
+	free(target);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
+/* A lookup that is older than a move does not undo it. */
+static void test_old_lookup(void **state)
+{
+	struct inodes *t = inodes_new();
+	struct attr a = attr_of(50);
+	struct entry e = { .attr = a, .place = { PLACE_NAME, 9, 512 } };
+	struct inode *i = inode_know(t, &a, named);
+
+	(void)state;
+	inode_moved(t, &e, false);
+	inode_put(t, inode_know(t, &a, named));
+	assert_int_equal(inode_place(t, i).parent, 9);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
+static int setup(void **state)
+{
+	const struct engine_opts o = { .in_memory = true,
+				       .pool_bytes = 16 << 20,
+				       .index_bytes = 64 << 20 };
+	char *why = NULL;
+
+	(void)state;
+	int r = engine_open(&o, &engine, &why);
+	if (r < 0)
+		print_error("%s\n", why ? why : "engine_open");
+	return r;
+}
+
+static int teardown(void **state)
+{
+	int64_t v = 0;
+	const char *busy;
+
+	(void)state;
+	busy = metrics_busy(&v);
+	if (busy)
+		print_error("%s is %lld\n", busy, (long long)v);
+	engine_close(engine);
+	return busy ? -1 : 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_refs),
+		cmocka_unit_test(test_cache),
+		cmocka_unit_test(test_draft_attributes),
+		cmocka_unit_test(test_lost_draft),
+		cmocka_unit_test(test_unlinked),
+		cmocka_unit_test(test_old_lookup),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
