@@ -37,7 +37,7 @@ static struct note *next_note(struct notify *n)
 	struct note *note;
 
 	while (!n->queue && !n->ending)
-		pthread_cond_wait(&n->more, &n->lock.mutex);
+		lock_wait(&n->lock, &n->more);
 	note = n->queue;
 	if (note)
 		DL_DELETE(n->queue, note);
