@@ -249,7 +249,8 @@ void *pool_span(struct pool *p, struct slice_id s, uint64_t off, uint64_t len)
 	 * a generation that nobody was given yet. */
 	if (s.page >= p->npages || !(e->flags & ENTRY_HEAD) || e->gen != s.gen)
 		return NULL;
-	uint64_t bytes = (uint64_t)e->npages * PAGE_BYTES;
+	/* Relaxed: its owner may be trimming what the caller does not ask for. */
+	uint64_t bytes = (uint64_t)__atomic_load_n(&e->npages, __ATOMIC_RELAXED) * PAGE_BYTES;
 	if (off > bytes || len > bytes - off)
 		return NULL;
 	return (uint8_t *)pool_page(p, s.page) + off;
@@ -293,7 +294,7 @@ int pool_trim(struct pool *p, struct slice_id s, uint32_t npages)
 	if (e->state != SLICE_WRITING || !npages || npages > e->npages)
 		return -EINVAL;
 	uint32_t end = s.page + e->npages, tail = e->npages - npages;
-	e->npages = (uint16_t)npages;
+	__atomic_store_n(&e->npages, (uint16_t)npages, __ATOMIC_RELAXED);
 	count(p, SLICE_WRITING, -(int64_t)tail, 0);
 	count(p, SLICE_FREE, tail, 0);
 	buddy_give(&p->buddy, s.page + npages, end);

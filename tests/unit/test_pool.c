@@ -665,6 +665,54 @@ static void threads_never_share_a_slice(void **state)
 	assert_idle();
 }
 
+struct reader_of_slice {
+	struct pool *pool;
+	struct slice_id s;
+	atomic_bool stop;
+	unsigned reads;
+};
+
+static void *read_first_page(void *arg)
+{
+	struct reader_of_slice *rd = arg;
+
+	while (!atomic_load(&rd->stop) || !rd->reads) {
+		const uint8_t *b = pool_span(rd->pool, rd->s, 0, PAGE_BYTES);
+		if (!b || b[0] != 0x42 || b[PAGE_BYTES - 1] != 0x42)
+			abort();
+		rd->reads++;
+	}
+	if (pool_unpin(rd->pool, rd->s))
+		abort();
+	return NULL;
+}
+
+static void reader_goes_on_while_the_owner_trims_and_seals(void **state)
+{
+	struct pool *p = open_pool(1024);
+	struct reader_of_slice rd = { .pool = p };
+	pthread_t thread;
+	uint32_t n;
+
+	(void)state;
+	assert_int_equal(pool_alloc(p, 1024, &rd.s, &n), 0);
+	memset(pool_page(p, rd.s.page), 0x42, PAGE_BYTES);
+	assert_int_equal(pool_pin(p, rd.s), 0); /* the reader's */
+	assert_int_equal(pthread_create(&thread, NULL, read_first_page, &rd), 0);
+	for (uint32_t keep = 1023; keep; keep--)
+		assert_int_equal(pool_trim(p, rd.s, keep), 0);
+	assert_int_equal(pool_seal(p, rd.s), 0);
+	assert_int_equal(pool_add_refs(p, rd.s, 1), 0);
+	assert_int_equal(pool_add_refs(p, rd.s, -1), 0);
+	assert_int_equal(pool_unpin(p, rd.s), 0);
+	atomic_store(&rd.stop, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(pool_nfree(p), 1024);
+	assert_sound(p);
+	pool_close(p);
+	assert_idle();
+}
+
 /* A test of the test's instrument: pool_check() does find what is wrong. */
 static void check_finds_a_foreign_gauge(void **state)
 {
@@ -681,6 +729,7 @@ static void check_finds_a_foreign_gauge(void **state)
 	assert_int_equal(pool_check(p, &w), 0);
 	writer_fini(&w);
 	pool_close(p);
+	assert_idle();
 	assert_int_equal(metric_get(M_SLICES_FREE), 0);
 	assert_int_equal(metric_get(M_SLICES_LIVE), 0);
 }
@@ -698,6 +747,7 @@ int main(void)
 		cmocka_unit_test(nonsense_is_not_adopted),
 		cmocka_unit_test(adopted_blocks_are_verified_once),
 		cmocka_unit_test(threads_never_share_a_slice),
+		cmocka_unit_test(reader_goes_on_while_the_owner_trims_and_seals),
 		cmocka_unit_test(check_finds_a_foreign_gauge),
 	};
 
