@@ -141,9 +141,8 @@ static void tree_make(struct tree *t)
 
 static void tree_end(struct tree *t)
 {
-	struct index_op op = { 0 };
-
-	kit_close(t->ix, &op);
+	index_close(t->ix);
+	assert_null(metrics_busy(NULL));
 }
 
 /* Damage, one kind a function ----------------------------------------------------- */

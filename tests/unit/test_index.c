@@ -288,7 +288,8 @@ static void test_blocks_that_are_wrong(void **state)
 	index_op_fini(&op);
 	put_raw(index_kv(ix), key_block(5, 8), bytes_str("\2what is this"));
 	assert_int_equal(index_wait(ix, &op, index_get_blocks), -EPROTONOSUPPORT);
-	kit_close(ix, &op);
+	index_op_fini(&op);
+	index_close(ix);
 }
 
 /* The scan --------------------------------------------------------------------------- */
@@ -440,6 +441,7 @@ static void test_scan_meets_everything_once(void **state)
 	assert_int_equal(is.orphans, 5);
 	is.fail = -EBUSY;
 	assert_int_equal(index_scan(ix, &v), -EBUSY);
+	assert_int_equal(index_check(ix, true, &report, NULL), 5);
 	writer_fini(&report);
 	kit_close(ix, &op);
 }
