@@ -20,14 +20,10 @@
  * store after a reboot, and damage before it. Files on a disk do outlive a
  * reboot, but were never synced: they are refused then.
  *
- * The lock is an open-file-description lock: unlike flock() it can be asked for
- * without being taken, so that looking at a store never makes a mount fail.
- *
  * Threads: a store belongs to whoever opened it.
  */
 #include "engine/store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -44,6 +40,8 @@
 #include "common/cleanup.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "engine/folder.h"
+#include "engine/lockfile.h"
 #include "engine/memory.h"
 #include "engine/sizes.h"
 
@@ -72,96 +70,11 @@ uint64_t store_pool_bytes(const struct store *s) { return s->sizes.pool_bytes; }
 uint64_t store_index_bytes(const struct store *s) { return s->sizes.index_bytes; }
 const char *store_dir(const struct store *s) { return s->dir; }
 
-static char *join(const char *a, const char *b)
-{
-	char *p;
-
-	return asprintf(&p, "%s/%s", a, b) < 0 ? NULL : p;
-}
-
 char *store_path(const struct store *s, const char *file)
 {
 	char *p;
 
 	return asprintf(&p, "%s/%s/%s", s->data, s->folder, file) < 0 ? NULL : p;
-}
-
-static bool exists(const char *folder, const char *file)
-{
-	_cleanup_(freep) char *p = join(folder, file);
-
-	return p && !access(p, F_OK);
-}
-
-/* Folders ------------------------------------------------------------------ */
-
-static int make_folders(char *path)
-{
-	for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
-		*p = '\0';
-		int r = mkdir(path, 0755);
-		*p = '/';
-		if (r && errno != EEXIST)
-			return -errno;
-	}
-	return mkdir(path, 0700) ? -errno : 0;
-}
-
-/* A folder of ours consists of files only. */
-static int remove_folder(const char *parent, const char *name)
-{
-	_cleanup_(freep) char *path = join(parent, name);
-	if (!path)
-		return -ENOMEM;
-	DIR *d = opendir(path);
-	if (!d)
-		return errno == ENOENT ? 0 : -errno;
-
-	int r = 0;
-	for (const struct dirent *e; (e = readdir(d));) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		if (unlinkat(dirfd(d), e->d_name, 0))
-			r = -errno;
-	}
-	closedir(d);
-	return rmdir(path) && !r ? -errno : r;
-}
-
-/* The first old-TIME in data: 0, -ENOENT, negative. */
-static int find_old(const char *data, char **ret)
-{
-	DIR *d = opendir(data);
-	if (!d)
-		return -errno;
-
-	int r = -ENOENT;
-	for (const struct dirent *e; r == -ENOENT && (e = readdir(d));) {
-		if (!strncmp(e->d_name, "old-", 4)) {
-			*ret = strdup(e->d_name);
-			r = *ret ? 0 : -ENOMEM;
-		}
-	}
-	closedir(d);
-	return r;
-}
-
-static int write_text(const char *folder, const char *file, const char *text)
-{
-	_cleanup_(freep) char *path = join(folder, file), *tmp = NULL;
-	if (!path || asprintf(&tmp, "%s.new", path) < 0)
-		return -ENOMEM;
-
-	_cleanup_(closep) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC |
-					O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text) || rename(tmp, path)) {
-		int r = errno ? -errno : -ENOSPC;
-		unlink(tmp);
-		return r;
-	}
-	return 0;
 }
 
 /* store.txt and sizes.txt ----------------------------------------------------- */
@@ -183,7 +96,7 @@ static void boot_id(char ret[BOOT_MAX])
 static int read_text(const char *folder, const char *file, const char *head,
 		     const char *fmt, void *ret_a, void *ret_b)
 {
-	_cleanup_(freep) char *path = join(folder, file);
+	_cleanup_(freep) char *path = folder_join(folder, file);
 	if (!path)
 		return -ENOMEM;
 	_cleanup_(fclosep) FILE *f = fopen(path, "re");
@@ -216,56 +129,11 @@ static int read_sizes(const char *data, struct sizes *ret)
 	return 0;
 }
 
-/* The lock -------------------------------------------------------------------- */
-
-/* Who has it: a pid (0: nobody, or he has not written it yet). */
-static pid_t lock_pid(int fd)
-{
-	char s[16] = "";
-
-	return pread(fd, s, sizeof(s) - 1, 0) > 0 ? (pid_t)atoi(s) : 0;
-}
-
-static bool lock_is_taken(int fd)
-{
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-
-	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
-}
-
-/* -EBUSY: and *ret_pid. -ENOENT: no lock file, and none was to be made. */
-static int lock_dir(const char *dir, bool create, int *ret_fd, pid_t *ret_pid)
-{
-	_cleanup_(freep) char *path = join(dir, "store.lock");
-	if (!path)
-		return -ENOMEM;
-
-	for (;;) {
-		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-		struct stat mine, there;
-		_cleanup_(closep) int fd = open(path, O_RDWR | (create ? O_CREAT : 0) |
-						O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd < 0)
-			return -errno;
-		if (fcntl(fd, F_OFD_SETLK, &l)) {
-			*ret_pid = lock_pid(fd);
-			return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
-		}
-		/* Somebody may have removed the store between the two calls. */
-		if (fstat(fd, &mine) || stat(path, &there) || mine.st_ino != there.st_ino)
-			continue;
-		if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
-			return -errno;
-		*ret_fd = fd;
-		fd = -1;
-		return 0;
-	}
-}
-
 static int take_lock(struct store *s, bool create, char **ret_why)
 {
+	_cleanup_(freep) char *path = folder_join(s->dir, "store.lock");
 	pid_t pid = 0;
-	int r = lock_dir(s->dir, create, &s->lock_fd, &pid);
+	int r = path ? lockfile_take(path, create, &s->lock_fd, &pid) : -ENOMEM;
 
 	if (r == -EBUSY && pid)
 		return why(ret_why, r, "store %s: in use by process %d. Try: slicefs status, "
@@ -286,16 +154,16 @@ static int take_lock(struct store *s, bool create, char **ret_why)
 /* Where the files are, or would be without a tmpfs of our own. */
 static int find_data(const char *dir, char **ret_data, char **ret_current)
 {
-	_cleanup_(freep) char *mem = join(dir, "mem"), *data = strdup(dir);
+	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *data = strdup(dir);
 	if (!mem || !data)
 		return -ENOMEM;
 
-	if (memory_is_mounted(mem) && (exists(mem, "current") || !exists(dir, "current"))) {
+	if (memory_is_mounted(mem) && (folder_has(mem, "current") || !folder_has(dir, "current"))) {
 		free(data);
 		data = steal(&mem);
 	}
 	char *current = NULL;
-	if (exists(data, "current") && !(current = join(data, "current")))
+	if (folder_has(data, "current") && !(current = folder_join(data, "current")))
 		return -ENOMEM;
 	*ret_current = current;
 	*ret_data = steal(&data);
@@ -393,7 +261,7 @@ static int same_size(const struct store *s, const char *what, uint64_t asked,
 /* A tmpfs of our own, or a larger one if there is something in it to keep. */
 static int provide_tmpfs(struct store *s)
 {
-	_cleanup_(freep) char *mem = join(s->dir, "mem");
+	_cleanup_(freep) char *mem = folder_join(s->dir, "mem");
 	uint64_t bytes = sizes_total(&s->sizes);
 	bool huge = true;
 	struct statvfs v;
@@ -406,8 +274,12 @@ static int provide_tmpfs(struct store *s)
 		uint64_t was = (uint64_t)v.f_blocks * v.f_frsize;
 		uint64_t used = was - (uint64_t)v.f_bfree * v.f_frsize;
 		int r = memory_resize(mem, used + bytes);
-		s->resized_from = r < 0 ? 0 : was;
-		return r;
+		if (r < 0)
+			return r;
+		s->resized_from = was;
+		free(s->data);
+		s->data = steal(&mem);
+		return 0;
 	}
 	if (mkdir(mem, 0700) && errno != EEXIST)
 		return -errno;
@@ -428,7 +300,7 @@ static int provide_tmpfs(struct store *s)
 static int refuse_second_old(const struct store *s, char **ret_why)
 {
 	_cleanup_(freep) char *old = NULL;
-	int r = find_old(s->data, &old);
+	int r = folder_find(s->data, "old-", &old);
 
 	if (r == -ENOENT)
 		return 0;
@@ -438,16 +310,26 @@ static int refuse_second_old(const struct store *s, char **ret_why)
 		   "one set is. Try: rm -r %s/%s", s->dir, s->data, old, s->data, old);
 }
 
+/* Of one that died while it made a store: they may hold much memory. */
+static void remove_leftovers(const char *dir)
+{
+	_cleanup_(freep) char *mem = folder_join(dir, "mem");
+
+	folder_remove(dir, "new");
+	if (mem && memory_is_mounted(mem))
+		folder_remove(mem, "new");
+}
+
 static int prepare_new(struct store *s, const struct engine_opts *o, char **ret_why)
 {
 	int r = s->replaces ? refuse_second_old(s, ret_why) : 0;
 
+	remove_leftovers(s->dir);
 	if (!r)
 		r = sizes_choose(o, s->replaces, &s->sizes, ret_why);
 	if (r < 0)
 		return r;
-	remove_folder(s->data, "new"); /* of one that died while it made it */
-	if (o->huge) {
+	if (o->huge || strcmp(s->data, s->dir)) {
 		r = provide_tmpfs(s);
 		if (r < 0)
 			log_warn("store", "%s: cannot mount a tmpfs with huge pages: %s; using plain "
@@ -458,7 +340,7 @@ static int prepare_new(struct store *s, const struct engine_opts *o, char **ret_
 		return r;
 	s->folder = "new";
 	s->is_new = true;
-	_cleanup_(freep) char *folder = join(s->data, s->folder);
+	_cleanup_(freep) char *folder = folder_join(s->data, s->folder);
 	if (!folder)
 		return -ENOMEM;
 	if (mkdir(folder, 0700))
@@ -472,7 +354,7 @@ static int prepare_new(struct store *s, const struct engine_opts *o, char **ret_
 static int enter_dir(struct store *s, bool create, char **ret_why)
 {
 	struct stat st;
-	int r = create ? make_folders(s->dir) : -EEXIST;
+	int r = create ? folder_make(s->dir) : -EEXIST;
 
 	s->made_dir = r == 0;
 	if (r < 0 && r != -EEXIST)
@@ -537,29 +419,20 @@ int store_open(const struct engine_opts *o, struct store **ret, char **ret_why)
 
 static int write_texts(struct store *s)
 {
-	_cleanup_(freep) char *folder = join(s->data, s->folder);
+	_cleanup_(freep) char *folder = folder_join(s->data, s->folder);
 	char text[160], boot[BOOT_MAX];
 
 	if (!folder)
 		return -ENOMEM;
 	snprintf(text, sizeof(text), "slicefs sizes %d\npool %llu\nindex %llu\n", STORE_FORMAT,
 		 (unsigned long long)s->sizes.pool_bytes, (unsigned long long)s->sizes.index_bytes);
-	int r = write_text(folder, "sizes.txt", text);
+	int r = folder_write_text(folder, "sizes.txt", text);
 	if (r < 0)
 		return r;
 	boot_id(boot);
 	snprintf(text, sizeof(text), "slicefs store %d\nmemory %s\nboot %s\n", STORE_FORMAT,
 		 strcmp(s->data, s->dir) ? "tmpfs" : "plain", boot);
-	return write_text(s->dir, "store.txt", text);
-}
-
-static int rename_in(const char *folder, const char *from, const char *to)
-{
-	_cleanup_(freep) char *a = join(folder, from), *b = join(folder, to);
-
-	if (!a || !b)
-		return -ENOMEM;
-	return rename(a, b) ? -errno : 0;
+	return folder_write_text(s->dir, "store.txt", text);
 }
 
 /* DATA/current becomes DATA/old-TIME, where DATA may not be where the new one is. */
@@ -573,7 +446,7 @@ static int move_aside(struct store *s)
 	if (!data)
 		return -ENOMEM;
 	strftime(old, sizeof(old), "old-%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
-	int r = rename_in(data, "current", old);
+	int r = folder_rename(data, "current", old);
 	if (!r)
 		log_info("store", "%s: the old contents are in %s/%s; rm -r gives their memory "
 			 "back", s->dir, data, old);
@@ -586,7 +459,7 @@ int store_commit(struct store *s, char **ret_why)
 	if (!r && s->replaces)
 		r = move_aside(s);
 	if (!r)
-		r = rename_in(s->data, "new", "current");
+		r = folder_rename(s->data, "new", "current");
 	if (r < 0)
 		return why(ret_why, r, "store %s: cannot write to it: %s", s->dir, error_text(r));
 	s->folder = "current";
@@ -598,15 +471,16 @@ int store_commit(struct store *s, char **ret_why)
 static void undo(struct store *s)
 {
 	if (s->is_new && s->data)
-		remove_folder(s->data, "new");
+		folder_remove(s->data, "new");
 	if (s->mounted) {
 		memory_unmount(s->data);
 		rmdir(s->data);
 	}
 	if (s->resized_from)
 		memory_resize(s->data, s->resized_from);
-	if (s->made_dir) {
-		_cleanup_(freep) char *lock = join(s->dir, "store.lock");
+	/* Without the lock it is somebody else's by now. */
+	if (s->made_dir && s->lock_fd >= 0) {
+		_cleanup_(freep) char *lock = folder_join(s->dir, "store.lock");
 		if (lock)
 			unlink(lock);
 		rmdir(s->dir);
@@ -629,7 +503,7 @@ struct store *store_free(struct store *s)
 
 int engine_store_stat(const char *dir, struct store_stat *ret)
 {
-	_cleanup_(freep) char *lock = join(dir, "store.lock"), *data = NULL, *current = NULL;
+	_cleanup_(freep) char *lock = folder_join(dir, "store.lock"), *data = NULL, *current = NULL;
 	struct store_stat st = { .state = STORE_NONE };
 	struct sizes sizes = { 0 };
 
@@ -649,9 +523,9 @@ int engine_store_stat(const char *dir, struct store_stat *ret)
 	st.index_bytes = sizes.index_bytes;
 
 	_cleanup_(closep) int fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd >= 0 && lock_is_taken(fd)) {
+	if (fd >= 0 && lockfile_is_taken(fd)) {
 		st.state = STORE_RUNNING;
-		st.pid = lock_pid(fd);
+		st.pid = lockfile_pid(fd);
 	}
 	*ret = st;
 	return 0;
@@ -661,12 +535,12 @@ int engine_store_stat(const char *dir, struct store_stat *ret)
 static int remove_contents(const char *data)
 {
 	_cleanup_(freep) char *old = NULL;
-	int r = remove_folder(data, "current"), r2 = remove_folder(data, "new");
+	int r = folder_remove(data, "current"), r2 = folder_remove(data, "new");
 
 	if (!r)
 		r = r2;
-	while (!r && !(r2 = find_old(data, &old))) {
-		r = remove_folder(data, old);
+	while (!r && !(r2 = folder_find(data, "old-", &old))) {
+		r = folder_remove(data, old);
 		free(steal(&old));
 	}
 	return r;
@@ -674,8 +548,8 @@ static int remove_contents(const char *data)
 
 int engine_store_remove(const char *dir)
 {
-	_cleanup_(freep) char *mem = join(dir, "mem"), *text = join(dir, "store.txt"),
-			      *lock = join(dir, "store.lock");
+	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *text = folder_join(dir, "store.txt"),
+			      *lock = folder_join(dir, "store.lock");
 	_cleanup_(closep) int fd = -1;
 	pid_t pid;
 
@@ -683,7 +557,7 @@ int engine_store_remove(const char *dir)
 		return -ENOMEM;
 	if (access(dir, F_OK))
 		return -errno;
-	int r = lock_dir(dir, true, &fd, &pid);
+	int r = lockfile_take(lock, true, &fd, &pid);
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

@@ -240,6 +240,99 @@ static void test_died_while_making(void **state)
 	assert_int_equal(access(path_of("new"), F_OK), -1);
 }
 
+/* Killed at any moment of making a store, or of making it anew: the next one takes
+ * up what is whole, or makes a new one; what was published before is kept. */
+static void test_killed_while_making(void **state)
+{
+	struct rng r = { rnd_seed() };
+	(void)state;
+
+	for (unsigned i = 0; i < 40; i++) {
+		struct engine_opts o = opts();
+		int status;
+
+		o.huge = !geteuid() && i % 2;
+		o.fresh = i % 3 > 0;
+		pid_t child = fork();
+		if (!child) {
+			struct engine *e;
+			char *reason = NULL;
+			if (engine_open(&o, &e, &reason)) {
+				fprintf(stderr, "round %u: %s\n", i, reason);
+				_exit(1);
+			}
+			engine_close(e);
+			_exit(0);
+		}
+		usleep((useconds_t)rnd_below(&r, 12000));
+		kill(child, SIGKILL);
+		waitpid(child, &status, 0);
+		assert_true(WIFSIGNALED(status) || !WEXITSTATUS(status));
+
+		o.fresh = false;
+		struct engine *e = open_with(&o);
+		struct verify v = { .e = e };
+		verify_all(&v);
+		check_clean(e);
+		if (!v.pages)
+			assert_true(make_object(e, 100, 1, 20, 16, BODY_EXTENTS));
+		engine_close(e);
+		assert_int_equal(state_of(), STORE_STOPPED);
+		char cmd[256];
+		snprintf(cmd, sizeof(cmd), "rm -rf %s/old-* %s/mem/old-*", dir, dir);
+		assert_int_equal(system(cmd), 0);
+	}
+}
+
+/* Of several that open a store in the same moment, one has it. */
+static void test_race(void **state)
+{
+	(void)state;
+
+	for (unsigned round = 0; round < 20; round++) {
+		int go[2], results[2];
+		char c, outcome[4] = "";
+
+		assert_int_equal(pipe(go), 0);
+		assert_int_equal(pipe(results), 0);
+		for (unsigned i = 0; i < 3; i++) {
+			if (fork())
+				continue;
+			struct engine_opts o = opts();
+			struct engine *e;
+			close(go[1]);
+			if (read(go[0], &c, 1))
+				_exit(1);
+			int r = engine_open(&o, &e, NULL);
+			c = r == 0 ? 'y' : r == -EBUSY ? 'b' : '?';
+			if (write(results[1], &c, 1) == 1 && c == 'y')
+				pause();
+			_exit(0);
+		}
+		close(go[0]);
+		close(go[1]);
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(read(results[0], &outcome[i], 1), 1);
+		struct store_stat st;
+		assert_int_equal(engine_store_stat(dir, &st), 0);
+		assert_int_equal(st.state, STORE_RUNNING);
+		kill(st.pid, SIGKILL);
+		while (wait(NULL) > 0)
+			;
+		close(results[0]);
+		close(results[1]);
+		unsigned won = 0, busy = 0;
+		for (unsigned i = 0; i < 3; i++) {
+			won += outcome[i] == 'y';
+			busy += outcome[i] == 'b';
+		}
+		assert_int_equal(won, 1);
+		assert_int_equal(busy, 2);
+		if (round % 2)
+			assert_int_equal(engine_store_remove(dir), 0);
+	}
+}
+
 /* Refused ----------------------------------------------------------------------------- */
 
 static void test_busy(void **state)
@@ -824,6 +917,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_new), T(test_kept), T(test_default_sizes), T(test_died_while_making),
+		T(test_killed_while_making), T(test_race),
 		T(test_busy), T(test_killed), T(test_other_sizes), T(test_too_small),
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),

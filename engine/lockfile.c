@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The lock is of the open file description: unlike flock() it can be asked for
+ * without being taken, so that looking at a store never makes a mount fail; and it
+ * ends with the process, however that ends.
+ */
+#include "engine/lockfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+pid_t lockfile_pid(int fd)
+{
+	char s[16] = "";
+
+	return pread(fd, s, sizeof(s) - 1, 0) > 0 ? (pid_t)atoi(s) : 0;
+}
+
+bool lockfile_is_taken(int fd)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
+}
+
+int lockfile_take(const char *path, bool create, int *ret_fd, pid_t *ret_pid)
+{
+	for (;;) {
+		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+		struct stat mine, there;
+		_cleanup_(closep) int fd = open(path, O_RDWR | (create ? O_CREAT : 0) |
+						O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return -errno;
+		if (fcntl(fd, F_OFD_SETLK, &l)) {
+			*ret_pid = lockfile_pid(fd);
+			return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+		}
+		/* Somebody may have removed the store between the two calls. */
+		if (fstat(fd, &mine) || stat(path, &there) || mine.st_ino != there.st_ino)
+			continue;
+		if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
+			return -errno;
+		*ret_fd = fd;
+		fd = -1;
+		return 0;
+	}
+}
