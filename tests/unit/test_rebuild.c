@@ -506,17 +506,48 @@ static void test_live_check(void **state)
 	engine_close(e);
 }
 
+static void expect_done(struct file_op *op, int64_t r)
+{
+	*(int64_t *)op->arg = r;
+}
+
+/* Live slices, and a draft's with the one who holds it. */
 static void test_print_slices(void **state)
 {
 	struct engine_opts o = { .in_memory = true, .pool_bytes = 16 * MIB };
 	struct engine *e = open_with(&o);
+	struct index_op draft = { /* without a name */
+		.parent = INDEX_ROOT, .attr = { .mode = S_IFREG | 0600 }
+	};
+	static const char bytes[2 * PAGE_BYTES] = "more than a record takes";
+	struct file_op op = { .buf = bytes, .len = sizeof(bytes), .done = expect_done };
 	struct writer w = { 0 };
+	char held[40];
+	int64_t r = -1;
 	(void)state;
 
+	op.arg = &r;
 	assert_true(make_object(e, 100, 1, 40, 16, BODY_EXTENTS));
 	engine_print_slices(e, &w);
 	assert_int_equal(lines(&w), 1 + 3);
 	assert_true(says(&w, " live "));
+	writer_fini(&w);
+
+	assert_int_equal(index_wait(e->ix, &draft, index_draft), 0);
+	struct attr a = draft.entry.attr;
+	index_op_fini(&draft);
+	assert_int_equal(file_create(e, &a, &op.file), 0);
+	file_write(&op);
+	assert_int_equal(r, sizeof(bytes));
+	engine_print_slices(e, &w);
+	assert_int_equal(lines(&w), 1 + 4);
+	snprintf(held, sizeof(held), " %llu*(0.", (unsigned long long)a.fileid);
+	if (!says(&w, held) || !says(&w, " writing "))
+		fail_msg("%s in %.*s", held, (int)w.len, (const char *)w.p);
+	writer_fini(&w);
+	file_close(&op, FILE_WRITE);
+	engine_print_slices(e, &w);
+	assert_int_equal(lines(&w), 1 + 3);
 	writer_fini(&w);
 	engine_close(e);
 }
