@@ -1,6 +1,8 @@
 # unit_test(name layers...)
 unit_test(kv index common)
 unit_test(names index common)
+unit_test(object index common)
+unit_test(xattr index common)
 unit_test(plan index common)
 unit_test(check index common)
 unit_test(index index common)
