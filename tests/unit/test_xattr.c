@@ -109,7 +109,8 @@ static void test_access_acl(void **state)
 	(void)state;
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
 	struct entry e = op.entry;
-	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, access_acl, bytes_str("no"), 0), -EINVAL);
+	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, access_acl, bytes_str("no"), 0),
+			 -EINVAL);
 	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, access_acl, ACL(named), 0), 0);
 	assert_int_equal(op.entry.attr.mode, S_IFREG | 0761);
 	assert_int_equal(mask_of(ix, f, e.place), 6);
