@@ -146,6 +146,20 @@ static int open_bad(void **state)
 					       .refuse_ppm = 100000 });
 }
 
+/* One whose inner completions come late too, from a thread of theirs. */
+static int open_nested(void **state)
+{
+	struct fault_opts o = { .seed = 1, .delay_us = 100, .fail_ppm = 10000 };
+	struct transport *inner;
+
+	(void)state;
+	if (open_fault((struct fault_opts){ .delay_us = 100, .refuse_ppm = 50000,
+					    .fail_ppm = 10000 }))
+		return -1;
+	inner = way;
+	return transport_fault_open(inner, &o, &way);
+}
+
 /* P10: whatever the case did, nothing is in flight. */
 static int close_all(void **state)
 {
@@ -1021,6 +1035,31 @@ static void quiesce_returns_when_nothing_is_out(void **state)
 	free(w);
 }
 
+static void quiesce_ends_all_through_two_transports(void **state)
+{
+	enum { N = 100 };
+	uint8_t *buf = calloc(N, 4096);
+	struct waiter *w = calloc(N, sizeof(*w));
+	struct slice_id s = take(N);
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		struct waiter fresh = WAITER;
+		struct batch *b;
+		w[i] = fresh;
+		assert_int_equal(batch_new(way, 1, &b), 0);
+		assert_int_equal(batch_add(b, POST_WRITE, s, i * 4096ULL, buf + i * 4096, 4096), 0);
+		batch_submit(b, 0, tell, &w[i]);
+	}
+	way->ops->quiesce(way);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(calls(&w[i]), 1);
+	assert_int_equal(metric_get(M_TRANSFERS), 0);
+	give(s);
+	free(w);
+	free(buf);
+}
+
 static void after_quiesce_posts_are_refused(void **state)
 {
 	uint8_t buf[512] = { 0 };
@@ -1231,8 +1270,11 @@ int main(void)
 		WITH(open_local, waiting_for_room_does_not_spin),
 		WITH(open_slow, little_room_is_back_pressure),
 		WITH(open_plain_fault, quiesce_returns_when_nothing_is_out),
+		WITH(open_nested, quiesce_ends_all_through_two_transports),
 		WITH(open_plain_fault, after_quiesce_posts_are_refused),
 		WITH(open_bad, content_is_right_under_concurrency),
+		WITH(open_nested, content_is_right_under_concurrency),
+		WITH(open_nested, last_completion_races_with_cancel_and_release),
 		WITH(open_local, same_seed_same_faults),
 		WITH(open_local, map_shows_the_bytes_or_hides_them),
 	};
