@@ -86,6 +86,8 @@ struct plan {
 	struct kv_read *reads;
 	uint32_t nreads, nread, reads_cap;
 	uint32_t hint;   /* runs ask in the same order: try this one first */
+	uint32_t nslots; /* a power of two; 0 before there are many reads */
+	uint32_t *slots_of_reads;
 	struct kv_req *snapshot;
 	struct relay slots[2], *current; /* one has the snapshot, one is under way */
 
@@ -243,29 +245,78 @@ static bool read_is(const struct kv_read *r, struct bytes from, struct bytes to,
 	return r->limit == limit && bytes_eq(r->from, from) && bytes_eq(r->to, to);
 }
 
+/* Listings ask for hundreds of keys: from READS_INLINE on they are found by hash,
+ * in a table of numbers + 1 that is never more than half full. */
+static uint32_t *reads_slot(const struct plan *p, struct bytes from, struct bytes to,
+			    uint32_t limit)
+{
+	uint32_t i = crc32c(from);
+
+	for (;; i++) {
+		uint32_t *slot = &p->slots_of_reads[i & (p->nslots - 1)];
+		if (!*slot || read_is(&p->reads[*slot - 1], from, to, limit))
+			return slot;
+	}
+}
+
+/* Puts the newest read into the table, which grows with it; false: no memory. */
+static bool reads_index(struct plan *p)
+{
+	uint32_t n = p->nreads - 1;
+
+	if (p->nreads <= READS_INLINE)
+		return true;
+	if (p->nslots < 2 * p->nreads) {
+		p->nslots = 64;
+		while (p->nslots < 4 * p->nreads)
+			p->nslots *= 2;
+		p->slots_of_reads = plan_alloc(p, p->nslots * sizeof(*p->slots_of_reads));
+		if (!p->slots_of_reads)
+			return false;
+		memset(p->slots_of_reads, 0, p->nslots * sizeof(*p->slots_of_reads));
+		n = 0;
+	}
+	for (; n < p->nreads; n++)
+		*reads_slot(p, p->reads[n].from, p->reads[n].to, p->reads[n].limit) = n + 1;
+	return true;
+}
+
+/* The number of this read; nreads if it is new. */
+static uint32_t reads_find(const struct plan *p, struct bytes from, struct bytes to,
+			   uint32_t limit)
+{
+	if (p->hint < p->nreads && read_is(&p->reads[p->hint], from, to, limit))
+		return p->hint;
+	if (p->nreads > READS_INLINE) {
+		uint32_t slot = *reads_slot(p, from, to, limit);
+		return slot ? slot - 1 : p->nreads;
+	}
+	for (uint32_t i = 0; i < p->nreads; i++)
+		if (read_is(&p->reads[i], from, to, limit))
+			return i;
+	return p->nreads;
+}
+
 /* The number of this read in the table, which it joins if need be; or negative. */
 static int plan_ask(struct plan *p, struct bytes from, struct bytes to, uint32_t limit,
 		    uint32_t *ret)
 {
-	for (uint32_t n = 0, i = p->hint; n < p->nreads; n++, i++) {
-		if (i >= p->nreads)
-			i = 0;
-		if (read_is(&p->reads[i], from, to, limit)) {
-			p->hint = i + 1;
-			*ret = i;
-			return 0;
-		}
+	uint32_t i = reads_find(p, from, to, limit);
+
+	if (i == p->nreads) {
+		if (!PLAN_GROW(p, reads, nreads, reads_cap))
+			return -ENOMEM;
+		struct kv_read r = { .from = plan_copy(p, from), .limit = limit };
+		if (to.p)
+			r.to = plan_copy(p, to);
+		if (!r.from.p || (to.p && !r.to.p))
+			return -ENOMEM;
+		p->reads[p->nreads++] = r;
+		if (!reads_index(p))
+			return -ENOMEM;
 	}
-	if (!PLAN_GROW(p, reads, nreads, reads_cap))
-		return -ENOMEM;
-	struct kv_read r = { .from = plan_copy(p, from), .limit = limit };
-	if (to.p)
-		r.to = plan_copy(p, to);
-	if (!r.from.p || (to.p && !r.to.p))
-		return -ENOMEM;
-	p->reads[p->nreads] = r;
-	*ret = p->nreads++;
-	p->hint = p->nreads;
+	p->hint = i + 1;
+	*ret = i;
 	return 0;
 }
 
@@ -449,7 +500,7 @@ static int plan_try_again(struct plan *p)
 	if (p->tries >= PLAN_TRIES_POLITE)
 		sched_yield();
 	if (p->tries % PLAN_TRIES_POLITE == 0)
-		p->nreads = p->nread = 0; /* forget what only old runs asked */
+		p->nreads = p->nread = p->nslots = 0; /* forget what only old runs asked */
 	return PLAN_WAIT;
 }
 
