@@ -99,14 +99,14 @@ static void print_histogram(struct writer *w, const char *name, struct op *o)
 	total = 0;
 	for (unsigned b = 0; b < BUCKETS - 1; b++) {
 		total += n[b];
-		write_format(w, "slicefs_op_seconds_bucket{op=\"%s\",le=\"%.6f\"} %llu\n", name,
+		write_format(w, "slicefs_op_duration_seconds_bucket{op=\"%s\",le=\"%.6f\"} %llu\n", name,
 			     (double)(1ULL << b) / 1e6, (unsigned long long)total);
 	}
 	total += n[BUCKETS - 1];
 	write_format(w,
-		     "slicefs_op_seconds_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
-		     "slicefs_op_seconds_sum{op=\"%s\"} %.9f\n"
-		     "slicefs_op_seconds_count{op=\"%s\"} %" PRIu64 "\n",
+		     "slicefs_op_duration_seconds_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
+		     "slicefs_op_duration_seconds_sum{op=\"%s\"} %.9f\n"
+		     "slicefs_op_duration_seconds_count{op=\"%s\"} %" PRIu64 "\n",
 		     name, total, name, (double)get(&o->sum_ns) / 1e9, name, total);
 }
 
@@ -127,7 +127,7 @@ static void print_errors(struct writer *w, const char *name, struct op *o)
 void metrics_print(struct writer *w)
 {
 	print_metrics(w);
-	print_head(w, "op_seconds", "histogram", "Time to an answer by kind of operation");
+	print_head(w, "op_duration_seconds", "histogram", "Time to an answer by kind of operation");
 	for (unsigned op = 0; op < MOP_COUNT; op++)
 		print_histogram(w, op_names[op], &ops[op]);
 	print_head(w, "op_errors_total", "counter", "Operations answered with an error");

@@ -112,7 +112,7 @@ teardown_file() { end_file; }
 	touch "$SCRATCH/file"
 	fails 1 'not a directory' "$SLICEFS" mount --pool-size 32M "$SCRATCH/file"
 	fails 2 'no node' "$SLICEFS" mount host:1234 "$SCRATCH"
-	fails 2 "no store's name" "$SLICEFS" mount --store 'a/b' "$SCRATCH"
+	fails 2 "is no store's name|is not a value" "$SLICEFS" mount --store 'a/b' "$SCRATCH"
 	fails 1 'no slicefs is mounted there' "$SLICEFS" umount "$SCRATCH"
 }
 

@@ -17,9 +17,15 @@ foreach(topic ${topics})
 	if(NOT timeout)
 		set(timeout 600)
 	endif()
+	set(limit ${timeout})
+	if(sanitized)
+		math(EXPR limit "${timeout} * 3")
+	endif()
+	# run-bats stops in time to clean up; ctest's own limit comes later.
+	math(EXPR timeout "${timeout} + 60")
 	slicefs_test(NAME e2e/${name} LABELS e2e ${labels} TIMEOUT ${timeout} SERIAL
 		COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
-			$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic})
+			$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
 	# Labels are read when cmake runs, so it runs again when they may differ.
 	set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${topic})
 endforeach()
