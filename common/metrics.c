@@ -90,6 +90,7 @@ static void print_metrics(struct writer *w)
 /* One op's histogram, consistent in itself: _count is what the buckets say. */
 static void print_histogram(struct writer *w, const char *name, struct op *o)
 {
+	static const char series[] = "slicefs_op_duration_seconds";
 	uint64_t n[BUCKETS], total = 0;
 
 	for (unsigned b = 0; b < BUCKETS; b++)
@@ -99,15 +100,15 @@ static void print_histogram(struct writer *w, const char *name, struct op *o)
 	total = 0;
 	for (unsigned b = 0; b < BUCKETS - 1; b++) {
 		total += n[b];
-		write_format(w, "slicefs_op_duration_seconds_bucket{op=\"%s\",le=\"%.6f\"} %llu\n", name,
-			     (double)(1ULL << b) / 1e6, (unsigned long long)total);
+		write_format(w, "%s_bucket{op=\"%s\",le=\"%.6f\"} %" PRIu64 "\n", series, name,
+			     (double)(1ULL << b) / 1e6, total);
 	}
 	total += n[BUCKETS - 1];
 	write_format(w,
-		     "slicefs_op_duration_seconds_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
-		     "slicefs_op_duration_seconds_sum{op=\"%s\"} %.9f\n"
-		     "slicefs_op_duration_seconds_count{op=\"%s\"} %" PRIu64 "\n",
-		     name, total, name, (double)get(&o->sum_ns) / 1e9, name, total);
+		     "%s_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
+		     "%s_sum{op=\"%s\"} %.9f\n%s_count{op=\"%s\"} %" PRIu64 "\n",
+		     series, name, total, series, name, (double)get(&o->sum_ns) / 1e9, series,
+		     name, total);
 }
 
 static void print_errors(struct writer *w, const char *name, struct op *o)

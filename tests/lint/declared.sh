@@ -17,6 +17,6 @@ for id in $(sed -n 's/^CRASH_POINT(\([A-Z_]*\),.*/\1/p' common/crash.def); do
 	used "CRASH_$id" "a crash point" index engine fs
 done
 for id in $(sed -n 's/^CONFIG(\([a-z_]*\),.*/\1/p' common/config.def); do
-	used "$id" "a setting" tools
+	used "$id" "a setting" tools common/config_parse.c
 done
 exit $bad
