@@ -76,6 +76,8 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 		return -ENOENT;
 	if (v.name.len > INDEX_NAME_MAX)
 		return -ENAMETOOLONG;
+	if (memchr(v.name.p, '/', v.name.len))
+		return -EINVAL;
 	uint64_t base = name_hash(index_super(plan_index(p))->hash_key, v.name);
 	struct key last_d = key_prefix_h('D', parent, base + NAME_SLOTS - 1);
 	struct key last_n = key_prefix_h('n', parent, base + NAME_SLOTS - 1);

@@ -91,6 +91,7 @@ static void test_bad_names_and_types(void **state)
 	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, name, S_IFDIR), 0);
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, name), 0);
 	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "", S_IFDIR), -ENOENT);
+	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "a/b", S_IFDIR), -EINVAL);
 	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "x", 0644), -EINVAL);
 	kit_file(ix, INDEX_ROOT, "f", "x");
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
@@ -172,6 +173,45 @@ static void test_links(void **state)
 	assert_int_equal(kit_unlink(ix, &op, d, "g"), 0);
 	assert_int_equal(op.gone.attr.nlink, 0);
 	assert_true(bytes_eq(op.gone.body.bytes, bytes_str("x")));
+	kit_close(ix, &op);
+}
+
+/* Overwrites how many names the record says there are. */
+static void set_nlink(struct index *ix, uint64_t fileid, uint32_t nlink)
+{
+	struct index_op op = { 0 };
+	struct record r = { 0 };
+	struct writer w = { 0 };
+	struct key k = key_file(fileid);
+
+	assert_int_equal(kit_stat(ix, &op, fileid, by_id), 0);
+	r.attr = op.entry.attr;
+	r.body = op.entry.body;
+	r.attr.nlink = nlink;
+	record_encode(&r, &w);
+	struct kv_write write = { key_bytes(&k), writer_bytes(&w) };
+	struct kv_req req = { .writes = &write, .nwrites = 1 };
+	assert_int_equal(kv_wait(index_kv(ix), &req), KV_DONE);
+	kv_req_fini(&req);
+	writer_fini(&w);
+	index_op_fini(&op);
+}
+
+static void test_a_file_has_so_many_names(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
+
+	(void)state;
+	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
+	struct place place = op.entry.place;
+	assert_int_equal(kit_link(ix, &op, f, place, INDEX_ROOT, "g"), 0);
+	set_nlink(ix, f, 64999);
+	assert_int_equal(kit_link(ix, &op, f, by_id, INDEX_ROOT, "h"), 0);
+	assert_int_equal(op.entry.attr.nlink, 65000);
+	assert_int_equal(kit_link(ix, &op, f, by_id, INDEX_ROOT, "i"), -EMLINK);
+	set_nlink(ix, f, 3);
 	kit_close(ix, &op);
 }
 
@@ -423,6 +463,7 @@ int main(void)
 		cmocka_unit_test(test_unlink_and_rmdir_say_why_not),
 		cmocka_unit_test(test_nothing_is_left_of_a_directory),
 		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_a_file_has_so_many_names),
 		cmocka_unit_test(test_a_draft_has_so_many_names),
 		cmocka_unit_test(test_a_draft_without_a_name),
 		cmocka_unit_test(test_a_draft_that_is_given_up),
