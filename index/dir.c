@@ -92,29 +92,12 @@ static int list_name(struct plan *p, const struct name_key *k, struct entry *e)
 	return 0;
 }
 
-/* Two pages of rows, D and n, as one sequence in order of h. Where one of them was
- * cut off, nothing behind its last h can be known yet. */
+/* Two pages of rows, D and n, as one sequence in order of h. As many names as either
+ * of them may have rows: so where one was cut off, what is behind is not reached. */
 struct merge {
 	const struct kv_rows *rows[2];
 	uint32_t next[2];
-	uint64_t end; /* the last h that is known */
 };
-
-static int merge_begin(struct merge *m)
-{
-	m->end = UINT64_MAX;
-	for (unsigned i = 0; i < 2; i++) {
-		const struct kv_rows *rows = m->rows[i];
-		struct name_key k;
-		if (!rows->more || !rows->nrows)
-			continue;
-		if (key_parse_name(rows->rows[rows->nrows - 1].key, &k))
-			return -EUCLEAN;
-		if (k.h < m->end)
-			m->end = k.h;
-	}
-	return 0;
-}
 
 /* The next name: 1, 0 at the end, or -EUCLEAN. n (the second) hides D. */
 static int merge_next(struct merge *m, struct name_key *ret_k, const struct kv_row **ret_row)
@@ -126,7 +109,7 @@ static int merge_next(struct merge *m, struct name_key *ret_k, const struct kv_r
 		    key_parse_name(m->rows[i]->rows[m->next[i]].key, &k[i]))
 			return -EUCLEAN;
 	unsigned i = k[1].h <= k[0].h;
-	if (k[i].h > m->end || k[i].h == UINT64_MAX)
+	if (k[i].h == UINT64_MAX)
 		return 0;
 	if (k[0].h == k[1].h)
 		m->next[0]++;
@@ -195,8 +178,6 @@ static int list_plan(struct plan *p, struct index_op *op)
 				     limit, &m.rows[0]),
 			  plan_range(p, from_n, key_prefix_end(key_prefix('n', op->parent)),
 				     limit, &m.rows[1]));
-	if (!r)
-		r = merge_begin(&m);
 	if (r)
 		return r;
 	uint64_t n = (uint64_t)m.rows[0]->nrows + m.rows[1]->nrows;

@@ -21,6 +21,9 @@ struct shaky_opts {
 	int nth_write, nth_outcome; /* the n-th request with writes: that, once */
 	bool keep;  /* closing it leaves the inner one open */
 	struct kv_caps caps; /* max_writes 0: kv_mem's */
+	/* Called once, before the next request that writes. */
+	void (*before_write)(void *arg);
+	void *arg;
 };
 
 struct shaky {
@@ -102,6 +105,11 @@ static inline void shaky_submit(struct kv *kv, struct kv_req *req)
 	atomic_fetch_add(&s->nsubmits, 1);
 	if (!req->nwrites)
 		atomic_fetch_add(&s->nwaves, 1);
+	if (req->nwrites && s->o.before_write) {
+		void (*before_write)(void *arg) = s->o.before_write;
+		s->o.before_write = NULL;
+		before_write(s->o.arg);
+	}
 	if (shaky_happens(s, s->o.later)) {
 		pthread_mutex_lock(&s->mutex);
 		assert(s->nqueue < 256);

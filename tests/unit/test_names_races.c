@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Each operation meets each other one at the worst moment: all has been read, and
+ * nothing is written yet. In a small scene with every kind of name, A is begun; just
+ * before it writes, B is done from beginning to end; then A goes on. Outcomes,
+ * tree, and what was handed out as gone must be those of B and then A, or of A and
+ * then B, done one after the other in another such scene; in the end all drafts are
+ * published, and index_check() finds nothing.
+ *
+ *	d/          an empty directory        n    a draft
+ *	e/s/, e/f   one that is not           h    a draft that hides a file
+ *	a, b        files                     l, m two names of one file
+ *	w           a file that is open for writing
+ */
+#include "tests/unit/names_kit.h"
+#include "tests/unit/kv_shaky.h"
+
+enum verb {
+	MKDIR, DRAFT, UNLINK, RMDIR, RENAME, EXCHANGE, LINK, PUBLISH, END, WRITER, CHMOD, UTIMES,
+	XATTR,
+};
+
+struct act {
+	enum verb verb;
+	const char *from, *to;
+};
+
+static const struct act acts[] = {
+	{ MKDIR, "x", 0 }, { MKDIR, "d/x", 0 }, { DRAFT, "x", 0 }, { DRAFT, "d/x", 0 },
+	{ UNLINK, "a", 0 }, { UNLINK, "b", 0 }, { UNLINK, "l", 0 }, { UNLINK, "m", 0 },
+	{ UNLINK, "n", 0 }, { UNLINK, "h", 0 }, { UNLINK, "w", 0 }, { UNLINK, "e/f", 0 },
+	{ RMDIR, "d", 0 }, { RMDIR, "e/s", 0 },
+	{ RENAME, "a", "b" }, { RENAME, "a", "x" }, { RENAME, "a", "d/x" }, { RENAME, "b", "a" },
+	{ RENAME, "l", "a" }, { RENAME, "l", "x" }, { RENAME, "l", "m" }, { RENAME, "a", "l" },
+	{ RENAME, "n", "a" }, { RENAME, "n", "x" }, { RENAME, "n", "d/x" }, { RENAME, "n", "h" },
+	{ RENAME, "n", "l" }, { RENAME, "h", "a" }, { RENAME, "h", "x" }, { RENAME, "h", "n" },
+	{ RENAME, "h", "m" }, { RENAME, "a", "h" }, { RENAME, "a", "n" }, { RENAME, "l", "h" },
+	{ RENAME, "w", "x" }, { RENAME, "w", "d/x" }, { RENAME, "a", "w" }, { RENAME, "n", "w" },
+	{ RENAME, "d", "e/s/x" }, { RENAME, "e", "d/x" }, { RENAME, "d", "x" },
+	{ RENAME, "d", "e/s" }, { RENAME, "e/s", "d" }, { RENAME, "e/s", "x" },
+	{ RENAME, "e/s", "d/x" }, { RENAME, "e/f", "d/x" },
+	{ EXCHANGE, "a", "b" }, { EXCHANGE, "a", "l" }, { EXCHANGE, "n", "a" },
+	{ EXCHANGE, "h", "a" }, { EXCHANGE, "n", "h" }, { EXCHANGE, "d", "e" },
+	{ EXCHANGE, "d", "a" }, { EXCHANGE, "e/s", "a" }, { EXCHANGE, "d", "e/s" },
+	{ EXCHANGE, "h", "d" }, { EXCHANGE, "w", "a" }, { EXCHANGE, "e/f", "n" },
+	{ LINK, "a", "x" }, { LINK, "a", "d/x" }, { LINK, "l", "x" }, { LINK, "n", "x" },
+	{ LINK, "n", "d/x" }, { LINK, "h", "x" }, { LINK, "w", "x" }, { LINK, "a", "e/x" },
+	{ PUBLISH, "n", 0 }, { PUBLISH, "h", 0 }, { PUBLISH, "w", 0 }, { END, "n", 0 },
+	{ END, "h", 0 }, { END, "w", 0 }, { WRITER, "a", 0 }, { WRITER, "l", 0 },
+	{ CHMOD, "a", 0 }, { CHMOD, "l", 0 }, { CHMOD, "d", 0 }, { CHMOD, "w", 0 },
+	{ UTIMES, "d", 0 }, { UTIMES, "e", 0 }, { XATTR, "a", 0 }, { XATTR, "l", 0 },
+	{ XATTR, "d", 0 }, { XATTR, "n", 0 }, { XATTR, "h", 0 }, { XATTR, "w", 0 },
+};
+enum { NACTS = sizeof(acts) / sizeof(*acts), LETTERS = 128 };
+
+struct scene {
+	struct index *ix;
+	struct shaky *shaky;
+	struct entry at[LETTERS]; /* by the letter that an object had first */
+	uint64_t ids[LETTERS];
+	bool ended[LETTERS];      /* no writer any more */
+	uint64_t more[2];         /* new drafts */
+	unsigned nmore;
+	unsigned version[LETTERS];
+	char story[4096];         /* outcomes are apart; this is what came of it */
+	unsigned gone[LETTERS];   /* bodies handed out, by their first letter */
+};
+
+/* "e/f": its directory and its last name. By number, as fs/ has them: the directory
+ * that had this name at first. */
+static uint64_t dir_of(const struct scene *s, const char *path, const char **ret_name)
+{
+	const char *slash = strrchr(path, '/');
+
+	*ret_name = slash ? slash + 1 : path;
+	return slash ? s->ids[(int)slash[-1]] : INDEX_ROOT;
+}
+
+static struct entry lookup(struct scene *s, const char *path)
+{
+	struct index_op op = { 0 };
+	const char *name;
+	uint64_t dir = dir_of(s, path, &name);
+
+	assert_int_equal(kit_lookup(s->ix, &op, dir, name), 0);
+	struct entry e = op.entry;
+	index_op_fini(&op);
+	s->at[(int)*name] = e;
+	s->ids[(int)*name] = e.attr.fileid;
+	return e;
+}
+
+static void make_draft(struct scene *s, const char *name)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_draft(s->ix, &op, INDEX_ROOT, name), 0);
+	s->at[(int)*name] = op.entry;
+	s->ids[(int)*name] = op.entry.attr.fileid;
+	index_op_fini(&op);
+}
+
+static struct scene *scene_new(void)
+{
+	static const char *const files[] = { "a", "b", "h", "l", "w", "f" };
+	struct scene *s = calloc(1, sizeof(*s));
+	struct index_op op = { 0 };
+	struct kv *kv;
+
+	assert_int_equal(kv_mem_open(&kv), 0);
+	s->shaky = shaky_over(kv, (struct shaky_opts){ 0 });
+	assert_int_equal(index_open(&s->shaky->kv, true, &s->ix), 0);
+	kit_mkdir(s->ix, INDEX_ROOT, "d");
+	uint64_t e = kit_mkdir(s->ix, INDEX_ROOT, "e");
+	kit_mkdir(s->ix, e, "s");
+	for (unsigned i = 0; i < 6; i++)
+		kit_file(s->ix, i == 5 ? e : INDEX_ROOT, files[i], files[i]);
+	lookup(s, "d");
+	lookup(s, "e");
+	lookup(s, "e/s");
+	lookup(s, "e/f");
+	for (unsigned i = 0; i < 5; i++)
+		lookup(s, files[i]);
+	assert_int_equal(kit_link(s->ix, &op, s->ids['l'], s->at['l'].place, INDEX_ROOT, "m"), 0);
+	lookup(s, "l");
+	lookup(s, "m");
+	make_draft(s, "n");
+	make_draft(s, "i");
+	assert_int_equal(kit_rename(s->ix, &op, INDEX_ROOT, "i", INDEX_ROOT, "h", 0), 0);
+	s->at['h'] = s->at['i'];
+	s->ids['h'] = s->ids['i'];
+	assert_int_equal(kit(s->ix, &op, index_writer, (struct index_op){
+		.fileid = s->ids['w'], .place = s->at['w'].place }), 0);
+	s->version['w'] = 1;
+	index_op_fini(&op);
+	return s;
+}
+
+static void note_gone(struct scene *s, const struct gone *g)
+{
+	if (g->fileid && !g->draft && g->body.bytes.len)
+		s->gone[*(const uint8_t *)g->body.bytes.p]++;
+}
+
+static int publish(struct scene *s, struct index_op *op, char c)
+{
+	char content[2] = { (char)(c - 'a' + 'A') };
+	struct attr a = { .fileid = s->ids[(int)c], .mode = S_IFREG | 0644,
+			  .version = s->version[(int)c] };
+	int r = kit_publish(s->ix, op, a, content);
+
+	if (!r)
+		s->version[(int)c]++;
+	return r;
+}
+
+static int act_on_object(struct scene *s, struct index_op *op, const struct act *a)
+{
+	char c = a->from[strlen(a->from) - 1];
+	struct index_op asked = { .fileid = s->ids[(int)c], .place = s->at[(int)c].place };
+
+	switch (a->verb) {
+	case PUBLISH:
+		return publish(s, op, c);
+	case END:
+		s->ended[(int)c] = true;
+		return kit_end(s->ix, asked.fileid);
+	case WRITER:
+		return kit(s->ix, op, index_writer, asked);
+	case CHMOD:
+		asked.mask = INDEX_SET_MODE;
+		asked.attr.mode = 0111;
+		return kit(s->ix, op, index_setattr, asked);
+	case UTIMES:
+		asked.mask = INDEX_SET_MTIME;
+		asked.attr.mtime.tv_sec = 12345;
+		return kit(s->ix, op, index_setattr, asked);
+	default:
+		return kit_setxattr(s->ix, op, s->at[(int)c].attr, asked.place, "user.x",
+				    bytes_str("v"), 0);
+	}
+}
+
+static int act(struct scene *s, const struct act *a)
+{
+	struct index_op op = { 0 };
+	const char *from, *to = NULL;
+	uint64_t dir = dir_of(s, a->from, &from), dir2 = a->to ? dir_of(s, a->to, &to) : 0;
+	char c = *from;
+	int r;
+
+	switch (a->verb) {
+	case MKDIR:
+		r = kit_make(s->ix, &op, dir, from, S_IFDIR | 0755);
+		break;
+	case DRAFT:
+		r = kit_draft(s->ix, &op, dir, from);
+		if (!r)
+			s->more[s->nmore++] = op.entry.attr.fileid;
+		break;
+	case UNLINK:
+		r = kit_unlink(s->ix, &op, dir, from);
+		break;
+	case RMDIR:
+		r = kit_rmdir(s->ix, &op, dir, from);
+		break;
+	case RENAME:
+	case EXCHANGE:
+		r = kit_rename(s->ix, &op, dir, from, dir2, to,
+			       a->verb == EXCHANGE ? RENAME_EXCHANGE : 0);
+		break;
+	case LINK:
+		r = kit_link(s->ix, &op, s->ids[(int)c], s->at[(int)c].place, dir2, to);
+		break;
+	default:
+		r = act_on_object(s, &op, a);
+	}
+	assert_true(r != -EUCLEAN && r != -EIO);
+	if (r >= 0) {
+		note_gone(s, &op.gone);
+		note_gone(s, &op.gone2);
+		for (uint32_t i = 0; i < op.nmore_gone; i++)
+			note_gone(s, &op.more_gone[i]);
+	}
+	index_op_fini(&op);
+	return r;
+}
+
+/* What came of it, as text --------------------------------------------------------- */
+
+static void tell(struct scene *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void tell(struct scene *s, const char *fmt, ...)
+{
+	size_t n = strlen(s->story);
+	va_list ap;
+
+	va_start(ap, fmt);
+	int m = vsnprintf(s->story + n, sizeof(s->story) - n, fmt, ap);
+	va_end(ap);
+	assert_true((size_t)m < sizeof(s->story) - n);
+}
+
+/* Which of the scene's objects is it? New ones are all alike. */
+static char letter_of(const struct scene *s, uint64_t fileid)
+{
+	for (char c = 'a'; c < 'x'; c++)
+		if (s->ids[(int)c] == fileid)
+			return c;
+	return '?';
+}
+
+static void tell_names(struct scene *s, uint64_t dir, const char *path)
+{
+	/* In the order of names: that of listings depends on the index's key. */
+	for (const char *c = "abdefhilmnswx"; *c; c++) {
+		struct index_op op = { 0 }, x = { 0 };
+		char name[2] = { *c }, below[64];
+		if (kit_lookup(s->ix, &op, dir, name)) {
+			index_op_fini(&op);
+			continue;
+		}
+		const struct entry *e = &op.entry;
+		tell(s, "%s%c=%c%s", path, *c, letter_of(s, e->attr.fileid), e->draft ? "(draft)" : "");
+		if (!e->draft)
+			tell(s, " %o %u '%.*s' %llu%s%s", e->attr.mode, e->attr.nlink,
+			     S_ISREG(e->attr.mode) ? (int)e->body.bytes.len : 0,
+			     (const char *)e->body.bytes.p, (unsigned long long)e->attr.version,
+			     e->attr.has_xattrs ? " x" : "",
+			     e->attr.mtime.tv_sec == 12345 ? " old" : "");
+		if (!kit_getxattr(s->ix, &x, e->attr.fileid, e->place, "user.x"))
+			tell(s, " user.x");
+		index_op_fini(&x);
+		tell(s, "\n");
+		if (S_ISDIR(e->attr.mode)) {
+			snprintf(below, sizeof(below), "%s%c/", path, *c);
+			tell_names(s, e->attr.fileid, below);
+		}
+		index_op_fini(&op);
+	}
+}
+
+static void tell_gone(struct scene *s)
+{
+	for (int c = 0; c < LETTERS; c++) {
+		assert_true(s->gone[c] <= 1); /* a body is handed out once */
+		if (s->gone[c])
+			tell(s, "gone %c\n", c);
+	}
+}
+
+/* Publishes and ends all that is open still; then nothing of a session is left. */
+static void scene_end(struct scene *s)
+{
+	struct index_op op = { 0 };
+
+	kit_check(s->ix);
+	for (const char *c = "hnw"; *c; c++) {
+		if (s->ended[(int)*c])
+			continue;
+		int r = publish(s, &op, *c);
+		assert_true(!r || r == INDEX_UNLINKED);
+		note_gone(s, &op.gone);
+		for (uint32_t i = 0; !r && i < op.nmore_gone; i++)
+			note_gone(s, &op.more_gone[i]);
+		tell(s, "publish %c: %d\n", *c, r);
+	}
+	for (const char *c = "hnwal"; *c; c++)
+		assert_int_equal(kit_end(s->ix, s->ids[(int)*c]), 0);
+	for (unsigned i = 0; i < s->nmore; i++)
+		assert_int_equal(kit_end(s->ix, s->more[i]), 0);
+	tell_names(s, INDEX_ROOT, "");
+	tell_gone(s);
+	kit_close(s->ix, &op);
+	s->ix = NULL;
+}
+
+/* Pairs ------------------------------------------------------------------------------- */
+
+struct pair {
+	struct scene *s;
+	const struct act *b;
+	int r_b;
+	bool met;
+};
+
+static void meet(void *arg)
+{
+	struct pair *p = arg;
+
+	p->met = true;
+	p->r_b = act(p->s, p->b);
+}
+
+/* A with B in its middle. */
+static struct scene *interleave(const struct act *a, const struct act *b, int *ret_a, int *ret_b,
+				bool *ret_met)
+{
+	struct scene *s = scene_new();
+	struct pair p = { .s = s, .b = b };
+
+	s->shaky->o.before_write = meet;
+	s->shaky->o.arg = &p;
+	*ret_a = act(s, a);
+	s->shaky->o.before_write = NULL;
+	*ret_met = p.met;
+	if (!p.met)
+		p.r_b = act(s, b);
+	*ret_b = p.r_b;
+	tell_names(s, INDEX_ROOT, "");
+	tell_gone(s);
+	scene_end(s);
+	return s;
+}
+
+static struct scene *in_turn(const struct act *a, const struct act *b, int *ret_a, int *ret_b)
+{
+	struct scene *s = scene_new();
+
+	*ret_a = act(s, a);
+	*ret_b = act(s, b);
+	tell_names(s, INDEX_ROOT, "");
+	tell_gone(s);
+	scene_end(s);
+	return s;
+}
+
+/* Outcomes and story in one number. */
+static uint64_t digest(const struct scene *s, int r_a, int r_b)
+{
+	uint64_t h = (uint64_t)(unsigned)r_a << 32 | (unsigned)r_b;
+
+	for (const char *c = s->story; *c; c++)
+		h = (h ^ (uint8_t)*c) * 0x100000001b3u;
+	return h;
+}
+
+/* done[i][j]: acts i and then j, in turn. */
+static uint64_t done[NACTS][NACTS];
+
+static void show(const char *what, struct scene *s, int r_a, int r_b)
+{
+	print_message("%s: A %d, B %d:\n%s\n", what, r_a, r_b, s->story);
+	free(s);
+}
+
+static void fail_pair(const struct act *a, const struct act *b, struct scene *s, int r_a, int r_b)
+{
+	print_message("A: %d %s %s, B: %d %s %s\n", a->verb, a->from, a->to ? a->to : "", b->verb,
+		      b->from, b->to ? b->to : "");
+	show("B within A", s, r_a, r_b);
+	s = in_turn(a, b, &r_a, &r_b);
+	show("A, then B", s, r_a, r_b);
+	s = in_turn(b, a, &r_b, &r_a);
+	show("B, then A", s, r_a, r_b);
+	fail();
+}
+
+static void check_pair(unsigned i, unsigned j, unsigned *ret_met)
+{
+	const struct act *a = &acts[i], *b = &acts[j];
+	int r_a, r_b;
+	bool met;
+
+	/* One file is published by one at a time. */
+	if (a->verb == PUBLISH && i == j)
+		return;
+	struct scene *s = interleave(a, b, &r_a, &r_b, &met);
+	*ret_met += met;
+	if (digest(s, r_a, r_b) != done[i][j] && digest(s, r_b, r_a) != done[j][i])
+		fail_pair(a, b, s, r_a, r_b);
+	free(s);
+}
+
+static void test_all_pairs(void **state)
+{
+	unsigned met = 0;
+	int r_a, r_b;
+
+	(void)state;
+	for (unsigned i = 0; i < NACTS; i++) {
+		for (unsigned j = 0; j < NACTS; j++) {
+			struct scene *s = in_turn(&acts[i], &acts[j], &r_a, &r_b);
+			done[i][j] = digest(s, r_a, r_b);
+			free(s);
+		}
+	}
+	for (unsigned i = 0; i < NACTS; i++)
+		for (unsigned j = 0; j < NACTS; j++)
+			check_pair(i, j, &met);
+	print_message("%u of %u pairs met\n", met, NACTS * NACTS);
+	assert_true(met > NACTS * NACTS / 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_all_pairs) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
