@@ -142,14 +142,13 @@ static void punch_cut(struct work *w, int r)
 	struct file *f = w->f;
 	uint64_t from = page_end(w->op->off), to = page_of(w->op->off + w->op->len);
 
-	if (!r) {
+	{
 		WITH_LOCK(&f->lock);
-		if (from < to)
+		if (!r && from < to)
 			r = map_reserve_cut(&f->map, from, to);
 		if (!r && from < to)
 			map_cut(&f->map, from, to);
-		if (!r)
-			file_changed(f);
+		file_changed(f); /* an edge may have been zeroed if nothing else */
 	}
 	work_end(w, r);
 }
@@ -159,7 +158,7 @@ static void punch_tail(struct work *w, int r)
 	uint64_t end = w->op->off + w->op->len, from = page_of(end) * PAGE_BYTES;
 
 	if (r < 0)
-		work_end(w, r);
+		punch_cut(w, r);
 	else if (end % PAGE_BYTES && from >= w->op->off)
 		work_put(w, from, NULL, end - from, PUT_DATA, punch_cut);
 	else
@@ -184,16 +183,11 @@ static bool fallocate_small(struct file *f, const struct file_op *op)
 {
 	uint64_t end = op->off + op->len, size = f->attr.size;
 
-	if (!f->small)
+	/* Nothing is touched yet by what needs a slice and may not get it. */
+	if (!f->small || (end > INDEX_INLINE_MAX && !(op->mode & FALLOC_FL_PUNCH_HOLE)))
 		return false;
 	if (op->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && op->off < size)
 		memset(f->content + op->off, 0, (end < size ? end : size) - op->off);
-	if (op->mode & FALLOC_FL_PUNCH_HOLE) {
-		file_changed(f);
-		return true;
-	}
-	if (end > INDEX_INLINE_MAX)
-		return false;
 	if (!(op->mode & FALLOC_FL_KEEP_SIZE) && end > size)
 		f->attr.size = end;
 	file_changed(f);

@@ -132,7 +132,7 @@ static int add_extent(struct file *f, const struct extent *x)
 	}
 	r = pool_pin(f->e->pool, h->id);
 	if (!r)
-		map_insert(&f->map, x->page, x->npages, h, x->slice_off);
+		map_load(&f->map, x->page, x->npages, h, x->slice_off);
 	map_hold_unref(&f->map, h);
 	return r;
 }

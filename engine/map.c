@@ -320,10 +320,23 @@ void map_cut(struct map *m, uint64_t page, uint64_t end)
 	}
 }
 
+/* b goes on where a ends, in the file and in the slice, which two holds may stand
+ * for (after a copy within the file). */
 static bool ext_continues(const struct ext *a, const struct ext *b)
 {
-	return a->hold == b->hold && a->page + a->npages == b->page &&
-	       a->off + a->npages == b->off;
+	return a->page + a->npages == b->page && a->off + a->npages == b->off &&
+	       a->hold->id.page == b->hold->id.page && a->hold->id.gen == b->hold->id.gen;
+}
+
+/* Both are of one sealed slice; each may know the blocks only that its extents
+ * touch. */
+static void take_sums(struct hold *to, const struct hold *from)
+{
+	for (uint64_t left = from->valid & ~to->valid; left; left &= left - 1) {
+		int b = __builtin_ctzll(left);
+		to->sums[b] = from->sums[b];
+	}
+	to->valid |= from->valid;
 }
 
 /* Joins g->v[i] and g->v[i + 1] if they are one run. */
@@ -333,15 +346,20 @@ static bool region_join(struct map *m, struct region *g, uint32_t i)
 
 	if (i + 1 >= g->n || !ext_continues(x, x + 1))
 		return false;
+	if (x->hold != x[1].hold)
+		take_sums(x->hold, x[1].hold);
 	x->npages = (uint16_t)(x->npages + x[1].npages);
-	ext_unpin(m, x->hold);
+	x->hold->pages += x[1].npages;
+	x[1].hold->pages -= x[1].npages;
+	ext_unpin(m, x[1].hold);
 	g->n--;
 	memmove(x + 1, x + 2, (g->n - i - 1) * sizeof(*x));
 	return true;
 }
 
-void map_insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
-		uint32_t off)
+/* Returns where in its region. */
+static uint32_t insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
+		       uint32_t off)
 {
 	struct region *g = map_region(m, page / REGION_PAGES);
 	uint32_t in = (uint32_t)(page % REGION_PAGES);
@@ -357,9 +375,24 @@ void map_insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
 	g->changed = true;
 	h->pages += npages;
 	m->npages += npages;
+	return i;
+}
+
+void map_insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
+		uint32_t off)
+{
+	struct region *g = map_region(m, page / REGION_PAGES);
+	uint32_t i = insert(m, page, npages, h, off);
+
 	region_join(m, g, i);
 	if (i)
 		region_join(m, g, i - 1);
+}
+
+void map_load(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
+	      uint32_t off)
+{
+	insert(m, page, npages, h, off);
 }
 
 /* What is published ---------------------------------------------------------- */

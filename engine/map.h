@@ -113,6 +113,10 @@ void map_cut(struct map *m, uint64_t page, uint64_t end);
  * caller's; joins neighbours that continue each other. */
 void map_insert(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
 		uint32_t off);
+/* The same without joining: the index counts references by its own extents, and
+ * so must the base that they become. */
+void map_load(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
+	      uint32_t off);
 
 /* The region of that index, or NULL; the first one at or behind it. */
 struct region *map_region(const struct map *m, uint64_t index);

@@ -21,8 +21,11 @@
 #include "common/metrics.h"
 #include "engine/load.h"
 
+enum { END_TRIES = 5 }; /* of index_writer_end() */
+
 struct visit { /* one open or close */
 	struct work w;
+	unsigned tries;
 	unsigned flags;
 	int result;
 	bool opens;
@@ -55,11 +58,17 @@ static void leave(struct visit *v)
 	op->done(op, r);
 }
 
+static void end_writing(struct visit *v);
+
 static void writer_ended(struct index_op *op, int outcome)
 {
 	struct visit *v = visit_of(op, op);
 	struct file *f = v->w.f;
 
+	if (outcome < 0 && ++v->tries < END_TRIES) {
+		end_writing(v);
+		return;
+	}
 	if (outcome < 0)
 		log_warn("file", "the index still takes us for a writer of file %" PRIu64
 			 ": %s", f->fileid, strerror(-outcome));
@@ -76,6 +85,7 @@ static void end_writing(struct visit *v)
 {
 	struct file *f = v->w.f;
 
+	index_op_fini(&v->op);
 	v->op = (struct index_op){ .fileid = f->fileid, .done = writer_ended };
 	index_writer_end(f->e->ix, &v->op);
 }
@@ -99,7 +109,7 @@ static void last_published(struct work *w, int r)
 		registered = f->registered;
 	}
 	/* After a failure, who still has it open keeps what was written, and the
-	 * next one to leave tries again. */
+	 * last one to leave tries again. */
 	if (registered && (!r || last)) {
 		end_writing(v);
 		return;
@@ -187,6 +197,11 @@ static void writer_begun(struct index_op *op, int outcome)
 {
 	struct visit *v = visit_of(op, op);
 
+	/* If it may have been done all the same, it is undone as we leave. */
+	if (op->unsure) {
+		WITH_LOCK(&v->w.f->lock);
+		v->w.f->registered = true;
+	}
 	index_op_fini(op);
 	if (outcome) {
 		open_end(v, outcome == INDEX_MISS ? -ESTALE : outcome < 0 ? outcome : -EIO);

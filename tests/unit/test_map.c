@@ -260,7 +260,7 @@ static void step_reload(struct walk *w)
 					      &h), 0);
 		assert_int_equal(map_reserve(&w->map, e->page, e->page + e->npages, 1), 0);
 		assert_int_equal(pool_pin(w->pool, id), 0);
-		map_insert(&w->map, e->page, e->npages, h, e->slice_off);
+		map_load(&w->map, e->page, e->npages, h, e->slice_off);
 		map_hold_unref(&w->map, h);
 	}
 	assert_int_equal(map_loaded(&w->map), 0);
