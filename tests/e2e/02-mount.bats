@@ -98,13 +98,14 @@ teardown_file() { end_file; }
 @test "an ordinary user mounts through fusermount3" {
 	requires setpriv fusermount3
 	dir=$(mktemp -d "$SCRATCH/user.XXXX")
-	chown 12345:12345 "$dir"
-	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
+	chown nobody "$dir"
+	as="setpriv --reuid=nobody --regid=65534 --clear-groups" # fusermount3 wants a user with a name
+	chmod 666 /dev/fuse # as udev has it; a container's may differ
 	cp "$SLICEFS" "$SCRATCH/slicefs-user" && chmod 755 "$SCRATCH/slicefs-user"
-	$as "$SCRATCH/slicefs-user" mount --pool-size 32M --log "$dir.log" "$dir" || $as "$SCRATCH/slicefs-user" mount --pool-size 32M "$dir"
+	$as "$SCRATCH/slicefs-user" mount --pool-size 32M "$dir"
 	$as sh -c "echo mine >$dir/f && cat $dir/f" | grep -q mine
 	$as "$SCRATCH/slicefs-user" umount --discard "$dir"
-	rmdir /dev/shm/slicefs-12345
+	rmdir "/dev/shm/slicefs-$(id -u nobody)"
 }
 
 @test "wrong places are refused with one line" {
@@ -112,7 +113,7 @@ teardown_file() { end_file; }
 	touch "$SCRATCH/file"
 	fails 1 'not a directory' "$SLICEFS" mount --pool-size 32M "$SCRATCH/file"
 	fails 2 'no node' "$SLICEFS" mount host:1234 "$SCRATCH"
-	fails 2 "is no store's name|is not a value" "$SLICEFS" mount --store 'a/b' "$SCRATCH"
+	fails 2 'is not a value for it' "$SLICEFS" mount --store 'a/b' "$SCRATCH"
 	fails 1 'no slicefs is mounted there' "$SLICEFS" umount "$SCRATCH"
 }
 

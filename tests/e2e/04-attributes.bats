@@ -41,7 +41,7 @@ teardown() { cd /; }
 	requires_root
 	ln -s "some/where else" s; [ "$(readlink s)" = "some/where else" ]
 	long=$(printf 'x%.0s' $(seq 4000)); ln -s "$long" l; [ "$(readlink l)" = "$long" ]
-	mkfifo p; (echo through >p &); [ "$(cat p)" = through ]
+	mkfifo pipe; (echo through >pipe &); [ "$(cat pipe)" = through ]
 	mknod n c 1 3; echo gone >n; [ "$(stat -c '%t,%T %F' n)" = "1,3 character special file" ]
 	mknod z b 7 300; [ "$(stat -c '%t,%T' z)" = "7,12c" ]
 }

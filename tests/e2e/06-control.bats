@@ -22,24 +22,24 @@ teardown_file() { end_file; }
 	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
 	grep -q '^# TYPE slicefs_pool_bytes gauge' "$SCRATCH/stats"
 	[ "$(awk '/^# TYPE/ { print $3 }' "$SCRATCH/stats" | sort | uniq -d | wc -l)" = 0 ]
-	for want in pool_bytes pins drafts handles transfers batches op_duration_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
+	for want in pool_bytes pins drafts handles transfers batches op_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
 }
 
 @test "states of slices sum to the pool, whatever happens (I1)" {
-	head -c 3M /dev/urandom >"$MNT/x"; exec 8>"$MNT/y"; head -c 1M /dev/zero >&8; rm "$MNT/x"
+	head -c 3M /dev/urandom >"$MNT/x"; hold "$MNT/y" 1048576; rm "$MNT/x"
 	for _ in 1 2 3; do
 		[ "$(awk '/^slicefs_pool_bytes/ { n += $2 } END { print n }' "$MNT/.slicefs/stats")" = $((64 << 20)) ]
-		head -c 100000 /dev/zero >&8
+		head -c 100000 /dev/zero >"$MNT/z"
 	done
 	[ "$(stat_value drafts)" = 1 ]; [ "$(stat_value 'pool_bytes{state="writing"}')" -ge 1048576 ]
-	exec 8>&-
+	let_go
 }
 
 @test "slices shows who holds what" {
-	exec 8>"$MNT/held"; head -c 1M /dev/zero >&8
+	hold "$MNT/held" 1048576
 	grep -q writing "$MNT/.slicefs/slices"
 	ino=$(stat -c %i "$MNT/held"); grep -q "$ino" "$MNT/.slicefs/slices"
-	exec 8>&-; gauges_zero
+	let_go; gauges_zero
 	no grep -q writing "$MNT/.slicefs/slices"
 }
 

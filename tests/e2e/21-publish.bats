@@ -8,34 +8,36 @@ teardown_file() { end_file; }
 
 @test "what was closed is there after kill -9; what was not is gone, name and slices" {
 	head -c 100000 /dev/urandom >"$SCRATCH/r"; cp "$SCRATCH/r" "$MNT/closed"
-	exec 8>"$MNT/open"; head -c 300000 /dev/zero >&8
-	[ -e "$MNT/open" ]
-	kill_daemon; exec 8>&- || true
+	hold "$MNT/open" 300000
+	[ "$(stat -c %s "$MNT/open")" = 300000 ]
+	kill_daemon; let_go
 	remount
 	cmp "$MNT/closed" "$SCRATCH/r"; [ ! -e "$MNT/open" ]
 	gauges_zero; fsck_clean "$MNT"
 }
 
 @test "fsync publishes while the file stays open" {
-	exec 8>"$MNT/synced"; echo one >&8; sync "$MNT/synced"; echo two >&8
-	kill_daemon; exec 8>&- || true
+	hold "$MNT/synced" 70000 0 sync
+	[ "$(stat -c %s "$MNT/synced")" = 140000 ]
+	kill_daemon; let_go
 	remount
-	[ "$(cat "$MNT/synced")" = one ]
+	[ "$(stat -c %s "$MNT/synced")" = 70000 ]; [ "$(tr -d H <"$MNT/synced" | wc -c)" = 0 ]
 }
 
 @test "an overwrite that was not closed leaves the old version whole" {
 	head -c 5M /dev/urandom >"$SCRATCH/old"; cp "$SCRATCH/old" "$MNT/o"
-	exec 8<>"$MNT/o"; dd if=/dev/zero bs=4096 count=10 seek=100 conv=notrunc status=none >&8
-	kill_daemon; exec 8>&- || true
+	hold "$MNT/o" 40960 409600
+	! cmp -s "$MNT/o" "$SCRATCH/old"
+	kill_daemon; let_go
 	remount
 	cmp "$MNT/o" "$SCRATCH/old"
 }
 
 @test "a draft renamed over a published file leaves that one in place after a crash" {
 	echo old >"$MNT/dst"
-	exec 8>"$MNT/tmp"; echo new >&8; mv "$MNT/tmp" "$MNT/dst"
-	[ "$(cat "$MNT/dst")" = new ]
-	kill_daemon; exec 8>&- || true
+	hold "$MNT/tmp" 5; mv "$MNT/tmp" "$MNT/dst"
+	[ "$(cat "$MNT/dst")" = HHHHH ]
+	kill_daemon; let_go
 	remount
 	[ "$(cat "$MNT/dst")" = old ]; [ ! -e "$MNT/tmp" ]
 }
@@ -58,8 +60,8 @@ teardown_file() { end_file; }
 }
 
 @test "a link to a draft, and attributes set on it, are published with it" {
-	exec 8>"$MNT/a"; echo x >&8; ln "$MNT/a" "$MNT/b"; chmod 640 "$MNT/a"; chown 5:6 "$MNT/b"; setfattr -n user.k -v v "$MNT/a"
-	exec 8>&-
+	hold "$MNT/a" 5000; ln "$MNT/a" "$MNT/b"; chmod 640 "$MNT/a"; chown 5:6 "$MNT/b"; setfattr -n user.k -v v "$MNT/a"
+	let_go
 	kill_daemon; remount
 	[ "$(stat -c '%a %u %g %h' "$MNT/b")" = "640 5 6 2" ]; [ "$(getfattr --only-values -n user.k "$MNT/a")" = v ]
 	[ "$(stat -c %i "$MNT/a")" = "$(stat -c %i "$MNT/b")" ]

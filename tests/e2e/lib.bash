@@ -146,6 +146,20 @@ fails() {
 	[[ $(grep -vc '^Usage:' <<<"$out") == 1 ]] || { echo "not one line: $out"; return 1; }
 }
 
+# Starts `hold` (see hold.c) on a file and waits until it has written; its end is
+# let_go, or the daemon's death.
+hold() { # file bytes [offset [sync]]
+	coproc HOLD { exec "${TWIN%/*}/hold" "$@" 3>&-; }
+	local line
+	read -r line <&"${HOLD[0]}" && [[ $line == ready ]]
+}
+
+let_go() {
+	local pid=$HOLD_PID fd=${HOLD[1]}
+	exec {fd}>&-
+	wait "$pid" || true
+}
+
 # A file of random bytes, with its checksum beside it in $SCRATCH/sums.
 random_file() { # path bytes
 	head -c "$2" /dev/urandom >"$1"
