@@ -22,7 +22,7 @@ teardown_file() { end_file; }
 	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
 	grep -q '^# TYPE slicefs_pool_bytes gauge' "$SCRATCH/stats"
 	[ "$(awk '/^# TYPE/ { print $3 }' "$SCRATCH/stats" | sort | uniq -d | wc -l)" = 0 ]
-	for want in pool_bytes pins drafts handles transfers batches op_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
+	for want in pool_bytes pins drafts handles transfers batches op_duration_seconds_bucket index_bytes; do grep -q "^slicefs_$want" "$SCRATCH/stats"; done
 }
 
 @test "states of slices sum to the pool, whatever happens (I1)" {

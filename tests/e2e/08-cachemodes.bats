@@ -20,9 +20,9 @@ teardown_file() { end_file; }
 
 @test "the page cache is kept from one open to the next" {
 	head -c 4M /dev/urandom >"$MNT/kept"; cat "$MNT/kept" >/dev/null
-	cat "$MNT/kept" >/dev/null; reads=$(stat_value 'op_seconds_count{op="read"}')
+	cat "$MNT/kept" >/dev/null; reads=$(stat_value 'op_duration_seconds_count{op="read"}')
 	cat "$MNT/kept" >/dev/null
-	again=$(stat_value 'op_seconds_count{op="read"}')
+	again=$(stat_value 'op_duration_seconds_count{op="read"}')
 	[ "$reads" -gt 0 ]
 	# reading stats is direct, one read or two
 	[ $((again - reads)) -le 3 ]
