@@ -808,6 +808,59 @@ static void test_undone(void **state)
 	assert_objects(20 + 21);
 }
 
+static uint64_t fail_nth, submits;
+static int fail_with;
+static struct kv *failing;
+
+static int wrap_nth(struct kv *inner, struct kv **ret)
+{
+	int r = kv_fault_open(inner, 1, false, ret);
+
+	if (!r)
+		kv_fault_arm(*ret, fail_nth, fail_with);
+	failing = *ret;
+	return r;
+}
+
+/* The index fails at each call of opening, in turn: what was there stays, what was
+ * not there does not begin to be. */
+static void test_failing_index(void **state)
+{
+	static const int faults[] = { -EIO, -ENOSPC, -ETIMEDOUT, KV_UNKNOWN };
+	struct engine_opts o = opts();
+	unsigned failed = 0;
+	(void)state;
+
+	o.wrap_kv = wrap_nth;
+	for (unsigned round = 0; round < 8; round++) {
+		bool there = round >= 4, armed = true;
+		fail_with = faults[round % 4];
+		if (round == 4)
+			make_store(2);
+		for (fail_nth = 1; armed; fail_nth++) {
+			struct engine *e = NULL;
+			char *reason = NULL;
+			int r = engine_open(&o, &e, &reason);
+			if (r < 0) {
+				failed++;
+				if (!strstr(reason, dir))
+					fail_msg("%s", reason);
+				assert_int_equal(!access(dir, F_OK), there);
+			} else {
+				submits = kv_fault_count(failing);
+				armed = submits >= fail_nth;
+				engine_close(e);
+				if (!there)
+					assert_int_equal(engine_store_remove(dir), 0);
+			}
+			free(reason);
+			assert_idle();
+		}
+	}
+	assert_true(failed >= 8);
+	assert_objects(20 + 21);
+}
+
 /* From plain files to huge pages: the old ones stay where they are. */
 static void test_fresh_to_tmpfs(void **state)
 {
@@ -922,7 +975,7 @@ int main(void)
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),
 		T(test_mixed), T(test_no_permission), T(test_fresh), T(test_fresh_and_back),
-		T(test_fresh_refused), T(test_tmpfs), T(test_undone),
+		T(test_fresh_refused), T(test_tmpfs), T(test_undone), T(test_failing_index),
 		T(test_fresh_to_tmpfs), T(test_disk), T(test_read_only), T(test_remove),
 	};
 
