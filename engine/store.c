@@ -374,6 +374,19 @@ static int enter_dir(struct store *s, bool create, char **ret_why)
 	return 0;
 }
 
+/* Somebody may remove the store between the two: then there is none, once more. */
+static int enter_and_lock(struct store *s, bool create, char **ret_why)
+{
+	int r = -ENOENT;
+
+	for (unsigned tries = 0; r == -ENOENT && tries < (create ? 100 : 1); tries++) {
+		r = enter_dir(s, create, ret_why);
+		if (!r)
+			r = take_lock(s, create, ret_why);
+	}
+	return r;
+}
+
 static int use_current(struct store *s, const struct engine_opts *o, char **ret_why)
 {
 	int r = same_size(s, "pool", sizes_pool(o->pool_bytes), s->sizes.pool_bytes, ret_why);
@@ -397,8 +410,7 @@ int store_open(const struct engine_opts *o, struct store **ret, char **ret_why)
 	s->lock_fd = -1;
 	s->folder = "current";
 	s->dir = strdup(o->dir);
-	if (s->dir && !(r = enter_dir(s, create, ret_why)) &&
-	    !(r = take_lock(s, create, ret_why)) &&
+	if (s->dir && !(r = enter_and_lock(s, create, ret_why)) &&
 	    !(r = find_data(s->dir, &s->data, &s->replaces))) {
 		if (!o->fresh)
 			r = examine(s->dir, s->data, s->replaces, &s->sizes, ret_why);

@@ -136,19 +136,20 @@ static void test_failing_once(void **state)
 	static const int faults[] = { -EIO, -ETIMEDOUT, -ENOSPC, KV_UNKNOWN };
 	(void)state;
 
-	for (unsigned f = 0; f < 4; f++) {
-		bool armed = true;
+	for (unsigned f = 0; f < 8; f++) {
+		/* Many blocks, which go on one at a time, or a single one. */
+		bool armed = true, many = f < 4;
 		for (uint64_t nth = 1; armed; nth++) {
 			struct engine *e = open_engine(wrap_sync);
 			uint64_t id = index_new_id(e->ix);
 			struct gone g;
 			void *row;
 
-			assert_true(make_object(e, id, 1, 5000, 200, BODY_TREE));
+			assert_true(make_object(e, id, 1, many ? 5000 : 900, 200, many ? BODY_TREE : BODY_BLOCKS));
 			assert_true(get_gone(e, id, &g, &row));
 			assert_int_equal(put_row(e, object_key(e, id), BYTES_NONE), 0);
 			uint64_t before = kv_fault_count(fault);
-			kv_fault_arm(fault, nth, faults[f]);
+			kv_fault_arm(fault, nth, faults[f % 4]);
 			engine_drop(e, &g);
 			armed = kv_fault_count(fault) - before >= nth;
 			kv_fault_arm(fault, 0, 0);

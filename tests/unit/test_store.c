@@ -333,6 +333,55 @@ static void test_race(void **state)
 	}
 }
 
+static void use_and_remove(uint64_t seed)
+{
+	struct engine_opts o = opts();
+	struct rng r = { seed };
+	char mark[96];
+
+	snprintf(mark, sizeof(mark), "%s/mark", base);
+	for (unsigned i = 0; i < 60; i++) {
+		struct engine *e;
+		char *reason = NULL;
+		int bad = engine_open(&o, &e, &reason);
+		if (bad && bad != -EBUSY) {
+			fprintf(stderr, "%s\n", reason);
+			_exit(1);
+		}
+		free(reason);
+		if (!bad) {
+			int fd = open(mark, O_CREAT | O_EXCL | O_WRONLY, 0600);
+			if (fd < 0)
+				_exit(2);
+			close(fd);
+			unlink(mark);
+			engine_close(e);
+		}
+		if (rnd_below(&r, 2)) {
+			bad = engine_store_remove(dir);
+			if (bad && bad != -EBUSY && bad != -ENOENT)
+				_exit(3);
+		}
+	}
+	_exit(0);
+}
+
+/* Processes that use and remove one store: never two at once. */
+static void test_exclusive(void **state)
+{
+	uint64_t seed = rnd_seed();
+	int status;
+	(void)state;
+
+	for (unsigned i = 0; i < 4; i++)
+		if (!fork())
+			use_and_remove(seed + i);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(wait(&status) > 0);
+		assert_int_equal(status, 0);
+	}
+}
+
 /* Refused ----------------------------------------------------------------------------- */
 
 static void test_busy(void **state)
@@ -395,6 +444,21 @@ static void test_other_sizes(void **state)
 	o.index_bytes = 20 * MIB;
 	refused(&o, -EINVAL, "index", "4 MiB", "20 MiB", "--index-size", NULL);
 	assert_objects(20 + 21);
+}
+
+/* Where no folder can be made. */
+static void test_no_place(void **state)
+{
+	struct engine_opts o = opts();
+	(void)state;
+
+	strcpy(dir, "/proc/none/here");
+	refused(&o, -ENOENT, "cannot make", "--store", NULL);
+	strcpy(dir, "/etc/passwd/here");
+	refused(&o, -ENOTDIR, "cannot make", NULL);
+	strcpy(dir, "/etc/passwd");
+	refused(&o, -ENOTDIR, "not a folder", NULL);
+	snprintf(dir, sizeof(dir), "%s/none", base);
 }
 
 static void test_too_small(void **state)
@@ -970,8 +1034,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_new), T(test_kept), T(test_default_sizes), T(test_died_while_making),
-		T(test_killed_while_making), T(test_race),
-		T(test_busy), T(test_killed), T(test_other_sizes), T(test_too_small),
+		T(test_killed_while_making), T(test_race), T(test_exclusive),
+		T(test_busy), T(test_killed), T(test_other_sizes), T(test_no_place), T(test_too_small),
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),
 		T(test_mixed), T(test_no_permission), T(test_fresh), T(test_fresh_and_back),
