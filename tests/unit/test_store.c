@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -793,6 +794,13 @@ static void test_fresh_refused(void **state)
 
 /* Memory of its own ----------------------------------------------------------------------- */
 
+static int wrap_fails(struct kv *inner, struct kv **ret)
+{
+	(void)inner;
+	(void)ret;
+	return -EIO;
+}
+
 static void test_tmpfs(void **state)
 {
 	struct engine_opts o = opts();
@@ -812,8 +820,16 @@ static void test_tmpfs(void **state)
 	assert_true(memory_is_mounted(mem));
 	assert_objects(20);
 
-	/* fresh: both are on it for a while */
+	/* fresh: both are on it for a while, and it grows, if all goes well */
+	struct statvfs was, is;
+	assert_int_equal(statvfs(mem, &was), 0);
 	o.fresh = true;
+	o.wrap_kv = wrap_fails;
+	assert_int_equal(engine_open(&o, &e, NULL), -EIO);
+	assert_int_equal(statvfs(mem, &is), 0);
+	assert_int_equal(is.f_blocks, was.f_blocks);
+	assert_objects(20);
+	o.wrap_kv = NULL;
 	engine_close(open_with(&o));
 	char cmd[256];
 	snprintf(cmd, sizeof(cmd), "ls -d %s/old-*/pool.0 %s/current/pool.0 >/dev/null", mem, mem);
@@ -833,13 +849,6 @@ static void test_tmpfs(void **state)
 	assert_int_equal(engine_store_remove(dir), 0);
 	assert_int_equal(access(dir, F_OK), -1);
 	free(mem);
-}
-
-static int wrap_fails(struct kv *inner, struct kv **ret)
-{
-	(void)inner;
-	(void)ret;
-	return -EIO;
 }
 
 /* Whatever fails, nothing of what was being made is left. */
