@@ -145,7 +145,8 @@ static void test_failing_once(void **state)
 			struct gone g;
 			void *row;
 
-			assert_true(make_object(e, id, 1, many ? 5000 : 900, 200, many ? BODY_TREE : BODY_BLOCKS));
+			assert_true(make_object(e, id, 1, many ? 5000 : 900, 200,
+						many ? BODY_TREE : BODY_BLOCKS));
 			assert_true(get_gone(e, id, &g, &row));
 			assert_int_equal(put_row(e, object_key(e, id), BYTES_NONE), 0);
 			uint64_t before = kv_fault_count(fault);
