@@ -7,6 +7,9 @@
  * then B, done one after the other in another such scene; in the end all drafts are
  * published, and index_check() finds nothing.
  *
+ * And each request of each operation fails, or is never answered: then the scene is
+ * as before and the outcome says so, or it is as it should be.
+ *
  *	d/          an empty directory        n    a draft
  *	e/s/, e/f   one that is not           h    a draft that hides a file
  *	a, b        files                     l, m two names of one file
@@ -56,6 +59,7 @@ enum { NACTS = sizeof(acts) / sizeof(*acts), LETTERS = 128 };
 struct scene {
 	struct index *ix;
 	struct shaky *shaky;
+	struct kv *fault;
 	struct entry at[LETTERS]; /* by the letter that an object had first */
 	uint64_t ids[LETTERS];
 	bool ended[LETTERS];      /* no writer any more */
@@ -100,6 +104,8 @@ static void make_draft(struct scene *s, const char *name)
 	index_op_fini(&op);
 }
 
+static uint64_t seed;
+
 static struct scene *scene_new(void)
 {
 	static const char *const files[] = { "a", "b", "h", "l", "w", "f" };
@@ -108,7 +114,8 @@ static struct scene *scene_new(void)
 	struct kv *kv;
 
 	assert_int_equal(kv_mem_open(&kv), 0);
-	s->shaky = shaky_over(kv, (struct shaky_opts){ 0 });
+	assert_int_equal(kv_fault_open(kv, seed++, false, &s->fault), 0);
+	s->shaky = shaky_over(s->fault, (struct shaky_opts){ 0 });
 	assert_int_equal(index_open(&s->shaky->kv, true, &s->ix), 0);
 	kit_mkdir(s->ix, INDEX_ROOT, "d");
 	uint64_t e = kit_mkdir(s->ix, INDEX_ROOT, "e");
@@ -158,13 +165,15 @@ static int act_on_object(struct scene *s, struct index_op *op, const struct act 
 {
 	char c = a->from[strlen(a->from) - 1];
 	struct index_op asked = { .fileid = s->ids[(int)c], .place = s->at[(int)c].place };
+	int r;
 
 	switch (a->verb) {
 	case PUBLISH:
 		return publish(s, op, c);
 	case END:
-		s->ended[(int)c] = true;
-		return kit_end(s->ix, asked.fileid);
+		r = kit_end(s->ix, asked.fileid);
+		s->ended[(int)c] = !r;
+		return r;
 	case WRITER:
 		return kit(s->ix, op, index_writer, asked);
 	case CHMOD:
@@ -431,9 +440,126 @@ static void test_all_pairs(void **state)
 	assert_true(met > NACTS * NACTS / 2);
 }
 
+/* Slots ------------------------------------------------------------------------------- */
+
+/* The row of another name that has the hash of "x". */
+static void put_collision(struct scene *s, uint64_t slot, bool del)
+{
+	uint64_t h = name_hash(index_super(s->ix)->hash_key, bytes_str("x")) + slot;
+	struct key k = key_name(INDEX_ROOT, h, bytes_str("other"));
+	struct record r = { .attr = { .fileid = 77, .mode = S_IFIFO, .nlink = 1 } };
+	struct writer w = { 0 };
+
+	record_encode(&r, &w);
+	struct kv_write write = { key_bytes(&k), del ? BYTES_NONE : writer_bytes(&w) };
+	struct kv_req req = { .writes = &write, .nwrites = 1 };
+	assert_int_equal(kv_wait(s->shaky->inner, &req), KV_DONE);
+	kv_req_fini(&req);
+	writer_fini(&w);
+}
+
+static const struct act make_x = { MKDIR, "x", 0 };
+
+/* The other name goes, and a maker of x finds the first slot free. */
+static void meet_collision_gone(void *arg)
+{
+	put_collision(arg, 0, true);
+	assert_int_equal(act(arg, &make_x), 0);
+}
+
+/* Another name comes, a maker of x takes the slot behind it, and it goes again. */
+static void meet_collision_passing(void *arg)
+{
+	put_collision(arg, 0, false);
+	assert_int_equal(act(arg, &make_x), 0);
+	put_collision(arg, 0, true);
+}
+
+/* Two makers of one name see different slots as the first free one. */
+static void test_two_slots_for_one_name(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct scene *s = scene_new();
+		if (!i)
+			put_collision(s, 0, false);
+		s->shaky->o.before_write = i ? meet_collision_passing : meet_collision_gone;
+		s->shaky->o.arg = s;
+		assert_int_equal(act(s, &make_x), -EEXIST);
+		scene_end(s);
+		free(s);
+	}
+}
+
+/* Faults ------------------------------------------------------------------------------ */
+
+/* The story of one act (or none) of which the n-th request meets a fault. *ret_nreqs:
+ * how many there were. */
+static uint64_t act_with_fault(const struct act *a, unsigned n, int fault, int *ret_r,
+			       unsigned *ret_nreqs)
+{
+	struct scene *s = scene_new();
+	uint64_t before = kv_fault_count(s->fault);
+
+	kv_fault_arm(s->fault, n, fault);
+	*ret_r = a ? act(s, a) : 0;
+	kv_fault_arm(s->fault, 0, 0);
+	*ret_nreqs = (unsigned)(kv_fault_count(s->fault) - before);
+	tell_names(s, INDEX_ROOT, "");
+	tell_gone(s);
+	uint64_t d = digest(s, 0, 0);
+	scene_end(s);
+	free(s);
+	return d;
+}
+
+static unsigned check_faults(const struct act *a, int fault)
+{
+	unsigned nreqs, nfailed = 0;
+	int r, r_done;
+	uint64_t not_done = act_with_fault(NULL, 0, 0, &r, &nreqs);
+	uint64_t is_done = act_with_fault(a, 0, 0, &r_done, &nreqs);
+
+	for (unsigned n = 1, all = nreqs; n <= all; n++) {
+		uint64_t d = act_with_fault(a, n, fault, &r, &nreqs);
+		if (r == fault && r != r_done) {
+			assert_true(d == not_done);
+			nfailed++;
+			continue;
+		}
+		assert_int_equal(r, r_done);
+		assert_true(d == is_done);
+	}
+	return nfailed;
+}
+
+static void test_each_request_fails(void **state)
+{
+	static const int faults[] = { -ENOSPC, -ETIMEDOUT };
+
+	(void)state;
+	for (unsigned i = 0; i < NACTS; i++)
+		for (unsigned k = 0; k < 2; k++)
+			assert_true(check_faults(&acts[i], faults[k]));
+}
+
+/* Done or not, by the seed's choice: several times. */
+static void test_each_answer_is_lost(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < NACTS; i++)
+		for (unsigned k = 0; k < 4; k++)
+			assert_int_equal(check_faults(&acts[i], KV_UNKNOWN), 0);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_all_pairs) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_all_pairs),
+		cmocka_unit_test(test_two_slots_for_one_name),
+		cmocka_unit_test(test_each_request_fails),
+		cmocka_unit_test(test_each_answer_is_lost),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,12 +20,24 @@ enum { NNAMES = sizeof(names) / sizeof(*names) };
 struct walk {
 	struct index *ix;
 	struct shaky *shaky; /* or NULL */
+	char path[64];       /* of an LMDB file, or empty */
 	struct model m;
 	_Atomic uint64_t state;
 	struct index_op op;
 	unsigned nversions;
 	unsigned done[16]; /* steps that succeeded, by kind */
 };
+
+static struct index *open_lmdb(const char *path, bool create)
+{
+	struct kv_lmdb_opts o = { .path = path, .size_bytes = 16 << 20, .create = create };
+	struct index *ix;
+	struct kv *kv;
+
+	assert_int_equal(kv_lmdb_open(&o, &kv), 0);
+	assert_int_equal(index_open(kv, create, &ix), 0);
+	return ix;
+}
 
 static unsigned pick(struct walk *w, unsigned n)
 {
@@ -463,7 +475,13 @@ static int step_session_end(struct walk *w)
 
 	if (pick(w, 20))
 		return -1;
-	assert_int_equal(kv->ops->session_end(kv), 0);
+	if (*w->path) { /* by the end of the process, as it were */
+		index_op_fini(&w->op);
+		index_close(w->ix);
+		w->ix = open_lmdb(w->path, false);
+	} else {
+		assert_int_equal(kv->ops->session_end(kv), 0);
+	}
 	for (int o = 0; o < MODEL_OBJECTS; o++)
 		if (w->m.o[o].used && w->m.o[o].open)
 			model_end(&w->m, o);
@@ -533,6 +551,24 @@ static void walk_over(struct shaky_opts o, unsigned n)
 	free(w);
 }
 
+static void test_walk_over_lmdb(void **state)
+{
+	char dir[] = "/dev/shm/slicefs-names-XXXXXX", lock[80];
+	struct walk *w = calloc(1, sizeof(*w));
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(w->path, sizeof(w->path), "%s/index", dir);
+	w->ix = open_lmdb(w->path, true);
+	w->state = seed;
+	walk(w, 2000);
+	snprintf(lock, sizeof(lock), "%s-lock", w->path);
+	unlink(lock);
+	assert_int_equal(unlink(w->path), 0);
+	assert_int_equal(rmdir(dir), 0);
+	free(w);
+}
+
 static void test_walk_over_conflicts(void **state)
 {
 	(void)state;
@@ -561,6 +597,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_walk_over_memory),
+		cmocka_unit_test(test_walk_over_lmdb),
 		cmocka_unit_test(test_walk_over_conflicts),
 		cmocka_unit_test(test_walk_over_late_answers),
 		cmocka_unit_test(test_walk_over_lost_requests),
