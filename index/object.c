@@ -129,7 +129,7 @@ static int writer_plan(struct plan *p, struct index_op *op)
 		return r; /* it is known to be written already */
 	w.place = o.place;
 	plan_expect_same(p, key_writer(op->fileid));
-	plan_expect_present(p, o.key);
+	plan_expect_same(p, o.key); /* the key could be another object's by now */
 	writer_put(p, op->fileid, &w);
 	return 0;
 }

@@ -10,17 +10,17 @@
  * And each request of each operation fails, or is never answered: then the scene is
  * as before and the outcome says so, or it is as it should be.
  *
- *	d/          an empty directory        n    a draft
- *	e/s/, e/f   one that is not           h    a draft that hides a file
+ *	d/          an empty directory, old   n    a draft
+ *	e/s/, e/f   one that is not           h    a draft that hides a file, o
  *	a, b        files                     l, m two names of one file
- *	w           a file that is open for writing
+ *	w, o        open for writing
  */
 #include "tests/unit/names_kit.h"
 #include "tests/unit/kv_shaky.h"
 
 enum verb {
 	MKDIR, DRAFT, UNLINK, RMDIR, RENAME, EXCHANGE, LINK, PUBLISH, END, WRITER, CHMOD, UTIMES,
-	XATTR,
+	CTIME, XATTR,
 };
 
 struct act {
@@ -48,13 +48,18 @@ static const struct act acts[] = {
 	{ EXCHANGE, "h", "d" }, { EXCHANGE, "w", "a" }, { EXCHANGE, "e/f", "n" },
 	{ LINK, "a", "x" }, { LINK, "a", "d/x" }, { LINK, "l", "x" }, { LINK, "n", "x" },
 	{ LINK, "n", "d/x" }, { LINK, "h", "x" }, { LINK, "w", "x" }, { LINK, "a", "e/x" },
-	{ PUBLISH, "n", 0 }, { PUBLISH, "h", 0 }, { PUBLISH, "w", 0 }, { END, "n", 0 },
-	{ END, "h", 0 }, { END, "w", 0 }, { WRITER, "a", 0 }, { WRITER, "l", 0 },
-	{ CHMOD, "a", 0 }, { CHMOD, "l", 0 }, { CHMOD, "d", 0 }, { CHMOD, "w", 0 },
-	{ UTIMES, "d", 0 }, { UTIMES, "e", 0 }, { XATTR, "a", 0 }, { XATTR, "l", 0 },
-	{ XATTR, "d", 0 }, { XATTR, "n", 0 }, { XATTR, "h", 0 }, { XATTR, "w", 0 },
+	{ PUBLISH, "n", 0 }, { PUBLISH, "h", 0 }, { PUBLISH, "w", 0 }, { PUBLISH, "o", 0 },
+	{ END, "n", 0 }, { END, "h", 0 }, { END, "w", 0 }, { WRITER, "a", 0 },
+	{ WRITER, "l", 0 }, { CHMOD, "a", 0 }, { CHMOD, "l", 0 }, { CHMOD, "d", 0 },
+	{ CHMOD, "w", 0 }, { CHMOD, "o", 0 }, { CTIME, "d", 0 }, { UTIMES, "d", 0 },
+	{ UTIMES, "e", 0 }, { XATTR, "a", 0 }, { XATTR, "l", 0 }, { XATTR, "d", 0 },
+	{ XATTR, "n", 0 }, { XATTR, "h", 0 }, { XATTR, "w", 0 },
 };
-enum { NACTS = sizeof(acts) / sizeof(*acts), LETTERS = 128 };
+enum {
+	NACTS = sizeof(acts) / sizeof(*acts),
+	LETTERS = 128,
+	OLD = 12345, OLDER = 999, /* times */
+};
 
 struct scene {
 	struct index *ix;
@@ -62,7 +67,7 @@ struct scene {
 	struct kv *fault;
 	struct entry at[LETTERS]; /* by the letter that an object had first */
 	uint64_t ids[LETTERS];
-	bool ended[LETTERS];      /* no writer any more */
+	bool open[LETTERS];       /* somebody writes it */
 	uint64_t more[2];         /* new drafts */
 	unsigned nmore;
 	unsigned version[LETTERS];
@@ -133,12 +138,20 @@ static struct scene *scene_new(void)
 	lookup(s, "m");
 	make_draft(s, "n");
 	make_draft(s, "i");
+	s->at['o'] = s->at['h'];
+	s->ids['o'] = s->ids['h'];
 	assert_int_equal(kit_rename(s->ix, &op, INDEX_ROOT, "i", INDEX_ROOT, "h", 0), 0);
 	s->at['h'] = s->at['i'];
 	s->ids['h'] = s->ids['i'];
-	assert_int_equal(kit(s->ix, &op, index_writer, (struct index_op){
-		.fileid = s->ids['w'], .place = s->at['w'].place }), 0);
-	s->version['w'] = 1;
+	for (const char *c = "wo"; *c; c++) {
+		assert_int_equal(kit(s->ix, &op, index_writer, (struct index_op){
+			.fileid = s->ids[(int)*c], .place = s->at[(int)*c].place }), 0);
+		s->version[(int)*c] = 1;
+	}
+	s->open['w'] = s->open['o'] = s->open['n'] = s->open['h'] = true;
+	assert_int_equal(kit(s->ix, &op, index_setattr, (struct index_op){
+		.fileid = s->ids['d'], .place = s->at['d'].place, .mask = INDEX_SET_MTIME,
+		.attr = { .mtime.tv_sec = OLD } }), 0);
 	index_op_fini(&op);
 	return s;
 }
@@ -172,17 +185,24 @@ static int act_on_object(struct scene *s, struct index_op *op, const struct act 
 		return publish(s, op, c);
 	case END:
 		r = kit_end(s->ix, asked.fileid);
-		s->ended[(int)c] = !r;
+		s->open[(int)c] = r;
 		return r;
 	case WRITER:
-		return kit(s->ix, op, index_writer, asked);
+		r = kit(s->ix, op, index_writer, asked);
+		s->open[(int)c] = !r;
+		s->version[(int)c] = 1;
+		return r;
 	case CHMOD:
 		asked.mask = INDEX_SET_MODE;
 		asked.attr.mode = 0111;
 		return kit(s->ix, op, index_setattr, asked);
 	case UTIMES:
 		asked.mask = INDEX_SET_MTIME;
-		asked.attr.mtime.tv_sec = 12345;
+		asked.attr.mtime.tv_sec = OLDER;
+		return kit(s->ix, op, index_setattr, asked);
+	case CTIME:
+		asked.mask = INDEX_SET_CTIME;
+		asked.attr.ctime.tv_sec = OLDER;
 		return kit(s->ix, op, index_setattr, asked);
 	default:
 		return kit_setxattr(s->ix, op, s->at[(int)c].attr, asked.place, "user.x",
@@ -261,7 +281,7 @@ static char letter_of(const struct scene *s, uint64_t fileid)
 static void tell_names(struct scene *s, uint64_t dir, const char *path)
 {
 	/* In the order of names: that of listings depends on the index's key. */
-	for (const char *c = "abdefhilmnswx"; *c; c++) {
+	for (const char *c = "abdefhlmnswx"; *c; c++) {
 		struct index_op op = { 0 }, x = { 0 };
 		char name[2] = { *c }, below[64];
 		if (kit_lookup(s->ix, &op, dir, name)) {
@@ -275,7 +295,8 @@ static void tell_names(struct scene *s, uint64_t dir, const char *path)
 			     S_ISREG(e->attr.mode) ? (int)e->body.bytes.len : 0,
 			     (const char *)e->body.bytes.p, (unsigned long long)e->attr.version,
 			     e->attr.has_xattrs ? " x" : "",
-			     e->attr.mtime.tv_sec == 12345 ? " old" : "");
+			     e->attr.mtime.tv_sec == OLD ? " old" :
+			     e->attr.mtime.tv_sec == OLDER ? " older" : "");
 		if (!kit_getxattr(s->ix, &x, e->attr.fileid, e->place, "user.x"))
 			tell(s, " user.x");
 		index_op_fini(&x);
@@ -303,17 +324,18 @@ static void scene_end(struct scene *s)
 	struct index_op op = { 0 };
 
 	kit_check(s->ix);
-	for (const char *c = "hnw"; *c; c++) {
-		if (s->ended[(int)*c])
+	for (const char *c = "hnwoal"; *c; c++) {
+		if (!s->open[(int)*c])
 			continue;
 		int r = publish(s, &op, *c);
-		assert_true(!r || r == INDEX_UNLINKED);
+		if (r && r != INDEX_UNLINKED)
+			fail_msg("publish of %c: %d", *c, r);
 		note_gone(s, &op.gone);
 		for (uint32_t i = 0; !r && i < op.nmore_gone; i++)
 			note_gone(s, &op.more_gone[i]);
 		tell(s, "publish %c: %d\n", *c, r);
 	}
-	for (const char *c = "hnwal"; *c; c++)
+	for (const char *c = "hnwoal"; *c; c++)
 		assert_int_equal(kit_end(s->ix, s->ids[(int)*c]), 0);
 	for (unsigned i = 0; i < s->nmore; i++)
 		assert_int_equal(kit_end(s->ix, s->more[i]), 0);
