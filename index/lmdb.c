@@ -16,7 +16,7 @@
  *
  * So that no thread leads for ever while others submit, one that has done
  * TERM_GROUPS groups is `tired`: the next submitter then waits for the group
- * under way to end, and leads in its place. What a done() submits to the engine
+ * under way to end, and is given the lead. What a done() submits to the engine
  * that called it is left to the loop around that done(): no recursion.
  *
  * A group. All its requests are evaluated in order against one LMDB transaction
@@ -24,7 +24,9 @@
  * each sees what those before it wrote. Then one commit, if a durable key was
  * written. If something fails (the map is full), LMDB's transaction and
  * `pending` are thrown away, and each request is done again in a group of its
- * own, so that one that does not fit fails alone.
+ * own, so that one that does not fit fails alone. (A map may also seem full
+ * because a reader that lost its processor still looks at pages freed since: the
+ * one who leads waits for it.)
  *
  * What readers see. Those who only read do so in their own thread, at an LMDB
  * snapshot. Session keys change right after the commit, under state_lock. Until
@@ -59,12 +61,12 @@ struct lmdb {
 	uint64_t reserve_pages, total_pages;
 
 	struct lock queue_lock; /* guards to `closing` */
-	pthread_cond_t turn;    /* the lead was given up, or a leader has gone */
+	pthread_cond_t turn;    /* the lead is offered, or a leader has gone */
 	struct kv_req *first, **last;
 	bool is_led, is_tired;
-	unsigned relievers;     /* wait to lead instead of a tired one */
-	unsigned inside;        /* threads in lead() */
-	uint64_t terms;         /* how often the lead was given up */
+	bool is_offered;        /* led, by the first heir that wakes up */
+	unsigned heirs;         /* wait to be given the lead */
+	unsigned inside;        /* threads that lead, will, or did and are not gone */
 
 	struct lock state_lock; /* who changes `session` leads, and holds this */
 	pthread_cond_t applied;
@@ -261,18 +263,21 @@ static int group_try(struct lmdb *l, struct group *g)
 	return r;
 }
 
+static int group_try_twice(struct lmdb *l, struct group *g)
+{
+	int r = group_try(l, g);
+
+	return r == -ENOSPC && lmdb_wait_for_readers(&l->env) ? group_try(l, g) : r;
+}
+
 static void group_run(struct lmdb *l, struct group *g)
 {
-	int dead, r = group_try(l, g);
+	int r = group_try_twice(l, g);
 
-	if (!r || g->n == 1)
-		return;
-	if (r == -ENOSPC)
-		mdb_reader_check(l->env.env, &dead);
-	for (unsigned i = 0; i < g->n; i++) {
+	for (unsigned i = 0; r && g->n > 1 && i < g->n; i++) {
 		struct group alone = { .reqs = { g->reqs[i] }, .n = 1 };
 
-		group_try(l, &alone);
+		group_try_twice(l, &alone);
 		g->outcomes[i] = alone.outcomes[0];
 	}
 }
@@ -310,25 +315,36 @@ static void take_group(struct lmdb *l, struct group *g)
 		l->last = &l->first;
 }
 
-/* The caller holds queue_lock. */
+/* The caller leads, and holds queue_lock. */
 static void give_up_lead(struct lmdb *l)
 {
-	l->is_led = l->is_tired = false;
-	l->terms++;
-	if (l->relievers)
+	l->is_tired = false;
+	l->is_led = l->is_offered = l->heirs > 0;
+	if (l->heirs)
 		pthread_cond_broadcast(&l->turn);
 }
 
-/* The caller has set is_led and counted itself as `inside`. */
+/* Leads, and is counted as `inside`, when it returns; holds queue_lock. */
+static void wait_for_lead(struct lmdb *l)
+{
+	l->inside++;
+	l->heirs++;
+	while (l->is_led && !l->is_offered)
+		lock_wait(&l->queue_lock, &l->turn);
+	l->heirs--;
+	l->is_led = true;
+	l->is_offered = false;
+}
+
+/* The caller leads, and has counted itself as `inside`. */
 static void lead(struct lmdb *l)
 {
 	struct lmdb *outer = leading;
 	bool goes_on = true;
 
 	for (unsigned groups = 1; goes_on; groups++) {
-		struct group g;
+		struct group g = { 0 };
 
-		g = (struct group){ 0 };
 		{
 			WITH_LOCK(&l->queue_lock);
 			take_group(l, &g);
@@ -352,17 +368,6 @@ static void lead(struct lmdb *l)
 	}
 }
 
-/* Waits until the tired leader has given up; the caller holds queue_lock. */
-static void relieve(struct lmdb *l)
-{
-	uint64_t term = l->terms;
-
-	l->relievers++;
-	while (l->is_led && l->terms == term)
-		lock_wait(&l->queue_lock, &l->turn);
-	l->relievers--;
-}
-
 /* True: the caller is to lead. */
 static bool enqueue(struct lmdb *l, struct kv_req *req)
 {
@@ -372,12 +377,9 @@ static bool enqueue(struct lmdb *l, struct kv_req *req)
 	l->last = &req->next;
 	if (leading == l && kv_completing == &l->kv)
 		return false; /* the loop around this done() will look */
-	if (l->is_led && l->is_tired && !l->relievers)
-		relieve(l);
-	if (l->is_led)
+	if (l->is_led && (!l->is_tired || l->heirs))
 		return false;
-	l->is_led = true;
-	l->inside++;
+	wait_for_lead(l);
 	return true;
 }
 
@@ -531,30 +533,26 @@ static int lmdb_stat(struct kv *kv, struct kv_stat *ret)
 	return 0;
 }
 
-/* Takes the lead as a submitter does, whatever it takes. */
+/* For what only the one who leads may do. lead() afterwards does what was
+ * queued meanwhile, and gives the lead up. */
 static void begin_to_lead(struct lmdb *l)
 {
+	lock_assert_none();
 	WITH_LOCK(&l->queue_lock);
-	l->relievers++;
-	while (l->is_led)
-		lock_wait(&l->queue_lock, &l->turn);
-	l->relievers--;
-	l->is_led = true;
-	l->inside++;
+	wait_for_lead(l);
 }
 
 static int lmdb_session_end(struct kv *kv)
 {
 	struct lmdb *l = lmdb_of(kv);
 
-	lock_assert_none();
 	begin_to_lead(l);
 	{
 		WITH_LOCK(&l->state_lock);
 		metric_add(M_SESSION_KEYS, -(int64_t)l->session.n);
 		ordered_clear(&l->session);
 	}
-	lead(l); /* what was queued meanwhile, if anything; gives the lead up */
+	lead(l);
 	return 0;
 }
 

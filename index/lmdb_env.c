@@ -429,6 +429,45 @@ void lmdb_reader_put(struct lmdb_env *e, struct lmdb_reader *r)
 	free_reader(r);
 }
 
+/* A line of LMDB's table of readers ends in a transaction's number or a dash. */
+static int find_oldest(const char *line, void *arg)
+{
+	const char *last = strrchr(line, ' ');
+	uint64_t *oldest = arg, id;
+	char *end;
+
+	if (!last)
+		return 0;
+	id = strtoull(last + 1, &end, 10);
+	if (end > last + 1 && id < *oldest)
+		*oldest = id;
+	return 0;
+}
+
+static bool readers_lag(struct lmdb_env *e)
+{
+	uint64_t oldest = UINT64_MAX;
+	MDB_envinfo info;
+
+	if (mdb_env_info(e->env, &info) || mdb_reader_list(e->env, find_oldest, &oldest) < 0)
+		return false;
+	return oldest < info.me_last_txnid;
+}
+
+bool lmdb_wait_for_readers(struct lmdb_env *e)
+{
+	static const struct timespec ms = { 0, 1000000 };
+	int dead;
+
+	mdb_reader_check(e->env, &dead);
+	for (unsigned i = 0; i < 1000; i++) {
+		if (!readers_lag(e))
+			return i > 0;
+		nanosleep(&ms, NULL);
+	}
+	return false;
+}
+
 /* Rows ------------------------------------------------------------------------------------ */
 
 static int row_of(const MDB_val *key, const MDB_val *value, struct kv_row *ret)
