@@ -578,10 +578,9 @@ static void captive_done(struct kv_req *req, int outcome)
 
 static void *submit_many(void *arg)
 {
-	static struct kv_write w;
+	static const struct kv_write w = { { "Dx", 2 }, { "v", 1 } };
 	unsigned most = 0;
 
-	w = (struct kv_write){ bytes_str("Dx"), bytes_str("v") };
 	for (unsigned i = 0; i < SUBMITS; i++) {
 		struct kv_req *req = calloc(1, sizeof(*req));
 		req->writes = &w;
