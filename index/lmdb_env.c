@@ -461,8 +461,8 @@ bool lmdb_wait_for_readers(struct lmdb_env *e)
 
 	mdb_reader_check(e->env, &dead);
 	for (unsigned i = 0; i < 1000; i++) {
-		if (!readers_lag(e))
-			return i > 0;
+		if (!readers_lag(e)) /* perhaps they just went */
+			return true;
 		nanosleep(&ms, NULL);
 	}
 	return false;

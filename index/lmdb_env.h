@@ -50,7 +50,7 @@ void lmdb_reader_put(struct lmdb_env *e, struct lmdb_reader *r); /* NULL is fine
 /*
  * The map is full, it seems: if that is because readers still look at pages that
  * were freed since, waits until they have gone (a second at most; they are short,
- * but a thread may lose its processor in the middle). True: try again.
+ * but a thread may lose its processor in the middle). True: none does, try again.
  */
 bool lmdb_wait_for_readers(struct lmdb_env *e);
 
