@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/crash.h"
 #include "fs/priv.h"
 
 /* lookup ---------------------------------------------------------------------- */
@@ -288,8 +289,10 @@ static void remove_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
-	if (!r)
+	if (!r) {
+		crash_point(CRASH_UNLINK_COMMITTED);
 		take_gone(q->fs, &op->gone);
+	}
 	move_end(q->fs);
 	if (r)
 		req_error(q, r);
@@ -336,6 +339,7 @@ static void rename_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 
 	if (!r) {
+		crash_point(CRASH_RENAME_COMMITTED);
 		if (op->entry.attr.fileid)
 			inode_moved(q->fs->inodes, &op->entry, false);
 		if (op->entry2.attr.fileid)

@@ -20,6 +20,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/crash.h"
 #include "fs/priv.h"
 
 struct handle *handle_new(struct fs *fs, bool control)
@@ -381,6 +382,9 @@ static struct handle *draft_open(struct req *q, struct fuse_file_info *fi)
 static void create_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
+
+	if (!r)
+		crash_point(CRASH_CREATE_NAMED);
 	struct fuse_file_info fi;
 	struct fuse_entry_param e = {
 		.ino = op->entry.attr.fileid,

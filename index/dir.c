@@ -321,10 +321,22 @@ static int draft_plan(struct plan *p, struct index_op *op)
 	return 0;
 }
 
+/* A draft costs no durable key, its publishing does: where that would fail, who
+ * creates it is told, since nobody looks at what a last close says. */
+static bool is_full(struct index *ix)
+{
+	struct kv *kv = index_kv(ix);
+	struct kv_stat st;
+
+	return kv->ops->stat(kv, &st) == 0 && st.full;
+}
+
 void index_draft(struct index *ix, struct index_op *op)
 {
 	if (!S_ISREG(op->attr.mode))
 		op->done(op, -EINVAL);
+	else if (is_full(ix))
+		op->done(op, -ENOSPC);
 	else if (!(op->fileid = index_new_id(ix)))
 		op->done(op, -EIO);
 	else

@@ -239,7 +239,8 @@ void index_list(struct index *ix, struct index_op *op);
 void index_make(struct index *ix, struct index_op *op);
 
 /* The same for a regular file as a draft: entry with all attributes (the caller
- * keeps them: a draft has no record). name NULL: no name yet (O_TMPFILE). */
+ * keeps them: a draft has no record). name NULL: no name yet (O_TMPFILE).
+ * -ENOSPC: the index is too full for it to be published. */
 void index_draft(struct index *ix, struct index_op *op);
 
 /* fileid, place, parent, name -> entry (of the object, new place and nlink).

@@ -113,6 +113,7 @@ struct kv_caps {
 struct kv_stat {
 	uint64_t used_bytes, size_bytes, keys; /* durable ones */
 	uint64_t session_keys;
+	bool full; /* room is left for what may use the reserve only */
 };
 
 struct kv;

@@ -50,6 +50,8 @@ enum {
 	TERM_GROUPS = 8,         /* groups that one thread commits in a row */
 	REVISIONS_STEP = 1 << 20,/* reserved at once */
 	WRITE_SLACK_PAGES = 8,   /* that a request needs for splits on its way */
+	FULL_SLACK_PAGES = 32,   /* free above the reserve when kv_stat says full:
+				    for what was begun before */
 	RESERVE_BYTES = 2 << 20, /* or 2 %; a quarter of a very small map */
 };
 
@@ -529,6 +531,7 @@ static int lmdb_stat(struct kv *kv, struct kv_stat *ret)
 		.size_bytes = l->env.bytes,
 		.keys = keys,
 		.session_keys = l->session.n,
+		.full = pages + FULL_SLACK_PAGES + l->reserve_pages > l->total_pages,
 	};
 	return 0;
 }
