@@ -11,18 +11,16 @@
  *
  * Spinning. Waking a thread on another core costs more than most operations
  * (some 20 us on a virtual machine). So a worker that has just answered looks
- * for the next request for a while before it sleeps. Only one worker does so at
- * a time, and others must not sleep in the kernel's queue meanwhile, or the
- * kernel would wake one of them for each request: they wait for a turn at the
- * queue. The one at the queue passes the turn on before it works on a request
- * that may take long. The time is adaptive: it pays only if requests come
- * within it; each time none came the next spin is half as long, down to none,
- * and each request that came in time doubles it again.
+ * for the next request for a while before it sleeps in the kernel's queue; one
+ * at a time. It pays only where requests follow each other closely, so it goes
+ * by how many of the last ones did: an idle mount, or one that is asked now and
+ * then, does not spin at all.
  */
 #include <errno.h>
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +30,11 @@
 #include "fs/priv.h"
 
 enum {
+	/* Points for each request that came within the time, up to a limit, and
+	 * off for each that did not; who has points spins. */
+	SPIN_POINTS_MAX = 16,
+	SPIN_MISS_POINTS = 4,
+
 	RBUF_BYTES = REQUEST_BYTES + 64 * 1024, /* and the headers */
 	RBUFS_KEPT = 4,                         /* on the free list */
 	WAKE_SIGNAL = SIGURG, /* ignored by default: harms nobody if it is late */
@@ -61,6 +64,9 @@ struct worker {
 struct workers {
 	struct fs *fs;
 	struct rbufs bufs;
+	atomic_bool spinning;          /* some worker is */
+	atomic_int spin_points;
+	_Atomic uint64_t answered_ns;  /* when the last request was */
 	unsigned n;
 	struct worker v[];
 };
@@ -161,6 +167,35 @@ static int own_buffer(struct worker *w)
 	return w->buf ? 0 : -ENOMEM;
 }
 
+/* Looks for a request until spin_us have passed since the last one was answered.
+ * sched_yield(): whoever else wants this core gets it. */
+static void spin(struct workers *all)
+{
+	struct pollfd p = { .fd = fuse_session_fd(all->fs->se), .events = POLLIN };
+	uint64_t until = atomic_load(&all->answered_ns) + all->fs->spin_us * 1000ULL;
+
+	if (!all->fs->spin_us || atomic_load(&all->spin_points) <= 0 ||
+	    atomic_exchange(&all->spinning, true))
+		return;
+	while (poll(&p, 1, 0) == 0 && clock_ns() < until)
+		sched_yield();
+	atomic_store(&all->spinning, false);
+}
+
+/* A request has come: would spinning have got it, or did it? */
+static void spin_learn(struct workers *all)
+{
+	uint64_t gap = clock_ns() - atomic_load(&all->answered_ns);
+	int points = atomic_load(&all->spin_points);
+
+	/* Twice: who slept heard of it late. Points may get lost between two
+	 * workers; it is a guess anyway. */
+	points += gap < all->fs->spin_us * 2000ULL ? 1 : -SPIN_MISS_POINTS;
+	points = points < 0 ? 0 : points;
+	atomic_store(&all->spin_points,
+		     points > SPIN_POINTS_MAX ? SPIN_POINTS_MAX : points);
+}
+
 /* 1: one request has been processed; 0: the session has ended; <0: again. */
 static int serve_one(struct worker *w)
 {
@@ -175,15 +210,18 @@ static int serve_one(struct worker *w)
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 	fb.mem_size = RBUF_BYTES;
 #endif
+	spin(w->all);
 	int r = fuse_session_receive_buf(se, &fb);
 	if (r <= 0)
 		return r;
+	spin_learn(w->all);
 	current = w->buf;
 	const struct fuse_in_header *h = w->buf->mem;
 	if (!w->all->fs->tuned && h->opcode != FUSE_INIT)
 		fs_tune(w->all->fs);
 	fuse_session_process_buf(se, &fb);
 	current = NULL;
+	atomic_store(&w->all->answered_ns, clock_ns());
 	return 1;
 }
 
