@@ -447,12 +447,13 @@ static int keep_lines(struct writer *w, const struct writer *again)
 static int check_index(struct engine *e, struct writer *report)
 {
 	_cleanup_(writer_finip) struct writer found = { 0 };
-	int r = index_check(e->ix, false, &found, NULL);
+	enum index_check_mode mode = e->offline ? INDEX_CHECK_STOPPED : INDEX_CHECK_LIVE;
+	int r = index_check(e->ix, mode, &found, NULL);
 
 	for (unsigned round = 1; r > 0 && round < ROUNDS && !e->offline; round++) {
 		_cleanup_(writer_finip) struct writer again = { 0 };
 		pause_ms(ROUND_PAUSE_MS);
-		int r2 = index_check(e->ix, false, &again, NULL);
+		int r2 = index_check(e->ix, mode, &again, NULL);
 		if (r2 < 0)
 			return r2;
 		r = keep_lines(&found, &again);
@@ -463,7 +464,7 @@ static int check_index(struct engine *e, struct writer *report)
 
 int engine_check_index(struct engine *e)
 {
-	int r = index_check(e->ix, true, &e->index_report, &e->index_repaired);
+	int r = index_check(e->ix, INDEX_CHECK_REPAIR, &e->index_report, &e->index_repaired);
 
 	if (r < 0)
 		return r;

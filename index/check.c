@@ -202,10 +202,13 @@ static int check_once(struct check *c)
 	return r ? r : (int)c->found;
 }
 
-static int check_run(struct index *ix, bool repair, struct writer *report, unsigned *repaired)
+static int check_run(struct index *ix, enum index_check_mode mode, struct writer *report,
+		     unsigned *repaired)
 {
 	_cleanup_(check_fini) struct check c = {
-		.ix = ix, .kv = index_kv(ix), .repair = repair, .report = report,
+		.ix = ix, .kv = index_kv(ix), .report = report,
+		.repair = mode == INDEX_CHECK_REPAIR,
+		.stopped = mode == INDEX_CHECK_STOPPED,
 	};
 	int r = check_once(&c);
 
@@ -256,12 +259,12 @@ static int check_live(struct index *ix, struct writer *report)
 {
 	_cleanup_(writer_fini) struct writer found = { 0 };
 	unsigned none = 0;
-	int n = check_run(ix, false, &found, &none);
+	int n = check_run(ix, INDEX_CHECK_LIVE, &found, &none);
 
 	for (unsigned try = 1; n > 0 && try < LIVE_TRIES; try++) {
 		_cleanup_(writer_fini) struct writer again = { 0 };
 		struct writer both = { 0 };
-		n = check_run(ix, false, &again, &none);
+		n = check_run(ix, INDEX_CHECK_LIVE, &again, &none);
 		if (n < 0)
 			return n;
 		n = lines_common(writer_bytes(&found), writer_bytes(&again), &both);
@@ -276,21 +279,24 @@ static int check_live(struct index *ix, struct writer *report)
 	return n;
 }
 
-int index_check(struct index *ix, bool repair, struct writer *report, unsigned *ret_repaired)
+int index_check(struct index *ix, enum index_check_mode mode, struct writer *report,
+		unsigned *ret_repaired)
 {
 	unsigned repaired = 0;
 	int found = 0, n;
 
-	if (repair) {
+	if (mode == INDEX_CHECK_REPAIR) {
 		for (unsigned round = 0; round < ROUNDS_MAX; round++) {
 			unsigned before = repaired;
-			n = check_run(ix, true, report, &repaired);
+			n = check_run(ix, mode, report, &repaired);
 			if (n < 0)
 				return n;
 			found += n;
 			if (repaired == before) /* nothing left that it can repair */
 				break;
 		}
+	} else if (mode == INDEX_CHECK_STOPPED) {
+		found = check_run(ix, mode, report, &repaired);
 	} else {
 		found = check_live(ix, report);
 	}

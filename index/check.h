@@ -36,6 +36,7 @@ struct check {
 	struct index *ix;
 	struct kv *kv;
 	bool repair;
+	bool stopped;             /* nobody writes; orphaned blocks are no news */
 	struct writer *report;
 	unsigned found, repaired;
 	int failed;               /* of the engine, while repairing */

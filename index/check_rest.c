@@ -173,7 +173,7 @@ static int check_block_row(void *arg, const struct kv_row *row)
 	}
 	if (id > c->max_id)
 		c->max_id = id;
-	if (blockset_has(&c->blocks, fileid, id))
+	if (c->stopped || blockset_has(&c->blocks, fileid, id))
 		return 0;
 	/* Whoever is writing the object may be about to publish it. */
 	if (!c->repair && check_ids_find(&c->writers, fileid))

@@ -340,12 +340,19 @@ struct index_visitor {
  * extent block. */
 int index_scan(struct index *ix, const struct index_visitor *v);
 
+enum index_check_mode {
+	INDEX_CHECK_LIVE,    /* others may be writing */
+	INDEX_CHECK_REPAIR,  /* nobody is; frees or drops what it reports */
+	INDEX_CHECK_STOPPED, /* nobody is: an extent block that a publish left
+				behind, which the next start collects, is no
+				violation */
+};
+
 /*
  * Walks all invariants of what is stored (list in check.c) and appends a line
  * for each violation to report. Returns the number of violations, or negative.
- * With repair: frees or drops what it reports, one transaction each; it never
- * invents a name, an attribute or a byte. Nothing may write meanwhile if
- * repair is set. (*ret_repaired may be NULL.)
+ * Repairs are one transaction each; they never invent a name, an attribute or a
+ * byte. (ret_repaired may be NULL.)
  */
-int index_check(struct index *ix, bool repair, struct writer *report,
+int index_check(struct index *ix, enum index_check_mode mode, struct writer *report,
 		unsigned *ret_repaired);

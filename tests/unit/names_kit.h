@@ -174,7 +174,7 @@ static inline unsigned kit_keys(struct index *ix, const char *kinds)
 static inline void kit_check(struct index *ix)
 {
 	struct writer report = { 0 };
-	int r = index_check(ix, false, &report, NULL);
+	int r = index_check(ix, INDEX_CHECK_LIVE, &report, NULL);
 
 	if (r)
 		print_message("%.*s\n", (int)report.len, (char *)report.p);

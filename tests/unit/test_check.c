@@ -456,14 +456,14 @@ static void check_damage(const struct damage *d)
 	tree_make(&t);
 	d->make(&t);
 	expected(&t, d->says, &should);
-	int found = index_check(t.ix, false, &is, NULL);
+	int found = index_check(t.ix, INDEX_CHECK_LIVE, &is, NULL);
 	assert_report(&is, &should);
 	assert_int_equal(found, lines_in(&should));
-	int mended = index_check(t.ix, true, &again, &repaired);
+	int mended = index_check(t.ix, INDEX_CHECK_REPAIR, &again, &repaired);
 	assert_true(mended >= found);
 	assert_int_equal(!!repaired, found && !d->stays);
 	is.len = 0;
-	assert_int_equal(index_check(t.ix, false, &is, NULL), d->stays ? found : 0);
+	assert_int_equal(index_check(t.ix, INDEX_CHECK_LIVE, &is, NULL), d->stays ? found : 0);
 	writer_fini(&is);
 	writer_fini(&should);
 	writer_fini(&again);
@@ -489,10 +489,10 @@ static void test_of_two_equal_objects_one_stays(void **state)
 	(void)state;
 	tree_make(&t);
 	twice(&t);
-	assert_int_equal(index_check(t.ix, false, &report, NULL), 1);
+	assert_int_equal(index_check(t.ix, INDEX_CHECK_LIVE, &report, NULL), 1);
 	write_u8(&report, 0);
 	assert_non_null(strstr((char *)report.p, "is there twice"));
-	assert_true(index_check(t.ix, true, &report, NULL) >= 1);
+	assert_true(index_check(t.ix, INDEX_CHECK_REPAIR, &report, NULL) >= 1);
 	int a = kit_lookup(t.ix, &op, t.d, "fifo"), b = kit_lookup(t.ix, &op, t.d, "fifo2");
 	assert_int_equal(a + b, INDEX_MISS);
 	index_op_fini(&op);
@@ -509,11 +509,11 @@ static void test_a_name_that_does_not_decode_goes(void **state)
 	(void)state;
 	tree_make(&t);
 	bad_name_value(&t);
-	assert_int_equal(index_check(t.ix, false, &report, NULL), 1);
+	assert_int_equal(index_check(t.ix, INDEX_CHECK_LIVE, &report, NULL), 1);
 	write_u8(&report, 0);
 	assert_memory_equal(report.p, "key D", 5);
 	assert_non_null(strstr((char *)report.p, "l does not decode\n"));
-	assert_int_equal(index_check(t.ix, true, &report, NULL), 1);
+	assert_int_equal(index_check(t.ix, INDEX_CHECK_REPAIR, &report, NULL), 1);
 	assert_int_equal(kit_lookup(t.ix, &op, t.d, "l"), INDEX_MISS);
 	index_op_fini(&op);
 	writer_fini(&report);
@@ -532,7 +532,7 @@ static void test_misplaced_names_keep_their_objects(void **state)
 		struct tree t = { 0 };
 		tree_make(&t);
 		ways[i](&t);
-		assert_true(index_check(t.ix, true, &report, NULL) >= 1);
+		assert_true(index_check(t.ix, INDEX_CHECK_REPAIR, &report, NULL) >= 1);
 		assert_int_equal(kit_lookup(t.ix, &op, t.d, names[i]), 0);
 		index_op_fini(&op);
 		writer_fini(&report);
@@ -601,9 +601,9 @@ static void test_repair_always_ends_clean(void **state)
 		tree_make(&t);
 		for (unsigned n = 1 + (unsigned)(random_of(&random) % 5); n; n--)
 			damage_at_random(&t, &random);
-		assert_true(index_check(t.ix, true, &report, NULL) >= 0);
+		assert_true(index_check(t.ix, INDEX_CHECK_REPAIR, &report, NULL) >= 0);
 		report.len = 0;
-		int left = index_check(t.ix, false, &report, NULL);
+		int left = index_check(t.ix, INDEX_CHECK_LIVE, &report, NULL);
 		if (left)
 			fprintf(stderr, "round %u:\n%.*s", i, (int)report.len, (char *)report.p);
 		assert_int_equal(left, 0);

@@ -427,7 +427,7 @@ static void test_scan_meets_everything_once(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 400; i++)
 		make_file(ix, &d, i, &should);
-	assert_int_equal(index_check(ix, false, &report, NULL), 0);
+	assert_int_equal(index_check(ix, INDEX_CHECK_LIVE, &report, NULL), 0);
 	for (unsigned i = 0; i < 5; i++) {
 		struct writer w = { 0 };
 		struct block_ref ref;
@@ -441,7 +441,7 @@ static void test_scan_meets_everything_once(void **state)
 	assert_int_equal(is.orphans, 5);
 	is.fail = -EBUSY;
 	assert_int_equal(index_scan(ix, &v), -EBUSY);
-	assert_int_equal(index_check(ix, true, &report, NULL), 5);
+	assert_int_equal(index_check(ix, INDEX_CHECK_REPAIR, &report, NULL), 5);
 	writer_fini(&report);
 	kit_close(ix, &op);
 }
@@ -508,14 +508,14 @@ static void test_check_beside_writers_finds_nothing(void **state)
 	}
 	pthread_create(&thread, NULL, be_busy, &b);
 	for (unsigned i = 0; i < 300; i++) {
-		int n = index_check(b.ix, false, &report, NULL);
+		int n = index_check(b.ix, INDEX_CHECK_LIVE, &report, NULL);
 		if (n)
 			fprintf(stderr, "%.*s", (int)report.len, (char *)report.p);
 		assert_int_equal(n, 0);
 	}
 	atomic_store(&b.stop, true);
 	pthread_join(thread, NULL);
-	assert_int_equal(index_check(b.ix, false, &report, NULL), 0);
+	assert_int_equal(index_check(b.ix, INDEX_CHECK_LIVE, &report, NULL), 0);
 	writer_fini(&report);
 	kit_close(b.ix, &op);
 }
