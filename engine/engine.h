@@ -115,7 +115,7 @@ struct file_op {
 
 enum {
 	FILE_WRITE = 1 << 0,    /* opens for writing (index_writer()) */
-	FILE_TRUNCATE = 1 << 1, /* and makes it empty */
+	FILE_TRUNCATE = 1 << 1, /* and makes it empty; with FILE_WRITE only */
 };
 
 /*

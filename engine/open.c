@@ -275,18 +275,24 @@ static bool is_open(struct file *f)
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op)
 {
-	struct visit *v = calloc(1, sizeof(*v));
-	int r = v ? files_get(e, fileid, &op->file) : -ENOMEM;
+	struct visit *v = NULL;
+	int r = files_get(e, fileid, &op->file);
 
-	if (r < 0) {
-		free(v);
-		op->file = NULL;
-		op->done(op, r);
+	assert(flags & FILE_WRITE || !(flags & FILE_TRUNCATE));
+	if (!r && !(flags & FILE_WRITE) && is_open(op->file)) {
+		op->done(op, 0);
 		return;
 	}
-	if (!(flags & (FILE_WRITE | FILE_TRUNCATE)) && is_open(op->file)) {
-		free(v);
-		op->done(op, 0);
+	if (!r) {
+		v = (struct visit *)calloc(1, sizeof(*v));
+		r = v ? 0 : -ENOMEM;
+		/* Whoever else has it keeps it; nobody else: nothing was loaded. */
+		if (!v)
+			files_put(op->file);
+	}
+	if (r < 0) {
+		op->file = NULL;
+		op->done(op, r);
 		return;
 	}
 	v->w.f = op->file;

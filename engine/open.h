@@ -106,6 +106,7 @@ struct work {
 	struct task task;
 	struct seal *seal;                  /* seal.c's, while it is at it */
 	struct publish *publish;            /* publish.c's */
+	uint32_t ahead;                     /* for the next put */
 	struct put put;
 };
 

@@ -153,8 +153,8 @@ static int add_slice(struct put *p, uint64_t page, uint32_t n, uint32_t want,
 static int plan_fresh(struct put *p, uint64_t page, uint64_t to)
 {
 	uint32_t to_region = REGION_PAGES - (uint32_t)(page % REGION_PAGES);
-	struct hold *h = p->flags & PUT_MOVE ? NULL : hold_before(p, page);
-	uint32_t grow = h ? h->npages * 2u : 0;
+	struct hold *h = hold_before(p, page);
+	uint32_t grow = p->flags & PUT_MOVE ? p->ahead : h ? h->npages * 2u : 0;
 	int r;
 
 	if (h && page % REGION_PAGES && h->used < h->npages) {

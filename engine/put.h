@@ -39,6 +39,7 @@ struct put {
 	uint64_t off, len;
 	const uint8_t *buf; /* NULL: zeros */
 	unsigned flags;
+	uint32_t ahead;     /* pages that are likely to follow: room for them */
 	uint64_t deadline_ns;
 	void (*done)(struct put *p, int r); /* no lock held */
 

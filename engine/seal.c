@@ -8,7 +8,10 @@
  *	        that a file never keeps more than about twice its pages alive. Only
  *	        in regions that changed, and at most MOVE_BYTES a time: a slice is
  *	        moved once half of it has been overwritten, so moving copies no
- *	        more than was written.
+ *	        more than was written. And where a region is in more than
+ *	        TIDY_EXTENTS pieces (a log that is synced after each line, a
+ *	        database), up to TIDY_PAGES of them that follow each other are
+ *	        brought together, since each publish writes the list of them.
  *	shrink  content of INDEX_INLINE_MAX bytes goes back into content[]
  *	seal    room is given back, missing sums are computed, WRITING -> SEALED
  *
@@ -22,11 +25,12 @@
 #include "common/metrics.h"
 #include "engine/open.h"
 
-enum { MOVE_BYTES = 16 << 20 };
+enum { MOVE_BYTES = 16 << 20, TIDY_EXTENTS = 128, TIDY_PAGES = 32, TIDY_MIN = 4 };
 
 struct move {
 	uint64_t page;
 	uint32_t npages;
+	uint32_t ahead; /* pages of the moves that go on behind this one, and its own */
 };
 
 struct seal {
@@ -261,36 +265,90 @@ static uint32_t base_count(const struct region *g, struct slice_id id)
 	return n;
 }
 
-/* Less than half of it is used, and nobody else uses it. */
-static bool wasteful(struct file *f, const struct region *g, const struct hold *h)
+/* Nobody else uses it, as far as one can see. */
+static bool is_alone(struct file *f, const struct region *g, const struct hold *h)
 {
 	struct slice_view v;
 
-	if (h->pages * 2 >= (h->writing ? h->used : h->npages))
-		return false;
-	if (h->writing)
-		return true;
-	return pool_next(f->e->pool, h->id.page, &v) && v.id.page == h->id.page &&
-	       v.refs <= base_count(g, h->id) && v.pins <= h->refs;
+	return h->writing ||
+	       (pool_next(f->e->pool, h->id.page, &v) && v.id.page == h->id.page &&
+		v.refs <= base_count(g, h->id) && v.pins <= h->refs);
+}
+
+static bool wasteful(struct file *f, const struct region *g, const struct hold *h)
+{
+	return h->pages * 2 < (h->writing ? h->used : h->npages) && is_alone(f, g, h);
+}
+
+static int add_move(struct seal *s, const struct region *g, const struct ext *x,
+		    uint32_t ahead)
+{
+	if (s->n == s->cap) {
+		uint32_t cap = s->cap ? s->cap * 2 : 8;
+		struct move *v = realloc(s->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		s->v = v;
+		s->cap = cap;
+	}
+	s->v[s->n++] = (struct move){ g->index * REGION_PAGES + x->page, x->npages, ahead };
+	s->moving += x->npages * (uint64_t)PAGE_BYTES;
+	return 0;
+}
+
+/* The most extents in a row, without a hole, that are TIDY_PAGES together. */
+static uint32_t find_tidy(const struct region *g, uint32_t *ret_n, uint32_t *ret_pages)
+{
+	uint32_t best = 0, best_at = 0, best_pages = 0, at = 0, pages = 0;
+
+	for (uint32_t i = 0; i < g->n; i++) {
+		if (i > at && g->v[i].page != g->v[i - 1].page + g->v[i - 1].npages) {
+			at = i;
+			pages = 0;
+		}
+		pages += g->v[i].npages;
+		while (pages > TIDY_PAGES)
+			pages -= g->v[at++].npages;
+		if (i + 1 - at > best) {
+			best = i + 1 - at;
+			best_at = at;
+			best_pages = pages;
+		}
+	}
+	*ret_n = best;
+	*ret_pages = best_pages;
+	return best_at;
+}
+
+static int add_tidy(struct seal *s, struct file *f, const struct region *g)
+{
+	uint32_t n, pages, at = find_tidy(g, &n, &pages);
+	int r = 0;
+
+	if (n < TIDY_MIN)
+		return 0;
+	for (uint32_t i = 0; i < n; i++)
+		if (!is_alone(f, g, g->v[at + i].hold))
+			return 0;
+	for (uint32_t i = 0; !r && i < n; i++) {
+		r = add_move(s, g, &g->v[at + i], pages);
+		pages -= g->v[at + i].npages;
+	}
+	return r;
 }
 
 static int add_moves(struct seal *s, struct file *f, const struct region *g)
 {
+	uint32_t before = s->n;
+
 	for (uint32_t i = 0; i < g->n && s->moving < MOVE_BYTES; i++) {
 		const struct ext *x = &g->v[i];
-		if (!wasteful(f, g, x->hold))
-			continue;
-		if (s->n == s->cap) {
-			uint32_t cap = s->cap ? s->cap * 2 : 8;
-			struct move *v = realloc(s->v, cap * sizeof(*v));
-			if (!v)
-				return -ENOMEM;
-			s->v = v;
-			s->cap = cap;
-		}
-		s->v[s->n++] = (struct move){ g->index * REGION_PAGES + x->page, x->npages };
-		s->moving += x->npages * (uint64_t)PAGE_BYTES;
+		int r = wasteful(f, g, x->hold) ? add_move(s, g, x, 0) : 0;
+		if (r < 0)
+			return r;
 	}
+	if (g->n > TIDY_EXTENTS && s->n == before && s->moving < MOVE_BYTES)
+		return add_tidy(s, f, g);
 	return 0;
 }
 
@@ -313,11 +371,13 @@ static void move_fetched(struct work *w, int r)
 {
 	struct seal *s = w->seal;
 
-	if (r < 0)
+	if (r < 0) {
 		move_put(w, r);
-	else
+	} else {
+		w->ahead = s->v[s->i].ahead;
 		work_put(w, s->v[s->i].page * PAGE_BYTES, s->fetch.ptr,
 			 s->v[s->i].npages * (uint64_t)PAGE_BYTES, PUT_MOVE, move_put);
+	}
 }
 
 static void move_next(struct work *w, int r)

@@ -197,7 +197,10 @@ static void overwriting_keeps_space_bounded(void **state)
 			fail_msg("%lu bytes of the pool for 4 MiB", used_bytes(e));
 	}
 	copied = metric_get(M_COPIED_BYTES) - copied;
-	assert_true(copied <= 3000 * 4096);
+	printf("%ld KiB copied for 3000 pages, %u extents\n", copied / 1024, f->map.v[0]->n);
+	/* A publish brings at most 32 pages together, and adds two extents. */
+	assert_true(copied <= 3000 * 32 * 4096L);
+	assert_true(f->map.v[0]->n < 256);
 	assert_int_equal(kit_read(f, 0, got, 4 * MIB), 4 * MIB);
 	assert_memory_equal(got, p, 4 * MIB);
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
