@@ -94,6 +94,15 @@ void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void change_done(struct index_op *op, int r);
 
+static void change_failed(struct req *q, int r)
+{
+	index_op_fini(&q->ix);
+	if (q->lenient)
+		q->then(q);
+	else
+		req_error(q, r);
+}
+
 static void change_go(struct req *q)
 {
 	int r = inode_check_lost(q->fs->inodes, q->inode);
@@ -104,14 +113,14 @@ static void change_go(struct req *q)
 	}
 	if (r == INODE_BUSY) {
 		if (!req_again(q, change_go))
-			req_error(q, -ETIMEDOUT);
+			change_failed(q, -ETIMEDOUT);
 	} else if (r == INODE_INDEX) {
 		q->ix.mask = q->mask;
 		q->ix.attr = q->attr;
 		q->ix.done = change_done;
 		index_setattr(q->fs->ix, &q->ix);
 	} else if (r < 0) {
-		req_error(q, r);
+		change_failed(q, r);
 	} else {
 		q->then(q);
 	}
@@ -124,9 +133,9 @@ static void change_done(struct index_op *op, int r)
 	if (r == INDEX_MISS || r == -ENOENT) {
 		index_op_fini(op);
 		if (!req_again(q, change_go))
-			req_error(q, -ESTALE);
+			change_failed(q, -ESTALE);
 	} else if (r) {
-		req_error(q, r);
+		change_failed(q, r);
 	} else {
 		inode_set_done(q->fs->inodes, q->inode, q->mask, &op->entry.attr);
 		index_op_fini(op);

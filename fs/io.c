@@ -27,22 +27,62 @@ static void read_done(struct file_op *op, int64_t r)
 	req_free(q);
 }
 
+static void read_go(struct req *q)
+{
+	struct file_op *op = req_file(q, q->on->file, read_done);
+
+	op->off = q->off;
+	op->len = q->size;
+	file_read(op);
+}
+
+static bool after(struct timespec a, struct timespec b)
+{
+	return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
+}
+
+/* As `relatime` does: what was read after it was changed is noted once, and then
+ * once a day. True: q->attr has the new time. */
+static bool atime_due(struct req *q)
+{
+	struct timespec now = clock_now();
+
+	file_attr(q->on->file, &q->attr);
+	if (after(q->attr.atime, q->attr.mtime) &&
+	    after(q->attr.atime, q->attr.ctime) &&
+	    now.tv_sec - q->attr.atime.tv_sec < 24 * 60 * 60)
+		return false;
+	q->attr.atime = now;
+	return true;
+}
+
+/* Before the answer, after which the kernel asks for the attributes again. */
+static void note_access(struct req *q)
+{
+	if (q->fs->noatime || q->fs->read_only ||
+	    atomic_exchange(&q->on->has_read, true) || !atime_due(q)) {
+		read_go(q);
+		return;
+	}
+	q->mask = INDEX_SET_ATIME | INDEX_SET_CTIME;
+	q->lenient = true;
+	change_attr(q, read_go);
+}
+
 void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	     struct fuse_file_info *fi)
 {
-	struct handle *h = handle_of(fi);
-
 	if (is_control(ino)) {
-		control_read(f, h, size, off);
+		control_read(f, handle_of(fi), size, off);
 		return;
 	}
-	struct req *q = req_begin(f, MOP_READ);
+	struct req *q = req_begin_on(f, MOP_READ, ino);
 	if (!q)
 		return;
-	struct file_op *op = req_file(q, h->file, read_done);
-	op->off = (uint64_t)off;
-	op->len = size;
-	file_read(op);
+	q->on = handle_of(fi);
+	q->size = size;
+	q->off = (uint64_t)off;
+	note_access(q);
 }
 
 static void write_reply(struct req *q)

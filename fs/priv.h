@@ -90,6 +90,7 @@ struct req {
 	unsigned mask;          /* INDEX_SET_* */
 	unsigned open_mask;     /* FILE_* */
 	int flags;
+	bool lenient;           /* change_attr(): go on if it cannot be done */
 	bool close;             /* setattr: file.file was opened for this only */
 	size_t size;
 	uint64_t off;
@@ -112,6 +113,7 @@ struct handle {
 	struct file *file;      /* held; NULL for a control file */
 	struct opens *spare;    /* for inode_open() */
 	bool closing;
+	atomic_bool has_read;   /* the access time has been seen to */
 	bool control;           /* of a control file: no inode, no file */
 	struct handle *prev, *next;
 	char *text;             /* a control file's */
