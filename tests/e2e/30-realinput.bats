@@ -3,7 +3,7 @@
 # labels: long
 # The main job on real input.
 load lib
-setup_file() { begin_file; export POOL=7G INDEX=1G; mount_fs; }
+setup_file() { begin_file; export POOL=${SLICEFS_REAL_POOL:-7G} INDEX=${SLICEFS_REAL_INDEX:-512M}; mount_fs; }
 teardown_file() { end_file; }
 setup() { cd "$MNT" || return 1; }
 teardown() { cd /; }
@@ -27,8 +27,8 @@ teardown() { cd /; }
 }
 
 @test "a 4 GiB file in by cp, out by cat" {
-	head -c 4G /dev/urandom >/dev/shm/"$STORE".big; sum=$(sha256sum </dev/shm/"$STORE".big)
-	cp /dev/shm/"$STORE".big big; rm /dev/shm/"$STORE".big
+	head -c 4G /dev/urandom >"$SCRATCH/big"; sum=$(sha256sum <"$SCRATCH/big")
+	cp "$SCRATCH/big" big; rm "$SCRATCH/big"
 	[ "$(cat big | sha256sum)" = "$sum" ]; rm big
 }
 
@@ -70,7 +70,18 @@ teardown() { cd /; }
 
 @test "stress-ng's file system stressors" {
 	requires stress-ng
-	mkdir st; stress-ng --temp-path "$MNT/st" --dir 1 --dentry 1 --rename 1 --link 1 --symlink 1 --chmod 1 --fstat 1 --hdd 1 --hdd-bytes 64M --fallocate 1 --fallocate-bytes 64M --punch 1 --seek 1 --utime 1 --xattr 1 --mmap 1 --mmap-file --mmap-bytes 32M --copy-file 1 --copy-file-bytes 32M --fiemap 0 --iomix 1 --iomix-bytes 64M --filename 1 --getdent 1 --timeout 15 --metrics-brief --verify
+	mkdir st
+	local s known=$(stress-ng --help) stressors=()
+	# what this version has
+	for s in dir dentry dirdeep dirmany rename link symlink chmod chown fstat flock lockf open \
+		hdd fallocate punch seek utime xattr mmap copy-file io iomix filename getdent \
+		sendfile splice sync-file readahead verity inotify file-ioctl touch unlink locka; do
+		grep -q -- " --$s N" <<<"$known" && stressors+=("--$s" 1)
+	done
+	stress-ng --temp-path "$MNT/st" "${stressors[@]}" --hdd-bytes 64M --fallocate-bytes 64M \
+		--mmap-file --mmap-bytes 32M --copy-file-bytes 128M --iomix-bytes 64M \
+		--dirdeep-inodes 2000 --readahead-bytes 32M --sync-file-bytes 32M \
+		--timeout 20 --metrics-brief --verify
 	rm -rf st
 }
 
