@@ -90,6 +90,68 @@ void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 		stat_go(q);
 }
 
+/* statx: the kernel asks so for the time of birth ------------------------------- */
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+static struct statx_timestamp stamp(struct timespec t)
+{
+	return (struct statx_timestamp){ .tv_sec = t.tv_sec,
+					 .tv_nsec = (uint32_t)t.tv_nsec };
+}
+
+void reply_statx(struct req *q, const struct attr *a)
+{
+	struct stat st;
+
+	attr_to_stat(a, &st);
+	struct statx x = {
+		.stx_mask = STATX_BASIC_STATS | STATX_BTIME,
+		.stx_blksize = (uint32_t)st.st_blksize,
+		.stx_nlink = (uint32_t)st.st_nlink,
+		.stx_uid = st.st_uid,
+		.stx_gid = st.st_gid,
+		.stx_mode = (uint16_t)st.st_mode,
+		.stx_ino = st.st_ino,
+		.stx_size = (uint64_t)st.st_size,
+		.stx_blocks = (uint64_t)st.st_blocks,
+		.stx_atime = stamp(a->atime),
+		.stx_btime = stamp(a->btime),
+		.stx_ctime = stamp(a->ctime),
+		.stx_mtime = stamp(a->mtime),
+		.stx_rdev_major = major(st.st_rdev),
+		.stx_rdev_minor = minor(st.st_rdev),
+	};
+	fuse_req_t f = req_answer(q, 0);
+	/* -ENOSYS: a library without statx; it has not answered. */
+	if (fuse_reply_statx(f, 0, &x, KERNEL_CACHE_S) == -ENOSYS)
+		fuse_reply_err(f, ENOSYS);
+	req_free(q);
+}
+
+void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
+	      struct fuse_file_info *fi)
+{
+	(void)flags;
+	(void)mask;
+	(void)fi;
+	if (is_control(ino)) {
+		fuse_reply_err(f, EOPNOTSUPP);
+		return;
+	}
+	struct req *q = req_begin_on(f, MOP_GETATTR, ino);
+	if (!q)
+		return;
+	q->statx = true;
+	stat_go(q);
+}
+#else
+void reply_statx(struct req *q, const struct attr *a)
+{
+	(void)a;
+	req_error(q, -ENOSYS); /* nothing sets q->statx */
+}
+#endif
+
 /* Changing attributes ----------------------------------------------------------- */
 
 static void change_done(struct index_op *op, int r);

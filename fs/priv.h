@@ -91,6 +91,7 @@ struct req {
 	unsigned open_mask;     /* FILE_* */
 	int flags;
 	bool lenient;           /* change_attr(): go on if it cannot be done */
+	bool statx;             /* getattr: also the time of birth is wanted */
 	bool close;             /* setattr: file.file was opened for this only */
 	size_t size;
 	uint64_t off;
@@ -178,6 +179,12 @@ void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 		struct fuse_file_info *fi);
 void fs_readlink(fuse_req_t f, fuse_ino_t ino);
 void fs_statfs(fuse_req_t f, fuse_ino_t ino);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
+	      struct fuse_file_info *fi);
+#endif
+/* Answers q with a statx. */
+void reply_statx(struct req *q, const struct attr *a);
 /* Sets q->attr's fields q->mask (INDEX_SET_*) of q->inode wherever they live,
  * then calls then(q). */
 void change_attr(struct req *q, void (*then)(struct req *q));

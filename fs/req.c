@@ -112,6 +112,10 @@ void req_attr(struct req *q, const struct attr *a)
 {
 	struct stat st;
 
+	if (q->statx) {
+		reply_statx(q, a);
+		return;
+	}
 	attr_to_stat(a, &st);
 	fuse_reply_attr(req_answer(q, 0), &st, KERNEL_CACHE_S);
 	req_free(q);

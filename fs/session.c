@@ -117,6 +117,9 @@ static const struct fuse_lowlevel_ops ops = {
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 	.tmpfile = fs_tmpfile,
 #endif
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+	.statx = fs_statx,
+#endif
 };
 
 /* The kernel takes max_readahead for a limit only; its default of 128 KiB makes

@@ -202,8 +202,16 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size)
 
 void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size)
 {
-	struct req *q = begin(f, MOP_LISTXATTR, ino);
+	struct req *q;
 
+	if (is_control(ino)) {
+		if (size)
+			fuse_reply_buf(f, NULL, 0);
+		else
+			fuse_reply_xattr(f, 0);
+		return;
+	}
+	q = begin(f, MOP_LISTXATTR, ino);
 	if (!q)
 		return;
 	q->size = size;
