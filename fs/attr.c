@@ -341,10 +341,8 @@ void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 		return;
 	decode(q, st, to_set);
 	if (!(to_set & FUSE_SET_ATTR_SIZE)) {
-		if (q->mask == INDEX_SET_CTIME && !(to_set & FUSE_SET_ATTR_CTIME))
-			stat_go(q);
-		else
-			change_attr(q, setattr_reply);
+		/* Nothing to set: chown(-1, -1), which moves the ctime. */
+		change_attr(q, setattr_reply);
 		return;
 	}
 	q->off = (uint64_t)st->st_size;

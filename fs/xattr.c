@@ -20,6 +20,29 @@
 #define LAYOUT "slicefs.layout"
 #define CONTROL "slicefs.control"
 #define ACL_ACCESS "system.posix_acl_access"
+#define ACL_DEFAULT "system.posix_acl_default"
+
+static bool is_acl(const char *name)
+{
+	return !strcmp(name, ACL_ACCESS) || !strcmp(name, ACL_DEFAULT);
+}
+
+static bool has_prefix(const char *name, const char *prefix)
+{
+	return !strncmp(name, prefix, strlen(prefix));
+}
+
+/* The namespaces that there are. The kernel has checked who may, but leaves
+ * names that it does not know to the file system. */
+static int check_name(const char *name)
+{
+	static const char *const spaces[] = { "user.", "trusted.", "security." };
+
+	for (size_t i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
+		if (has_prefix(name, spaces[i]))
+			return name[strlen(spaces[i])] ? 0 : -EINVAL;
+	return is_acl(name) ? 0 : -EOPNOTSUPP;
+}
 
 /* Answers a query: the size, or the bytes if they fit. */
 static void reply_bytes(struct req *q, struct bytes b)
@@ -170,6 +193,21 @@ static void get_go(struct req *q)
 		index_listxattr(q->fs->ix, &q->ix);
 }
 
+/* Only root sees the names of trusted.*, as he alone may read them. */
+static void reply_names(struct req *q, struct bytes all)
+{
+	_cleanup_(writer_fini) struct writer w = { 0 };
+	const char *end = (const char *)all.p + all.len;
+
+	for (const char *n = (const char *)all.p; n < end; n += strlen(n) + 1)
+		if (!fuse_req_ctx(q->fuse)->uid || !has_prefix(n, "trusted."))
+			write_bytes(&w, n, strlen(n) + 1);
+	if (w.bad)
+		req_error(q, -ENOMEM);
+	else
+		reply_bytes(q, writer_bytes(&w));
+}
+
 static void got(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
@@ -178,6 +216,8 @@ static void got(struct index_op *op, int r)
 		req_error(q, -ENODATA);
 	else if (r)
 		req_error(q, r);
+	else if (q->kind == MOP_LISTXATTR)
+		reply_names(q, op->bytes);
 	else
 		reply_bytes(q, op->bytes);
 }
@@ -188,12 +228,15 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size)
 
 	if (!q)
 		return;
+	int r = check_name(name);
 	q->size = size;
 	q->ix.name = name;
 	if (!strcmp(name, LAYOUT))
 		layout_go(q);
 	else if (ino == FUSE_ROOT_ID && !strcmp(name, CONTROL))
 		reply_bytes(q, bytes_str(q->fs->control));
+	else if (r < 0)
+		req_error(q, has_prefix(name, "slicefs.") ? -ENODATA : r);
 	else if (!inode_maybe_xattrs(q->fs->inodes, q->inode))
 		req_error(q, -ENODATA);
 	else
@@ -267,10 +310,27 @@ static bool left_to_set(struct req *q, const struct entry *e)
 	return true;
 }
 
+/* Removing an ACL that is not there succeeds, and moves the ctime. */
+static void not_there(struct req *q)
+{
+	if (!is_acl(q->ix.name)) {
+		req_error(q, -ENODATA);
+		return;
+	}
+	index_op_fini(&q->ix);
+	q->mask = INDEX_SET_CTIME;
+	q->attr.ctime = clock_now();
+	change_attr(q, req_ok);
+}
+
 static void set_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
+	if (r == -ENODATA && q->kind == MOP_REMOVEXATTR) {
+		not_there(q);
+		return;
+	}
 	if (r == INDEX_MISS || r == -ENOENT) {
 		index_op_fini(op);
 		if (!req_again(q, set_go))
@@ -299,8 +359,9 @@ void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
 
 	if (!q)
 		return;
-	if (!strncmp(name, "slicefs.", strlen("slicefs."))) {
-		req_error(q, -EPERM);
+	int r = has_prefix(name, "slicefs.") ? -EPERM : check_name(name);
+	if (r < 0) {
+		req_error(q, r);
 		return;
 	}
 	q->ix.name = name;
@@ -315,11 +376,12 @@ void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name)
 
 	if (!q)
 		return;
+	int r = has_prefix(name, "slicefs.") ? -EPERM : check_name(name);
 	q->ix.name = name;
-	if (!strncmp(name, "slicefs.", strlen("slicefs.")))
-		req_error(q, -EPERM);
+	if (r < 0)
+		req_error(q, r);
 	else if (!inode_maybe_xattrs(q->fs->inodes, q->inode))
-		req_error(q, -ENODATA);
+		not_there(q);
 	else
 		set_go(q);
 }

@@ -75,6 +75,25 @@ teardown() { cd /; }
 	[ "$(getfattr --only-values -n user.two x)" = 22 ]
 }
 
+@test "extended attributes have four namespaces, and trusted.* is root's" {
+	requires setfattr getfattr setpriv setfacl
+	touch y; chmod 666 y; chmod 755 .
+	for name in none.a system.a user. user .; do no setfattr -n "$name" -v 1 y; done
+	setfattr -n user.mine -v 1 y; setfattr -n trusted.yours -v 2 y
+	[ "$(getfattr -m - y | grep -c trusted)" = 1 ]
+	as="setpriv --reuid=12345 --regid=12345 --clear-groups"
+	[ "$($as getfattr -m - y | grep -cE 'trusted|user')" = 1 ]
+	touch z; setfattr -x system.posix_acl_access z
+}
+
+@test "a chown to the same owner moves the ctime" {
+	touch same; before=$(stat -c %z same); sleep 0.05; chown 0:0 same
+	[ "$(stat -c %z same)" != "$before" ]
+	before=$(stat -c %z same); sleep 0.05
+	perl -e 'chown(-1, -1, "same") == 1 or die'
+	[ "$(stat -c %z same)" != "$before" ]
+}
+
 @test "access control lists, inherited and rewritten by chmod" {
 	requires setfacl getfacl
 	mkdir acl; setfacl -d -m u:12345:rwx acl; touch acl/f; mkdir acl/d
