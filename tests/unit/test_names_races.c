@@ -480,7 +480,7 @@ static void put_collision(struct scene *s, uint64_t slot, bool del)
 	writer_fini(&w);
 }
 
-static const struct act make_x = { MKDIR, "x", 0 };
+static const struct act make_x = { MKDIR, "x", 0 }, draft_x = { DRAFT, "x", 0 };
 
 /* The other name goes, and a maker of x finds the first slot free. */
 static void meet_collision_gone(void *arg)
@@ -507,7 +507,7 @@ static void test_two_slots_for_one_name(void **state)
 			put_collision(s, 0, false);
 		s->shaky->o.before_write = i ? meet_collision_passing : meet_collision_gone;
 		s->shaky->o.arg = s;
-		assert_int_equal(act(s, &make_x), -EEXIST);
+		assert_int_equal(act(s, &draft_x), -EEXIST);
 		scene_end(s);
 		free(s);
 	}

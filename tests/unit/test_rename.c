@@ -384,6 +384,24 @@ static void test_exchange_draft_and_directory(void **state)
 	kit_close(ix, &op);
 }
 
+/* What `w` says. */
+static struct place writers_place(struct index *ix, uint64_t fileid)
+{
+	struct key k = key_writer(fileid);
+	struct kv_read get = { .from = key_bytes(&k), .limit = 1 };
+	struct kv_req req = { .reads = &get, .nreads = 1 };
+	struct writer_state w;
+
+	assert_int_equal(kv_wait(index_kv(ix), &req), KV_DONE);
+	assert_int_equal(req.rows[0].nrows, 1);
+	assert_int_equal(writer_state_decode(req.rows[0].rows[0].value, &w), 0);
+	struct place place = w.place;
+	assert_false(w.draft);
+	writer_state_fini(&w);
+	kv_req_fini(&req);
+	return place;
+}
+
 /* A writer's publish finds the object wherever it has been moved. */
 static void test_a_writer_follows(void **state)
 {
@@ -403,7 +421,9 @@ static void test_a_writer_follows(void **state)
 	e.attr = op.entry.attr;
 	assert_int_equal(kit_stat(ix, &op, f, e.place), 0); /* the old place leads there */
 	struct place now = op.entry.place;
+	assert_int_equal(writers_place(ix, f).parent, d);
 	assert_int_equal(kit_link(ix, &op, f, now, INDEX_ROOT, "h"), 0);
+	assert_int_equal(writers_place(ix, f).kind, PLACE_FILEID);
 	assert_int_equal(kit_unlink(ix, &op, d, "g"), 0);
 	assert_int_equal(op.gone.attr.nlink, 1);
 	assert_null(op.gone.body.bytes.p);
@@ -411,6 +431,7 @@ static void test_a_writer_follows(void **state)
 	assert_int_equal(op.entry.attr.version, 3);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "h"), 0);
 	assert_true(bytes_eq(op.gone.body.bytes, bytes_str("three")));
+	assert_int_equal(writers_place(ix, f).kind, PLACE_NONE);
 	assert_int_equal(kit_publish(ix, &op, e.attr, "four"), INDEX_UNLINKED);
 	assert_int_equal(kit_stat(ix, &op, f, now), INDEX_MISS);
 	assert_int_equal(kit_end(ix, f), 0);
