@@ -17,6 +17,22 @@
 #include "index/keys.h"
 #include "index/priv.h"
 
+/* Long walks are cut by this: so much slower is what a sanitizer watches. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#elif __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+enum { KIT_SLOW = 12 };
+#elif defined(__SANITIZE_ADDRESS__)
+enum { KIT_SLOW = 4 };
+#else
+enum { KIT_SLOW = 1 };
+#endif
+
 typedef void index_call(struct index *ix, struct index_op *op);
 
 static inline int kit(struct index *ix, struct index_op *op, index_call *call,

@@ -18,6 +18,8 @@
 #include "tests/unit/names_kit.h"
 #include "tests/unit/kv_shaky.h"
 
+#include <time.h>
+
 enum verb {
 	MKDIR, DRAFT, UNLINK, RMDIR, RENAME, EXCHANGE, LINK, PUBLISH, END, WRITER, CHMOD, UTIMES,
 	CTIME, XATTR,
@@ -110,6 +112,7 @@ static void make_draft(struct scene *s, const char *name)
 }
 
 static uint64_t seed;
+static unsigned first; /* pair, where not all are tried */
 
 static struct scene *scene_new(void)
 {
@@ -442,24 +445,39 @@ static void check_pair(unsigned i, unsigned j, unsigned *ret_met)
 	free(s);
 }
 
+/* All; under a sanitizer other ones each time. (i, j) and (j, i) go together. */
+static bool is_chosen(unsigned i, unsigned j)
+{
+	return (i + j + first) % KIT_SLOW == 0;
+}
+
 static void test_all_pairs(void **state)
 {
-	unsigned met = 0;
+	unsigned met = 0, ntried = 0;
 	int r_a, r_b;
 
 	(void)state;
+	first = (unsigned)time(NULL);
+	print_message("from %u\n", first);
 	for (unsigned i = 0; i < NACTS; i++) {
 		for (unsigned j = 0; j < NACTS; j++) {
+			if (!is_chosen(i, j))
+				continue;
 			struct scene *s = in_turn(&acts[i], &acts[j], &r_a, &r_b);
 			done[i][j] = digest(s, r_a, r_b);
 			free(s);
 		}
 	}
-	for (unsigned i = 0; i < NACTS; i++)
-		for (unsigned j = 0; j < NACTS; j++)
+	for (unsigned i = 0; i < NACTS; i++) {
+		for (unsigned j = 0; j < NACTS; j++) {
+			if (!is_chosen(i, j))
+				continue;
 			check_pair(i, j, &met);
-	print_message("%u of %u pairs met\n", met, NACTS * NACTS);
-	assert_true(met > NACTS * NACTS / 2);
+			ntried++;
+		}
+	}
+	print_message("%u of %u pairs met\n", met, ntried);
+	assert_true(met > ntried / 2);
 }
 
 /* Slots ------------------------------------------------------------------------------- */
@@ -560,7 +578,7 @@ static void test_each_request_fails(void **state)
 	static const int faults[] = { -ENOSPC, -ETIMEDOUT };
 
 	(void)state;
-	for (unsigned i = 0; i < NACTS; i++)
+	for (unsigned i = 0; i < NACTS; i += 1 + KIT_SLOW / 4)
 		for (unsigned k = 0; k < 2; k++)
 			assert_true(check_faults(&acts[i], faults[k]));
 }
@@ -569,7 +587,7 @@ static void test_each_request_fails(void **state)
 static void test_each_answer_is_lost(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < NACTS; i++)
+	for (unsigned i = 0; i < NACTS; i += 1 + KIT_SLOW / 4)
 		for (unsigned k = 0; k < 4; k++)
 			assert_int_equal(check_faults(&acts[i], KV_UNKNOWN), 0);
 }

@@ -503,6 +503,7 @@ static void walk(struct walk *w, unsigned n)
 	w->m.o[0] = (struct model_object){ .used = true,
 					   .attr = { .fileid = INDEX_ROOT, .version = 1,
 						     .mode = S_IFDIR | 0755, .uid = geteuid() } };
+	n /= KIT_SLOW;
 	for (unsigned i = 0; i < n; i++) {
 		unsigned kind = pick(w, NSTEPS);
 		if (!steps[kind](w))
