@@ -25,8 +25,7 @@
  * written. If something fails (the map is full), LMDB's transaction and
  * `pending` are thrown away, and each request is done again in a group of its
  * own, so that one that does not fit fails alone. (A map may also seem full
- * because a reader that lost its processor still looks at pages freed since: the
- * one who leads waits for it.)
+ * because pages that were just freed cannot be used yet: lmdb_make_room().)
  *
  * What readers see. Those who only read do so in their own thread, at an LMDB
  * snapshot. Session keys change right after the commit, under state_lock. Until
@@ -52,7 +51,8 @@ enum {
 	WRITE_SLACK_PAGES = 8,   /* that a request needs for splits on its way */
 	FULL_SLACK_PAGES = 32,   /* free above the reserve when kv_stat says full:
 				    for what was begun before */
-	RESERVE_BYTES = 2 << 20, /* or 2 %; a quarter of a very small map */
+	RESERVE_BYTES = 5 << 20, /* what the largest request may copy, or 2 %;
+				    a quarter of a small map */
 };
 
 #define NOT_BEHIND UINT64_MAX
@@ -269,7 +269,7 @@ static int group_try_twice(struct lmdb *l, struct group *g)
 {
 	int r = group_try(l, g);
 
-	return r == -ENOSPC && lmdb_wait_for_readers(&l->env) ? group_try(l, g) : r;
+	return r == -ENOSPC && !lmdb_make_room(&l->env) ? group_try(l, g) : r;
 }
 
 static void group_run(struct lmdb *l, struct group *g)

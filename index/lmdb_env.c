@@ -454,18 +454,18 @@ static bool readers_lag(struct lmdb_env *e)
 	return oldest < info.me_last_txnid;
 }
 
-bool lmdb_wait_for_readers(struct lmdb_env *e)
+int lmdb_make_room(struct lmdb_env *e)
 {
 	static const struct timespec ms = { 0, 1000000 };
 	int dead;
 
 	mdb_reader_check(e->env, &dead);
-	for (unsigned i = 0; i < 1000; i++) {
-		if (!readers_lag(e)) /* perhaps they just went */
-			return true;
+	for (unsigned i = 0; readers_lag(e); i++) {
+		if (i == 1000)
+			return -ENOSPC;
 		nanosleep(&ms, NULL);
 	}
-	return false;
+	return lmdb_reserve_revisions(e, e->revisions);
 }
 
 /* Rows ------------------------------------------------------------------------------------ */

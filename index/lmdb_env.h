@@ -48,11 +48,12 @@ int lmdb_reader_get(struct lmdb_env *e, struct lmdb_reader **ret);
 void lmdb_reader_put(struct lmdb_env *e, struct lmdb_reader *r); /* NULL is fine */
 
 /*
- * The map is full, it seems: if that is because readers still look at pages that
- * were freed since, waits until they have gone (a second at most; they are short,
- * but a thread may lose its processor in the middle). True: none does, try again.
+ * The map is full, it seems. Pages that the last commit freed can be used by the
+ * second one behind it, if no reader looks at them any more: so waits for readers
+ * that do (a second at most; they are short, but a thread may lose its processor
+ * in the middle), and commits nothing. 0: try again.
  */
-bool lmdb_wait_for_readers(struct lmdb_env *e);
+int lmdb_make_room(struct lmdb_env *e);
 
 /* The durable rows as a transaction sees them; cursor may be NULL: it is opened
  * when needed, and closed by lmdb_view_fini(). */

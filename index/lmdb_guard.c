@@ -60,10 +60,11 @@ enum {
 	DEPTH_MAX = 32, KEY_MAX = 511,
 };
 #define NO_PAGE UINT64_MAX
+#define TXNID_MAX (UINT64_MAX / 2) /* it is counted on from there */
 
 struct guard {
 	const uint8_t *file;
-	uint64_t npages;
+	uint64_t npages, txnid;
 	uint32_t page_bytes;
 	uint8_t *seen; /* a bit a page */
 	const char *why;
@@ -129,6 +130,10 @@ static int choose_meta(struct guard *g, uint64_t bytes, struct meta *ret)
 		return damaged(g, "its two headers differ in page size");
 	g->page_bytes = size;
 	*ret = m[m[1].txnid > m[0].txnid];
+	/* LMDB goes by the last bit of the number to find the header again. */
+	if (ret->txnid != m[ret->txnid & 1].txnid || ret->txnid > TXNID_MAX)
+		return damaged(g, "its newer header has an impossible number");
+	g->txnid = ret->txnid;
 	return 0;
 }
 
@@ -185,11 +190,14 @@ static int check_key(struct guard *g, struct bytes key, bool is_separator)
 	return 0;
 }
 
-/* A record of the free list. */
-static int check_free_pages(struct guard *g, struct bytes value)
+/* A record of the free list: what the transaction `key` freed. */
+static int check_free_pages(struct guard *g, struct bytes key, struct bytes value)
 {
-	uint64_t n, number, before = NO_PAGE;
+	uint64_t n, number, txnid, before = NO_PAGE;
 
+	memcpy(&txnid, key.p, 8);
+	if (!txnid || txnid > g->txnid)
+		return damaged(g, "pages were freed by a transaction to come");
 	if (value.len < 8)
 		return damaged(g, "a list of free pages is too short");
 	memcpy(&n, value.p, 8);
@@ -270,7 +278,7 @@ static int walk_leaf(struct guard *g, const uint8_t *page, const struct page *p,
 		if (node.flags & NODE_BIG)
 			r = follow_big(g, page + at, len, &value);
 		if (!r && g->is_free_list)
-			r = check_free_pages(g, value);
+			r = check_free_pages(g, g->last, value);
 		if (r < 0)
 			return r;
 		g->found.entries++;
