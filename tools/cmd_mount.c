@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -262,12 +263,23 @@ static int run_fs(struct mounting *m, struct engine *e)
 	return r < 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
+/*
+ * glibc would give memory back to the kernel, and fault it in again, with every
+ * publish of a file in many extents: keep some instead.
+ */
+static void keep_memory(void)
+{
+	mallopt(M_TRIM_THRESHOLD, 16 << 20);
+	mallopt(M_MMAP_THRESHOLD, 16 << 20);
+}
+
 static int serve(struct mounting *m)
 {
 	const struct config *c = &m->config;
 	_cleanup_(freep) char *why = NULL;
 	struct engine *e;
 
+	keep_memory();
 	if (*c->log && log_open(c->log) < 0)
 		return report(m, EXIT_FAILED, "the log cannot be opened. Try: --log syslog");
 	log_set_level((enum log_level)c->log_level);

@@ -27,7 +27,7 @@ teardown_file() { end_file; }
 @test "an overwrite that was not closed leaves the old version whole" {
 	head -c 5M /dev/urandom >"$SCRATCH/old"; cp "$SCRATCH/old" "$MNT/o"
 	hold "$MNT/o" 40960 409600
-	! cmp -s "$MNT/o" "$SCRATCH/old"
+	no cmp -s "$MNT/o" "$SCRATCH/old"
 	kill_daemon; let_go
 	remount
 	cmp "$MNT/o" "$SCRATCH/old"
