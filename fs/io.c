@@ -6,6 +6,7 @@
  * holds until the engine is done with them (I10).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 
 #include "fs/priv.h"
@@ -59,7 +60,7 @@ static bool atime_due(struct req *q)
 /* Before the answer, after which the kernel asks for the attributes again. */
 static void note_access(struct req *q)
 {
-	if (q->fs->noatime || q->fs->read_only ||
+	if (q->fs->noatime || q->fs->read_only || (q->flags & O_NOATIME) ||
 	    atomic_exchange(&q->on->has_read, true) || !atime_due(q)) {
 		read_go(q);
 		return;
@@ -82,6 +83,7 @@ void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	q->on = handle_of(fi);
 	q->size = size;
 	q->off = (uint64_t)off;
+	q->flags = fi->flags;
 	note_access(q);
 }
 
