@@ -127,6 +127,15 @@ enum {
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op);
 
+/*
+ * The same of an object that is open nowhere and has lost its last name, as g (of
+ * which it copies what it needs) tells: for who looked it up before. What it
+ * consisted of must not have been given to engine_drop() when this is called; if
+ * it is meanwhile, -ESTALE.
+ */
+void file_open_gone(struct engine *e, const struct gone *g, unsigned flags,
+		    struct file_op *op);
+
 /* A draft with these attributes (from index_draft()), open for writing. */
 int file_create(struct engine *e, const struct attr *a, struct file **ret);
 

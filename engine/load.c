@@ -314,19 +314,16 @@ static int take_body(struct load *l, const struct entry *en)
 	return -EUCLEAN;
 }
 
-static void stat_done(struct index_op *op, int outcome)
+static void take_entry(struct load *l, const struct entry *en)
 {
-	struct load *l = load_of(op, op);
-	bool tree = op->entry.body.kind == BODY_TREE;
-	int r = outcome == INDEX_MISS ? -ESTALE : outcome > 0 ? -EIO : outcome;
+	bool tree = en->body.kind == BODY_TREE;
+	int r = take_record(l, en);
 
-	if (!r)
-		r = take_record(l, &op->entry);
 	if (r < 0) {
 		load_end(l, r);
 		return;
 	}
-	r = take_body(l, &op->entry);
+	r = take_body(l, en);
 	if (r < 0)
 		load_again(l, r);
 	else if (!r)
@@ -337,8 +334,22 @@ static void stat_done(struct index_op *op, int outcome)
 		load_blocks(l);
 }
 
+static void stat_done(struct index_op *op, int outcome)
+{
+	struct load *l = load_of(op, op);
+
+	if (outcome)
+		load_end(l, outcome == INDEX_MISS ? -ESTALE : outcome > 0 ? -EIO : outcome);
+	else
+		take_entry(l, &op->entry);
+}
+
 static void load_stat(struct load *l)
 {
+	if (l->gone) {
+		take_entry(l, &(struct entry){ .attr = l->gone->attr, .body = l->gone->body });
+		return;
+	}
 	new_op(l, stat_done);
 	l->op.place = l->place;
 	index_stat(l->f->e->ix, &l->op);
@@ -352,6 +363,10 @@ static void stat_task(struct task *t)
 /* It may have gone while we read it: the next look at the record says. */
 static void load_again(struct load *l, int r)
 {
+	if (l->gone && (r == -ESTALE || r == -EUCLEAN)) {
+		load_end(l, -ESTALE); /* it has been dropped */
+		return;
+	}
 	if ((r != -ESTALE && r != -EUCLEAN) || ++l->tries >= LOAD_TRIES) {
 		if (r == -ESTALE || r == -EUCLEAN) {
 			log_error("file", "file %lu names slices or blocks that are not there",

@@ -6,6 +6,7 @@
 struct load {
 	struct file *f;
 	struct place place;
+	const struct gone *gone; /* the record, of what has none; or NULL */
 	uint64_t deadline_ns;
 	void (*done)(struct load *l, int r);
 

@@ -30,6 +30,7 @@ struct visit { /* one open or close */
 	int result;
 	bool opens;
 	struct place place;
+	struct gone gone; /* file_open_gone(): its body is behind the struct */
 	struct index_op op;
 	struct load load;
 };
@@ -261,6 +262,7 @@ static void open_locked(struct work *w, int r)
 	}
 	v->load.f = w->f;
 	v->load.place = v->place;
+	v->load.gone = v->gone.fileid ? &v->gone : NULL;
 	v->load.deadline_ns = w->op->call.deadline_ns;
 	v->load.done = loaded;
 	load_start(&v->load);
@@ -272,8 +274,10 @@ static bool is_open(struct file *f)
 	return f->state == FILE_OPEN;
 }
 
-void file_open(struct engine *e, uint64_t fileid, struct place place,
-	       unsigned flags, struct file_op *op)
+/* Opens what is open already at once: NULL. Or a visit with room for `more` bytes,
+ * to be visited; NULL: it has failed. */
+static struct visit *visit_new(struct engine *e, uint64_t fileid, unsigned flags,
+			       size_t more, struct file_op *op)
 {
 	struct visit *v = NULL;
 	int r = files_get(e, fileid, &op->file);
@@ -281,10 +285,10 @@ void file_open(struct engine *e, uint64_t fileid, struct place place,
 	assert(flags & FILE_WRITE || !(flags & FILE_TRUNCATE));
 	if (!r && !(flags & FILE_WRITE) && is_open(op->file)) {
 		op->done(op, 0);
-		return;
+		return NULL;
 	}
 	if (!r) {
-		v = (struct visit *)calloc(1, sizeof(*v));
+		v = (struct visit *)calloc(1, sizeof(*v) + more);
 		r = v ? 0 : -ENOMEM;
 		/* Whoever else has it keeps it; nobody else: nothing was loaded. */
 		if (!v)
@@ -293,12 +297,37 @@ void file_open(struct engine *e, uint64_t fileid, struct place place,
 	if (r < 0) {
 		op->file = NULL;
 		op->done(op, r);
-		return;
+		return NULL;
 	}
 	v->w.f = op->file;
 	v->w.op = op;
 	v->flags = flags;
 	v->opens = true;
+	return v;
+}
+
+void file_open(struct engine *e, uint64_t fileid, struct place place,
+	       unsigned flags, struct file_op *op)
+{
+	struct visit *v = visit_new(e, fileid, flags, 0, op);
+
+	if (!v)
+		return;
 	v->place = place;
+	work_lock(&v->w, 0, RANGE_END, open_locked);
+}
+
+void file_open_gone(struct engine *e, const struct gone *g, unsigned flags,
+		    struct file_op *op)
+{
+	size_t len = g->body.bytes.len;
+	struct visit *v = visit_new(e, g->fileid, flags, len, op);
+
+	if (!v)
+		return;
+	v->gone = *g;
+	v->gone.body.bytes = BYTES_OF(v + 1, len);
+	if (len)
+		memcpy(v + 1, g->body.bytes.p, len);
 	work_lock(&v->w, 0, RANGE_END, open_locked);
 }

@@ -304,9 +304,7 @@ static void truncate_opened(struct file_op *op, int64_t r)
 
 static void truncate_open(struct req *q)
 {
-	req_place(q);
-	file_open(q->fs->engine, q->ix.fileid, q->ix.place, FILE_WRITE,
-		  req_file(q, NULL, truncate_opened));
+	open_inode(q, FILE_WRITE, truncate_opened);
 }
 
 static void decode(struct req *q, const struct stat *st, int to_set)

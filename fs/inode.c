@@ -34,6 +34,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "common/metrics.h"
 #include "fs/inode.h"
@@ -41,6 +42,17 @@
 struct inodes {
 	struct lock lock;
 	struct inode *table;
+	struct kept *kept; /* all of them */
+
+	void (*drop)(void *arg, const struct gone *g); /* set at the beginning */
+	void *drop_arg;
+};
+
+/* What a replaced object consisted of. */
+struct kept {
+	struct relic *relic; /* whose it is */
+	struct kept *prev, *next;
+	struct gone *gone;
 };
 
 struct opens {
@@ -50,6 +62,7 @@ struct opens {
 
 struct relic {
 	struct attr attr;
+	struct kept *kept; /* or NULL */
 	char target[]; /* of a symbolic link, else "" */
 };
 
@@ -62,13 +75,46 @@ struct inodes *inodes_new(void)
 	return t;
 }
 
-static void drop(struct inodes *t, struct inode *i)
+void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
+		     void *arg)
 {
+	t->drop = drop;
+	t->drop_arg = arg;
+}
+
+/* Under the lock: nobody opens it any more. */
+static struct kept *kept_take(struct inodes *t, struct kept *k)
+{
+	if (!k)
+		return NULL;
+	assert(k->relic->kept == k);
+	DL_DELETE(t->kept, k);
+	metric_add(M_KEPT, -1);
+	k->relic->kept = NULL;
+	return k;
+}
+
+/* Without the lock. NULL is fine. */
+static void kept_drop(struct inodes *t, struct kept *k)
+{
+	if (!k)
+		return;
+	t->drop(t->drop_arg, k->gone);
+	free(k->gone);
+	free(k);
+}
+
+/* Under the lock; then kept_drop() what it returns, without. */
+static struct kept *drop(struct inodes *t, struct inode *i)
+{
+	struct kept *k = i->relic ? kept_take(t, i->relic->kept) : NULL;
+
 	assert(!i->opens && !i->refs);
 	HASH_DEL(t->table, i);
 	free(i->relic);
 	free(i);
 	metric_add(M_INODES, -1);
+	return k;
 }
 
 struct inodes *inodes_free(struct inodes *t)
@@ -78,7 +124,7 @@ struct inodes *inodes_free(struct inodes *t)
 	if (!t)
 		return NULL;
 	HASH_ITER(hh, t->table, i, next)
-		drop(t, i);
+		kept_drop(t, drop(t, i));
 	lock_fini(&t->lock);
 	free(t);
 	return NULL;
@@ -128,11 +174,14 @@ struct inode *inode_put(struct inodes *t, struct inode *i)
 {
 	if (!i)
 		return NULL;
-	WITH_LOCK(&t->lock);
-
-	assert(i->refs);
-	if (!--i->refs && !i->nlookup)
-		drop(t, i);
+	struct kept *k = NULL;
+	{
+		WITH_LOCK(&t->lock);
+		assert(i->refs);
+		if (!--i->refs && !i->nlookup)
+			k = drop(t, i);
+	}
+	kept_drop(t, k);
 	return NULL;
 }
 
@@ -158,7 +207,8 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 		i = enter(t, a, p);
 	if (!i)
 		return NULL;
-	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink) {
+	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink &&
+	    !(i->relic && i->relic->kept)) {
 		i->place = p;
 		i->lost = false;
 		free(i->relic);
@@ -173,14 +223,17 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 
 void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n)
 {
-	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, nodeid);
-
-	if (!i)
-		return;
-	i->nlookup -= n < i->nlookup ? n : i->nlookup;
-	if (!i->nlookup && !i->refs)
-		drop(t, i);
+	struct kept *k = NULL;
+	{
+		WITH_LOCK(&t->lock);
+		struct inode *i = find(t, nodeid);
+		if (!i)
+			return;
+		i->nlookup -= n < i->nlookup ? n : i->nlookup;
+		if (!i->nlookup && !i->refs)
+			k = drop(t, i);
+	}
+	kept_drop(t, k);
 }
 
 struct place inode_place(struct inodes *t, struct inode *i)
@@ -219,6 +272,9 @@ static void keep_relic(struct inode *i, const struct attr *a, struct bytes targe
 	r->attr.nlink = 0;
 	if (target.len)
 		memcpy(r->target, target.p, target.len);
+	r->kept = i->relic ? i->relic->kept : NULL;
+	if (r->kept)
+		r->kept->relic = r;
 	free(i->relic);
 	i->relic = r;
 }
@@ -242,6 +298,70 @@ void inode_gone(struct inodes *t, const struct gone *g)
 	bool link = S_ISLNK(g->attr.mode) && g->body.kind == BODY_INLINE;
 	keep_relic(i, &g->attr, link ? g->body.bytes : BYTES_NONE);
 	i->place = (struct place){ .kind = PLACE_NONE };
+}
+
+/* In one piece: the body's bytes behind it. */
+static struct gone *gone_copy(const struct gone *g)
+{
+	size_t len = g->body.bytes.len;
+	struct gone *copy = malloc(sizeof(*copy) + len);
+
+	if (!copy)
+		return NULL;
+	*copy = *g;
+	copy->body.bytes = BYTES_OF(copy + 1, len);
+	if (len)
+		memcpy(copy + 1, g->body.bytes.p, len);
+	return copy;
+}
+
+bool inode_replaced(struct inodes *t, const struct gone *g)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, g->fileid);
+
+	/* An open file holds its bytes itself. */
+	if (!i || !i->nlookup || !i->relic || i->relic->kept || i->opens ||
+	    !S_ISREG(g->attr.mode) || !t->drop)
+		return false;
+	struct kept *k = calloc(1, sizeof(*k));
+	if (k)
+		k->gone = gone_copy(g);
+	if (!k || !k->gone) {
+		free(k);
+		return false;
+	}
+	k->relic = i->relic;
+	i->relic->kept = k;
+	DL_APPEND(t->kept, k);
+	metric_add(M_KEPT, 1);
+	return true;
+}
+
+struct gone *inode_kept(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->place.kind != PLACE_NONE || !i->relic || !i->relic->kept)
+		return NULL;
+	return gone_copy(i->relic->kept->gone);
+}
+
+bool inodes_drop_kept(struct inodes *t)
+{
+	bool any = false;
+
+	for (;;) {
+		struct kept *k;
+		{
+			WITH_LOCK(&t->lock);
+			k = kept_take(t, t->kept);
+		}
+		if (!k)
+			return any;
+		kept_drop(t, k);
+		any = true;
+	}
 }
 
 void inode_published(struct inodes *t, struct inode *i)

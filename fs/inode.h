@@ -45,6 +45,9 @@ struct inode {
 struct inodes;
 
 struct inodes *inodes_new(void);
+/* Who drops what was kept; called without a lock. Before inode_replaced(). */
+void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
+		     void *arg);
 /* Asserts that nothing is open or in use. Returns NULL; NULL is fine. */
 struct inodes *inodes_free(struct inodes *t);
 void inodes_check(struct inodes *t); /* asserts all invariants */
@@ -67,6 +70,18 @@ struct place inode_place(struct inodes *t, struct inode *i);
 void inode_moved(struct inodes *t, const struct entry *e, bool linked);
 /* A name of it is gone. Keeps its attributes if that was the last. */
 void inode_gone(struct inodes *t, const struct gone *g);
+/*
+ * The same of what a rename has replaced, after inode_gone(). Who has just looked
+ * its name up and opens it now is to get it (a rename is atomic), not ESTALE: the
+ * kernel would look the name up again but once. So true: what it consisted of is
+ * kept while the kernel knows it, the table gives it to `drop` then; and not
+ * earlier. False: the caller is to drop it.
+ */
+bool inode_replaced(struct inodes *t, const struct gone *g);
+/* What is kept of it, a copy in one piece, heap; NULL: nothing. */
+struct gone *inode_kept(struct inodes *t, struct inode *i);
+/* Gives all that is kept to `drop`, because the room is needed. True: some was. */
+bool inodes_drop_kept(struct inodes *t);
 /* The draft has been published by now, maybe: notes the place if so. */
 void inode_published(struct inodes *t, struct inode *i);
 

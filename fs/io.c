@@ -93,10 +93,25 @@ static void write_reply(struct req *q)
 	req_free(q);
 }
 
+static void write_go(struct req *q);
+
+/* What replaced objects still hold goes before a write fails (P7). Once. */
+static bool made_room(struct req *q, int64_t r)
+{
+	if (r != -ENOSPC || q->retried)
+		return false;
+	q->retried = true;
+	return inodes_drop_kept(q->fs->inodes);
+}
+
 static void write_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
+	if (made_room(q, r)) {
+		write_go(q);
+		return;
+	}
 	if (r < 0) {
 		req_error(q, (int)r);
 		return;

@@ -276,12 +276,16 @@ void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 
 /* unlink, rmdir, rename --------------------------------------------------------- */
 
-static void take_gone(struct fs *fs, const struct gone *g)
+static void take_gone(struct fs *fs, const struct gone *g, bool replaced)
 {
 	if (!g->fileid)
 		return;
 	inode_gone(fs->inodes, g);
-	if (!g->draft && !g->attr.nlink && g->body.kind != BODY_NONE)
+	if (g->draft || g->attr.nlink)
+		return;
+	if (replaced && inode_replaced(fs->inodes, g))
+		return;
+	if (g->body.kind != BODY_NONE)
 		engine_drop(fs->engine, g);
 }
 
@@ -291,7 +295,7 @@ static void remove_done(struct index_op *op, int r)
 
 	if (!r) {
 		crash_point(CRASH_UNLINK_COMMITTED);
-		take_gone(q->fs, &op->gone);
+		take_gone(q->fs, &op->gone, false);
 	}
 	move_end(q->fs);
 	if (r)
@@ -344,8 +348,8 @@ static void rename_done(struct index_op *op, int r)
 			inode_moved(q->fs->inodes, &op->entry, false);
 		if (op->entry2.attr.fileid)
 			inode_moved(q->fs->inodes, &op->entry2, false);
-		take_gone(q->fs, &op->gone);
-		take_gone(q->fs, &op->gone2);
+		take_gone(q->fs, &op->gone, true);
+		take_gone(q->fs, &op->gone2, true);
 	}
 	move_end(q->fs);
 	if (r)

@@ -268,6 +268,20 @@ static struct handle *handle_open(struct req *q, struct file *f, bool writer,
 	return h;
 }
 
+void open_inode(struct req *q, unsigned flags,
+		void (*done)(struct file_op *op, int64_t r))
+{
+	struct engine *e = q->fs->engine;
+	struct file_op *op = req_file(q, NULL, done);
+
+	req_place(q);
+	_cleanup_(freep) struct gone *g = inode_kept(q->fs->inodes, q->inode);
+	if (g)
+		file_open_gone(e, g, flags, op);
+	else
+		file_open(e, q->ix.fileid, q->ix.place, flags, op);
+}
+
 static void open_go(struct req *q);
 
 static void opened(struct file_op *op, int64_t r)
@@ -295,9 +309,7 @@ static void open_go(struct req *q)
 		req_error(q, r);
 		return;
 	}
-	req_place(q);
-	file_open(q->fs->engine, q->ix.fileid, q->ix.place, q->open_mask,
-		  req_file(q, NULL, opened));
+	open_inode(q, q->open_mask, opened);
 }
 
 void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)

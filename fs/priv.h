@@ -92,6 +92,7 @@ struct req {
 	int flags;
 	bool lenient;           /* change_attr(): go on if it cannot be done */
 	bool statx;             /* getattr: also the time of birth is wanted */
+	bool retried;           /* room was made for it */
 	bool close;             /* setattr: file.file was opened for this only */
 	size_t size;
 	uint64_t off;
@@ -228,6 +229,9 @@ void fs_fsyncdir(fuse_req_t f, fuse_ino_t ino, int datasync,
 
 /* open.c ---------------------------------------------------------------------- */
 
+/* Opens q->inode, with or without a name, wherever its record is (req_place()). */
+void open_inode(struct req *q, unsigned flags,
+		void (*done)(struct file_op *op, int64_t r));
 void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi);

@@ -188,6 +188,14 @@ static int copy_opts(struct fs *fs, const struct fs_opts *o)
 	return 0;
 }
 
+static void drop_kept(void *arg, const struct gone *g)
+{
+	struct fs *fs = arg;
+
+	if (g->body.kind != BODY_NONE)
+		engine_drop(fs->engine, g);
+}
+
 static int make_parts(struct fs *fs)
 {
 	const struct attr root = {
@@ -198,6 +206,7 @@ static int make_parts(struct fs *fs)
 	fs->inodes = inodes_new();
 	if (!fs->inodes)
 		return -ENOMEM;
+	inodes_set_drop(fs->inodes, drop_kept, fs);
 	fs->root = inode_know(fs->inodes, &root,
 			      (struct place){ .kind = PLACE_FILEID });
 	if (!fs->root)

@@ -74,4 +74,40 @@ teardown_file() { end_file; }
 	[ "$(head -c 4 "$MNT/late")" = LATE ]
 }
 
+# O_PATH: it was looked up, and not opened yet. Then a rename replaces it, and
+# what was looked up is opened.
+replaced_then_opened() { # file replacement
+	perl -e 'sysopen(P, $ARGV[0], 010000000) && rename($ARGV[1], $ARGV[0]) or die $!;
+		open(F, "<", "/proc/self/fd/" . fileno(P)) or die "open: $!\n"; print <F>' "$@"
+}
+
+@test "who looked a name up before a rename replaced it can open what was there (P2)" {
+	for size in 0 1 900 5000 3000000; do
+		head -c "$size" /dev/urandom >"$SCRATCH/r"; cp "$SCRATCH/r" "$MNT/r"; echo new >"$MNT/n"
+		replaced_then_opened "$MNT/r" "$MNT/n" | cmp - "$SCRATCH/r"
+		[ "$(cat "$MNT/r")" = new ]
+	done
+	gauges_zero; fsck_clean "$MNT"
+}
+
+@test "readers of a name that is replaced all the time find it always, whole (P1, P2)" {
+	seq -w 0 9999 >"$MNT/target"
+	(for i in $(seq 400); do seq -w 0 9999 >"$MNT/t$i"; mv "$MNT/t$i" "$MNT/target"; done) 3>&- &
+	while kill -0 $! 2>/dev/null; do [ "$(wc -c <"$MNT/target")" = 50000 ]; done
+	wait $!
+	gauges_zero; fsck_clean "$MNT"
+}
+
+@test "what was replaced and is still known gives way to who needs the room (P7)" {
+	# each is more than half of the pool
+	head -c 40M /dev/zero >"$MNT/half"; echo new >"$MNT/n"
+	perl -e 'sysopen(P, $ARGV[0], 010000000) && rename($ARGV[1], $ARGV[0]) or die $!;
+		system("head -c 40M /dev/zero >$ARGV[2]") == 0 or die "no room";
+		open(F, "<", "/proc/self/fd/" . fileno(P)) and die "still there"; exit 0' \
+		"$MNT/half" "$MNT/n" "$MNT/other"
+	[ "$(stat -c %s "$MNT/other")" = 41943040 ]
+	rm "$MNT/half" "$MNT/other"
+	gauges_zero; fsck_clean "$MNT"
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }
