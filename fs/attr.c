@@ -297,6 +297,7 @@ static void truncate_opened(struct file_op *op, int64_t r)
 	} else if (r < 0) {
 		req_error(q, (int)r);
 	} else {
+		inode_drop_kept(q->fs->inodes, q->inode);
 		q->close = true;
 		truncate_file(q, op->file);
 	}

@@ -347,6 +347,16 @@ struct gone *inode_kept(struct inodes *t, struct inode *i)
 	return gone_copy(i->relic->kept->gone);
 }
 
+void inode_drop_kept(struct inodes *t, struct inode *i)
+{
+	struct kept *k;
+	{
+		WITH_LOCK(&t->lock);
+		k = i->relic ? kept_take(t, i->relic->kept) : NULL;
+	}
+	kept_drop(t, k);
+}
+
 bool inodes_drop_kept(struct inodes *t)
 {
 	bool any = false;

@@ -80,6 +80,9 @@ void inode_gone(struct inodes *t, const struct gone *g);
 bool inode_replaced(struct inodes *t, const struct gone *g);
 /* What is kept of it, a copy in one piece, heap; NULL: nothing. */
 struct gone *inode_kept(struct inodes *t, struct inode *i);
+/* Somebody writes to it: what was kept is not what it consists of any more. Its
+ * file is open. */
+void inode_drop_kept(struct inodes *t, struct inode *i);
 /* Gives all that is kept to `drop`, because the room is needed. True: some was. */
 bool inodes_drop_kept(struct inodes *t);
 /* The draft has been published by now, maybe: notes the place if so. */

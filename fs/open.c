@@ -295,6 +295,8 @@ static void opened(struct file_op *op, int64_t r)
 			req_error(q, (int)r);
 		return;
 	}
+	if (q->open_mask & FILE_WRITE)
+		inode_drop_kept(q->fs->inodes, q->inode);
 	h = handle_open(q, op->file, q->open_mask & FILE_WRITE, &fi);
 	if (fuse_reply_open(req_answer(q, 0), &fi) == -ENOENT)
 		handle_close(q->fs, h, NULL, NULL);

@@ -90,6 +90,17 @@ replaced_then_opened() { # file replacement
 	gauges_zero; fsck_clean "$MNT"
 }
 
+@test "what was replaced is open for writing like any file without a name" {
+	head -c 9000 /dev/urandom >"$MNT/w"; echo new >"$MNT/n"
+	perl -e 'sysopen(P, $ARGV[0], 010000000) && rename($ARGV[1], $ARGV[0]) or die $!;
+		open(F, "+<", "/proc/self/fd/" . fileno(P)) or die "open: $!\n";
+		print F "x" x 9000; seek(F, 0, 0); <F> eq "x" x 9000 or die;
+		open(G, "<", "/proc/self/fd/" . fileno(P)) or die "open: $!\n"; <G> eq "x" x 9000 or die;
+		close F or die; <G>; seek(G, 0, 0); <G> eq "x" x 9000 or die; close G or die' "$MNT/w" "$MNT/n"
+	[ "$(cat "$MNT/w")" = new ]
+	gauges_zero; fsck_clean "$MNT"
+}
+
 @test "readers of a name that is replaced all the time find it always, whole (P1, P2)" {
 	seq -w 0 9999 >"$MNT/target"
 	(for i in $(seq 400); do seq -w 0 9999 >"$MNT/t$i"; mv "$MNT/t$i" "$MNT/target"; done) 3>&- &

@@ -71,7 +71,8 @@ teardown() { cd /; }
 @test "stress-ng's file system stressors" {
 	requires stress-ng
 	mkdir st
-	local s known=$(stress-ng --help) stressors=()
+	local s known stressors=()
+	known=$(stress-ng --help)
 	# what this version has
 	for s in dir dentry dirdeep dirmany rename link symlink chmod chown fstat flock lockf open \
 		hdd fallocate punch seek utime xattr mmap copy-file io iomix filename getdent \
