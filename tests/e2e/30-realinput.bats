@@ -1,9 +1,10 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: long
+# timeout: 1800
 # The main job on real input.
 load lib
-setup_file() { begin_file; export POOL=${SLICEFS_REAL_POOL:-7G} INDEX=${SLICEFS_REAL_INDEX:-512M}; mount_fs; }
+setup_file() { begin_file; export POOL=${SLICEFS_REAL_POOL:-6G} INDEX=${SLICEFS_REAL_INDEX:-512M}; mount_fs; }
 teardown_file() { end_file; }
 setup() { cd "$MNT" || return 1; }
 teardown() { cd /; }

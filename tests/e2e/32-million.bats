@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: long
+# timeout: 1800
 # A directory of a million entries: listed in constant memory, each once, also
 # while it changes.
 load lib
