@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
+#include "tools/output.h"
 #include "tools/stores.h"
 
 enum { CHECK_MS = 600 * 1000 };
@@ -39,7 +40,7 @@ static unsigned print_text(const struct fsck *f)
 
 	for (size_t i = 0; i < f->report.len; i++)
 		n += f->report.p[i] == '\n';
-	fwrite(f->report.p, 1, f->report.len, stdout);
+	print_writer(&f->report);
 	if (n == 0)
 		printf("%s: clean\n", f->what);
 	else

@@ -47,7 +47,7 @@ void cmd_mount_help(void)
 	struct writer w = { 0 };
 
 	config_print_help(&w);
-	fwrite(w.p, 1, w.len, stdout);
+	print_writer(&w);
 	writer_fini(&w);
 }
 

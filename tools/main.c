@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/crash.h"
 #include "tools/cmd.h"
+#include "tools/output.h"
 
 static int cmd_version(int argc, char **argv)
 {
@@ -102,7 +103,7 @@ static int help_man_settings(void)
 	struct writer w = { 0 };
 
 	config_print_man(&w);
-	fwrite(w.p, 1, w.len, stdout);
+	print_writer(&w);
 	writer_fini(&w);
 	return EXIT_DONE;
 }

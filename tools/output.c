@@ -106,3 +106,9 @@ void table_fini(struct table *t)
 	json_decref(t->rows);
 	t->rows = NULL;
 }
+
+void print_writer(const struct writer *w)
+{
+	if (w->len)
+		fwrite(w->p, 1, w->len, stdout);
+}

@@ -6,6 +6,8 @@
 
 #include <jansson.h>
 
+#include "common/bytes.h"
+
 struct table {
 	const char *const *columns; /* ends with NULL; borrowed */
 	json_t *rows;        /* one object a row */
@@ -23,3 +25,6 @@ void table_fini(struct table *t);
 
 /* "4.0 KiB", "17 B": in a buffer of the caller's. */
 const char *table_size_text(uint64_t bytes, char ret[16]);
+
+/* All of w to stdout. */
+void print_writer(const struct writer *w);
