@@ -60,32 +60,6 @@ static const struct config_row *find_negated(const char *word)
 	return row && row->type == CONFIG_TYPE_BOOL ? row : NULL;
 }
 
-/* Levenshtein's distance, of names that fit; else a large one. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[64];
-	size_t na = strlen(a), nb = strlen(b);
-
-	if (na >= 64 || nb >= 64)
-		return 64;
-	for (unsigned j = 0; j <= nb; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= na; i++) {
-		unsigned diagonal = row[0];
-		row[0] = i;
-		for (unsigned j = 1; j <= nb; j++) {
-			unsigned best = diagonal + (a[i - 1] != b[j - 1]);
-			diagonal = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-		}
-	}
-	return row[nb];
-}
-
 static int refuse_unknown(const char *word, char **ret_why)
 {
 	const char *nearest = NULL;
@@ -93,7 +67,7 @@ static int refuse_unknown(const char *word, char **ret_why)
 	char quoted[QUOTED_BYTES];
 
 	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		unsigned d = distance(word, config_rows[i].name);
+		unsigned d = error_distance(word, config_rows[i].name);
 
 		if (d < least) {
 			least = d;

@@ -74,3 +74,28 @@ void error_quote(char *to, size_t cap, const char *from)
 	}
 	to[n] = 0;
 }
+
+unsigned error_distance(const char *a, const char *b)
+{
+	unsigned row[64];
+	size_t na = strlen(a), nb = strlen(b);
+
+	if (na >= 64 || nb >= 64)
+		return 64;
+	for (unsigned j = 0; j <= nb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= na; i++) {
+		unsigned diagonal = row[0];
+		row[0] = i;
+		for (unsigned j = 1; j <= nb; j++) {
+			unsigned best = diagonal + (a[i - 1] != b[j - 1]);
+			diagonal = row[j];
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+		}
+	}
+	return row[nb];
+}

@@ -30,3 +30,7 @@ const char *error_text(int err);
  * not print, "..." for what does not fit. to holds cap bytes, at least 8, and
  * ends in NUL. */
 void error_quote(char *to, size_t cap, const char *from);
+
+/* Levenshtein's distance of two words shorter than 64 bytes, else 64: to find
+ * the name that somebody may have meant. */
+unsigned error_distance(const char *a, const char *b);

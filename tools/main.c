@@ -10,6 +10,7 @@
 
 #include "common/config.h"
 #include "common/crash.h"
+#include "common/error.h"
 #include "tools/cmd.h"
 #include "tools/output.h"
 
@@ -135,36 +136,13 @@ static int cmd_help(int argc, char **argv)
 	return help_of(c);
 }
 
-/* How many letters have to change for one word to become the other. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[32], n = (unsigned)strnlen(b, 31);
-
-	for (unsigned j = 0; j <= n; j++)
-		row[j] = j;
-	for (unsigned i = 1; *a; a++, i++) {
-		unsigned diagonal = row[0];
-		row[0] = i;
-		for (unsigned j = 1; j <= n; j++) {
-			unsigned best = diagonal + (*a != b[j - 1]);
-			diagonal = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-		}
-	}
-	return row[n];
-}
-
 static int unknown(const char *word)
 {
 	const struct cmd *near = NULL;
 	unsigned least = 3;
 
 	for (const struct cmd *c = cmds; c->name; c++) {
-		unsigned d = distance(word, c->name);
+		unsigned d = error_distance(word, c->name);
 		if (d < least) {
 			least = d;
 			near = c;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
-# labels: short
+# labels: soak
+# timeout: 1800
 # Memory stays flat: 100,000 cycles of open, write, close, unlink (a million with
 # tests/run --full).
 load lib
