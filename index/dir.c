@@ -257,28 +257,12 @@ static int make_plan(struct plan *p, struct index_op *op)
 	return r;
 }
 
-static bool type_can_be_made(uint32_t mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFREG:
-	case S_IFDIR:
-	case S_IFLNK:
-	case S_IFCHR:
-	case S_IFBLK:
-	case S_IFIFO:
-	case S_IFSOCK:
-		return true;
-	default:
-		return false;
-	}
-}
-
 void index_make(struct index *ix, struct index_op *op)
 {
 	bool link = S_ISLNK(op->attr.mode);
 	int r = 0;
 
-	if (!type_can_be_made(op->attr.mode) || (link && !op->body.bytes.len))
+	if (!record_type_is_known(op->attr.mode) || (link && !op->body.bytes.len))
 		r = -EINVAL;
 	else if (link && op->body.bytes.len >= PATH_MAX)
 		r = -ENAMETOOLONG;

@@ -65,6 +65,8 @@ struct record {
 	uint64_t parent;    /* F of a directory: where it is */
 	struct bytes name;  /* and its own name */
 };
+/* Is it one of the seven types that an object can have? */
+bool record_type_is_known(uint32_t mode);
 int record_decode(struct bytes v, struct record *ret);
 void record_encode(const struct record *r, struct writer *w);
 

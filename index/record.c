@@ -106,7 +106,7 @@ static void attr_decode(struct reader *r, struct attr *a)
 	a->btime = time_decode(r);
 }
 
-static bool type_is_valid(uint32_t mode)
+bool record_type_is_known(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
 	case S_IFREG:
@@ -116,10 +116,15 @@ static bool type_is_valid(uint32_t mode)
 	case S_IFBLK:
 	case S_IFIFO:
 	case S_IFSOCK:
-		return !(mode & ~(uint32_t)(S_IFMT | 07777));
+		return true;
 	default:
 		return false;
 	}
+}
+
+static bool type_is_valid(uint32_t mode)
+{
+	return record_type_is_known(mode) && !(mode & ~(uint32_t)(S_IFMT | 07777));
 }
 
 /* Which bodies an object of this type may have. */
