@@ -18,7 +18,7 @@ layer(engine
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)
 layer(fs
-	SRC  session.c mount.c worker.c req.c inode.c names.c attr.c xattr.c
+	SRC  session.c init.c mount.c worker.c awake.c req.c inode.c names.c attr.c xattr.c
 	     dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

@@ -23,6 +23,7 @@ struct fs_opts {
 	const char *config;     /* text of .slicefs/config; borrowed */
 	const char *control;    /* name of the control directory, ".slicefs" */
 	unsigned spin_us;       /* how long an idle worker polls before it sleeps */
+	uint64_t direct_from_bytes; /* larger files are read past the page cache */
 };
 
 /*

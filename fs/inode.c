@@ -3,22 +3,33 @@
  * The table of what the kernel knows.
  *
  * The hard idea is who decides between page cache and direct I/O. Pages of a
- * published version never change, so the kernel may keep them for ever; writing
- * through the page cache costs a copy and a page allocation for each 4 KiB, so
- * who only writes should not. The two must not meet unawares, hence one state
- * for each inode:
+ * published version never change, so the kernel may keep them for ever; but each
+ * 4 KiB that goes through them costs a copy and a page allocation, and what is
+ * in them is in memory twice. So who only writes should not, nor who reads a large
+ * file in large pieces. The two ways must not meet unawares, hence one state for
+ * each inode:
  *
- *	cached > 0    some handle may fill or map pages
- *	tainted       something was written directly since pages were last
- *	              dropped: they may be old
+ *	cached > 0    some handle may fill pages
+ *	pages         there may be some
+ *	readers > 0   direct handles that read: by sendfile(2) or a mapping they
+ *	              see pages that others filled, and may fill some
+ *	tainted       something was written directly while there were pages and
+ *	              nobody to see them: they may be old
+ *	pieces        it was read in small pieces or mapped: pages are worth it
  *
  *	open O_DIRECT              direct, always
  *	open O_WRONLY, cached == 0 direct (it cannot be mapped)
- *	other opens                cached; pages dropped by the kernel at this
- *	                           open if tainted (which ends the taint)
+ *	open O_RDONLY, cached == 0 direct, if the file is large (how->stream) and
+ *	                           there were no pieces
+ *	other opens                cached
+ *	any open that reads        pages are dropped by the kernel if tainted (which
+ *	                           ends the taint)
+ *	page read through a        it has been mapped: counts as cached
+ *	 direct handle
+ *	direct write, no pages     nothing
  *	direct write, cached > 0   the range is dropped before the write is
- *	                           answered (notify.c)
- *	direct write, cached == 0  tainted
+ *	 or readers > 0            answered (notify.c)
+ *	direct write, else         tainted
  *
  * A read that began before a direct write and fills its page after it holds the
  * page's lock all the while, so dropping the range waits for it.
@@ -57,7 +68,7 @@ struct kept {
 
 struct opens {
 	struct file *file;
-	unsigned handles, writers, cached, publishing;
+	unsigned handles, writers, cached, readers, publishing;
 };
 
 struct relic {
@@ -140,6 +151,9 @@ void inodes_check(struct inodes *t)
 		assert(i->nlookup || i->refs);
 		assert(!o || (o->file && o->handles && o->cached <= o->handles));
 		assert(!o || o->writers <= o->handles);
+		assert(!o || o->cached + o->readers <= o->handles);
+		assert(!o || !o->cached || i->pages);
+		assert(!i->tainted || (i->pages && (!o || !(o->cached + o->readers))));
 		assert(!i->relic || i->place.kind == PLACE_NONE);
 	}
 }
@@ -526,16 +540,13 @@ char *inode_relic_target(struct inodes *t, struct inode *i)
 
 /* Open handles and the page cache --------------------------------------------- */
 
-static enum cache_mode choose(struct inode *i, int flags)
+static bool is_direct(const struct inode *i, const struct open_how *how)
 {
-	if (flags & O_DIRECT)
-		return CACHE_DIRECT;
-	if ((flags & O_ACCMODE) == O_WRONLY && !i->opens->cached)
-		return CACHE_DIRECT;
-	if (!i->tainted)
-		return CACHE_KEEP;
-	i->tainted = false;
-	return CACHE_FRESH;
+	if (how->flags & O_DIRECT)
+		return true;
+	if (i->opens->cached)
+		return false;
+	return (how->flags & O_ACCMODE) == O_WRONLY || (how->stream && !i->pieces);
 }
 
 struct opens *opens_new(void)
@@ -543,18 +554,61 @@ struct opens *opens_new(void)
 	return calloc(1, sizeof(struct opens));
 }
 
-void inode_open(struct inodes *t, struct inode *i, struct file *f, int flags,
-		bool writer, struct opens **spare, enum cache_mode *ret)
+/* Under the lock: a handle of this kind comes (1) or goes (-1). */
+static void count(struct inode *i, const struct caching *c, int n)
+{
+	if (!c->direct || c->mapped)
+		i->opens->cached += (unsigned)n;
+	else if (c->reads)
+		i->opens->readers += (unsigned)n;
+	i->pages |= i->opens->cached > 0;
+}
+
+/* Under the lock: pages that may be old do not outlive this open. */
+static void refresh(struct inode *i, struct caching *c)
+{
+	c->fresh = i->tainted;
+	if (i->tainted)
+		i->pages = i->tainted = false;
+}
+
+void inode_open(struct inodes *t, struct inode *i, struct file *f,
+		const struct open_how *how, struct opens **spare,
+		struct caching *ret)
 {
 	WITH_LOCK(&t->lock);
 
 	if (!i->opens)
 		i->opens = steal(spare);
-	*ret = choose(i, flags);
+	*ret = (struct caching){
+		.direct = is_direct(i, how),
+		.reads = (how->flags & O_ACCMODE) != O_WRONLY,
+	};
+	if (ret->reads || !ret->direct)
+		refresh(i, ret);
 	i->opens->file = f;
 	i->opens->handles++;
-	i->opens->writers += writer;
-	i->opens->cached += *ret != CACHE_DIRECT;
+	i->opens->writers += how->writer;
+	count(i, ret, 1);
+}
+
+void inode_mapped(struct inodes *t, struct inode *i, struct caching *c)
+{
+	WITH_LOCK(&t->lock);
+
+	if (c->mapped)
+		return;
+	count(i, c, -1);
+	c->mapped = true;
+	count(i, c, 1);
+	i->pieces = true;
+}
+
+void inode_read_in_pieces(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	i->pieces = true;
 }
 
 bool inode_stop_writing(struct inodes *t, struct inode *i)
@@ -583,13 +637,13 @@ static void last_close(struct inode *i)
 	i->opens = NULL;
 }
 
-void inode_close(struct inodes *t, struct inode *i, enum cache_mode mode)
+void inode_close(struct inodes *t, struct inode *i, const struct caching *c)
 {
 	WITH_LOCK(&t->lock);
 	struct opens *o = i->opens;
 
 	assert(o && o->handles);
-	o->cached -= mode != CACHE_DIRECT;
+	count(i, c, -1);
 	if (!--o->handles)
 		last_close(i);
 }
@@ -598,7 +652,9 @@ bool inode_wrote(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
 
-	if (i->opens && i->opens->cached)
+	if (!i->pages)
+		return false;
+	if (i->opens && i->opens->cached + i->opens->readers)
 		return true;
 	i->tainted = true;
 	return false;

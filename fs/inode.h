@@ -38,6 +38,8 @@ struct inode {
 	uint32_t mode;        /* as last heard of */
 	bool maybe_xattrs : 1;
 	bool tainted : 1;     /* direct writes since the page cache was fresh */
+	bool pages : 1;       /* the kernel may have pages of it */
+	bool pieces : 1;      /* is read in small pieces, or mapped */
 	bool lost : 1;        /* a draft that could not be published */
 	UT_hash_handle hh;
 };
@@ -116,23 +118,36 @@ char *inode_relic_target(struct inodes *t, struct inode *i);
 
 /* Open handles and the page cache --------------------------------------------- */
 
-enum cache_mode {
-	CACHE_DIRECT, /* every read and write comes here */
-	CACHE_FRESH,  /* cached; pages that the kernel has are to be dropped */
-	CACHE_KEEP,   /* cached; pages that the kernel has are right */
+struct open_how {
+	int flags;   /* open(2)'s */
+	bool writer; /* the handle holds a FILE_WRITE */
+	bool stream; /* may be read past the page cache: see inode.c */
 };
 
-/* One more handle on f, as opened with open(2)'s flags; `writer`: it holds a
- * FILE_WRITE. *spare is from opens_new(), and taken if it is needed. */
-void inode_open(struct inodes *t, struct inode *i, struct file *f, int flags,
-		bool writer, struct opens **spare, enum cache_mode *ret);
+/* What a handle has to do with the page cache. */
+struct caching {
+	bool direct; /* its reads and writes come here; what it maps is cached */
+	bool fresh;  /* pages that the kernel has are to be dropped at this open */
+	bool mapped; /* direct, and mapped since */
+	bool reads;
+};
+
+/* One more handle on f. *spare is from opens_new(), and taken if it is needed. */
+void inode_open(struct inodes *t, struct inode *i, struct file *f,
+		const struct open_how *how, struct opens **spare,
+		struct caching *ret);
 struct opens *opens_new(void);
+/* The kernel fills pages through this direct handle: somebody has mapped it.
+ * Before the bytes are looked up that answer the kernel. */
+void inode_mapped(struct inodes *t, struct inode *i, struct caching *c);
+/* It is read in pieces that a cache is good for. */
+void inode_read_in_pieces(struct inodes *t, struct inode *i);
 /* The handle stops writing; true: it was the last that did, and has to publish.
  * Once for each writer. */
 bool inode_stop_writing(struct inodes *t, struct inode *i);
 /* The handle is closed. Before it gives its reference of the file back, after
  * inode_stop_writing(). */
-void inode_close(struct inodes *t, struct inode *i, enum cache_mode mode);
+void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);

@@ -28,6 +28,51 @@ static void read_done(struct file_op *op, int64_t r)
 	req_free(q);
 }
 
+/* What libfuse does not pass on of a READ and a WRITE. NULL: another request. */
+static const void *request_of(uint32_t opcode)
+{
+	const struct fuse_in_header *h = rbuf_request();
+
+	return h && h->opcode == opcode ? h + 1 : NULL;
+}
+
+/* A read(2) names the owner of its locks; what the kernel reads to fill a page
+ * does not. */
+static bool fills_pages(void)
+{
+	const struct fuse_read_in *r = request_of(FUSE_READ);
+
+	return r && !(r->read_flags & FUSE_READ_LOCKOWNER);
+}
+
+static int write_flags(void)
+{
+	const struct fuse_write_in *w = request_of(FUSE_WRITE);
+
+	return w ? (int)w->write_flags : 0;
+}
+
+enum {
+	PIECE_BYTES = 128 * 1024, /* less than this is a piece */
+	PIECES = 2,               /* in a row: an odd end is not read in pieces */
+};
+
+/* Before a READ through a direct handle: is the page cache better for this file?
+ * Too late for this handle, but not for the next one. */
+static void watch_stream(struct req *q, pid_t pid)
+{
+	struct handle *h = q->on;
+
+	if (fills_pages())
+		inode_mapped(q->fs->inodes, q->inode, &h->caching);
+	else if (q->size >= PIECE_BYTES)
+		atomic_store(&h->pieces, 0);
+	else if (!(q->flags & O_DIRECT) && atomic_fetch_add(&h->pieces, 1) + 1 == PIECES) {
+		inode_read_in_pieces(q->fs->inodes, q->inode);
+		atomic_store(pieces_pid(q->fs, pid), pid);
+	}
+}
+
 static void read_go(struct req *q)
 {
 	struct file_op *op = req_file(q, q->on->file, read_done);
@@ -84,6 +129,8 @@ void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	q->size = size;
 	q->off = (uint64_t)off;
 	q->flags = fi->flags;
+	if (q->on->caching.direct)
+		watch_stream(q, fuse_req_ctx(f)->pid);
 	note_access(q);
 }
 
@@ -117,7 +164,7 @@ static void write_done(struct file_op *op, int64_t r)
 		return;
 	}
 	/* What the kernel writes back from its cache, its cache has. */
-	bool direct = q->on->mode == CACHE_DIRECT &&
+	bool direct = q->on->caching.direct &&
 		      !(q->flags & FUSE_WRITE_CACHE);
 	if (direct && inode_wrote(q->fs->inodes, q->inode))
 		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
@@ -147,7 +194,7 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	q->data = buf;
 	q->size = size;
 	q->off = (uint64_t)off;
-	q->flags = (int)rbuf_write_flags();
+	q->flags = write_flags();
 	if (q->flags & FUSE_WRITE_KILL_SUIDGID)
 		clear_setid(q, write_go);
 	else

@@ -157,7 +157,7 @@ static void close_file(struct closing *c)
 	struct handle *h = c->handle;
 
 	move_begin(c->fs);
-	inode_close(c->fs->inodes, h->inode, h->mode);
+	inode_close(c->fs->inodes, h->inode, &h->caching);
 	c->op.file = h->file;
 	c->op.done = closed;
 	file_close(&c->op, h->writer ? FILE_WRITE : 0);
@@ -242,6 +242,22 @@ void handles_close(struct fs *fs)
 
 /* Opening ------------------------------------------------------------------------ */
 
+/* execve(2)'s opens say so (the kernel's __FMODE_EXEC): they will be mapped. */
+enum { OPEN_TO_EXECUTE = 040 };
+
+/* May be read past the page cache: only for reading, large, and not by somebody
+ * who was seen to read in small pieces. */
+static bool may_stream(struct fs *fs, struct file *f, int flags, bool writer, pid_t pid)
+{
+	struct attr a;
+
+	if (!fs->stream_bytes || writer || (flags & (O_ACCMODE | OPEN_TO_EXECUTE)) != O_RDONLY ||
+	    atomic_load(pieces_pid(fs, pid)) == pid)
+		return false;
+	file_attr(f, &a);
+	return a.size >= fs->stream_bytes;
+}
+
 /* q's handle opens f, and is not q's any more; fills what the kernel wants to
  * know of it. */
 static struct handle *handle_open(struct req *q, struct file *f, bool writer,
@@ -250,20 +266,25 @@ static struct handle *handle_open(struct req *q, struct file *f, bool writer,
 	struct handle *h = steal(&q->handle);
 	struct inode *i = q->inode;
 	int flags = q->flags;
+	struct open_how how = {
+		.flags = flags,
+		.writer = writer,
+		.stream = may_stream(q->fs, f, flags, writer, fuse_req_ctx(q->fuse)->pid),
+	};
 
 	h->file = f;
 	h->writer = writer;
 	h->inode = inode_ref(q->fs->inodes, i);
-	inode_open(q->fs->inodes, i, f, flags, writer, &h->spare, &h->mode);
+	inode_open(q->fs->inodes, i, f, &how, &h->spare, &h->caching);
 	*ret = (struct fuse_file_info){
 		.fh = (uintptr_t)h,
 		.flags = flags,
-		.direct_io = h->mode == CACHE_DIRECT,
-		.keep_cache = h->mode == CACHE_KEEP,
+		.direct_io = h->caching.direct,
+		.keep_cache = !h->caching.fresh,
 		.noflush = (flags & O_ACCMODE) == O_RDONLY,
 	};
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 15)
-	ret->parallel_direct_writes = h->mode == CACHE_DIRECT;
+	ret->parallel_direct_writes = h->caching.direct;
 #endif
 	return h;
 }

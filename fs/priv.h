@@ -13,6 +13,7 @@
 #include "common/lock.h"
 #include "common/metrics.h"
 #include "engine/engine.h"
+#include "fs/awake.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
 #include "index/index.h"
@@ -50,6 +51,11 @@ struct fs {
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
 	bool read_only, xattrs, noatime, no_opendir;
+	/* Files from this size on are to be read past the page cache, if open.c
+	 * does not know better; 0: none. The second: as agreed with the kernel. */
+	uint64_t direct_from_bytes, stream_bytes;
+	struct awake awake; /* the spinning worker's */
+	atomic_int pieces_pids[64]; /* who was seen to read streams in pieces */
 	uid_t uid; /* the control directory's owner */
 	gid_t gid;
 	struct timespec mounted;
@@ -110,12 +116,13 @@ struct handle {
 	uint32_t magic;
 	bool writer;            /* holds a FILE_WRITE */
 	bool writable;          /* opened for writing by the user */
-	enum cache_mode mode;
+	struct caching caching;
 	struct inode *inode;    /* held */
 	struct file *file;      /* held; NULL for a control file */
 	struct opens *spare;    /* for inode_open() */
 	bool closing;
 	atomic_bool has_read;   /* the access time has been seen to */
+	atomic_uint pieces;     /* small reads in a row, of a stream */
 	bool control;           /* of a control file: no inode, no file */
 	struct handle *prev, *next;
 	char *text;             /* a control file's */
@@ -159,10 +166,14 @@ static inline struct req *req_of(struct index_op *op)
 	return op->arg;
 }
 
-/* session.c ------------------------------------------------------------------- */
+/* init.c ----------------------------------------------------------------------- */
 
+/* What is agreed with the kernel: the op that begins the session. */
+void fs_init(void *arg, struct fuse_conn_info *c);
 /* Once, on the first request after INIT. */
 void fs_tune(struct fs *fs);
+/* After fuse_session_mount(), before the first request. */
+int fs_amend_init(struct fs *fs);
 
 /* mount.c --------------------------------------------------------------------- */
 
@@ -233,6 +244,11 @@ void fs_fsyncdir(fuse_req_t f, fuse_ino_t ino, int datasync,
 void open_inode(struct req *q, unsigned flags,
 		void (*done)(struct file_op *op, int64_t r));
 void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
+/* Where a process is noted that reads large files in small pieces. */
+static inline atomic_int *pieces_pid(struct fs *fs, pid_t pid)
+{
+	return &fs->pieces_pids[(unsigned)pid % (sizeof(fs->pieces_pids) / sizeof(fs->pieces_pids[0]))];
+}
 void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi);
 void fs_tmpfile(fuse_req_t f, fuse_ino_t parent, mode_t mode,
@@ -309,5 +325,7 @@ struct workers *workers_free(struct workers *w);
  * handed out of it stays; NULL outside of a worker. */
 struct rbuf *rbuf_hold(void);
 void rbuf_drop(struct rbuf *b);
-/* The write_flags of the WRITE that this thread is processing. */
-uint32_t rbuf_write_flags(void);
+/* The request that this thread is processing, as it came: the kernel's header,
+ * then what belongs to the opcode. For what libfuse does not pass on. NULL outside
+ * of a worker. */
+const struct fuse_in_header *rbuf_request(void);

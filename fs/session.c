@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mount from its beginning to its end: the table of ops, what is agreed
- * with the kernel, mounting, running, stopping.
+ * The mount from its beginning to its end: the table of ops, mounting, running,
+ * stopping.
  *
  * The end: no more requests are taken (the kernel has unmounted, or fs_stop()
  * was called and the workers have left the queue); those under way are answered;
@@ -20,64 +20,6 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "fs/priv.h"
-
-/* What is agreed with the kernel -------------------------------------------------- */
-
-static const uint64_t wanted[] = {
-	FUSE_CAP_ASYNC_READ,
-	FUSE_CAP_ASYNC_DIO,
-	FUSE_CAP_ATOMIC_O_TRUNC,
-	FUSE_CAP_EXPORT_SUPPORT,
-	FUSE_CAP_DONT_MASK,    /* default ACLs decide before umask does */
-	FUSE_CAP_PARALLEL_DIROPS,
-	FUSE_CAP_READDIRPLUS,
-	FUSE_CAP_READDIRPLUS_AUTO,
-	FUSE_CAP_CACHE_SYMLINKS,
-	FUSE_CAP_NO_OPENDIR_SUPPORT,
-	/* Instead of AUTO_INVAL_DATA: pages are dropped when we say so. */
-	FUSE_CAP_EXPLICIT_INVAL_DATA,
-};
-/* Not: SPLICE_* (slower here), WRITEBACK_CACHE (slower, and hides when data is
- * written), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own are right). */
-
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-static void want_only(struct fuse_conn_info *c)
-{
-	fuse_unset_feature_flag(c, c->want_ext);
-}
-
-static void want(struct fuse_conn_info *c, uint64_t cap)
-{
-	fuse_set_feature_flag(c, cap);
-}
-#else
-static void want_only(struct fuse_conn_info *c)
-{
-	c->want = 0;
-}
-
-static void want(struct fuse_conn_info *c, uint64_t cap)
-{
-	c->want |= c->capable & (unsigned)cap;
-}
-#endif
-
-static void fs_init(void *arg, struct fuse_conn_info *c)
-{
-	struct fs *fs = arg;
-
-	want_only(c);
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
-		want(c, wanted[i]);
-	if (fs->xattrs)
-		want(c, FUSE_CAP_POSIX_ACL);
-	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
-	c->max_write = REQUEST_BYTES;
-	c->max_readahead = REQUEST_BYTES;
-	c->max_background = 128;
-	c->congestion_threshold = 96;
-	c->time_gran = 1;
-}
 
 static const struct fuse_lowlevel_ops ops = {
 	.init = fs_init,
@@ -122,27 +64,6 @@ static const struct fuse_lowlevel_ops ops = {
 #endif
 };
 
-/* The kernel takes max_readahead for a limit only; its default of 128 KiB makes
- * four requests of what one could be. Root may say so. */
-void fs_tune(struct fs *fs)
-{
-	_cleanup_(closep) int fd = -1;
-	struct statx st;
-	char path[80];
-
-	if (atomic_exchange(&fs->tuned, true))
-		return;
-	/* Of the kernel's own knowledge: asks nothing of us. */
-	if (statx(AT_FDCWD, fs->dir, AT_STATX_DONT_SYNC, 0, &st) < 0)
-		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
-		 st.stx_dev_major, st.stx_dev_minor);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, "1024", 4) < 0)
-		log_debug("fs", "%s: %s; reading ahead stays at the kernel's "
-			  "default", path, error_text(errno));
-}
-
 /* libfuse's own words ---------------------------------------------------------------- */
 
 static char last_words[256];
@@ -179,6 +100,7 @@ static int copy_opts(struct fs *fs, const struct fs_opts *o)
 	fs->nthreads = o->threads ? o->threads : default_threads();
 	fs->timeout_ms = o->timeout_ms ? o->timeout_ms : 10000;
 	fs->spin_us = o->spin_us;
+	fs->direct_from_bytes = o->direct_from_bytes;
 	fs->read_only = o->read_only;
 	fs->xattrs = o->xattrs;
 	fs->noatime = o->noatime;
@@ -229,7 +151,9 @@ static int do_mount(struct fs *fs, const char *options, char **ret_why)
 	if (fs->se) {
 		errno = 0;
 		if (fuse_session_mount(fs->se, fs->dir) == 0) {
-			r = notify_new(fs, &fs->notify);
+			r = fs_amend_init(fs);
+			if (r == 0)
+				r = notify_new(fs, &fs->notify);
 			if (r < 0)
 				fuse_session_unmount(fs->se);
 		} else {
@@ -260,6 +184,7 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	fs->engine = e;
 	fs->ix = engine_index(e);
 	fs->wake_fd = -1;
+	awake_init(&fs->awake, o->spin_us);
 	lock_init(&fs->moves.lock, LOCK_FS_INODE);
 	lock_init(&fs->handles_lock, LOCK_FS_INODE);
 	r = copy_opts(fs, o);
@@ -341,6 +266,7 @@ void fs_free(struct fs *fs)
 	inodes_free(fs->inodes);
 	if (fs->wake_fd >= 0)
 		close(fs->wake_fd);
+	awake_fini(&fs->awake);
 	lock_fini(&fs->moves.lock);
 	lock_fini(&fs->handles_lock);
 	free(fs->dir);

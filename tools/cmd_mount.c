@@ -246,6 +246,7 @@ static int run_fs(struct mounting *m, struct engine *e)
 		.config = (const char *)text.p,
 		.control = c->control,
 		.spin_us = (unsigned)c->spin_us,
+		.direct_from_bytes = c->direct_from_bytes,
 	};
 	r = fs_mount(e, &o, &fs, &why);
 	if (r < 0) {

@@ -298,7 +298,7 @@ static void test_help_fits(void **state)
 			fail_msg("line %u of --help is too long", lines + 1);
 	}
 	assert_int_equal(lines, CONFIG_COUNT);
-	assert_true(lines <= 18);
+	assert_true(lines <= 20); /* a screen has 24, and there is a head */
 	writer_fini(&w);
 	config_print_man(&w);
 	write_u8(&w, 0);

@@ -174,7 +174,7 @@ struct kernel {
 	unsigned page;    /* the version in the page cache, 0: none */
 	struct {
 		bool open, reads, writes;
-		enum cache_mode mode;
+		struct caching caching;
 	} h[6];
 };
 
@@ -187,18 +187,23 @@ static void kernel_open(struct kernel *k, unsigned n)
 	int f = flags[pick(6)];
 	struct opens *spare = opens_new();
 
-	inode_open(k->t, k->i, k->f, f, (f & O_ACCMODE) != O_RDONLY, &spare,
-		   &k->h[n].mode);
+	struct open_how how = {
+		.flags = f,
+		.writer = (f & O_ACCMODE) != O_RDONLY,
+		.stream = f == O_RDONLY && pick(2),
+	};
+	struct caching *c = &k->h[n].caching;
+
+	inode_open(k->t, k->i, k->f, &how, &spare, c);
 	free(spare);
 	k->h[n].open = true;
 	k->h[n].reads = (f & O_ACCMODE) != O_WRONLY;
 	k->h[n].writes = (f & O_ACCMODE) != O_RDONLY;
 	if (f & O_DIRECT)
-		assert_int_equal(k->h[n].mode, CACHE_DIRECT);
-	/* Who may map has to be cached: mmap of a direct handle is ENODEV. */
-	if (k->h[n].reads && !(f & O_DIRECT))
-		assert_int_not_equal(k->h[n].mode, CACHE_DIRECT);
-	if (k->h[n].mode == CACHE_FRESH)
+		assert_true(c->direct);
+	if (k->h[n].reads && !(f & O_DIRECT) && !how.stream)
+		assert_false(c->direct);
+	if (c->fresh)
 		k->page = 0;
 }
 
@@ -206,16 +211,21 @@ static void kernel_close(struct kernel *k, unsigned n)
 {
 	if (k->h[n].writes)
 		inode_stop_writing(k->t, k->i);
-	inode_close(k->t, k->i, k->h[n].mode);
+	inode_close(k->t, k->i, &k->h[n].caching);
 	k->h[n].open = false;
 }
 
+/* Through the page cache: read(2) of a cached handle; of a direct one what was
+ * mapped, or sendfile(2), which the table hears of only if there is no page. */
 static void kernel_read(struct kernel *k, unsigned n)
 {
-	if (!k->h[n].reads || k->h[n].mode == CACHE_DIRECT)
+	if (!k->h[n].reads)
 		return;
-	if (!k->page)
+	if (!k->page) {
+		if (k->h[n].caching.direct)
+			inode_mapped(k->t, k->i, &k->h[n].caching);
 		k->page = k->written;
+	}
 	assert_int_equal(k->page, k->written);
 }
 
@@ -224,7 +234,7 @@ static void kernel_write(struct kernel *k, unsigned n)
 	if (!k->h[n].writes)
 		return;
 	k->written++;
-	if (k->h[n].mode != CACHE_DIRECT)
+	if (!k->h[n].caching.direct)
 		k->page = k->written;
 	else if (inode_wrote(k->t, k->i))
 		k->page = 0;
@@ -268,7 +278,7 @@ struct fixture {
 	struct inodes *t;
 	struct inode *i;
 	struct file *f;
-	enum cache_mode mode;
+	struct caching caching;
 };
 
 static struct fixture open_draft(void)
@@ -278,7 +288,9 @@ static struct fixture open_draft(void)
 	struct opens *spare = opens_new();
 
 	x.i = inode_know(x.t, &a, draft);
-	inode_open(x.t, x.i, x.f, O_WRONLY, true, &spare, &x.mode);
+	const struct open_how how = { .flags = O_WRONLY, .writer = true };
+
+	inode_open(x.t, x.i, x.f, &how, &spare, &x.caching);
 	assert_null(spare);
 	return x;
 }
@@ -286,7 +298,7 @@ static struct fixture open_draft(void)
 static void close_draft(struct fixture *x)
 {
 	assert_true(inode_stop_writing(x->t, x->i));
-	inode_close(x->t, x->i, x->mode);
+	inode_close(x->t, x->i, &x->caching);
 	file_drop(x->f);
 }
 

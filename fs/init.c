@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is agreed with the kernel when a session begins (FUSE_INIT), and what is
+ * set outside of it.
+ *
+ * Reading large files past the page cache needs the kernel's word that such a
+ * file can be mapped nonetheless (FUSE_DIRECT_IO_ALLOW_MMAP, Linux 6.6), and
+ * libfuse before 3.17 does not know how to ask. So with an older library the
+ * answer to INIT is amended on its way out.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "fs/priv.h"
+
+static const uint64_t wanted[] = {
+	FUSE_CAP_ASYNC_READ,
+	FUSE_CAP_ASYNC_DIO,
+	FUSE_CAP_ATOMIC_O_TRUNC,
+	FUSE_CAP_EXPORT_SUPPORT,
+	FUSE_CAP_DONT_MASK,    /* default ACLs decide before umask does */
+	FUSE_CAP_PARALLEL_DIROPS,
+	FUSE_CAP_READDIRPLUS,
+	FUSE_CAP_READDIRPLUS_AUTO,
+	FUSE_CAP_CACHE_SYMLINKS,
+	FUSE_CAP_NO_OPENDIR_SUPPORT,
+	/* Instead of AUTO_INVAL_DATA: pages are dropped when we say so. */
+	FUSE_CAP_EXPLICIT_INVAL_DATA,
+};
+/* Not: SPLICE_* (slower here), WRITEBACK_CACHE (slower, and hides when data is
+ * written), POSIX_LOCKS and FLOCK_LOCKS (the kernel's own are right). */
+
+/* Files may be mapped though they are read directly: then large ones are, if a
+ * process that reads them in small pieces does not have to wait for the other
+ * core to wake up with each of them. */
+static void mappings_agreed(struct fs *fs)
+{
+	if (awake_possible(&fs->awake))
+		fs->stream_bytes = fs->direct_from_bytes;
+}
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+static void want_only(struct fuse_conn_info *c)
+{
+	fuse_unset_feature_flag(c, c->want_ext);
+}
+
+static void want(struct fuse_conn_info *c, uint64_t cap)
+{
+	fuse_set_feature_flag(c, cap);
+}
+static void want_mappings(struct fs *fs, struct fuse_conn_info *c)
+{
+	if (fuse_set_feature_flag(c, FUSE_CAP_DIRECT_IO_ALLOW_MMAP))
+		mappings_agreed(fs);
+}
+
+int fs_amend_init(struct fs *fs)
+{
+	(void)fs;
+	return 0;
+}
+#else
+static void want_only(struct fuse_conn_info *c)
+{
+	c->want = 0;
+}
+
+static void want(struct fuse_conn_info *c, uint64_t cap)
+{
+	c->want |= c->capable & (unsigned)cap;
+}
+
+static void want_mappings(struct fs *fs, struct fuse_conn_info *c)
+{
+	(void)fs;
+	(void)c;
+}
+
+/* Bits 32 and up of the flags, which stand in flags2. */
+enum { DIRECT_IO_ALLOW_MMAP_2 = 1 << (36 - 32) };
+
+static void amend(struct fs *fs, const struct fuse_init_in *in, struct iovec *answer)
+{
+	struct fuse_init_out *out = answer->iov_base;
+
+	if (answer->iov_len < sizeof(*out) || !(out->flags & FUSE_INIT_EXT) ||
+	    !(in->flags2 & DIRECT_IO_ALLOW_MMAP_2))
+		return;
+	out->flags2 |= DIRECT_IO_ALLOW_MMAP_2;
+	mappings_agreed(fs);
+}
+
+/* iov: the kernel's fuse_out_header, then what it answers. */
+static ssize_t answer(int fd, struct iovec *iov, int n, void *arg)
+{
+	const struct fuse_in_header *h = rbuf_request();
+
+	if (h && h->opcode == FUSE_INIT && n == 2)
+		amend(arg, (const void *)(h + 1), &iov[1]);
+	return writev(fd, iov, n);
+}
+
+static ssize_t receive(int fd, void *buf, size_t len, void *arg)
+{
+	(void)arg;
+	return read(fd, buf, len);
+}
+
+int fs_amend_init(struct fs *fs)
+{
+	const struct fuse_custom_io io = { .writev = answer, .read = receive };
+
+	return fuse_session_custom_io(fs->se, &io, fuse_session_fd(fs->se));
+}
+#endif
+
+void fs_init(void *arg, struct fuse_conn_info *c)
+{
+	struct fs *fs = arg;
+
+	want_only(c);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		want(c, wanted[i]);
+	if (fs->xattrs)
+		want(c, FUSE_CAP_POSIX_ACL);
+	want_mappings(fs, c);
+	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+	c->max_write = REQUEST_BYTES;
+	c->max_readahead = REQUEST_BYTES;
+	c->max_background = 128;
+	c->congestion_threshold = 96;
+	c->time_gran = 1;
+}
+
+/* The kernel takes max_readahead for a limit only; its default of 128 KiB makes
+ * four requests of what one could be. Root may say so. */
+void fs_tune(struct fs *fs)
+{
+	_cleanup_(closep) int fd = -1;
+	struct statx st;
+	char path[80];
+
+	if (atomic_exchange(&fs->tuned, true))
+		return;
+	/* Of the kernel's own knowledge: asks nothing of us. */
+	if (statx(AT_FDCWD, fs->dir, AT_STATX_DONT_SYNC, 0, &st) < 0)
+		return;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb",
+		 st.stx_dev_major, st.stx_dev_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1024", 4) < 0)
+		log_debug("fs", "%s: %s; reading ahead stays at the kernel's "
+			  "default", path, error_text(errno));
+}
