@@ -190,18 +190,9 @@ void file_set_attr(struct file *f, unsigned mask, const struct attr *a)
 {
 	WITH_LOCK(&f->lock);
 	struct attr *to = &f->attr;
-	if (mask & INDEX_SET_MODE)
-		to->mode = a->mode;
-	if (mask & INDEX_SET_UID)
-		to->uid = a->uid;
-	if (mask & INDEX_SET_GID)
-		to->gid = a->gid;
-	if (mask & INDEX_SET_ATIME)
-		to->atime = a->atime;
-	if (mask & INDEX_SET_MTIME)
-		to->mtime = a->mtime;
 	/* The index has said when, except of a draft, which it does not know. */
-	to->ctime = mask & INDEX_SET_CTIME || !f->draft ? a->ctime : clock_now();
+	to->ctime = f->draft ? clock_now() : a->ctime;
+	attr_apply(to, mask, a);
 	to->nlink = a->nlink;
 	to->has_xattrs = a->has_xattrs;
 	to->has_default_acl = a->has_default_acl;

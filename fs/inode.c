@@ -459,22 +459,6 @@ int inode_check_lost(struct inodes *t, struct inode *i)
 	return i->lost && !i->opens ? -ESTALE : 0;
 }
 
-static void set(struct attr *to, unsigned mask, const struct attr *a)
-{
-	if (mask & INDEX_SET_MODE)
-		to->mode = (to->mode & S_IFMT) | (a->mode & 07777);
-	if (mask & INDEX_SET_UID)
-		to->uid = a->uid;
-	if (mask & INDEX_SET_GID)
-		to->gid = a->gid;
-	if (mask & INDEX_SET_ATIME)
-		to->atime = a->atime;
-	if (mask & INDEX_SET_MTIME)
-		to->mtime = a->mtime;
-	if (mask & INDEX_SET_CTIME)
-		to->ctime = a->ctime;
-}
-
 int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 		   const struct attr *a)
 {
@@ -485,10 +469,10 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 		return INODE_BUSY;
 	if (is_draft(i) || (i->place.kind == PLACE_NONE && i->opens)) {
 		file_attr(i->opens->file, &now);
-		set(&now, mask, a);
+		attr_apply(&now, mask, a);
 		file_set_attr(i->opens->file, mask, &now);
 	} else if (i->place.kind == PLACE_NONE && i->relic) {
-		set(&i->relic->attr, mask, a);
+		attr_apply(&i->relic->attr, mask, a);
 	} else {
 		return INODE_INDEX;
 	}

@@ -143,6 +143,10 @@ enum {
 	INDEX_SET_CTIME = 1 << 5, /* the given one; else it becomes now */
 };
 
+/* Takes from `from` what mask names: of the mode the permissions only, the type
+ * stays; ctime only if it is named. Pure. */
+void attr_apply(struct attr *a, unsigned mask, const struct attr *from);
+
 struct index;
 struct plan;
 

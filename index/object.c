@@ -45,7 +45,7 @@ static int dir_fold_times(struct plan *p, struct attr *a)
 	return 0;
 }
 
-static void attr_set(struct attr *a, unsigned mask, const struct attr *from, struct timespec now)
+void attr_apply(struct attr *a, unsigned mask, const struct attr *from)
 {
 	if (mask & INDEX_SET_MODE)
 		a->mode = (a->mode & S_IFMT) | (from->mode & 07777);
@@ -57,7 +57,8 @@ static void attr_set(struct attr *a, unsigned mask, const struct attr *from, str
 		a->atime = from->atime;
 	if (mask & INDEX_SET_MTIME)
 		a->mtime = from->mtime;
-	a->ctime = mask & INDEX_SET_CTIME ? from->ctime : now;
+	if (mask & INDEX_SET_CTIME)
+		a->ctime = from->ctime;
 }
 
 /* The caller has the attributes; an ACL is here, and follows the mode. */
@@ -97,7 +98,8 @@ static int setattr_plan(struct plan *p, struct index_op *op)
 		r = plan_both(r, xattrs_chmod(p, 'X', 'X', op->fileid, op->attr.mode));
 	if (r)
 		return r;
-	attr_set(a, op->mask, &op->attr, plan_now(p));
+	a->ctime = plan_now(p);
+	attr_apply(a, op->mask, &op->attr);
 	object_put(p, &o);
 	r = object_entry(p, &o, &op->entry);
 	if (!r && is_dir && op->mask & (INDEX_SET_MTIME | INDEX_SET_CTIME)) {
