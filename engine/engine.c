@@ -19,6 +19,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/size.h"
 #include "engine/file.h"
 #include "engine/memory.h"
 #include "engine/priv.h"

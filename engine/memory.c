@@ -170,19 +170,3 @@ bool memory_is_mounted(const char *at)
 	       st.st_dev != up.st_dev && !statfs(at, &fs) &&
 	       fs.f_type == TMPFS_MAGIC;
 }
-
-struct size_text size_text(uint64_t bytes)
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
-	struct size_text t;
-	double v = (double)bytes;
-	unsigned u = 0;
-
-	while (v >= 1024 && u < sizeof(units) / sizeof(*units) - 1) {
-		v /= 1024;
-		u++;
-	}
-	bool whole = v >= 100 || v == (double)(uint64_t)v;
-	snprintf(t.s, sizeof(t.s), whole ? "%.0f %s" : "%.1f %s", v, units[u]);
-	return t;
-}

@@ -31,9 +31,3 @@ int memory_unmount(const char *at);
 
 /* Is a tmpfs mounted at exactly this folder? */
 bool memory_is_mounted(const char *at);
-
-/* "1.5 GiB", "512 MiB", "0 B": as --pool-size reads it, up to rounding. */
-struct size_text {
-	char s[24];
-};
-struct size_text size_text(uint64_t bytes);

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 
 #include "common/error.h"
+#include "common/size.h"
 #include "engine/memory.h"
 #include "engine/pool.h"
 

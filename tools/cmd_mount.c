@@ -25,6 +25,7 @@
 #include "common/cleanup.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "common/size.h"
 #include "engine/engine.h"
 #include "fs/fs.h"
 #include "tools/cmd.h"
@@ -321,12 +322,11 @@ static void become_daemon(const struct config *c)
 static void say_mounted(const struct mounting *m)
 {
 	struct store_stat st;
-	char pool[16], index[16];
 
 	if (engine_store_stat(m->store, &st) < 0)
 		return;
 	fprintf(stderr, "slicefs: %s is mounted on %s (pool %s, index %s)\n", m->store_name,
-		m->dir, table_size_text(st.pool_bytes, pool), table_size_text(st.index_bytes, index));
+		m->dir, size_column(st.pool_bytes).s, size_column(st.index_bytes).s);
 }
 
 static int await(const struct mounting *m, int fd)

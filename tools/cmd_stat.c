@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 
 #include "common/cleanup.h"
+#include "common/size.h"
 #include "tools/cmd.h"
 #include "tools/output.h"
 
@@ -42,13 +43,12 @@ static void print_object(const char *path, json_t *o)
 {
 	const char *key;
 	json_t *v;
-	char buf[16];
 
 	printf("%s\n", path);
 	json_object_foreach(o, key, v) {
 		if (!strcmp(key, "size"))
 			printf("  %-9s %s (%lld bytes)\n", key,
-			       table_size_text((uint64_t)json_integer_value(v), buf),
+			       size_column((uint64_t)json_integer_value(v)).s,
 			       (long long)json_integer_value(v));
 		else if (json_is_string(v))
 			printf("  %-9s %s\n", key, json_string_value(v));

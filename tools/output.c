@@ -6,17 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *table_size_text(uint64_t bytes, char ret[16])
-{
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
-	double v = (double)bytes;
-	unsigned u = 0;
-
-	for (; v >= 1024 && u < 6; u++)
-		v /= 1024;
-	snprintf(ret, 16, u && v < 100 ? "%.1f %s" : "%.0f %s", v, units[u]);
-	return ret;
-}
+#include "common/size.h"
 
 void table_init(struct table *t, const char *const *columns)
 {
@@ -64,8 +54,9 @@ static const char *cell(const struct table *t, json_t *row, unsigned c, char buf
 	if (json_is_string(v))
 		return json_string_value(v);
 	if (t->sizes >> c & 1)
-		return table_size_text((uint64_t)json_integer_value(v), buf);
-	snprintf(buf, 32, "%" PRId64, (int64_t)json_integer_value(v));
+		snprintf(buf, 32, "%s", size_column((uint64_t)json_integer_value(v)).s);
+	else
+		snprintf(buf, 32, "%" PRId64, (int64_t)json_integer_value(v));
 	return buf;
 }
 

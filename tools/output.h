@@ -23,8 +23,5 @@ void table_size(struct table *t, uint64_t bytes); /* text: "5.9 GiB" */
 void table_print(struct table *t, bool json);
 void table_fini(struct table *t);
 
-/* "4.0 KiB", "17 B": in a buffer of the caller's. */
-const char *table_size_text(uint64_t bytes, char ret[16]);
-
 /* All of w to stdout. */
 void print_writer(const struct writer *w);

@@ -21,6 +21,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/size.h"
 
 static void test_why(void **state)
 {
@@ -217,13 +218,35 @@ static void test_crash_points(void **state)
 #endif
 }
 
+static void test_sizes(void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text, *column;
+	} sizes[] = {
+		{ 0, "0 B", "0 B" },
+		{ 1023, "1023 B", "1023 B" },
+		{ 4096, "4 KiB", "4.0 KiB" },
+		{ 3 << 19, "1.5 MiB", "1.5 MiB" },
+		{ 64 << 20, "64 MiB", "64.0 MiB" },
+		{ (512ULL << 20) + 1, "512 MiB", "512 MiB" },
+		{ UINT64_MAX, "16 EiB", "16.0 EiB" },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		assert_string_equal(size_text(sizes[i].bytes).s, sizes[i].text);
+		assert_string_equal(size_column(sizes[i].bytes).s, sizes[i].column);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_why),	      cmocka_unit_test(test_quote),
 		cmocka_unit_test(test_metrics_text),  cmocka_unit_test(test_metric_families),
 		cmocka_unit_test(test_busy),	      cmocka_unit_test(test_log),
-		cmocka_unit_test(test_crash_points),
+		cmocka_unit_test(test_crash_points),  cmocka_unit_test(test_sizes),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 

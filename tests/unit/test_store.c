@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/size.h"
 #include "engine/memory.h"
 
 #define MIB (1ULL << 20)
