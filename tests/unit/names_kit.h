@@ -33,6 +33,9 @@ enum { KIT_SLOW = 4 };
 enum { KIT_SLOW = 1 };
 #endif
 
+static const struct place by_id = { .kind = PLACE_FILEID };
+static const struct place a_draft = { .kind = PLACE_DRAFT };
+
 typedef void index_call(struct index *ix, struct index_op *op);
 
 static inline int kit(struct index *ix, struct index_op *op, index_call *call,
@@ -62,6 +65,28 @@ static inline int kit_stat(struct index *ix, struct index_op *op, uint64_t filei
 			   struct place place)
 {
 	return kit(ix, op, index_stat, (struct index_op){ .fileid = fileid, .place = place });
+}
+
+/* What the name shows, which must be there; without a body. */
+static inline struct entry kit_entry(struct index *ix, uint64_t dir, const char *name)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_lookup(ix, &op, dir, name), 0);
+	struct entry e = op.entry;
+	e.body = (struct body){ 0 };
+	index_op_fini(&op);
+	return e;
+}
+
+static inline struct attr kit_dir_attr(struct index *ix, uint64_t dir)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_stat(ix, &op, dir, by_id), 0);
+	struct attr a = op.entry.attr;
+	index_op_fini(&op);
+	return a;
 }
 
 static inline int kit_list(struct index *ix, struct index_op *op, uint64_t dir, uint64_t from,
@@ -96,6 +121,17 @@ static inline int kit_draft(struct index *ix, struct index_op *op, uint64_t dir,
 		.parent = dir, .name = name, .attr = { .mode = S_IFREG | 0644, .uid = 7, .gid = 8 } });
 }
 
+/* The attributes of a new one, which the caller keeps. */
+static inline struct attr kit_new_draft(struct index *ix, uint64_t dir, const char *name)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_draft(ix, &op, dir, name), 0);
+	struct attr a = op.entry.attr;
+	index_op_fini(&op);
+	return a;
+}
+
 /* Publishes `attr` with a body that says `content`. */
 static inline int kit_publish(struct index *ix, struct index_op *op, struct attr attr,
 			      const char *content)
@@ -120,9 +156,8 @@ static inline uint64_t kit_file(struct index *ix, uint64_t dir, const char *name
 				const char *content)
 {
 	struct index_op op = { 0 };
+	struct attr a = kit_new_draft(ix, dir, name);
 
-	assert_int_equal(kit_draft(ix, &op, dir, name), 0);
-	struct attr a = op.entry.attr;
 	assert_int_equal(kit_publish(ix, &op, a, content), 0);
 	index_op_fini(&op);
 	assert_int_equal(kit_end(ix, a.fileid), 0);

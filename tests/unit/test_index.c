@@ -400,8 +400,7 @@ static void make_file(struct index *ix, struct dice *d, unsigned i, struct seen 
 	char name[32];
 
 	snprintf(name, sizeof(name), "file-%u", i);
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, name), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, name);
 	a.size = 1;
 	for (uint32_t k = 0; k < e.n; k++)
 		a.pages += e.v[k].npages;

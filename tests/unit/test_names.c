@@ -3,9 +3,6 @@
  * test_rename.c, objects in test_object.c, random walks in test_names_random.c. */
 #include "tests/unit/names_kit.h"
 
-static const struct place by_id = { .kind = PLACE_FILEID };
-static const struct place a_draft = { .kind = PLACE_DRAFT };
-
 static void test_make_lookup_stat_list(void **state)
 {
 	struct index *ix = kit_open();
@@ -17,8 +14,7 @@ static void test_make_lookup_stat_list(void **state)
 	assert_int_equal(op.entry.attr.fileid, d);
 	assert_int_equal(op.entry.attr.nlink, 2);
 	assert_int_equal(op.entry.parent, INDEX_ROOT);
-	assert_int_equal(kit_stat(ix, &op, INDEX_ROOT, by_id), 0);
-	assert_int_equal(op.entry.attr.nlink, 3);
+	assert_int_equal(kit_dir_attr(ix, INDEX_ROOT).nlink, 3);
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "e"), INDEX_MISS);
 	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "d", S_IFDIR | 0755), -EEXIST);
 	assert_int_equal(kit_make(ix, &op, 99, "d", S_IFDIR | 0755), -ENOENT);
@@ -45,8 +41,7 @@ static void test_draft_and_publish(void **state)
 	struct index_op op = { 0 };
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "f"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "f");
 	assert_int_equal(a.mode, S_IFREG | 0644);
 	assert_int_equal(a.nlink, 1);
 	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "f"), -EEXIST);
@@ -111,8 +106,7 @@ static void test_unlink_and_rmdir_say_why_not(void **state)
 	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "nothing"), INDEX_MISS);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "d"), -EISDIR);
 	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "f"), -ENOTDIR);
-	assert_int_equal(kit_draft(ix, &op, d, "draft"), 0);
-	uint64_t draft = op.entry.attr.fileid;
+	uint64_t draft = kit_new_draft(ix, d, "draft").fileid;
 	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "d"), -ENOTEMPTY);
 	assert_int_equal(kit_rmdir(ix, &op, d, "draft"), -ENOTDIR);
 	assert_int_equal(kit_unlink(ix, &op, d, "draft"), 0);
@@ -135,8 +129,7 @@ static void test_nothing_is_left_of_a_directory(void **state)
 	(void)state;
 	kit_mkdir(ix, d, "sub");
 	assert_int_equal(kit_rmdir(ix, &op, d, "sub"), 0);
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "d"), 0);
-	struct entry e = op.entry;
+	struct entry e = kit_entry(ix, INDEX_ROOT, "d");
 	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, "user.x", bytes_str("v"), 0), 0);
 	assert_int_equal(kit_keys(ix, "X"), 1);
 	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "d"), 0);
@@ -156,8 +149,7 @@ static void test_links(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct place old = op.entry.place;
+	struct place old = kit_entry(ix, INDEX_ROOT, "f").place;
 	assert_int_equal(kit_link(ix, &op, d, by_id, INDEX_ROOT, "e"), -EPERM);
 	assert_int_equal(kit_link(ix, &op, f, old, INDEX_ROOT, "d"), -EEXIST);
 	assert_int_equal(kit_link(ix, &op, f, old, 999, "g"), -ENOENT);
@@ -204,8 +196,7 @@ static void test_a_file_has_so_many_names(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct place place = op.entry.place;
+	struct place place = kit_entry(ix, INDEX_ROOT, "f").place;
 	assert_int_equal(kit_link(ix, &op, f, place, INDEX_ROOT, "g"), 0);
 	set_nlink(ix, f, 64999);
 	assert_int_equal(kit_link(ix, &op, f, by_id, INDEX_ROOT, "h"), 0);
@@ -224,8 +215,7 @@ static void test_a_draft_has_so_many_names(void **state)
 	int r;
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "f"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "f");
 	for (n = 1;; n++) {
 		snprintf(name, sizeof(name), "f%u", n);
 		r = kit_link(ix, &op, a.fileid, a_draft, INDEX_ROOT, name);
@@ -250,8 +240,7 @@ static void test_a_draft_without_a_name(void **state)
 	struct index_op op = { 0 };
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, NULL), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, NULL);
 	assert_int_equal(a.nlink, 0);
 	assert_int_equal(kit_publish(ix, &op, a, "x"), INDEX_UNLINKED);
 	assert_int_equal(kit_link(ix, &op, a.fileid, a_draft, INDEX_ROOT, "f"), 0);
@@ -270,8 +259,7 @@ static void test_a_draft_that_is_given_up(void **state)
 	uint64_t old = kit_file(ix, INDEX_ROOT, "f", "old");
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "g"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "g");
 	assert_int_equal(kit_setxattr(ix, &op, a, a_draft, "user.x", bytes_str("v"), 0), 0);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "g", INDEX_ROOT, "f", 0), 0);
 	assert_int_equal(kit_list(ix, &op, INDEX_ROOT, 0, 10, true), 0);
@@ -292,8 +280,7 @@ static void test_unlinking_a_draft_takes_what_it_hides(void **state)
 	uint64_t old = kit_file(ix, INDEX_ROOT, "f", "old");
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "g"), 0);
-	uint64_t draft = op.entry.attr.fileid;
+	uint64_t draft = kit_new_draft(ix, INDEX_ROOT, "g").fileid;
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "g", INDEX_ROOT, "f", 0), 0);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
 	assert_int_equal(op.gone.fileid, draft);
@@ -341,8 +328,7 @@ static void test_names_of_one_hash(void **state)
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "a"), 0);
 	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "a"), -EEXIST);
 	/* A draft that hides it has its slot, though a lower one is free. */
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "b"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "b");
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "b", INDEX_ROOT, "a", 0), 0);
 	assert_int_equal(op.entry.h, base + 2);
 	assert_int_equal(kit_publish(ix, &op, a, "new"), 0);

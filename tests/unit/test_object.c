@@ -5,19 +5,7 @@
 
 #include <time.h>
 
-static const struct place by_id = { .kind = PLACE_FILEID };
-
 /* Times ----------------------------------------------------------------------------- */
-
-static struct attr dir_attr_of(struct index *ix, uint64_t dir)
-{
-	struct index_op op = { 0 };
-
-	assert_int_equal(kit_stat(ix, &op, dir, by_id), 0);
-	struct attr a = op.entry.attr;
-	index_op_fini(&op);
-	return a;
-}
 
 /* Sets the directory's mtime to `s` seconds. */
 static void set_mtime(struct index *ix, uint64_t dir, time_t s)
@@ -29,7 +17,7 @@ static void set_mtime(struct index *ix, uint64_t dir, time_t s)
 		.attr = { .mtime = { .tv_sec = s } } }), 0);
 	assert_int_equal(op.entry.attr.mtime.tv_sec, s);
 	index_op_fini(&op);
-	assert_int_equal(dir_attr_of(ix, dir).mtime.tv_sec, s);
+	assert_int_equal(kit_dir_attr(ix, dir).mtime.tv_sec, s);
 }
 
 static bool is_now(struct timespec t)
@@ -51,27 +39,26 @@ static void test_times_of_a_directory(void **state)
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
 		set_mtime(ix, d, set[i]);
-		assert_int_equal(kit_draft(ix, &op, d, "f"), 0);
-		struct attr a = op.entry.attr;
-		assert_true(is_now(dir_attr_of(ix, d).mtime));
-		assert_true(is_now(dir_attr_of(ix, d).ctime));
+		struct attr a = kit_new_draft(ix, d, "f");
+		assert_true(is_now(kit_dir_attr(ix, d).mtime));
+		assert_true(is_now(kit_dir_attr(ix, d).ctime));
 		set_mtime(ix, d, set[i]);
 		/* The name was there already: publishing it changes nothing. */
 		assert_int_equal(kit_publish(ix, &op, a, "x"), 0);
-		assert_int_equal(dir_attr_of(ix, d).mtime.tv_sec, set[i]);
+		assert_int_equal(kit_dir_attr(ix, d).mtime.tv_sec, set[i]);
 		assert_int_equal(kit_end(ix, a.fileid), 0);
-		assert_int_equal(dir_attr_of(ix, d).mtime.tv_sec, set[i]);
+		assert_int_equal(kit_dir_attr(ix, d).mtime.tv_sec, set[i]);
 		assert_int_equal(kit_rename(ix, &op, d, "f", d, "g", 0), 0);
-		assert_true(is_now(dir_attr_of(ix, d).mtime));
+		assert_true(is_now(kit_dir_attr(ix, d).mtime));
 		set_mtime(ix, d, set[i]);
 		assert_int_equal(kit_unlink(ix, &op, d, "g"), 0);
-		assert_true(is_now(dir_attr_of(ix, d).mtime));
+		assert_true(is_now(kit_dir_attr(ix, d).mtime));
 		set_mtime(ix, d, set[i]);
 		kit_mkdir(ix, d, "e");
-		assert_true(is_now(dir_attr_of(ix, d).mtime));
+		assert_true(is_now(kit_dir_attr(ix, d).mtime));
 		set_mtime(ix, d, set[i]);
 		assert_int_equal(kit_rmdir(ix, &op, d, "e"), 0);
-		assert_true(is_now(dir_attr_of(ix, d).mtime));
+		assert_true(is_now(kit_dir_attr(ix, d).mtime));
 		/* Renaming a directory is no change of what is in it. */
 		set_mtime(ix, d, set[i]);
 		assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "d", INDEX_ROOT, "D", 0), 0);
@@ -91,10 +78,10 @@ static void test_times_after_a_publish(void **state)
 	(void)state;
 	set_mtime(ix, d, 1000);
 	kit_file(ix, d, "f", "x");
-	assert_true(is_now(dir_attr_of(ix, d).mtime));
+	assert_true(is_now(kit_dir_attr(ix, d).mtime));
 	assert_int_equal(kit_keys(ix, "t"), 0);
 	assert_int_equal(index_kv(ix)->ops->session_end(index_kv(ix)), 0);
-	assert_true(is_now(dir_attr_of(ix, d).mtime));
+	assert_true(is_now(kit_dir_attr(ix, d).mtime));
 	kit_close(ix, &op);
 }
 
@@ -106,10 +93,8 @@ static void test_drafts_and_the_times(void **state)
 	uint64_t d = kit_mkdir(ix, INDEX_ROOT, "d"), ids[3];
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
-		assert_int_equal(kit_draft(ix, &op, d, (char[]){ (char)('a' + i), 0 }), 0);
-		ids[i] = op.entry.attr.fileid;
-	}
+	for (unsigned i = 0; i < 3; i++)
+		ids[i] = kit_new_draft(ix, d, (char[]){ (char)('a' + i), 0 }).fileid;
 	assert_int_equal(kit_keys(ix, "T"), 1); /* the root's */
 	assert_int_equal(kit_rename(ix, &op, d, "a", d, "x", 0), 0);
 	assert_int_equal(kit_unlink(ix, &op, d, "x"), 0);
@@ -119,7 +104,7 @@ static void test_drafts_and_the_times(void **state)
 	assert_int_equal(kit_unlink(ix, &op, d, "c"), 0);
 	assert_int_equal(kit_keys(ix, "T"), 2);
 	assert_int_equal(kit_keys(ix, "t"), 0);
-	assert_true(is_now(dir_attr_of(ix, d).mtime));
+	assert_true(is_now(kit_dir_attr(ix, d).mtime));
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(kit_end(ix, ids[i]), 0);
 	kit_close(ix, &op);
@@ -134,8 +119,7 @@ static void test_setattr(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct place place = op.entry.place;
+	struct place place = kit_entry(ix, INDEX_ROOT, "f").place;
 	struct attr a = { .mode = 04711, .uid = 1, .gid = 2, .atime = { 3, 4 }, .mtime = { 5, 6 },
 			  .ctime = { 7, 8 } };
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
@@ -157,8 +141,7 @@ static void test_setattr(void **state)
 	assert_true(bytes_eq(op.entry.body.bytes, bytes_str("x")));
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){ .fileid = 99, .place = by_id }),
 			 INDEX_MISS);
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "g"), 0);
-	uint64_t g = op.entry.attr.fileid;
+	uint64_t g = kit_new_draft(ix, INDEX_ROOT, "g").fileid;
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){ .fileid = g, .place = by_id }),
 			 -ENOENT);
 	assert_int_equal(kit_end(ix, g), 0);
@@ -172,8 +155,7 @@ static void test_publish_merges(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "one");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct entry e = op.entry;
+	struct entry e = kit_entry(ix, INDEX_ROOT, "f");
 	assert_int_equal(kit_publish(ix, &op, e.attr, "x"), -EINVAL); /* no index_writer() */
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(kit(ix, &op, index_writer, (struct index_op){

@@ -29,13 +29,11 @@ static struct place_to_be prepare(struct index *ix, enum kind kind, const char *
 		p.shown = kit_file(ix, INDEX_ROOT, name, content);
 		break;
 	case DRAFT:
-		assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, name), 0);
-		p.shown = op.entry.attr.fileid;
+		p.shown = kit_new_draft(ix, INDEX_ROOT, name).fileid;
 		break;
 	case HIDING:
 		p.hidden = kit_file(ix, INDEX_ROOT, name, content);
-		assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, other), 0);
-		p.shown = op.entry.attr.fileid;
+		p.shown = kit_new_draft(ix, INDEX_ROOT, other).fileid;
 		assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, other, INDEX_ROOT, name, 0), 0);
 		assert_int_equal(op.gone.fileid, p.hidden);
 		assert_int_equal(op.gone.attr.nlink, 0);
@@ -43,8 +41,7 @@ static struct place_to_be prepare(struct index *ix, enum kind kind, const char *
 		break;
 	case LINKED:
 		p.shown = kit_file(ix, INDEX_ROOT, name, content);
-		assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, name), 0);
-		struct place at = op.entry.place;
+		struct place at = kit_entry(ix, INDEX_ROOT, name).place;
 		assert_int_equal(kit_link(ix, &op, p.shown, at, INDEX_ROOT, other), 0);
 		break;
 	default:
@@ -201,19 +198,17 @@ static void test_a_publish_may_replace_several(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	const struct place draft = { .kind = PLACE_DRAFT };
 	static const char *const hidden[] = { "a", "b", "c" };
 	uint64_t old[3];
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++)
 		old[i] = kit_file(ix, INDEX_ROOT, hidden[i], hidden[i]);
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "tmp"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "tmp");
 	for (unsigned i = 0; i < 3; i++) {
 		char link[8];
 		snprintf(link, sizeof(link), "l%u", i);
-		assert_int_equal(kit_link(ix, &op, a.fileid, draft, INDEX_ROOT, link), 0);
+		assert_int_equal(kit_link(ix, &op, a.fileid, a_draft, INDEX_ROOT, link), 0);
 		assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, link, INDEX_ROOT, hidden[i], 0), 0);
 		assert_int_equal(op.gone.fileid, old[i]);
 	}
@@ -235,13 +230,11 @@ static void test_two_hidden_names_of_one_file(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	const struct place draft = { .kind = PLACE_DRAFT };
 	struct place_to_be f = prepare(ix, LINKED, "f", "old"); /* f, f2 */
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "t"), 0);
-	struct attr a = op.entry.attr;
-	assert_int_equal(kit_link(ix, &op, a.fileid, draft, INDEX_ROOT, "t2"), 0);
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "t");
+	assert_int_equal(kit_link(ix, &op, a.fileid, a_draft, INDEX_ROOT, "t2"), 0);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "t", INDEX_ROOT, "f", 0), 0);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "t2", INDEX_ROOT, "f2", 0), 0);
 	assert_int_equal(kit_publish(ix, &op, a, "new"), 0);
@@ -262,8 +255,7 @@ static void test_over_a_hidden_name_of_itself(void **state)
 	struct place_to_be f = prepare(ix, LINKED, "f", "old"); /* f, f2 */
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "t"), 0);
-	uint64_t draft = op.entry.attr.fileid;
+	uint64_t draft = kit_new_draft(ix, INDEX_ROOT, "t").fileid;
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "t", INDEX_ROOT, "f2", 0), 0);
 	assert_int_equal(op.gone.attr.nlink, 1);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "f", INDEX_ROOT, "f2", 0), 0);
@@ -323,19 +315,8 @@ static void test_directories_and_files(void **state)
 	assert_int_equal(op.gone.fileid, d);
 	assert_int_equal(op.gone.attr.nlink, 0);
 	assert_int_equal(op.entry.attr.nlink, 3);
-	assert_int_equal(kit_stat(ix, &op, INDEX_ROOT, (struct place){ .kind = PLACE_FILEID }), 0);
-	assert_int_equal(op.entry.attr.nlink, 3);
+	assert_int_equal(kit_dir_attr(ix, INDEX_ROOT).nlink, 3);
 	kit_close(ix, &op);
-}
-
-static unsigned nlink_of(struct index *ix, uint64_t dir)
-{
-	struct index_op op = { 0 };
-
-	assert_int_equal(kit_stat(ix, &op, dir, (struct place){ .kind = PLACE_FILEID }), 0);
-	unsigned nlink = op.entry.attr.nlink;
-	index_op_fini(&op);
-	return nlink;
 }
 
 static void test_links_of_directories(void **state)
@@ -349,17 +330,17 @@ static void test_links_of_directories(void **state)
 	kit_file(ix, b, "f", "x");
 	assert_int_equal(kit_rename(ix, &op, a, "d", b, "f", RENAME_EXCHANGE), 0);
 	assert_int_equal(op.entry.parent, b);
-	assert_int_equal(nlink_of(ix, a), 2);
-	assert_int_equal(nlink_of(ix, b), 3);
+	assert_int_equal(kit_dir_attr(ix, a).nlink, 2);
+	assert_int_equal(kit_dir_attr(ix, b).nlink, 3);
 	kit_mkdir(ix, a, "e");
 	assert_int_equal(kit_rename(ix, &op, a, "e", b, "f", RENAME_EXCHANGE), 0);
 	assert_int_equal(op.entry2.attr.fileid, d);
 	assert_int_equal(op.entry2.parent, a);
-	assert_int_equal(nlink_of(ix, a), 3);
-	assert_int_equal(nlink_of(ix, b), 3);
+	assert_int_equal(kit_dir_attr(ix, a).nlink, 3);
+	assert_int_equal(kit_dir_attr(ix, b).nlink, 3);
 	assert_int_equal(kit_rename(ix, &op, a, "e", b, "f", 0), 0);
-	assert_int_equal(nlink_of(ix, a), 2);
-	assert_int_equal(nlink_of(ix, b), 3);
+	assert_int_equal(kit_dir_attr(ix, a).nlink, 2);
+	assert_int_equal(kit_dir_attr(ix, b).nlink, 3);
 	kit_check(ix);
 	kit_close(ix, &op);
 }
@@ -411,8 +392,7 @@ static void test_a_writer_follows(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "one");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct entry e = op.entry;
+	struct entry e = kit_entry(ix, INDEX_ROOT, "f");
 	assert_int_equal(kit(ix, &op, index_writer,
 			     (struct index_op){ .fileid = f, .place = e.place }), 0);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "f", d, "g", 0), 0);

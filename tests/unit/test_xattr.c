@@ -2,9 +2,6 @@
 /* Extended attributes and ACLs, case by case: index/xattr.c. */
 #include "tests/unit/names_kit.h"
 
-static const struct place by_id = { .kind = PLACE_FILEID };
-static const struct place a_draft = { .kind = PLACE_DRAFT };
-
 static void test_xattrs(void **state)
 {
 	struct index *ix = kit_open();
@@ -13,8 +10,7 @@ static void test_xattrs(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct entry e = op.entry;
+	struct entry e = kit_entry(ix, INDEX_ROOT, "f");
 	struct bytes v = bytes_str("value");
 	assert_int_equal(kit_getxattr(ix, &op, f, e.place, "user.x"), INDEX_MISS);
 	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, "user.x", v, XATTR_REPLACE), -ENODATA);
@@ -56,8 +52,7 @@ static void test_so_many_xattrs(void **state)
 	int r = 0;
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "f"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "f");
 	for (n = 0; !r; n++) {
 		snprintf(name, sizeof(name), "user.%u", n);
 		r = kit_setxattr(ix, &op, a, a_draft, name, bytes_str("v"), 0);
@@ -107,8 +102,7 @@ static void test_access_acl(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "x");
 
 	(void)state;
-	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "f"), 0);
-	struct entry e = op.entry;
+	struct entry e = kit_entry(ix, INDEX_ROOT, "f");
 	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, access_acl, bytes_str("no"), 0),
 			 -EINVAL);
 	assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, access_acl, ACL(named), 0), 0);
@@ -136,8 +130,7 @@ static void test_access_acl_of_a_draft(void **state)
 	struct index_op op = { 0 };
 
 	(void)state;
-	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "f"), 0);
-	struct attr a = op.entry.attr;
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "f");
 	assert_int_equal(kit_setxattr(ix, &op, a, a_draft, access_acl, ACL(named), 0), 0);
 	a = op.entry.attr;
 	assert_int_equal(a.mode, S_IFREG | 0761);
