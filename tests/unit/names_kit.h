@@ -205,6 +205,38 @@ static inline int kit_getxattr(struct index *ix, struct index_op *op, uint64_t f
 							      .name = name });
 }
 
+/* Past all operations: a row; value.p NULL: none. */
+static inline void kit_put(struct kv *kv, struct key k, struct bytes value)
+{
+	struct kv_write w = { key_bytes(&k), value };
+	struct kv_req req = { .writes = &w, .nwrites = 1 };
+
+	assert_int_equal(kv_wait(kv, &req), KV_DONE);
+	kv_req_fini(&req);
+}
+
+static inline void kit_del(struct kv *kv, struct key k)
+{
+	kit_put(kv, k, BYTES_NONE);
+}
+
+static inline void kit_put_record(struct kv *kv, struct key k, const struct record *r)
+{
+	struct writer w = { 0 };
+
+	record_encode(r, &w);
+	kit_put(kv, k, writer_bytes(&w));
+	writer_fini(&w);
+}
+
+/* Some other object's record, as a collision of hashes would bring it there. */
+static inline void kit_put_other(struct kv *kv, struct key k)
+{
+	struct record r = { .attr = { .fileid = 77, .mode = S_IFIFO, .nlink = 1 } };
+
+	kit_put_record(kv, k, &r);
+}
+
 /* How many keys of these kinds there are. */
 static inline unsigned kit_keys(struct index *ix, const char *kinds)
 {

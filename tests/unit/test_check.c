@@ -19,16 +19,12 @@ struct tree {
 
 static void put(struct tree *t, struct key k, struct bytes v)
 {
-	struct kv_write w = { key_bytes(&k), v };
-	struct kv_req req = { .writes = &w, .nwrites = 1 };
-
-	assert_int_equal(kv_wait(index_kv(t->ix), &req), 0);
-	kv_req_fini(&req);
+	kit_put(index_kv(t->ix), k, v);
 }
 
 static void del(struct tree *t, struct key k)
 {
-	put(t, k, BYTES_NONE);
+	kit_del(index_kv(t->ix), k);
 }
 
 #define PUT(t, k, encode, v)                                                   \

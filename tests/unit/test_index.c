@@ -21,15 +21,6 @@ static int open_kept(struct kv *inner, bool format, struct index **ret)
 	return index_open(&s->kv, format, ret);
 }
 
-static void put_raw(struct kv *kv, struct key k, struct bytes v)
-{
-	struct kv_write w = { key_bytes(&k), v };
-	struct kv_req req = { .writes = &w, .nwrites = 1 };
-
-	assert_int_equal(kv_wait(kv, &req), 0);
-	kv_req_fini(&req);
-}
-
 static void test_open_makes_one_and_finds_it_again(void **state)
 {
 	struct index *ix;
@@ -68,7 +59,7 @@ static void test_open_refuses_what_is_damaged_or_newer(void **state)
 		struct index *ix;
 		struct kv *kv;
 		assert_int_equal(kv_mem_open(&kv), 0);
-		put_raw(kv, key_meta(cases[i].key), bytes_str(cases[i].value));
+		kit_put(kv, key_meta(cases[i].key), bytes_str(cases[i].value));
 		for (unsigned format = 0; format < 2; format++)
 			assert_int_equal(open_kept(kv, format, &ix), cases[i].r);
 		kv_close(kv);
@@ -289,10 +280,10 @@ static void test_blocks_that_are_wrong(void **state)
 	op.nblocks = 1;
 	assert_int_equal(index_wait(ix, &op, index_put_blocks), 0);
 	index_op_fini(&op);
-	put_raw(index_kv(ix), key_block(5, 8), bytes_str("\1what is this"));
+	kit_put(index_kv(ix), key_block(5, 8), bytes_str("\1what is this"));
 	assert_int_equal(index_wait(ix, &op, index_get_blocks), -EUCLEAN);
 	index_op_fini(&op);
-	put_raw(index_kv(ix), key_block(5, 8), bytes_str("\2what is this"));
+	kit_put(index_kv(ix), key_block(5, 8), bytes_str("\2what is this"));
 	assert_int_equal(index_wait(ix, &op, index_get_blocks), -EPROTONOSUPPORT);
 	index_op_fini(&op);
 	index_close(ix);

@@ -173,19 +173,12 @@ static void set_nlink(struct index *ix, uint64_t fileid, uint32_t nlink)
 {
 	struct index_op op = { 0 };
 	struct record r = { 0 };
-	struct writer w = { 0 };
-	struct key k = key_file(fileid);
 
 	assert_int_equal(kit_stat(ix, &op, fileid, by_id), 0);
 	r.attr = op.entry.attr;
 	r.body = op.entry.body;
 	r.attr.nlink = nlink;
-	record_encode(&r, &w);
-	struct kv_write write = { key_bytes(&k), writer_bytes(&w) };
-	struct kv_req req = { .writes = &write, .nwrites = 1 };
-	assert_int_equal(kv_wait(index_kv(ix), &req), KV_DONE);
-	kv_req_fini(&req);
-	writer_fini(&w);
+	kit_put_record(index_kv(ix), key_file(fileid), &r);
 	index_op_fini(&op);
 }
 
@@ -293,21 +286,7 @@ static void test_unlinking_a_draft_takes_what_it_hides(void **state)
 	kit_close(ix, &op);
 }
 
-/* Rows of other names in the slots of this one's hash, as a collision would put
- * them there. */
-static void put_raw(struct index *ix, struct key k, bool del)
-{
-	struct record r = { .attr = { .fileid = 77, .mode = S_IFIFO, .nlink = 1 } };
-	struct writer w = { 0 };
-
-	record_encode(&r, &w);
-	struct kv_write write = { key_bytes(&k), del ? BYTES_NONE : writer_bytes(&w) };
-	struct kv_req req = { .writes = &write, .nwrites = 1 };
-	assert_int_equal(kv_wait(index_kv(ix), &req), KV_DONE);
-	kv_req_fini(&req);
-	writer_fini(&w);
-}
-
+/* Rows of other names in the slots of this one's hash. */
 static void test_names_of_one_hash(void **state)
 {
 	struct index *ix = kit_open();
@@ -318,13 +297,13 @@ static void test_names_of_one_hash(void **state)
 	struct key other3 = key_name(INDEX_ROOT, base + 3, bytes_str("z"));
 
 	(void)state;
-	put_raw(ix, other0, false);
-	put_raw(ix, other1, false);
-	put_raw(ix, other3, false);
+	kit_put_other(index_kv(ix), other0);
+	kit_put_other(index_kv(ix), other1);
+	kit_put_other(index_kv(ix), other3);
 	uint64_t f = kit_file(ix, INDEX_ROOT, "a", "x");
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "a"), 0);
 	assert_int_equal(op.entry.h, base + 2);
-	put_raw(ix, other0, true);
+	kit_del(index_kv(ix), other0);
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "a"), 0);
 	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "a"), -EEXIST);
 	/* A draft that hides it has its slot, though a lower one is free. */
@@ -339,8 +318,8 @@ static void test_names_of_one_hash(void **state)
 	kit_file(ix, INDEX_ROOT, "a", "x");
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "a"), 0);
 	assert_int_equal(op.entry.h, base);
-	put_raw(ix, other1, true);
-	put_raw(ix, other3, true);
+	kit_del(index_kv(ix), other1);
+	kit_del(index_kv(ix), other3);
 	assert_int_equal(kit_end(ix, a.fileid), 0);
 	kit_close(ix, &op);
 }
@@ -353,12 +332,12 @@ static void test_no_slot_left(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < NAME_SLOTS; i++)
-		put_raw(ix, key_name(INDEX_ROOT, base + i, bytes_str("x")), false);
+		kit_put_other(index_kv(ix), key_name(INDEX_ROOT, base + i, bytes_str("x")));
 	assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, "a"), -ENOSPC);
 	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "a", S_IFDIR), -ENOSPC);
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "a"), INDEX_MISS);
 	for (unsigned i = 0; i < NAME_SLOTS; i++)
-		put_raw(ix, key_name(INDEX_ROOT, base + i, bytes_str("x")), true);
+		kit_del(index_kv(ix), key_name(INDEX_ROOT, base + i, bytes_str("x")));
 	kit_close(ix, &op);
 }
 

@@ -479,37 +479,39 @@ static void test_all_pairs(void **state)
 
 /* Slots ------------------------------------------------------------------------------- */
 
-/* The row of another name that has the hash of "x". */
-static void put_collision(struct scene *s, uint64_t slot, bool del)
-{
-	uint64_t h = name_hash(index_super(s->ix)->hash_key, bytes_str("x")) + slot;
-	struct key k = key_name(INDEX_ROOT, h, bytes_str("other"));
-	struct record r = { .attr = { .fileid = 77, .mode = S_IFIFO, .nlink = 1 } };
-	struct writer w = { 0 };
+static const struct act make_x = { MKDIR, "x", 0 }, draft_x = { DRAFT, "x", 0 };
 
-	record_encode(&r, &w);
-	struct kv_write write = { key_bytes(&k), del ? BYTES_NONE : writer_bytes(&w) };
-	struct kv_req req = { .writes = &write, .nwrites = 1 };
-	assert_int_equal(kv_wait(s->shaky->inner, &req), KV_DONE);
-	kv_req_fini(&req);
-	writer_fini(&w);
+/* The key of another name that has the hash of "x". */
+static struct key collision(const struct scene *s)
+{
+	uint64_t h = name_hash(index_super(s->ix)->hash_key, bytes_str("x"));
+
+	return key_name(INDEX_ROOT, h, bytes_str("other"));
 }
 
-static const struct act make_x = { MKDIR, "x", 0 }, draft_x = { DRAFT, "x", 0 };
+static void put_collision(struct scene *s)
+{
+	kit_put_other(s->shaky->inner, collision(s));
+}
+
+static void del_collision(struct scene *s)
+{
+	kit_del(s->shaky->inner, collision(s));
+}
 
 /* The other name goes, and a maker of x finds the first slot free. */
 static void meet_collision_gone(void *arg)
 {
-	put_collision(arg, 0, true);
+	del_collision(arg);
 	assert_int_equal(act(arg, &make_x), 0);
 }
 
 /* Another name comes, a maker of x takes the slot behind it, and it goes again. */
 static void meet_collision_passing(void *arg)
 {
-	put_collision(arg, 0, false);
+	put_collision(arg);
 	assert_int_equal(act(arg, &make_x), 0);
-	put_collision(arg, 0, true);
+	del_collision(arg);
 }
 
 /* Two makers of one name see different slots as the first free one. */
@@ -519,7 +521,7 @@ static void test_two_slots_for_one_name(void **state)
 	for (unsigned i = 0; i < 2; i++) {
 		struct scene *s = scene_new();
 		if (!i)
-			put_collision(s, 0, false);
+			put_collision(s);
 		s->shaky->o.before_write = i ? meet_collision_passing : meet_collision_gone;
 		s->shaky->o.arg = s;
 		assert_int_equal(act(s, &draft_x), -EEXIST);
