@@ -17,19 +17,36 @@
 static unsigned long n;
 static unsigned char *seen;
 
-static void make(const char *dir)
+static int make_entry(int dir, const char *name)
+{
+	return mknodat(dir, name, S_IFREG | 0644, 0);
+}
+
+static int remove_entry(int dir, const char *name)
+{
+	return unlinkat(dir, name, 0);
+}
+
+static void for_each(const char *dir, int (*fn)(int dir, const char *name))
 {
 	char name[32];
-	int at;
+	int at = open(dir, O_RDONLY | O_DIRECTORY);
 
-	if (mkdir(dir, 0755) || (at = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+	if (at < 0)
 		err(1, "%s", dir);
 	for (unsigned long i = 0; i < n; i++) {
 		snprintf(name, sizeof(name), "e%lu", i);
-		if (mknodat(at, name, S_IFREG | 0644, 0))
+		if (fn(at, name))
 			err(1, "%s/%s", dir, name);
 	}
 	close(at);
+}
+
+static void make(const char *dir)
+{
+	if (mkdir(dir, 0755))
+		err(1, "%s", dir);
+	for_each(dir, make_entry);
 }
 
 /* Counts an entry; 0 for "." and others. */
@@ -118,17 +135,7 @@ static void seek(const char *dir)
 
 static void remove_all(const char *dir)
 {
-	char name[32];
-	int at = open(dir, O_RDONLY | O_DIRECTORY);
-
-	if (at < 0)
-		err(1, "%s", dir);
-	for (unsigned long i = 0; i < n; i++) {
-		snprintf(name, sizeof(name), "e%lu", i);
-		if (unlinkat(at, name, 0))
-			err(1, "%s/%s", dir, name);
-	}
-	close(at);
+	for_each(dir, remove_entry);
 	if (rmdir(dir))
 		err(1, "rmdir %s", dir);
 }
