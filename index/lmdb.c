@@ -42,7 +42,7 @@
 #include "common/crash.h"
 #include "common/lock.h"
 #include "common/metrics.h"
-#include "index/lmdb_env.h"
+#include "index/lmdb_rows.h"
 
 enum {
 	GROUP_MAX = 64,          /* requests in one commit */
@@ -559,82 +559,21 @@ static int lmdb_session_end(struct kv *kv)
 	return 0;
 }
 
-/* All rows, in reads of a bounded length: a long one would keep pages from
- * being used again. */
-struct walk {
-	struct writer *report;
-	uint64_t newest;
-	uint8_t last[KV_KEY_MAX];
-	size_t last_len;
-	unsigned rows;
-	int bad;
-};
-
-enum { WALK_ROWS = 4096 };
-
-static int check_row(void *arg, const struct kv_row *row)
-{
-	static const char order[] = "a durable key is not behind the one before it\n";
-	static const char future[] = "a durable key has a revision not given yet\n";
-	static const char kind[] = "a session key is among the durable ones\n";
-	struct walk *w = arg;
-	struct bytes last = BYTES_OF(w->last, w->last_len);
-
-	if (w->last_len && w->rows && bytes_cmp(last, row->key) >= 0)
-		w->bad++, write_bytes(w->report, order, sizeof(order) - 1);
-	if (!row->revision || row->revision > w->newest)
-		w->bad++, write_bytes(w->report, future, sizeof(future) - 1);
-	if (kv_key_is_session(row->key))
-		w->bad++, write_bytes(w->report, kind, sizeof(kind) - 1);
-	if (row->key.len > KV_KEY_MAX)
-		return -EUCLEAN;
-	memcpy(w->last, row->key.p, row->key.len);
-	w->last_len = row->key.len;
-	return ++w->rows >= WALK_ROWS;
-}
-
-/* 1: there is more. */
-static int check_some(struct lmdb *l, struct walk *w)
-{
-	static const char unreadable[] = "durable rows cannot be read\n";
-	uint8_t end[KV_KEY_MAX];
-	struct lmdb_reader *reader;
-	struct lmdb_view v;
-	int r = lmdb_reader_get(&l->env, &reader);
-
-	if (r < 0)
-		return r;
-	memset(end, 0xff, sizeof(end));
-	v = lmdb_view_of_reader(&l->env, reader);
-	w->rows = 0;
-	r = v.view.scan(&v.view, BYTES_OF(w->last, w->last_len),
-			BYTES_OF(end, sizeof(end)), check_row, w);
-	lmdb_reader_put(&l->env, reader);
-	if (r == -EUCLEAN) {
-		w->bad++, write_bytes(w->report, unreadable, sizeof(unreadable) - 1);
-		r = 0;
-	}
-	return r;
-}
-
 static int lmdb_check(struct kv *kv, struct writer *report)
 {
 	struct lmdb *l = lmdb_of(kv);
-	struct walk w = { .report = report };
-	int r;
+	uint64_t newest;
 
 	if (lmdb_env_is_forked(&l->env))
 		return -EIO;
 	begin_to_lead(l);
-	w.newest = l->env.revisions;
+	newest = l->env.revisions;
 	lead(l);
-	do {
-		r = check_some(l, &w);
-	} while (r == 1);
-	if (r < 0)
-		return r;
+	int bad = lmdb_check_rows(&l->env, newest, report);
+	if (bad < 0)
+		return bad;
 	WITH_LOCK(&l->state_lock);
-	return w.bad + ordered_check(&l->session, report);
+	return bad + ordered_check(&l->session, report);
 }
 
 static void lmdb_close(struct kv *kv)
