@@ -213,16 +213,12 @@ static int make_begin(struct plan *p, struct index_op *op, struct record *ret_pa
 
 static int make_dir(struct plan *p, const struct name_view *v, struct object *o)
 {
-	struct record ref = { .kind = RECORD_REF };
-
 	o->place = (struct place){ .kind = PLACE_FILEID };
 	o->rec.parent = v->parent;
 	o->rec.name = v->name;
 	o->key = key_file(o->fileid);
-	ref.attr.fileid = o->fileid;
-	ref.attr.mode = S_IFDIR;
 	plan_put_encoded(p, o->key, record_encode, &o->rec);
-	plan_put_encoded(p, name_key_d(v), record_encode, &ref);
+	ref_put(p, name_key_d(v), &o->rec.attr);
 	return dir_add_dirs(p, v->parent, 1);
 }
 
@@ -328,15 +324,6 @@ void index_draft(struct index *ix, struct index_op *op)
 }
 
 /* Linking ----------------------------------------------------------------------- */
-
-static void ref_put(struct plan *p, struct key k, const struct attr *a)
-{
-	struct record ref = { .kind = RECORD_REF };
-
-	ref.attr.fileid = a->fileid;
-	ref.attr.mode = a->mode & S_IFMT;
-	plan_put_encoded(p, k, record_encode, &ref);
-}
 
 /* A file's second name: the record moves to F and leaves a reference. */
 static int link_move(struct plan *p, struct object *o)

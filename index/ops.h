@@ -94,6 +94,9 @@ int object_of_name(struct plan *p, const struct name_view *v, struct object *ret
 /* Replaces the record, guarded by its being as it was read. */
 void object_put(struct plan *p, const struct object *o);
 
+/* Writes a reference to an object whose record is under its fileid. */
+void ref_put(struct plan *p, struct key k, const struct attr *a);
+
 /* Fills ret, for a directory also with its times and links. */
 int object_entry(struct plan *p, const struct object *o, struct entry *ret);
 

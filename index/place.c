@@ -132,6 +132,15 @@ int object_of_name(struct plan *p, const struct name_view *v, struct object *ret
 	return 0;
 }
 
+void ref_put(struct plan *p, struct key k, const struct attr *a)
+{
+	struct record ref = { .kind = RECORD_REF };
+
+	ref.attr.fileid = a->fileid;
+	ref.attr.mode = a->mode & S_IFMT;
+	plan_put_encoded(p, k, record_encode, &ref);
+}
+
 void object_put(struct plan *p, const struct object *o)
 {
 	plan_expect_same(p, o->key);

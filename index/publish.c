@@ -91,15 +91,14 @@ static int names_read(struct plan *p, const struct writer_state *w, struct name_
 /* The names' keys: n goes, D comes. */
 static void names_write(struct plan *p, const struct writer_state *w, const struct record *rec)
 {
-	struct record ref = { .kind = RECORD_REF };
-
-	ref.attr.fileid = rec->attr.fileid;
-	ref.attr.mode = rec->attr.mode & S_IFMT;
 	for (uint32_t i = 0; i < w->nnames; i++) {
 		const struct writer_name *name = &w->names[i];
 		struct key k = key_name(name->parent, name->h, name->name);
 		plan_expect_same(p, k);
-		plan_put_encoded(p, k, record_encode, w->nnames == 1 ? rec : &ref);
+		if (w->nnames == 1)
+			plan_put_encoded(p, k, record_encode, rec);
+		else
+			ref_put(p, k, &rec->attr);
 		plan_del(p, key_draft_name(name->parent, name->h, name->name));
 	}
 	if (w->nnames > 1)

@@ -149,7 +149,6 @@ static int object_move(struct plan *p, struct object *o, const struct name_view 
 		       const struct name_view *to)
 {
 	struct writer_name a = writer_name_of(from), b = writer_name_of(to);
-	struct record ref = { .kind = RECORD_REF };
 
 	if (o->draft)
 		return draft_rename(p, o->fileid, &a, &b, NULL);
@@ -165,9 +164,7 @@ static int object_move(struct plan *p, struct object *o, const struct name_view 
 		o->rec.name = to->name;
 	}
 	object_put(p, o);
-	ref.attr.fileid = o->fileid;
-	ref.attr.mode = o->rec.attr.mode & S_IFMT;
-	plan_put_encoded(p, name_key_d(to), record_encode, &ref);
+	ref_put(p, name_key_d(to), &o->rec.attr);
 	return 0;
 }
 
