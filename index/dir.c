@@ -32,13 +32,9 @@ static int entry_of_name(struct plan *p, const struct name_view *v, struct entry
 static int lookup_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
-	int r = name_find(p, op->parent, op->name, &v);
+	int r = name_find_shown(p, op->parent, op->name, &v);
 
-	if (r)
-		return r;
-	if (!name_exists(&v))
-		return INDEX_MISS;
-	return entry_of_name(p, &v, &op->entry);
+	return r ? r : entry_of_name(p, &v, &op->entry);
 }
 
 void index_lookup(struct index *ix, struct index_op *op)
@@ -422,12 +418,10 @@ static int unlink_draft(struct plan *p, struct index_op *op, const struct name_v
 static int unlink_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
-	int r = name_find(p, op->parent, op->name, &v);
+	int r = name_find_shown(p, op->parent, op->name, &v);
 
 	if (r)
 		return r;
-	if (!name_exists(&v))
-		return INDEX_MISS;
 	if (name_is_dir(&v))
 		return -EISDIR;
 	plan_use_reserve(p);
@@ -446,12 +440,10 @@ void index_unlink(struct index *ix, struct index_op *op)
 static int rmdir_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
-	int r = name_find(p, op->parent, op->name, &v);
+	int r = name_find_shown(p, op->parent, op->name, &v);
 
 	if (r)
 		return r;
-	if (!name_exists(&v))
-		return INDEX_MISS;
 	if (!name_is_dir(&v))
 		return -ENOTDIR;
 	plan_use_reserve(p);

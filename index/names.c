@@ -93,6 +93,19 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 	return r;
 }
 
+int name_find_shown(struct plan *p, uint64_t parent, const char *name, struct name_view *ret)
+{
+	struct name_view v;
+	int r = name_find(p, parent, name, &v);
+
+	if (r)
+		return r;
+	if (!name_exists(&v))
+		return INDEX_MISS;
+	*ret = v;
+	return 0;
+}
+
 /* The names of one hash in one space are those that were read. */
 static void expect_rows(struct plan *p, char kind, uint64_t parent, uint64_t base,
 			const struct kv_rows *rows)

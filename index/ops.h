@@ -51,6 +51,9 @@ static inline bool name_exists(const struct name_view *v)
 	return v->draft || v->published;
 }
 
+/* INDEX_MISS if there is no such name. */
+int name_find_shown(struct plan *p, uint64_t parent, const char *name, struct name_view *ret);
+
 static inline bool name_is_dir(const struct name_view *v)
 {
 	return !v->draft && v->published && S_ISDIR(v->rec.attr.mode);
