@@ -28,6 +28,7 @@
 #include "common/clock.h"
 #include "common/cleanup.h"
 #include "common/lock.h"
+#include "common/random.h"
 #include "engine/transport.h"
 
 struct item {
@@ -64,14 +65,10 @@ static struct fault *of(struct transport *t)
 	return (struct fault *)t;
 }
 
-/* splitmix64; under the lock. */
+/* Under the lock. */
 static uint64_t draw(struct fault *f)
 {
-	uint64_t z = f->random += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
+	return random_next(&f->random);
 }
 
 static bool happens(struct fault *f, uint32_t ppm)

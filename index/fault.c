@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/lock.h"
+#include "common/random.h"
 #include "index/kv.h"
 
 enum { DELAY_MAX_NS = 1000000 };
@@ -47,16 +48,6 @@ static struct fault *fault_of(struct kv *kv)
 	return (struct fault *)kv;
 }
 
-/* splitmix64; the caller holds the lock. */
-static uint64_t draw(struct fault *f)
-{
-	uint64_t x = f->random += 0x9e3779b97f4a7c15;
-
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
-	x = (x ^ x >> 27) * 0x94d049bb133111eb;
-	return x ^ x >> 31;
-}
-
 /* Answers ------------------------------------------------------------------------ */
 
 /* Nothing of f is touched behind the answer: it may be closed by then. */
@@ -82,7 +73,7 @@ static void hold_back(struct fault *f, struct call *c)
 	struct call **at = &f->late;
 
 	WITH_LOCK(&f->lock);
-	c->due_ns = clock_ns() + draw(f) % DELAY_MAX_NS;
+	c->due_ns = clock_ns() + random_next(&f->random) % DELAY_MAX_NS;
 	while (*at && (*at)->due_ns <= c->due_ns)
 		at = &(*at)->next;
 	c->next = *at;
@@ -143,7 +134,7 @@ static int decide(struct fault *f, bool *ret_goes)
 	*ret_goes = true;
 	if (atomic_fetch_add(&f->count, 1) + 1 != f->fail_at)
 		return 0;
-	*ret_goes = f->failure == KV_UNKNOWN && draw(f) % 2;
+	*ret_goes = f->failure == KV_UNKNOWN && random_next(&f->random) % 2;
 	return f->failure;
 }
 

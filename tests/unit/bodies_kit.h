@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* Random extents, block references and records, all of them right. */
+#include "common/random.h"
 #include "index/keys.h"
 
 struct dice {
@@ -9,11 +10,8 @@ struct dice {
 
 static inline uint64_t roll(struct dice *d, uint64_t sides)
 {
-	uint64_t x = d->state += 0x9e3779b97f4a7c15u;
+	uint64_t x = random_next(&d->state);
 
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	x ^= x >> 31;
 	return sides ? x % sides : x;
 }
 

@@ -17,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "engine/open.h"
 #include "tests/unit/file_kit.h"
 
@@ -54,18 +55,9 @@ struct world {
 	uint8_t buf[BYTES_MAX], old[BYTES_MAX];
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
-
 static uint64_t pick(struct world *w, uint64_t n)
 {
-	return next_random(&w->random) % n;
+	return random_next(&w->random) % n;
 }
 
 /* Offsets near where things change: page, block, region, inline limit, end. */
@@ -401,7 +393,7 @@ static void take_over(struct world *w, struct slot *s, struct file *f, uint64_t 
 
 static void fill_buf(struct world *w, uint64_t len)
 {
-	uint64_t v = next_random(&w->random);
+	uint64_t v = random_next(&w->random);
 
 	for (uint64_t i = 0; i < len; i++) {
 		if (i % 8 == 0)

@@ -18,6 +18,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "index/kv.h"
 
 /* Chance ------------------------------------------------------------------- */
@@ -28,11 +29,7 @@ struct rng {
 
 static inline uint64_t draw(struct rng *g)
 {
-	uint64_t x = g->x += 0x9e3779b97f4a7c15;
-
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
-	x = (x ^ x >> 27) * 0x94d049bb133111eb;
-	return x ^ x >> 31;
+	return random_next(&g->x);
 }
 
 static inline uint64_t below(struct rng *g, uint64_t n)

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "common/random.h"
 #include "index/kv.h"
 
 struct shaky_opts {
@@ -43,11 +44,7 @@ struct shaky {
 
 static inline uint64_t random_of(_Atomic uint64_t *state)
 {
-	uint64_t x = atomic_fetch_add(state, 0x9e3779b97f4a7c15u) + 0x9e3779b97f4a7c15u;
-
-	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-	return x ^ x >> 31;
+	return random_mix(atomic_fetch_add(state, RANDOM_STEP) + RANDOM_STEP);
 }
 
 static inline bool shaky_happens(struct shaky *s, unsigned percent)

@@ -24,6 +24,7 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "engine/priv.h"
 #include "index/keys.h"
 
@@ -33,11 +34,7 @@ struct rng {
 
 static inline uint64_t rnd(struct rng *r)
 {
-	uint64_t z = (r->s += 0x9e3779b97f4a7c15ULL);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-	return z ^ (z >> 31);
+	return random_next(&r->s);
 }
 
 static inline uint64_t rnd_below(struct rng *r, uint64_t n)

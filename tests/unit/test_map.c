@@ -20,6 +20,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "engine/map.h"
 #include "engine/range.h"
 
@@ -40,18 +41,9 @@ struct walk {
 	struct page model[NPAGES];
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
-
 static uint32_t pick(struct walk *w, uint32_t n)
 {
-	return (uint32_t)(next_random(&w->random) % n);
+	return (uint32_t)(random_next(&w->random) % n);
 }
 
 static uint64_t page_at(uint32_t i)
@@ -402,13 +394,13 @@ static void ranges_are_fair_and_exclusive(void **state)
 
 	(void)state;
 	for (int step = 0; step < 20000; step++) {
-		struct taker *k = &v[next_random(&random) % NTAKERS];
+		struct taker *k = &v[random_next(&random) % NTAKERS];
 		if (!k->out) {
-			uint64_t from = next_random(&random) % 64;
+			uint64_t from = random_next(&random) % 64;
 			*k = (struct taker){ .out = true, .ticket = ++tickets };
 			k->range.from = from;
-			k->range.to = next_random(&random) % 8 ?
-				from + 1 + next_random(&random) % 6 : RANGE_END;
+			k->range.to = random_next(&random) % 8 ?
+				from + 1 + random_next(&random) % 6 : RANGE_END;
 			k->range.task.fn = woken;
 			k->woken = range_take(&q, &k->range);
 		} else if (k->range.granted) {

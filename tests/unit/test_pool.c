@@ -20,17 +20,9 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "engine/pool.h"
 #include "index/index.h"
-
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
 
 static struct pool *open_pool(uint32_t npages)
 {
@@ -82,7 +74,7 @@ enum { GONE = 64 };
 
 static uint32_t below(struct model *m, uint32_t n)
 {
-	return (uint32_t)(next_random(&m->random) % n);
+	return (uint32_t)(random_next(&m->random) % n);
 }
 
 static void model_init(struct model *m, struct pool *p, uint64_t seed)
@@ -586,9 +578,9 @@ static void *walker_main(void *arg)
 	uint32_t sizes[32], n = 0;
 
 	for (unsigned i = 0; i < THREAD_STEPS; i++) {
-		uint32_t want = 1 + (uint32_t)(next_random(&w->random) % 64);
+		uint32_t want = 1 + (uint32_t)(random_next(&w->random) % 64);
 		if (n < 32 && !pool_alloc(w->pool, want, &held[n], &sizes[n])) {
-			uint32_t keep = 1 + (uint32_t)(next_random(&w->random) % sizes[n]);
+			uint32_t keep = 1 + (uint32_t)(random_next(&w->random) % sizes[n]);
 			if (pool_trim(w->pool, held[n], keep))
 				abort();
 			sizes[n] = keep;
@@ -596,15 +588,15 @@ static void *walker_main(void *arg)
 			memset(pool_page(w->pool, held[n].page + keep - 1), (int)w->id, 64);
 			n++;
 		}
-		if (!n || (n < 32 && next_random(&w->random) & 1))
+		if (!n || (n < 32 && random_next(&w->random) & 1))
 			continue;
-		uint32_t k = (uint32_t)(next_random(&w->random) % n);
+		uint32_t k = (uint32_t)(random_next(&w->random) % n);
 		uint8_t *first = pool_page(w->pool, held[k].page);
 		uint8_t *last = pool_page(w->pool, held[k].page + sizes[k] - 1);
 		if (first[0] != w->id || last[63] != w->id)
 			abort();
 		int r = 0;
-		if (next_random(&w->random) & 1) {
+		if (random_next(&w->random) & 1) {
 			r |= pool_seal(w->pool, held[k]);
 			r |= pool_add_refs(w->pool, held[k], 1);
 			r |= pool_unpin(w->pool, held[k]);

@@ -66,6 +66,7 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/random.h"
 #include "engine/xfer.h"
 #include "index/index.h"
 
@@ -78,15 +79,6 @@
 #else
 #define SANITIZED 0
 #endif
-
-static uint64_t next_random(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-	z = (z ^ z >> 27) * 0x94d049bb133111eb;
-	return z ^ z >> 31;
-}
 
 static void sleep_ms(unsigned ms)
 {
@@ -742,7 +734,7 @@ static void *write_and_watch(void *arg)
 			abort();
 		uint8_t *bytes = pool_page(pool, s.page);
 		memset(buf, (int)(me->id * 16 + i % 16), 8192);
-		uint64_t within = next_random(&me->random) % 300000;
+		uint64_t within = random_next(&me->random) % 300000;
 		start(POST_WRITE, s, buf, 8192, clock_ns() + within, &w);
 		int r = wait_for(&w);
 		if (r == -ETIMEDOUT)
@@ -751,7 +743,7 @@ static void *write_and_watch(void *arg)
 			abort();
 		memset(bytes, 0xee, 8192);
 		memset(buf, 0xdd, 8192);
-		struct timespec t = { 0, (long)(next_random(&me->random) % 300000) };
+		struct timespec t = { 0, (long)(random_next(&me->random) % 300000) };
 		nanosleep(&t, NULL);
 		if (!all(bytes, 8192, 0xee) || !all(buf, 8192, 0xdd))
 			abort();
@@ -916,7 +908,7 @@ static void last_completion_races_with_cancel_and_release(void **state)
 		assert_int_equal(batch_new(way, 4, &b), 0);
 		for (unsigned k = 0; k < 4; k++)
 			assert_int_equal(batch_add(b, POST_READ, s, 0, buf[k], 512), 0);
-		struct canceller c = { batch_ref(b), next_random(&random) % 200000 };
+		struct canceller c = { batch_ref(b), random_next(&random) % 200000 };
 		assert_int_equal(pthread_create(&thread, NULL, cancel_it, &c), 0);
 		batch_submit(b, i % 3 ? 0 : clock_ns() + 100000, tell, &w);
 		int r = wait_for(&w);
@@ -1142,7 +1134,7 @@ static void *move_about(void *arg)
 			abort();
 		size_t len = n * 4096u;
 		for (size_t k = 0; k < len; k += 8)
-			memcpy(out + k, &(uint64_t){ next_random(&m->random) }, 8);
+			memcpy(out + k, &(uint64_t){ random_next(&m->random) }, 8);
 		for (unsigned kind = 0; kind < 2; kind++) {
 			int r;
 			do {
