@@ -26,6 +26,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -59,14 +60,8 @@ static void suspects_fini(struct suspects *s)
 
 static int add_suspect(struct suspects *s, struct suspect x)
 {
-	if (s->n == s->cap) {
-		size_t cap = s->cap ? 2 * s->cap : 64;
-		struct suspect *v = reallocarray(s->v, cap, sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		s->v = v;
-		s->cap = cap;
-	}
+	if (array_room(s->v, s->cap, s->n + 1, 64) < 0)
+		return -ENOMEM;
 	s->v[s->n++] = x;
 	return 0;
 }

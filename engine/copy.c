@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "engine/open.h"
 
 enum { COPY_BYTES = 1 << 20 };
@@ -141,14 +142,8 @@ static int take_share(struct copy *c, const struct map_view *v, uint64_t page,
 {
 	struct hold *h;
 
-	if (c->nv == c->cap) {
-		uint32_t cap = c->cap ? c->cap * 2 : 16;
-		struct share *s = realloc(c->v, cap * sizeof(*s));
-		if (!s)
-			return -ENOMEM;
-		c->v = s;
-		c->cap = cap;
-	}
+	if (array_room(c->v, c->cap, c->nv + 1, 16) < 0)
+		return -ENOMEM;
 	int r = map_hold_new(NULL, v->hold->id, v->hold->npages, v->hold->pool_id, false, &h);
 	if (r < 0)
 		return r;

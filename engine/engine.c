@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
@@ -305,17 +306,10 @@ static void add_holder(void *arg, struct slice_id s, uint64_t fileid, uint64_t s
 {
 	struct holders *h = arg;
 
-	if (h->n == h->cap) {
-		size_t cap = h->cap ? 2 * h->cap : 256;
-		struct holder *v = reallocarray(h->v, cap, sizeof(*v));
-		if (!v) {
-			h->short_of_memory = true;
-			return;
-		}
-		h->v = v;
-		h->cap = cap;
-	}
-	h->v[h->n++] = (struct holder){ s, fileid, since_ns, draft };
+	if (array_room(h->v, h->cap, h->n + 1, 256) < 0)
+		h->short_of_memory = true;
+	else
+		h->v[h->n++] = (struct holder){ s, fileid, since_ns, draft };
 }
 
 static int holder_cmp(const void *a, const void *b)

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/array.h"
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "engine/open.h"
@@ -241,14 +242,8 @@ static int take_snapshot(struct file *f, struct snapshot *s)
 	s->n = 0;
 	for (uint32_t i = 0; i < f->map.n; i++) {
 		const struct region *g = f->map.v[i];
-		if (s->cap - s->n < g->n) {
-			size_t cap = (s->n + g->n) * 2;
-			struct slice_id *v = realloc(s->v, cap * sizeof(*v));
-			if (!v)
-				return -ENOMEM;
-			s->v = v;
-			s->cap = cap;
-		}
+		if (array_room(s->v, s->cap, s->n + g->n, 16) < 0)
+			return -ENOMEM;
 		for (uint32_t k = 0; k < g->n; k++)
 			s->v[s->n++] = g->v[k].hold->id;
 	}

@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "engine/map.h"
 
@@ -185,17 +186,7 @@ static int region_reserve(struct region *g, uint32_t n)
 
 	if (need > REGION_PAGES)
 		need = REGION_PAGES;
-	if (need <= g->cap)
-		return 0;
-	uint32_t cap = g->cap ? g->cap * 2u : 1;
-	if (cap < need)
-		cap = need;
-	struct ext *v = realloc(g->v, cap * sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	g->v = v;
-	g->cap = (uint16_t)cap;
-	return 0;
+	return array_room(g->v, g->cap, need, 1);
 }
 
 static int region_get(struct map *m, uint64_t index, struct region **ret)
@@ -206,14 +197,8 @@ static int region_get(struct map *m, uint64_t index, struct region **ret)
 		*ret = m->v[i];
 		return 0;
 	}
-	if (m->n == m->cap) {
-		uint32_t cap = m->cap ? m->cap * 2 : 1;
-		struct region **v = realloc(m->v, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		m->v = v;
-		m->cap = cap;
-	}
+	if (array_room(m->v, m->cap, m->n + 1, 1) < 0)
+		return -ENOMEM;
 	struct region *g = calloc(1, sizeof(*g));
 	if (!g)
 		return -ENOMEM;
@@ -410,14 +395,8 @@ static int add_change(struct ref_changes *c, struct slice_id id, int n)
 {
 	if (!n)
 		return 0;
-	if (c->n == c->cap) {
-		size_t cap = c->cap ? c->cap * 2 : 16;
-		struct ref_change *v = realloc(c->v, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		c->v = v;
-		c->cap = cap;
-	}
+	if (array_room(c->v, c->cap, c->n + 1, 16) < 0)
+		return -ENOMEM;
 	c->v[c->n++] = (struct ref_change){ id, n };
 	return 0;
 }
@@ -517,25 +496,12 @@ int map_loaded(struct map *m)
 	return 0;
 }
 
-static int extents_room(struct extents *x, uint32_t n)
-{
-	if (x->cap - x->n >= n)
-		return 0;
-	uint32_t cap = x->cap * 2 > x->n + n ? x->cap * 2 : x->n + n;
-	struct extent *v = realloc(x->v, cap * sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	x->v = v;
-	x->cap = cap;
-	return 0;
-}
-
 int map_extents(const struct map *m, uint32_t from, uint32_t to,
 		struct extents *ret)
 {
 	for (uint32_t i = from; i < to; i++) {
 		const struct region *g = m->v[i];
-		if (extents_room(ret, g->n) < 0)
+		if (array_room(ret->v, ret->cap, ret->n + g->n, 0) < 0)
 			return -ENOMEM;
 		for (uint32_t k = 0; k < g->n; k++) {
 			const struct ext *x = &g->v[k];

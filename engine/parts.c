@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "engine/publish.h"
 
 enum {
@@ -22,18 +23,9 @@ static int add_put(struct publish *p, struct block_ref ref, struct writer *w)
 {
 	if (w->bad)
 		return -ENOMEM;
-	if (p->nput == p->cap) {
-		uint32_t cap = p->cap ? p->cap * 2 : 4;
-		struct block_ref *v = realloc(p->put, cap * sizeof(*v));
-		if (v)
-			p->put = v;
-		struct bytes *b = realloc(p->values, cap * sizeof(*b));
-		if (b)
-			p->values = b;
-		if (!v || !b)
-			return -ENOMEM;
-		p->cap = cap;
-	}
+	if (array_room(p->put, p->put_cap, p->nput + 1, 4) < 0 ||
+	    array_room(p->values, p->values_cap, p->nput + 1, 4) < 0)
+		return -ENOMEM;
 	p->put[p->nput] = ref;
 	p->values[p->nput++] = writer_bytes(w);
 	*w = (struct writer){ 0 };
@@ -42,14 +34,8 @@ static int add_put(struct publish *p, struct block_ref ref, struct writer *w)
 
 static int add_del(struct publish *p, struct block_ref ref)
 {
-	if (p->ndel == p->del_cap) {
-		uint32_t cap = p->del_cap ? p->del_cap * 2 : 4;
-		struct block_ref *v = realloc(p->del, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		p->del = v;
-		p->del_cap = cap;
-	}
+	if (array_room(p->del, p->del_cap, p->ndel + 1, 4) < 0)
+		return -ENOMEM;
 	p->del[p->ndel++] = ref;
 	return 0;
 }

@@ -13,7 +13,7 @@ struct publish {
 	struct writer bytes;      /* of the body */
 	struct block_ref *put;    /* new blocks, */
 	struct bytes *values;     /* their bytes (heap) */
-	uint32_t nput, cap;
+	uint32_t nput, put_cap, values_cap;
 	struct block_ref *del;    /* blocks that the version does without */
 	uint32_t ndel, del_cap;
 	struct block_ref *nodes;  /* of a tree */

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/metrics.h"
 #include "engine/open.h"
 #include "engine/xfer.h"
@@ -100,14 +101,8 @@ static int read_small(struct file *f, struct file_op *op, uint64_t len)
 static int add_piece(struct reading *rd, const struct map_view *v, uint64_t at,
 		     uint64_t len)
 {
-	if (rd->n == rd->cap) {
-		uint32_t cap = rd->cap ? rd->cap * 2 : 4;
-		struct piece *p = realloc(rd->v, cap * sizeof(*p));
-		if (!p)
-			return -ENOMEM;
-		rd->v = p;
-		rd->cap = cap;
-	}
+	if (array_room(rd->v, rd->cap, rd->n + 1, 4) < 0)
+		return -ENOMEM;
 	struct piece *p = &rd->v[rd->n++];
 	*p = (struct piece){ .len = len };
 	if (!v)

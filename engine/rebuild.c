@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/crash.h"
@@ -76,14 +77,8 @@ static int visit_orphan(void *arg, uint64_t fileid, uint64_t id)
 {
 	struct rebuild *b = arg;
 
-	if (b->norphans == b->cap) {
-		size_t cap = b->cap ? 2 * b->cap : 64;
-		struct orphan *v = reallocarray(b->orphans, cap, sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		b->orphans = v;
-		b->cap = cap;
-	}
+	if (array_room(b->orphans, b->cap, b->norphans + 1, 64) < 0)
+		return -ENOMEM;
 	b->orphans[b->norphans++] = (struct orphan){ fileid, { .id = id } };
 	return 0;
 }

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/metrics.h"
 #include "engine/open.h"
 
@@ -283,14 +284,8 @@ static bool wasteful(struct file *f, const struct region *g, const struct hold *
 static int add_move(struct seal *s, const struct region *g, const struct ext *x,
 		    uint32_t ahead)
 {
-	if (s->n == s->cap) {
-		uint32_t cap = s->cap ? s->cap * 2 : 8;
-		struct move *v = realloc(s->v, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		s->v = v;
-		s->cap = cap;
-	}
+	if (array_room(s->v, s->cap, s->n + 1, 8) < 0)
+		return -ENOMEM;
 	s->v[s->n++] = (struct move){ g->index * REGION_PAGES + x->page, x->npages, ahead };
 	s->moving += x->npages * (uint64_t)PAGE_BYTES;
 	return 0;

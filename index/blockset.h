@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "common/array.h"
+
 struct blockset_item {
 	uint64_t fileid, id;
 };
@@ -26,14 +28,8 @@ static inline void blockset_fini(struct blockset *s)
 
 static inline int blockset_add(struct blockset *s, uint64_t fileid, uint64_t id)
 {
-	if (s->n == s->cap) {
-		size_t cap = s->cap ? 2 * s->cap : 64;
-		struct blockset_item *v = realloc(s->v, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		s->v = v;
-		s->cap = cap;
-	}
+	if (array_room(s->v, s->cap, s->n + 1, 64) < 0)
+		return -ENOMEM;
 	s->v[s->n++] = (struct blockset_item){ fileid, id };
 	return 0;
 }

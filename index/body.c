@@ -23,6 +23,7 @@
  */
 #include <errno.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "index/index.h"
 
@@ -165,17 +166,8 @@ static int decode_room(struct decoder *d, uint64_t n)
 {
 	if (!n || n > REGION_PAGES || d->r.left / EXTENT_BYTES_MIN < n)
 		return -EUCLEAN;
-	uint32_t need = d->out.n + (uint32_t)n;
-	if (need <= d->out.cap)
-		return 0;
-	/* Doubled: many regions of an extent each are to cost no square. */
-	uint32_t cap = need > 2 * d->out.cap ? need : 2 * d->out.cap;
-	struct extent *v = realloc(d->out.v, cap * sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	d->out.v = v;
-	d->out.cap = cap;
-	return 0;
+	/* It doubles: many regions of an extent each are to cost no square. */
+	return array_room(d->out.v, d->out.cap, d->out.n + n, 0);
 }
 
 /* The regions since the one before; the first may be region 0, later ones not. */

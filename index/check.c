@@ -29,6 +29,7 @@
 
 #include <errno.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 
 enum {
@@ -41,14 +42,8 @@ enum {
 
 int check_ids_add(struct check_ids *t, uint64_t id)
 {
-	if (t->n == t->cap) {
-		size_t cap = t->cap ? 2 * t->cap : 64;
-		struct check_id *v = realloc(t->v, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		t->v = v;
-		t->cap = cap;
-	}
+	if (array_room(t->v, t->cap, t->n + 1, 64) < 0)
+		return -ENOMEM;
 	t->v[t->n++] = (struct check_id){ .id = id };
 	return 0;
 }

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "common/array.h"
 #include "index/check.h"
 
 /* Objects --------------------------------------------------------------------- */
@@ -82,14 +83,8 @@ static int object_check(struct check *c, const struct kv_row *row, struct record
 
 static int objects_add(struct check *c, struct check_object o)
 {
-	if (c->nobjects == c->objects_cap) {
-		size_t cap = c->objects_cap ? 2 * c->objects_cap : 64;
-		struct check_object *v = realloc(c->objects, cap * sizeof(*v));
-		if (!v)
-			return -ENOMEM;
-		c->objects = v;
-		c->objects_cap = cap;
-	}
+	if (array_room(c->objects, c->objects_cap, c->nobjects + 1, 64) < 0)
+		return -ENOMEM;
 	c->objects[c->nobjects++] = o;
 	return 0;
 }

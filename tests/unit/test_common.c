@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/crash.h"
 #include "common/error.h"
@@ -240,6 +241,27 @@ static void test_sizes(void **state)
 	}
 }
 
+static void test_array_room(void **state)
+{
+	uint64_t *v = NULL;
+	uint16_t cap = 0;
+
+	(void)state;
+	assert_int_equal(array_room(v, cap, 0, 4), 0);
+	assert_null(v);
+	assert_int_equal(array_room(v, cap, 1, 4), 0);
+	assert_int_equal(cap, 4);
+	v[3] = 7;
+	assert_int_equal(array_room(v, cap, 4, 4), 0);
+	assert_int_equal(cap, 4);
+	assert_int_equal(array_room(v, cap, 5, 4), 0);
+	assert_int_equal(cap, 8);
+	assert_int_equal(array_room(v, cap, 100, 4), 0);
+	assert_int_equal(cap, 100);
+	assert_int_equal(v[3], 7);
+	free(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +269,7 @@ int main(void)
 		cmocka_unit_test(test_metrics_text),  cmocka_unit_test(test_metric_families),
 		cmocka_unit_test(test_busy),	      cmocka_unit_test(test_log),
 		cmocka_unit_test(test_crash_points),  cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_array_room),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
