@@ -65,9 +65,7 @@ static void stat_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 
 	if (r == INDEX_MISS || r == -ENOENT) {
-		index_op_fini(op);
-		if (!req_again(q, stat_go))
-			req_error(q, -ESTALE);
+		req_missed(q, stat_go, -ESTALE);
 		return;
 	}
 	if (r) {
@@ -402,9 +400,7 @@ static void readlink_done(struct index_op *op, int r)
 	struct bytes b = op->entry.body.bytes;
 
 	if (r == INDEX_MISS) {
-		index_op_fini(op);
-		if (!req_again(q, readlink_go))
-			req_error(q, -ESTALE);
+		req_missed(q, readlink_go, -ESTALE);
 		return;
 	}
 	if (!r && (op->entry.body.kind != BODY_INLINE || !b.len))

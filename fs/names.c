@@ -54,9 +54,7 @@ static void lookup_done(struct index_op *op, int r)
 	} else if (show(q, &op->entry, &a)) {
 		req_entry(q, &a, op->entry.place);
 	} else {
-		index_op_fini(op);
-		if (!req_again(q, lookup_go))
-			req_error(q, -ESTALE);
+		req_missed(q, lookup_go, -ESTALE);
 	}
 }
 
@@ -241,10 +239,8 @@ static void link_done(struct index_op *op, int r)
 		inode_moved(q->fs->inodes, e, true);
 	move_end(q->fs);
 	if (r == INDEX_MISS) {
-		index_op_fini(op);
 		q->moves_seen++; /* our own move's end is no news */
-		if (!req_again(q, link_go))
-			req_error(q, -ENOENT);
+		req_missed(q, link_go, -ENOENT);
 	} else if (r) {
 		req_error(q, r);
 	} else if (show(q, e, &a)) {

@@ -157,6 +157,8 @@ void req_place(struct req *q);
  * the caller's. False: nothing has moved, it is not there.
  */
 bool req_again(struct req *q, void (*again)(struct req *q));
+/* The same after q->ix missed; if it is not there, answers err. */
+void req_missed(struct req *q, void (*again)(struct req *q), int err);
 
 /* q->file prepared for a file call: file, done, and the rest zero. */
 struct file_op *req_file(struct req *q, struct file *f,

@@ -203,6 +203,13 @@ bool req_again(struct req *q, void (*again)(struct req *q))
 	return true;
 }
 
+void req_missed(struct req *q, void (*again)(struct req *q), int err)
+{
+	index_op_fini(&q->ix);
+	if (!req_again(q, again))
+		req_error(q, err);
+}
+
 struct file_op *req_file(struct req *q, struct file *f,
 			 void (*done)(struct file_op *op, int64_t r))
 {

@@ -166,9 +166,7 @@ static void layout_done(struct index_op *op, int r)
 	_cleanup_(writer_fini) struct writer w = { 0 };
 
 	if (r == INDEX_MISS || r == -ENOENT || (!r && op->entry.draft)) {
-		index_op_fini(op);
-		if (!req_again(q, layout_go))
-			req_error(q, -ENODATA);
+		req_missed(q, layout_go, -ENODATA);
 		return;
 	}
 	if (!r)
@@ -332,9 +330,7 @@ static void set_done(struct index_op *op, int r)
 		return;
 	}
 	if (r == INDEX_MISS || r == -ENOENT) {
-		index_op_fini(op);
-		if (!req_again(q, set_go))
-			req_error(q, q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA);
+		req_missed(q, set_go, q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA);
 		return;
 	}
 	if (r) {
