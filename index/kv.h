@@ -192,6 +192,10 @@ void kv_req_done(struct kv *kv, struct kv_req *req, int outcome);
 /* The engine whose done() this thread is in, or NULL. Inside kv_wait(): NULL. */
 extern _Thread_local struct kv *kv_completing;
 
+/* For engines in this process: caps(). One for all, so that what fits in tests
+ * fits in earnest. */
+struct kv_caps kv_local_caps(struct kv *kv);
+
 /* For engines: -ECANCELED, -ETIMEDOUT, or 0: nobody has given it up. */
 int kv_req_given_up(const struct kv_req *req);
 

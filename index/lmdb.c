@@ -149,14 +149,6 @@ static void lmdb_submit(struct kv *kv, struct kv_req *req)
 		lead(l);
 }
 
-static struct kv_caps lmdb_caps(struct kv *kv)
-{
-	(void)kv;
-	return (struct kv_caps){ .max_compares = 1024, .max_writes = 1024,
-				 .max_reads = 1024, .max_bytes = 1 << 20,
-				 .alone = true };
-}
-
 static int lmdb_stat(struct kv *kv, struct kv_stat *ret)
 {
 	struct lmdb *l = lmdb_of(kv);
@@ -246,7 +238,7 @@ static void lmdb_close(struct kv *kv)
 static const struct kv_ops lmdb_ops = {
 	.name = "lmdb",
 	.submit = lmdb_submit,
-	.caps = lmdb_caps,
+	.caps = kv_local_caps,
 	.stat = lmdb_stat,
 	.session_end = lmdb_session_end,
 	.check = lmdb_check,

@@ -107,15 +107,6 @@ static void mem_submit(struct kv *kv, struct kv_req *req)
 	kv_req_done(kv, req, r);
 }
 
-/* The same as lmdb's, so that what fits in tests fits in earnest. */
-static struct kv_caps mem_caps(struct kv *kv)
-{
-	(void)kv;
-	return (struct kv_caps){ .max_compares = 1024, .max_writes = 1024,
-				 .max_reads = 1024, .max_bytes = 1 << 20,
-				 .alone = true };
-}
-
 static int mem_stat(struct kv *kv, struct kv_stat *ret)
 {
 	struct mem *m = mem_of(kv);
@@ -162,7 +153,7 @@ static void mem_close(struct kv *kv)
 static const struct kv_ops mem_ops = {
 	.name = "mem",
 	.submit = mem_submit,
-	.caps = mem_caps,
+	.caps = kv_local_caps,
 	.stat = mem_stat,
 	.session_end = mem_session_end,
 	.check = mem_check,
