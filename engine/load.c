@@ -162,6 +162,28 @@ static int add_extents(struct file *f, struct bytes b, const struct block_ref *i
 
 /* Blocks -------------------------------------------------------------------------- */
 
+/* Reads the next lot of the n blocks in v. */
+static void read_lot(struct load *l, const struct block_ref *v, uint32_t n,
+		     void (*done)(struct index_op *op, int outcome))
+{
+	new_op(l, done);
+	l->op.blocks = v + l->at;
+	l->op.nblocks = n - l->at < LOAD_LOT ? n - l->at : LOAD_LOT;
+	index_get_blocks(l->f->e->ix, &l->op);
+}
+
+/* What was made of a lot is r: `next` is the one behind it. */
+static void end_lot(struct load *l, int r, void (*next)(struct task *t))
+{
+	if (r) {
+		load_again(l, r);
+		return;
+	}
+	l->at += l->op.nblocks;
+	l->task.fn = next;
+	task_run(&l->task);
+}
+
 static int take_rows(struct load *l)
 {
 	const struct kv_rows *rows = l->op.rows;
@@ -180,29 +202,16 @@ static void blocks_task(struct task *t)
 static void blocks_read(struct index_op *op, int outcome)
 {
 	struct load *l = load_of(op, op);
-	int r = outcome ? outcome : take_rows(l);
 
-	if (r) {
-		load_again(l, r);
-		return;
-	}
-	l->at += op->nblocks;
-	l->task.fn = blocks_task;
-	task_run(&l->task);
+	end_lot(l, outcome ? outcome : take_rows(l), blocks_task);
 }
 
 static void load_blocks(struct load *l)
 {
-	uint32_t n = l->nrefs - l->at;
-
-	if (!n) {
+	if (l->at == l->nrefs)
 		load_end(l, 0);
-		return;
-	}
-	new_op(l, blocks_read);
-	l->op.blocks = l->refs + l->at;
-	l->op.nblocks = n < LOAD_LOT ? n : LOAD_LOT;
-	index_get_blocks(l->f->e->ix, &l->op);
+	else
+		read_lot(l, l->refs, l->nrefs, blocks_read);
 }
 
 /* The references in one block of a tree, behind those before. */
@@ -239,28 +248,17 @@ static void nodes_read(struct index_op *op, int outcome)
 
 	for (uint32_t i = 0; !r && i < op->nblocks; i++)
 		r = add_refs(l, op->rows->rows[i].value, &l->nodes[l->at + i]);
-	if (r) {
-		load_again(l, r);
-		return;
-	}
-	l->at += op->nblocks;
-	l->task.fn = nodes_task;
-	task_run(&l->task);
+	end_lot(l, r, nodes_task);
 }
 
 static void load_nodes(struct load *l)
 {
-	uint32_t n = l->nnodes - l->at;
-
-	if (!n) {
-		l->at = 0;
-		load_blocks(l);
+	if (l->at < l->nnodes) {
+		read_lot(l, l->nodes, l->nnodes, nodes_read);
 		return;
 	}
-	new_op(l, nodes_read);
-	l->op.blocks = l->nodes + l->at;
-	l->op.nblocks = n < LOAD_LOT ? n : LOAD_LOT;
-	index_get_blocks(l->f->e->ix, &l->op);
+	l->at = 0;
+	load_blocks(l);
 }
 
 /* Record -------------------------------------------------------------------------- */
