@@ -150,7 +150,7 @@ static int take_share(struct copy *c, const struct map_view *v, uint64_t page,
 	h->valid = v->hold->valid;
 	memcpy(h->sums, v->hold->sums,
 	       (h->npages + SUM_PAGES - 1u) / SUM_PAGES * sizeof(h->sums[0]));
-	r = pool_pin(c->from.f->e->pool, h->id);
+	r = node_pin(c->from.f->e->node, h->id);
 	assert(!r);
 	c->v[c->nv++] = (struct share){
 		.page = to_page, .npages = n, .off = v->off + (uint32_t)(page - v->page),
@@ -191,7 +191,7 @@ static void drop_shares(struct copy *c)
 {
 	while (c->nv) {
 		struct share *s = &c->v[--c->nv];
-		pool_unpin(c->to.f->e->pool, s->hold->id);
+		node_unpin(c->to.f->e->node, s->hold->id);
 		map_hold_unref(NULL, s->hold);
 	}
 }

@@ -70,7 +70,7 @@ static void drop_extents(struct engine *e, uint64_t fileid, const struct extents
 	for (uint32_t i = 0; i < x->n; i++) {
 		const struct extent *t = &x->v[i];
 		struct slice_id s = { t->slice, t->gen };
-		int r = t->pool_id == pool_id(e->pool) ? pool_add_refs(e->pool, s, -1) : -ESTALE;
+		int r = t->pool_id == e->node->pool_id ? node_add_refs(e->node, s, -1) : -ESTALE;
 
 		/* fsck drops objects because they name what is not there. */
 		if (r < 0 && !e->offline)

@@ -3,7 +3,7 @@
  * Joins index, pool, transport and the table of open files: opening and closing
  * them in order, and what spans them all (space, the view of slices).
  *
- * Opening goes up, closing down: store (folder, lock), pool, index, rebuild,
+ * Opening goes up, closing down: store (folder, lock), pool, node, index, rebuild,
  * transport, files. engine_close() takes whatever a failed opening got to, so
  * there is one way down only.
  */
@@ -156,6 +156,19 @@ static int open_index(struct engine *e, const struct engine_opts *o, char **ret_
 
 /* The engine ------------------------------------------------------------------------ */
 
+static int open_node(struct engine *e, const struct engine_opts *o)
+{
+	struct node *late;
+	int r = node_local_open(e->pool, &e->node);
+
+	if (r < 0 || !o->fault_seed)
+		return r;
+	r = node_fault_open(e->node, &late);
+	if (!r)
+		e->node = late;
+	return r;
+}
+
 static int open_transport(struct engine *e, const struct engine_opts *o)
 {
 	struct transport *inner;
@@ -197,6 +210,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = store_open(o, &e->store, ret_why);
 	if (!r)
 		r = open_pool(e, o, ret_why);
+	if (!r)
+		r = open_node(e, o);
 	if (!r)
 		r = open_index(e, o, ret_why);
 	if (!r && o->repair)
@@ -263,6 +278,7 @@ void engine_close(struct engine *e)
 				  error_text(r));
 		index_close(e->ix);
 	}
+	node_close(e->node);
 	pool_close(e->pool);
 	store_free(e->store);
 	drops_fini(&e->drops);

@@ -38,7 +38,7 @@ bool fetch_must_verify(struct engine *e, const struct hold *h, uint32_t off,
 	if (e->verify)
 		return true;
 	for (uint32_t b = off / SUM_PAGES; b * SUM_PAGES < off + npages; b++)
-		if (pool_needs_verify(e->pool, h->id, b))
+		if (node_needs_verify(e->node, h->id, b))
 			return true;
 	return false;
 }
@@ -51,11 +51,11 @@ static int verify(struct fetch *f, const uint8_t *bytes, uint32_t from)
 	uint32_t b = f->off / SUM_PAGES;
 
 	for (; b * SUM_PAGES < f->off + f->npages; b++) {
-		if (!e->verify && !pool_needs_verify(e->pool, h->id, b))
+		if (!e->verify && !node_needs_verify(e->node, h->id, b))
 			continue;
 		const uint8_t *p = bytes + (uint64_t)(b * SUM_PAGES - from) * PAGE_BYTES;
 		if (fetch_sum(p, fetch_block_bytes(h->npages, b)) == h->sums[b]) {
-			pool_verified(e->pool, h->id, b);
+			node_verified(e->node, h->id, b);
 			continue;
 		}
 		metric_add(M_CHECKSUM_FAILURES, 1);

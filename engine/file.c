@@ -52,7 +52,7 @@ static int file_new(struct engine *e, uint64_t fileid, struct file **ret)
 	f->refs = 1;
 	f->small = true;
 	lock_init(&f->lock, LOCK_FILE);
-	map_init(&f->map, e->pool);
+	map_init(&f->map, e->node);
 	metric_add(M_FILES, 1);
 	*ret = f;
 	return 0;

@@ -28,17 +28,25 @@ enum {
 static void load_again(struct load *l, int r);
 static void load_blocks(struct load *l);
 
+static void lot_fini(struct load *l)
+{
+	extents_fini(&l->lot);
+	l->lot = (struct extents){ 0 };
+	free(steal(&l->runs));
+}
+
 static void load_reset(struct load *l)
 {
 	struct file *f = l->f;
 
 	index_op_fini(&l->op);
+	lot_fini(l);
 	free(steal(&l->refs));
 	free(steal(&l->nodes));
-	l->nrefs = l->nnodes = l->at = 0;
+	l->nrefs = l->nnodes = l->at = l->nblocks = 0;
 	WITH_LOCK(&f->lock);
 	map_fini(&f->map);
-	map_init(&f->map, f->e->pool);
+	map_init(&f->map, f->e->node);
 	memset(f->content, 0, sizeof(f->content));
 }
 
@@ -56,6 +64,7 @@ static void load_end(struct load *l, int r)
 		}
 	}
 	index_op_fini(&l->op);
+	lot_fini(l);
 	free(steal(&l->refs));
 	free(steal(&l->nodes));
 	if (r < 0)
@@ -77,16 +86,16 @@ static void new_op(struct load *l, void (*done)(struct index_op *op, int outcome
 
 static int check_extent(struct file *f, const struct extent *x)
 {
-	struct pool *p = f->e->pool;
+	struct node *n = f->e->node;
 
-	if (x->pool_id != pool_id(p)) {
+	if (x->pool_id != n->pool_id) {
 		log_error("file", "file %lu has an extent in pool %lx, which is not here",
 			  (unsigned long)f->fileid, (unsigned long)x->pool_id);
 		return -EIO;
 	}
 	if (x->npages == 0 || x->slice_pages > SLICE_PAGES_MAX ||
 	    x->slice_off + x->npages > x->slice_pages ||
-	    (uint64_t)x->slice + x->slice_pages > pool_npages(p) ||
+	    (uint64_t)x->slice + x->slice_pages > n->npages ||
 	    x->page % REGION_PAGES + x->npages > REGION_PAGES ||
 	    (x->page + x->npages) * PAGE_BYTES > FILE_BYTES_MAX)
 		return -EUCLEAN;
@@ -111,16 +120,16 @@ static int hold_of(struct file *f, struct region *g, const struct extent *x,
 	return map_hold_new(&f->map, id, x->slice_pages, x->pool_id, false, ret);
 }
 
+/* Its slice is pinned for it: that is the map's from here, or given back. */
 static int add_extent(struct file *f, const struct extent *x)
 {
 	struct map_view v;
 	struct hold *h;
-	int r = check_extent(f, x);
+	int r = 0;
 
-	if (!r && map_next(&f->map, x->page, &v))
+	if (map_next(&f->map, x->page, &v))
 		return -EUCLEAN; /* they are sorted, and do not overlap */
-	if (!r)
-		r = map_reserve(&f->map, x->page, x->page + x->npages, 1);
+	r = map_reserve(&f->map, x->page, x->page + x->npages, 1);
 	if (!r)
 		r = hold_of(f, map_region(&f->map, x->page / REGION_PAGES), x, &h);
 	if (r < 0)
@@ -130,37 +139,10 @@ static int add_extent(struct file *f, const struct extent *x)
 		h->sums[first + i] = x->sums[i];
 		h->valid |= 1ULL << (first + i);
 	}
-	r = pool_pin(f->e->pool, h->id);
-	if (!r)
-		map_load(&f->map, x->page, x->npages, h, x->slice_off);
+	map_load(&f->map, x->page, x->npages, h, x->slice_off);
 	map_hold_unref(&f->map, h);
-	return r;
-}
-
-/* `in`: the block that they come from. */
-static int add_extents(struct file *f, struct bytes b, const struct block_ref *in)
-{
-	_cleanup_(extents_fini) struct extents x = { 0 };
-	int r = body_decode_extents(b, &x);
-
-	if (r < 0)
-		return r;
-	WITH_LOCK(&f->lock);
-	for (uint32_t i = 0; !r && i < x.n; i++) {
-		if (in && x.v[i].page / REGION_PAGES != in->region)
-			return -EUCLEAN;
-		r = add_extent(f, &x.v[i]);
-	}
-	if (r < 0 || !in)
-		return r;
-	struct region *g = map_region(&f->map, in->region);
-	if (!g)
-		return -EUCLEAN; /* an empty block */
-	g->block = in->id;
 	return 0;
 }
-
-/* Blocks -------------------------------------------------------------------------- */
 
 /* Reads the next lot of the n blocks in v. */
 static void read_lot(struct load *l, const struct block_ref *v, uint32_t n,
@@ -172,26 +154,44 @@ static void read_lot(struct load *l, const struct block_ref *v, uint32_t n,
 	index_get_blocks(l->f->e->ix, &l->op);
 }
 
-/* What was made of a lot is r: `next` is the one behind it. */
-static void end_lot(struct load *l, int r, void (*next)(struct task *t))
+/* What was made of a lot of n blocks is r: `next` is the one behind it. */
+static void end_lot(struct load *l, int r, uint32_t n, void (*next)(struct task *t))
 {
 	if (r) {
 		load_again(l, r);
 		return;
 	}
-	l->at += l->op.nblocks;
+	l->at += n;
 	l->task.fn = next;
 	task_run(&l->task);
 }
 
-static int take_rows(struct load *l)
+/* Each region's block, now that its extents are there. */
+static int note_blocks(struct load *l)
 {
-	const struct kv_rows *rows = l->op.rows;
+	for (uint32_t i = 0; i < l->nblocks; i++) {
+		const struct block_ref *in = &l->refs[l->at + i];
+		struct region *g = map_region(&l->f->map, in->region);
+		if (!g)
+			return -EUCLEAN; /* an empty block */
+		g->block = in->id;
+	}
+	return 0;
+}
+
+static int add_lot(struct load *l)
+{
+	struct file *f = l->f;
+	uint32_t i = 0;
 	int r = 0;
 
-	for (uint32_t i = 0; !r && i < l->op.nblocks; i++)
-		r = add_extents(l->f, rows->rows[i].value, &l->refs[l->at + i]);
-	return r;
+	WITH_LOCK(&f->lock);
+	for (; !r && i < l->lot.n; i++)
+		r = add_extent(f, &l->lot.v[i]);
+	if (r < 0)
+		for (i--; i < l->lot.n; i++)
+			node_unpin(f->e->node, l->runs[i].id);
+	return r ? r : note_blocks(l);
 }
 
 static void blocks_task(struct task *t)
@@ -199,11 +199,70 @@ static void blocks_task(struct task *t)
 	load_blocks(load_of(t, task));
 }
 
+static void lot_taken(struct node_call *c, int r)
+{
+	struct load *l = load_of(c, call);
+
+	if (!r)
+		r = add_lot(l);
+	lot_fini(l);
+	end_lot(l, r, l->nblocks, blocks_task);
+}
+
+/* Pins the slices of the lot, all or none, and goes on. */
+static void take_lot(struct load *l)
+{
+	uint32_t n = l->lot.n;
+
+	l->runs = calloc(n ? n : 1, sizeof(*l->runs));
+	if (!l->runs) {
+		load_again(l, -ENOMEM);
+		return;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		const struct extent *x = &l->lot.v[i];
+		l->runs[i] = (struct slice_run){ { x->slice, x->gen }, x->slice_pages };
+	}
+	l->call = (struct node_call){ .deadline_ns = l->deadline_ns, .done = lot_taken };
+	node_take(l->f->e->node, l->runs, n, &l->call);
+}
+
+/* Adds to the lot; `in`: the block that they come from. */
+static int decode_extents(struct load *l, struct bytes b, const struct block_ref *in)
+{
+	_cleanup_(extents_fini) struct extents x = { 0 };
+	int r = body_decode_extents(b, &x);
+
+	for (uint32_t i = 0; !r && i < x.n; i++) {
+		r = check_extent(l->f, &x.v[i]);
+		if (!r && in && x.v[i].page / REGION_PAGES != in->region)
+			r = -EUCLEAN;
+	}
+	return r ? r : extents_move(&l->lot, &x);
+}
+
+/* Blocks -------------------------------------------------------------------------- */
+
+static int decode_rows(struct load *l)
+{
+	const struct kv_rows *rows = l->op.rows;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < l->op.nblocks; i++)
+		r = decode_extents(l, rows->rows[i].value, &l->refs[l->at + i]);
+	l->nblocks = l->op.nblocks;
+	return r;
+}
+
 static void blocks_read(struct index_op *op, int outcome)
 {
 	struct load *l = load_of(op, op);
+	int r = outcome ? outcome : decode_rows(l);
 
-	end_lot(l, outcome ? outcome : take_rows(l), blocks_task);
+	if (r)
+		load_again(l, r);
+	else
+		take_lot(l);
 }
 
 static void load_blocks(struct load *l)
@@ -248,7 +307,7 @@ static void nodes_read(struct index_op *op, int outcome)
 
 	for (uint32_t i = 0; !r && i < op->nblocks; i++)
 		r = add_refs(l, op->rows->rows[i].value, &l->nodes[l->at + i]);
-	end_lot(l, r, nodes_task);
+	end_lot(l, r, op->nblocks, nodes_task);
 }
 
 static void load_nodes(struct load *l)
@@ -290,24 +349,27 @@ static int take_record(struct load *l, const struct entry *en)
 	return 0;
 }
 
-/* 0: ends here; 1: the blocks go on. */
+enum { BODY_WHOLE = 0, BODY_MORE = 1, BODY_SLICES = 2 };
+
+/* All there is; or blocks have to be read; or slices to be taken. */
 static int take_body(struct load *l, const struct entry *en)
 {
 	int r;
 
 	switch (en->body.kind) {
 	case BODY_NONE:
-		return 0;
+		return BODY_WHOLE;
 	case BODY_INLINE:
 		return take_inline(l->f, en->body.bytes);
 	case BODY_EXTENTS:
-		return add_extents(l->f, en->body.bytes, NULL);
+		r = decode_extents(l, en->body.bytes, NULL);
+		return r < 0 ? r : BODY_SLICES;
 	case BODY_BLOCKS:
 		r = body_decode_blocks(en->body.bytes, &l->refs, &l->nrefs);
-		return r < 0 ? r : 1;
+		return r < 0 ? r : BODY_MORE;
 	case BODY_TREE:
 		r = body_decode_blocks(en->body.bytes, &l->nodes, &l->nnodes);
-		return r < 0 ? r : 1;
+		return r < 0 ? r : BODY_MORE;
 	}
 	return -EUCLEAN;
 }
@@ -324,8 +386,10 @@ static void take_entry(struct load *l, const struct entry *en)
 	r = take_body(l, en);
 	if (r < 0)
 		load_again(l, r);
-	else if (!r)
+	else if (r == BODY_WHOLE)
 		load_end(l, 0);
+	else if (r == BODY_SLICES)
+		take_lot(l);
 	else if (tree)
 		load_nodes(l);
 	else
@@ -383,7 +447,9 @@ void load_start(struct load *l)
 {
 	l->op = (struct index_op){ 0 };
 	l->refs = l->nodes = NULL;
-	l->nrefs = l->nnodes = l->at = 0;
+	l->lot = (struct extents){ 0 };
+	l->runs = NULL;
+	l->nrefs = l->nnodes = l->at = l->nblocks = 0;
 	l->tries = 0;
 	load_stat(l);
 }

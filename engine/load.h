@@ -17,6 +17,10 @@ struct load {
 	uint32_t nrefs, at;
 	struct block_ref *nodes; /* a tree's blocks of references */
 	uint32_t nnodes;
+	struct extents lot;     /* those that are taken now, */
+	struct slice_run *runs; /* and their slices, */
+	uint32_t nblocks;       /* from so many blocks at refs[at]; 0: the record */
+	struct node_call call;
 	unsigned tries;
 };
 

@@ -16,9 +16,9 @@
 #include "common/cleanup.h"
 #include "engine/map.h"
 
-void map_init(struct map *m, struct pool *p)
+void map_init(struct map *m, struct node *n)
 {
-	*m = (struct map){ .pool = p };
+	*m = (struct map){ .node = n };
 }
 
 static void region_free(struct region *g)
@@ -237,7 +237,7 @@ int map_reserve_cut(struct map *m, uint64_t page, uint64_t end)
 
 static void ext_unpin(struct map *m, struct hold *h)
 {
-	int r = pool_unpin(m->pool, h->id);
+	int r = node_unpin(m->node, h->id);
 
 	assert(!r);
 	map_hold_unref(m, h);
@@ -262,7 +262,7 @@ static void region_cut(struct map *m, struct region *g, uint32_t from, uint32_t 
 			x[1] = (struct ext){ .hold = map_hold_ref(x->hold),
 				.page = (uint16_t)to, .npages = (uint16_t)(end - to),
 				.off = (uint16_t)(x->off + (to - x->page)) };
-			int r = pool_pin(m->pool, x->hold->id);
+			int r = node_pin(m->node, x->hold->id);
 			assert(!r);
 		}
 		x->npages = (uint16_t)(from - x->page);

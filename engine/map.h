@@ -14,9 +14,9 @@
  * Each extent in the map holds one pin on its slice. Several extents may share
  * a hold (a slice that was split by writing into its middle).
  *
- * Pure data and pool pins: no transfers, no index. Threads: the caller's lock.
+ * Pure data and pins: no transfers, no index. Threads: the caller's lock.
  */
-#include "engine/pool.h"
+#include "engine/node.h"
 #include "index/index.h"
 
 /*
@@ -59,7 +59,7 @@ struct region {
 };
 
 struct map {
-	struct pool *pool;
+	struct node *node;
 	struct region **v;
 	uint32_t n, cap;
 	uint64_t npages;      /* that extents name */
@@ -84,7 +84,7 @@ struct ref_changes {
 	size_t n, cap;
 };
 
-void map_init(struct map *m, struct pool *p);
+void map_init(struct map *m, struct node *n);
 void map_fini(struct map *m); /* unpins everything */
 
 /* A slice just taken (WRITING), or one that is sealed; one ref, the caller's. */

@@ -46,8 +46,7 @@ static void check_ext(struct check *c, const struct region *g, uint32_t k)
 		complain(c, "map: hold at page %lu is not counted", page);
 
 	struct slice_view v;
-	if (!pool_next(c->m->pool, h->id.page, &v) || v.id.page != h->id.page ||
-	    v.id.gen != h->id.gen) {
+	if (!node_peek(c->m->node, h->id, &v)) {
 		complain(c, "map: extent at page %lu names a stale slice", page);
 		return;
 	}

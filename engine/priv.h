@@ -10,7 +10,7 @@
 
 #include "common/lock.h"
 #include "engine/engine.h"
-#include "engine/pool.h"
+#include "engine/node.h"
 #include "engine/transport.h"
 
 struct files;
@@ -26,7 +26,8 @@ struct drops {
 struct engine {
 	struct store *store;         /* its folder and lock; NULL: in_memory */
 	struct index *ix;
-	struct pool *pool;
+	struct pool *pool;           /* in this process */
+	struct node *node;           /* whose slices the files are made of */
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
 	struct drops drops;

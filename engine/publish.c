@@ -62,7 +62,7 @@ static void change_refs(struct publish *p, int sign, int by)
 		struct ref_change *c = &p->refs.v[i];
 		if ((c->n > 0) != (sign > 0))
 			continue;
-		int r = pool_add_refs(e->pool, c->id, by * c->n);
+		int r = node_add_refs(e->node, c->id, by * c->n);
 		/* Ours are pinned; what the old version had is LIVE. */
 		if (r < 0)
 			log_error("file", "references of slice %u (generation %u) cannot "
@@ -166,7 +166,7 @@ static void add_all_refs(struct publish *p)
 
 	for (uint32_t i = 0; i < f->map.n; i++)
 		for (uint32_t k = 0; k < f->map.v[i]->n; k++)
-			pool_add_refs(f->e->pool, f->map.v[i]->v[k].hold->id, 1);
+			node_add_refs(f->e->node, f->map.v[i]->v[k].hold->id, 1);
 	change_refs(p, 1, -1);
 }
 

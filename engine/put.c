@@ -17,6 +17,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,12 +114,12 @@ static struct hold *hold_before(struct put *p, uint64_t page)
 
 static int add_room(struct put *p, struct hold *h, uint64_t page, uint32_t n)
 {
-	int r = pool_pin(p->f->e->pool, h->id);
+	int r = node_pin(p->f->e->node, h->id);
 
 	assert(!r);
 	r = add_fresh(p, h, page, n);
 	if (r < 0)
-		pool_unpin(p->f->e->pool, h->id);
+		node_unpin(p->f->e->node, h->id);
 	return r;
 }
 
@@ -129,22 +130,24 @@ static int add_slice(struct put *p, uint64_t page, uint32_t n, uint32_t want,
 	struct slice_id id;
 	struct hold *h;
 	uint32_t got;
-	int r = pool_alloc(e->pool, want, &id, &got);
+	int r = node_alloc(e->node, want, &id, &got);
 
-	if (r == POOL_FULL)
+	if (r == NODE_FULL)
 		return -ENOSPC;
-	if (r < 0)
+	if (r == NODE_WAIT)
+		p->want = want;
+	if (r)
 		return r;
-	r = map_hold_new(&p->f->map, id, got, pool_id(e->pool), true, &h);
+	r = map_hold_new(&p->f->map, id, got, e->node->pool_id, true, &h);
 	if (r < 0) {
-		pool_unpin(e->pool, id);
+		node_unpin(e->node, id);
 		return r;
 	}
 	h->region = page / REGION_PAGES;
 	*ret_n = n < got ? n : got;
 	r = add_fresh(p, h, page, *ret_n);
 	if (r < 0)
-		pool_unpin(e->pool, id);
+		node_unpin(e->node, id);
 	map_hold_unref(&p->f->map, h);
 	return r;
 }
@@ -171,7 +174,7 @@ static int plan_fresh(struct put *p, uint64_t page, uint64_t to)
 		uint32_t n = (uint32_t)(to - page);
 		uint32_t want = grow > n ? grow : n;
 		r = add_slice(p, page, n, want < to_region ? want : to_region, &n);
-		if (r < 0)
+		if (r)
 			return r;
 		page += n;
 		to_region -= n;
@@ -226,7 +229,7 @@ static void put_undo(struct put *p)
 		if (run->fresh) {
 			if (h->used == run->off + run->npages)
 				h->used = (uint16_t)run->off;
-			pool_unpin(m->pool, h->id);
+			node_unpin(m->node, h->id);
 		}
 		map_hold_unref(m, h);
 	}
@@ -258,6 +261,7 @@ static bool must_fill(struct put *p, uint64_t page, struct fetch *ret)
 	return true;
 }
 
+/* 0, NODE_WAIT or negative; of the latter two nothing remains. */
 static int put_plan(struct put *p)
 {
 	struct file *f = p->f;
@@ -269,7 +273,7 @@ static int put_plan(struct put *p)
 		r = plan_step(p, &page, end);
 	if (!r && p->nruns)
 		r = map_reserve(&f->map, page_of(p->off), end, p->nruns);
-	if (r < 0) {
+	if (r) {
 		put_undo(p);
 		return r;
 	}
@@ -525,6 +529,13 @@ static void put_finish(struct put *p, int r)
 	p->done(p, r);
 }
 
+static void put_refused(struct put *p, int r)
+{
+	if (r == -ENOSPC && !(p->flags & PUT_MOVE))
+		metric_add(M_POOL_FULL, 1);
+	put_finish(p, r);
+}
+
 enum { SUM_RUNS = 4 }; /* beyond that many runs, sums wait for the seal */
 
 static void put_placed(void *arg, int r)
@@ -546,6 +557,38 @@ static void put_placed(void *arg, int r)
 	put_finish(p, r);
 }
 
+static void put_begin(struct put *p);
+
+static void put_wanted(struct node_call *c, int r)
+{
+	struct put *p = (struct put *)((char *)c - offsetof(struct put, call));
+
+	if (r < 0)
+		put_refused(p, r);
+	else
+		put_begin(p);
+}
+
+static void put_begin(struct put *p)
+{
+	int r = put_plan(p);
+
+	if (r == NODE_WAIT) {
+		p->call = (struct node_call){ .deadline_ns = p->deadline_ns, .done = put_wanted };
+		node_want(p->f->e->node, p->want, &p->call);
+	} else if (r < 0) {
+		put_refused(p, r);
+	} else if (!p->nruns) { /* nothing there, or nothing missing */
+		put_finish(p, 0);
+	} else {
+		crash_point(CRASH_WRITE_ALLOCATED);
+		if (p->fill_head || p->fill_tail)
+			put_fill(p);
+		else
+			put_transfer(p);
+	}
+}
+
 void put_start(struct put *p)
 {
 	p->runs = p->few;
@@ -554,20 +597,5 @@ void put_start(struct put *p)
 	p->edges = NULL;
 	p->fill_head = p->fill_tail = false;
 	p->error = 0;
-	int r = put_plan(p);
-	if (r < 0) {
-		if (r == -ENOSPC && !(p->flags & PUT_MOVE))
-			metric_add(M_POOL_FULL, 1);
-		put_finish(p, r);
-		return;
-	}
-	if (!p->nruns) { /* nothing there, or nothing missing */
-		put_finish(p, 0);
-		return;
-	}
-	crash_point(CRASH_WRITE_ALLOCATED);
-	if (p->fill_head || p->fill_tail)
-		put_fill(p);
-	else
-		put_transfer(p);
+	put_begin(p);
 }

@@ -44,6 +44,8 @@ struct put {
 	void (*done)(struct put *p, int r); /* no lock held */
 
 	/* put.c's */
+	struct node_call call;
+	uint32_t want;      /* pages of the slice that it waits for */
 	struct put_run *runs, few[PUT_RUNS];
 	uint32_t nruns, cap;
 	struct fetch head, tail; /* of the pages that are filled from below */

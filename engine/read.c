@@ -39,7 +39,7 @@ struct reading {
 
 /* What a read keeps in op->priv. */
 struct kept {
-	struct pool *pool;
+	struct node *node;
 	struct iovec iov;
 	struct slice_id id;
 	bool pinned;
@@ -70,9 +70,9 @@ static bool read_quickly(struct file *f, struct file_op *op, uint64_t len)
 	uint8_t *base = fetch_map(f->e, v.hold->id);
 	if (!base)
 		return false;
-	int r = pool_pin(f->e->pool, v.hold->id);
+	int r = node_pin(f->e->node, v.hold->id);
 	assert(!r); /* the map's own pin is there */
-	k->pool = f->e->pool;
+	k->node = f->e->node;
 	k->id = v.hold->id;
 	k->pinned = true;
 	k->iov = (struct iovec){
@@ -128,13 +128,13 @@ static void let_go_of_map(struct file *f, struct reading *rd)
 	}
 }
 
-static void drop_pieces(struct pool *pool, struct reading *rd)
+static void drop_pieces(struct node *node, struct reading *rd)
 {
 	for (uint32_t i = 0; i < rd->n; i++) {
 		fetch_end(&rd->v[i].fetch);
 		if (!rd->v[i].pinned)
 			continue;
-		int r = pool_unpin(pool, rd->v[i].id);
+		int r = node_unpin(node, rd->v[i].id);
 		assert(!r);
 	}
 	free(rd->v);
@@ -163,7 +163,7 @@ static int collect(struct file *f, struct reading *rd, uint64_t off, uint64_t le
 			to = last < end ? last : end;
 			r = add_piece(rd, &v, at, to - at);
 			if (!r) {
-				r = pool_pin(f->e->pool, v.hold->id);
+				r = node_pin(f->e->node, v.hold->id);
 				assert(!r);
 				rd->v[rd->n - 1].pinned = true;
 			}
@@ -180,11 +180,11 @@ static void reading_done(struct reading *rd)
 	struct file_op *op = rd->op;
 	int r = rd->error;
 
-	struct pool *pool = op->file->e->pool;
+	struct node *node = op->file->e->node;
 
 	let_go_of_map(op->file, rd);
 	if (r < 0) {
-		drop_pieces(pool, rd);
+		drop_pieces(node, rd);
 		op->done(op, r);
 		return;
 	}
@@ -195,7 +195,7 @@ static void reading_done(struct reading *rd)
 	}
 	op->iov = rd->iov;
 	op->niov = rd->n;
-	*kept_of(op) = (struct kept){ .reading = rd, .pool = pool };
+	*kept_of(op) = (struct kept){ .reading = rd, .node = node };
 	metric_add(M_READ_BYTES, (int64_t)rd->len);
 	op->done(op, (int64_t)rd->len);
 }
@@ -270,7 +270,7 @@ void file_read(struct file_op *op)
 	if (rd && r < 0) {
 		/* The piece that could not be added has no pin. */
 		let_go_of_map(f, rd);
-		drop_pieces(f->e->pool, rd);
+		drop_pieces(f->e->node, rd);
 	} else if (rd) {
 		read_pieces(f, op, rd);
 		return;
@@ -285,14 +285,14 @@ void file_read_end(struct file_op *op)
 	struct kept *k = kept_of(op);
 
 	if (k->pinned) {
-		int r = pool_unpin(k->pool, k->id);
+		int r = node_unpin(k->node, k->id);
 		assert(!r);
 		k->pinned = false;
 	}
 	free(k->copy);
 	k->copy = NULL;
 	if (k->reading)
-		drop_pieces(k->pool, k->reading);
+		drop_pieces(k->node, k->reading);
 	k->reading = NULL;
 	op->iov = NULL;
 	op->niov = 0;

@@ -13,12 +13,13 @@
  *	        database), up to TIDY_PAGES of them that follow each other are
  *	        brought together, since each publish writes the list of them.
  *	shrink  content of INDEX_INLINE_MAX bytes goes back into content[]
- *	seal    room is given back, missing sums are computed, WRITING -> SEALED
+ *	seal    missing sums are computed; the node gives room back and seals all
  *
  * Moving is a favour: if it fails, the slice stays as it is.
  */
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,14 +35,31 @@ struct move {
 	uint32_t ahead; /* pages of the moves that go on behind this one, and its own */
 };
 
+struct sealing {
+	struct hold *hold; /* a reference of ours */
+	uint16_t npages;   /* before it was trimmed */
+};
+
 struct seal {
+	struct work *w;
 	void (*done)(struct work *w, int r);
 	struct fetch fetch;
-	struct hold *hold; /* being summed; a reference of ours */
+	struct sealing *holds; /* to be sealed */
+	struct slice_run *runs;
+	uint32_t nholds, at; /* which of them is being summed */
+	struct node_call call;
 	struct move *v;
 	uint32_t n, cap, i;
 	uint64_t moving;   /* bytes so far */
 };
+
+/* It was not sealed: its room is there as before. */
+static void untrim(struct hold *h, uint16_t npages)
+{
+	if (h->npages != npages && h->npages % SUM_PAGES)
+		h->valid &= ~(1ULL << (h->npages / SUM_PAGES));
+	h->npages = npages;
+}
 
 static void seal_end(struct work *w, int r)
 {
@@ -49,6 +67,17 @@ static void seal_end(struct work *w, int r)
 	void (*done)(struct work *w, int r) = s->done;
 
 	fetch_end(&s->fetch);
+	{
+		WITH_LOCK(&w->f->lock);
+		for (uint32_t i = 0; i < s->nholds; i++) {
+			struct hold *h = s->holds[i].hold;
+			if (h->writing)
+				untrim(h, s->holds[i].npages);
+			map_hold_unref(&w->f->map, h);
+		}
+	}
+	free(s->holds);
+	free(s->runs);
 	free(s->v);
 	free(s);
 	done(w, r);
@@ -112,16 +141,16 @@ static uint32_t named_end(const struct map *m, const struct hold *h, uint32_t *r
 }
 
 /*
- * Gives back the room behind what was given out; and, if no reader has the slice
- * pinned, also what was given out and is named no more. (New readers pin under
- * the lock that we hold, and find named pages only.)
+ * The slice ends with what was given out; and, if no reader has it pinned, with
+ * what is still named. (New readers pin under the lock that we hold, and find named
+ * pages only.) The node gives the room behind it back when it seals.
  */
 static void trim(struct file *f, struct hold *h)
 {
 	uint32_t keep = h->used, n;
 	struct slice_view v;
 
-	if (h->pages < keep && pool_next(f->e->pool, h->id.page, &v)) {
+	if (h->pages < keep && node_peek(f->e->node, h->id, &v)) {
 		uint32_t end = named_end(&f->map, h, &n);
 		if (v.pins == n)
 			keep = end;
@@ -129,78 +158,96 @@ static void trim(struct file *f, struct hold *h)
 	h->used = (uint16_t)keep;
 	if (keep == h->npages)
 		return;
-	int r = pool_trim(f->e->pool, h->id, keep);
-	assert(!r);
 	h->npages = (uint16_t)keep;
 	if (keep % SUM_PAGES) /* its last block is shorter now */
 		h->valid &= ~(1ULL << (keep / SUM_PAGES));
 }
 
-/* The next slice to seal, trimmed, with a reference for us; or NULL. */
-static struct hold *next_hold(struct file *f)
+/* The slices to seal, trimmed. Those without a page are a reader's, and not the
+ * file's any more. */
+static int collect_holds(struct file *f, struct seal *s)
 {
+	uint32_t n = 0;
+
 	WITH_LOCK(&f->lock);
+	for (struct hold *h = f->map.writing; h; h = h->next)
+		n += h->pages > 0;
+	if (!n)
+		return 0;
+	s->holds = calloc(n, sizeof(*s->holds));
+	s->runs = calloc(n, sizeof(*s->runs));
+	if (!s->holds || !s->runs)
+		return -ENOMEM;
 	for (struct hold *h = f->map.writing; h; h = h->next) {
 		if (!h->pages)
-			continue; /* a reader's, not the file's any more */
+			continue;
+		s->holds[s->nholds] = (struct sealing){ map_hold_ref(h), h->npages };
 		trim(f, h);
-		return map_hold_ref(h);
+		s->runs[s->nholds++] = (struct slice_run){ h->id, h->npages };
 	}
-	return NULL;
+	return 0;
 }
 
-/* Everything of h is known: it becomes unchangeable. */
-static void seal_hold(struct file *f, struct hold *h)
+/* Nothing in them changes any more. */
+static void sealed(struct node_call *c, int r)
 {
-	int r = pool_seal(f->e->pool, h->id);
+	struct seal *s = (struct seal *)((char *)c - offsetof(struct seal, call));
+	struct work *w = s->w;
 
-	assert(!r);
-	WITH_LOCK(&f->lock);
-	h->valid |= missing_sums(h);
-	map_hold_sealed(&f->map, h);
-	map_hold_unref(&f->map, h);
+	if (!r) {
+		WITH_LOCK(&w->f->lock);
+		for (uint32_t i = 0; i < s->nholds; i++) {
+			struct hold *h = s->holds[i].hold;
+			h->valid |= missing_sums(h);
+			map_hold_sealed(&w->f->map, h);
+		}
+	}
+	seal_end(w, r);
 }
 
-static void seal_next(struct work *w, int r);
+static void sum_next(struct work *w);
 
-static void seal_fetched(struct work *w, int r)
+static void sum_fetched(struct work *w, int r)
 {
 	struct seal *s = w->seal;
-	struct file *f = w->f;
-	struct hold *h = steal(&s->hold);
 
 	if (r < 0) {
-		{
-			WITH_LOCK(&f->lock);
-			map_hold_unref(&f->map, h);
-		}
 		seal_end(w, r);
 		return;
 	}
-	add_sums(h, s->fetch.ptr);
+	add_sums(s->holds[s->at++].hold, s->fetch.ptr);
 	fetch_end(&s->fetch);
-	seal_hold(f, h);
-	seal_next(w, 0);
+	sum_next(w);
 }
 
-static void seal_next(struct work *w, int r)
+/* Missing sums, of one slice after the other; then all are sealed. */
+static void sum_next(struct work *w)
 {
+	struct seal *s = w->seal;
 	struct file *f = w->f;
-	struct hold *h;
 
-	(void)r;
-	while ((h = next_hold(f))) {
+	for (; s->at < s->nholds; s->at++) {
+		struct hold *h = s->holds[s->at].hold;
 		uint8_t *bytes = fetch_map(f->e, h->id);
 		if (!bytes && missing_sums(h)) {
-			w->seal->hold = h;
-			seal_fetch(w, h, 0, h->npages, seal_fetched);
+			seal_fetch(w, h, 0, h->npages, sum_fetched);
 			return;
 		}
 		if (bytes)
 			add_sums(h, bytes);
-		seal_hold(f, h);
 	}
-	seal_end(w, 0);
+	s->call = (struct node_call){ .deadline_ns = w->op->call.deadline_ns, .done = sealed };
+	node_seal(f->e->node, s->runs, s->nholds, &s->call);
+}
+
+static void seal_all(struct work *w)
+{
+	int r = collect_holds(w->f, w->seal);
+
+	if (r < 0 || !w->seal->nholds)
+		seal_end(w, r);
+	else
+		sum_next(w);
 }
 
 /* Shrink ------------------------------------------------------------------------ */
@@ -222,7 +269,7 @@ static void shrunk(struct work *w, int r)
 		map_cut(&f->map, 0, UINT64_MAX);
 	}
 	fetch_end(&w->seal->fetch);
-	seal_next(w, 0);
+	seal_all(w);
 }
 
 static void seal_shrink(struct work *w, int r)
@@ -240,7 +287,7 @@ static void seal_shrink(struct work *w, int r)
 		       f->map.npages == any && page_end(f->attr.size) >= any;
 	}
 	if (!fits)
-		seal_next(w, 0);
+		seal_all(w);
 	else if (any)
 		seal_fetch(w, v.hold, v.off, 1, shrunk);
 	else
@@ -272,7 +319,7 @@ static bool is_alone(struct file *f, const struct region *g, const struct hold *
 	struct slice_view v;
 
 	return h->writing ||
-	       (pool_next(f->e->pool, h->id.page, &v) && v.id.page == h->id.page &&
+	       (node_peek(f->e->node, h->id, &v) &&
 		v.refs <= base_count(g, h->id) && v.pins <= h->refs);
 }
 
@@ -404,6 +451,7 @@ static bool seal_new(struct work *w, void (*done)(struct work *w, int r))
 		done(w, -ENOMEM);
 		return false;
 	}
+	w->seal->w = w;
 	w->seal->done = done;
 	return true;
 }
@@ -429,5 +477,5 @@ void seal_start(struct work *w, void (*done)(struct work *w, int r))
 void seal_only(struct work *w, void (*done)(struct work *w, int r))
 {
 	if (seal_new(w, done))
-		seal_next(w, 0);
+		seal_all(w);
 }

@@ -82,6 +82,25 @@ void extents_fini(struct extents *e)
 	*e = (struct extents){ 0 };
 }
 
+int extents_move(struct extents *to, struct extents *from)
+{
+	uint32_t n = to->n + from->n;
+
+	if (n > to->cap) {
+		struct extent *v = realloc(to->v, n * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		to->v = v;
+		to->cap = n;
+	}
+	if (from->n)
+		memcpy(to->v + to->n, from->v, from->n * sizeof(*from->v));
+	to->n = n;
+	from->n = 0; /* its sums are to's */
+	extents_fini(from);
+	return 0;
+}
+
 /* Decoding extents ------------------------------------------------------------ */
 
 struct decoder {

@@ -327,6 +327,8 @@ int body_decode_blocks(struct bytes b, struct block_ref **ret, uint32_t *ret_n);
 int body_encode_blocks(const struct block_ref *v, uint32_t n, struct writer *w);
 
 void extents_fini(struct extents *e); /* with the sums */
+/* Appends all of `from`, which is empty then. -ENOMEM: nothing has moved. */
+int extents_move(struct extents *to, struct extents *from);
 
 /* Everything, for rebuild and checks ---------------------------------------- */
 

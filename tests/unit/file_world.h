@@ -128,12 +128,15 @@ static inline void arm(struct world *w)
 		transport_fault_arm(w->e->transport, 1 + pick(w, 6), pick(w, 8));
 	if (pick(w, 3) == 0)
 		kv_fault_arm(armed_kv, 1 + pick(w, 6), faults[pick(w, 4)]);
+	if (pick(w, 3) == 0)
+		node_fault_arm(w->e->node, 1 + pick(w, 3), faults[pick(w, 3)]);
 }
 
 static void disarm(struct world *w)
 {
 	transport_fault_arm(w->e->transport, 0, 0);
 	kv_fault_arm(armed_kv, 0, 0);
+	node_fault_arm(w->e->node, 0, 0);
 }
 
 /* What must hold ---------------------------------------------------------------- */

@@ -37,6 +37,7 @@ struct page {
 struct walk {
 	uint64_t random;
 	struct pool *pool;
+	struct node *node;
 	struct map map;
 	struct page model[NPAGES];
 };
@@ -243,7 +244,7 @@ static void step_reload(struct walk *w)
 	assert_int_equal(body_decode_extents(writer_bytes(&enc), &out), 0);
 	writer_fini(&enc);
 	struct map old = w->map;
-	map_init(&w->map, w->pool);
+	map_init(&w->map, w->node);
 	for (uint32_t i = 0; i < out.n; i++) {
 		const struct extent *e = &out.v[i];
 		struct slice_id id = { e->slice, e->gen };
@@ -279,7 +280,8 @@ static void walk(uint64_t seed, unsigned steps)
 	printf("map: SEED=%llu\n", (unsigned long long)seed);
 	w->random = seed;
 	assert_int_equal(pool_open(&o, &w->pool), 0);
-	map_init(&w->map, w->pool);
+	assert_int_equal(node_local_open(w->pool, &w->node), 0);
+	map_init(&w->map, w->node);
 	for (unsigned i = 0; i < steps; i++) {
 		uint32_t what = pick(w, 100);
 		if (what < 45)
@@ -302,6 +304,7 @@ static void walk(uint64_t seed, unsigned steps)
 	drop_published(w);
 	map_fini(&w->map);
 	assert_int_equal(pool_nfree(w->pool), pool_npages(w->pool));
+	node_close(w->node);
 	pool_close(w->pool);
 	free(w);
 }
@@ -329,7 +332,8 @@ static void check_finds_what_is_wrong(void **state)
 
 	(void)state;
 	assert_int_equal(pool_open(&o, &w.pool), 0);
-	map_init(&w.map, w.pool);
+	assert_int_equal(node_local_open(w.pool, &w.node), 0);
+	map_init(&w.map, w.node);
 	while (!w.map.npages)
 		step_insert(&w);
 	assert_int_equal(map_check(&w.map, &r), 0);
@@ -345,6 +349,7 @@ static void check_finds_what_is_wrong(void **state)
 	assert_int_equal(map_check(&w.map, &r), 0);
 	writer_fini(&r);
 	map_fini(&w.map);
+	node_close(w.node);
 	pool_close(w.pool);
 }
 

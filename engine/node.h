@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A node, as an engine that uses its pool sees it: who takes slices, seals them,
+ * holds on to them and lets them go. Their bytes go by transport.h. `local` asks
+ * the pool in this process and answers at once; `fault` wraps another, answers
+ * late and fails; another host's node comes in here.
+ *
+ * Pins are the session's: an engine counts as many as it likes on a slice that it
+ * has pinned already, without asking anybody; the first (alloc, take) and the last
+ * are the node's to know.
+ *
+ * Threads: any. Calls that may take time end in call->done(), exactly once,
+ * possibly before they return, with no lock held; the others block for a lock
+ * (LOCK_POOL) at most and may be called under a file's lock.
+ */
+#include "engine/pool.h"
+
+struct node;
+
+enum {
+	NODE_FULL = 1, /* no page is free */
+	NODE_WAIT = 2, /* none in hand: node_want(), then again */
+};
+
+struct node_call {
+	uint64_t deadline_ns; /* 0: none */
+	void (*done)(struct node_call *c, int r);
+	struct node_call *next; /* the node's, as the rest */
+	int result;
+};
+
+struct slice_run {
+	struct slice_id id;
+	uint32_t npages; /* of the slice; of a seal: that it keeps */
+};
+
+struct node_ops {
+	const char *name;
+	int (*alloc)(struct node *n, uint32_t npages, struct slice_id *ret,
+		     uint32_t *ret_npages);
+	void (*want)(struct node *n, uint32_t npages, struct node_call *c);
+	void (*take)(struct node *n, const struct slice_run *v, uint32_t nv,
+		     struct node_call *c);
+	void (*seal)(struct node *n, const struct slice_run *v, uint32_t nv,
+		     struct node_call *c);
+	int (*pin)(struct node *n, struct slice_id s);
+	int (*unpin)(struct node *n, struct slice_id s);
+	int (*add_refs)(struct node *n, struct slice_id s, int refs);
+	bool (*peek)(struct node *n, struct slice_id s, struct slice_view *ret);
+	bool (*needs_verify)(struct node *n, struct slice_id s, uint32_t block);
+	void (*verified)(struct node *n, struct slice_id s, uint32_t block);
+	void (*close)(struct node *n); /* no call is under way */
+};
+
+/* Nodes embed this as their first member. */
+struct node {
+	const struct node_ops *ops;
+	uint64_t pool_id;
+	uint32_t npages; /* of the pool */
+};
+
+int node_local_open(struct pool *p, struct node **ret);
+
+/* Takes `inner` over. Allocs are NODE_WAIT now and then, and calls are answered
+ * from a thread of its own. The n-th want, take or seal from now fails
+ * with `error` and was not done; 0: none. */
+int node_fault_open(struct node *inner, struct node **ret);
+void node_fault_arm(struct node *n, uint64_t nth, int error);
+
+void node_close(struct node *n); /* NULL is fine */
+
+/*
+ * A slice of up to `npages`, WRITING, with one pin; the longest there is if there
+ * is none of that length. NODE_FULL, NODE_WAIT. Its bytes are not zeroed (P9).
+ */
+static inline int node_alloc(struct node *n, uint32_t npages, struct slice_id *ret,
+			     uint32_t *ret_npages)
+{
+	return n->ops->alloc(n, npages, ret, ret_npages);
+}
+
+/* After NODE_WAIT: done(c, 0) when it is worth to try again; -ENOSPC: the pool is
+ * full; -ETIMEDOUT, -ENOTCONN. */
+static inline void node_want(struct node *n, uint32_t npages, struct node_call *c)
+{
+	n->ops->want(n, npages, c);
+}
+
+/* Pins each of these slices, once for each time it is listed; all or none. v is
+ * lent. -ESTALE: one of them has another generation, or length (I3). */
+static inline void node_take(struct node *n, const struct slice_run *v, uint32_t nv,
+			     struct node_call *c)
+{
+	n->ops->take(n, v, nv, c);
+}
+
+/* Each keeps its first npages, gives the others back, and goes WRITING -> SEALED;
+ * its bytes must have been placed (I5). Sealed already is no error. v is lent. */
+static inline void node_seal(struct node *n, const struct slice_run *v, uint32_t nv,
+			     struct node_call *c)
+{
+	n->ops->seal(n, v, nv, c);
+}
+
+/* One pin more, or less, on a slice that this engine has pinned. The last one
+ * frees what nothing else keeps. -ESTALE, -EINVAL: it has not. */
+static inline int node_pin(struct node *n, struct slice_id s)
+{
+	return n->ops->pin(n, s);
+}
+
+static inline int node_unpin(struct node *n, struct slice_id s)
+{
+	return n->ops->unpin(n, s);
+}
+
+/* How many more (or fewer) extents of published versions name the slice. */
+static inline int node_add_refs(struct node *n, struct slice_id s, int refs)
+{
+	return n->ops->add_refs(n, s, refs);
+}
+
+/* A slice that this engine has pinned, as the node knows it. False: it does not
+ * say; take others to use it as well. */
+static inline bool node_peek(struct node *n, struct slice_id s, struct slice_view *ret)
+{
+	return n->ops->peek(n, s, ret);
+}
+
+/* Must this block of a sealed slice be compared with its checksum before it is
+ * believed? node_verified() says that it has been. */
+static inline bool node_needs_verify(struct node *n, struct slice_id s, uint32_t block)
+{
+	return n->ops->needs_verify(n, s, block);
+}
+
+static inline void node_verified(struct node *n, struct slice_id s, uint32_t block)
+{
+	n->ops->verified(n, s, block);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool is in this process: every call is answered before it returns.
+ *
+ * Threads: any; the pool has a lock.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/node.h"
+
+struct local {
+	struct node node;
+	struct pool *pool;
+};
+
+static struct pool *pool_of(struct node *n)
+{
+	return ((struct local *)n)->pool;
+}
+
+static bool local_peek(struct node *n, struct slice_id s, struct slice_view *ret)
+{
+	return pool_next(pool_of(n), s.page, ret) && ret->id.page == s.page &&
+	       ret->id.gen == s.gen;
+}
+
+static int local_alloc(struct node *n, uint32_t npages, struct slice_id *ret,
+		       uint32_t *ret_npages)
+{
+	int r = pool_alloc(pool_of(n), npages, ret, ret_npages);
+
+	return r == POOL_FULL ? NODE_FULL : r;
+}
+
+/* local_alloc() asks nobody to wait. */
+static void local_want(struct node *n, uint32_t npages, struct node_call *c)
+{
+	(void)n;
+	(void)npages;
+	c->done(c, 0);
+}
+
+/* Of the length that the index says? */
+static int take_one(struct node *n, const struct slice_run *s)
+{
+	struct slice_view v;
+	int r = pool_pin(pool_of(n), s->id);
+
+	if (r < 0 || (local_peek(n, s->id, &v) && v.npages == s->npages))
+		return r;
+	pool_unpin(pool_of(n), s->id);
+	return -ESTALE;
+}
+
+static void local_take(struct node *n, const struct slice_run *v, uint32_t nv,
+		       struct node_call *c)
+{
+	struct pool *p = pool_of(n);
+	uint32_t i = 0;
+	int r = 0;
+
+	for (; !r && i < nv; i++)
+		r = take_one(n, &v[i]);
+	if (r < 0)
+		for (i--; i--;)
+			pool_unpin(p, v[i].id);
+	c->done(c, r);
+}
+
+static void local_seal(struct node *n, const struct slice_run *v, uint32_t nv,
+		       struct node_call *c)
+{
+	struct pool *p = pool_of(n);
+	struct slice_view is;
+
+	for (uint32_t i = 0; i < nv; i++) {
+		/* The caller holds them: nothing of it can fail. */
+		if (local_peek(n, v[i].id, &is) && is.npages > v[i].npages) {
+			int r = pool_trim(p, v[i].id, v[i].npages);
+			assert(!r);
+		}
+		int r = pool_seal(p, v[i].id);
+		assert(!r);
+	}
+	c->done(c, 0);
+}
+
+static int local_pin(struct node *n, struct slice_id s) { return pool_pin(pool_of(n), s); }
+static int local_unpin(struct node *n, struct slice_id s) { return pool_unpin(pool_of(n), s); }
+
+static int local_add_refs(struct node *n, struct slice_id s, int refs)
+{
+	return pool_add_refs(pool_of(n), s, refs);
+}
+
+static bool local_needs_verify(struct node *n, struct slice_id s, uint32_t block)
+{
+	return pool_needs_verify(pool_of(n), s, block);
+}
+
+static void local_verified(struct node *n, struct slice_id s, uint32_t block)
+{
+	pool_verified(pool_of(n), s, block);
+}
+
+static void local_close(struct node *n)
+{
+	free(n);
+}
+
+static const struct node_ops local_ops = {
+	.name = "local",
+	.alloc = local_alloc,
+	.want = local_want,
+	.take = local_take,
+	.seal = local_seal,
+	.pin = local_pin,
+	.unpin = local_unpin,
+	.add_refs = local_add_refs,
+	.peek = local_peek,
+	.needs_verify = local_needs_verify,
+	.verified = local_verified,
+	.close = local_close,
+};
+
+int node_local_open(struct pool *p, struct node **ret)
+{
+	struct local *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	l->node = (struct node){ &local_ops, pool_id(p), pool_npages(p) };
+	l->pool = p;
+	*ret = &l->node;
+	return 0;
+}
+
+void node_close(struct node *n)
+{
+	if (n)
+		n->ops->close(n);
+}
