@@ -43,16 +43,17 @@
 enum {
 	HEADER_BYTES = 64,
 	SUM_AT = 56,
+	MAGIC_BYTES = 8,
 	PREFAULT_THREADS = 2,
 };
 
-static const char magic[8] = "slicefsP";
+static const char magic[] = "slicefsP";
 
 static void header_encode(const struct segment *s, uint8_t to[HEADER_BYTES])
 {
 	_cleanup_(writer_fini) struct writer w = { 0 };
 
-	write_bytes(&w, magic, sizeof(magic));
+	write_bytes(&w, magic, MAGIC_BYTES);
 	write_u32(&w, SEGMENT_VERSION);
 	write_u32(&w, PAGE_BYTES);
 	write_u64(&w, s->bytes);
@@ -69,7 +70,7 @@ static int header_decode(const uint8_t h[HEADER_BYTES], struct segment *s)
 {
 	struct reader r = reader_of(BYTES_OF(h, HEADER_BYTES));
 
-	if (memcmp(read_bytes(&r, sizeof(magic)), magic, sizeof(magic)))
+	if (memcmp(read_bytes(&r, MAGIC_BYTES), magic, MAGIC_BYTES))
 		return -EUCLEAN;
 	uint32_t version = read_u32(&r), page_bytes = read_u32(&r);
 	uint64_t bytes = read_u64(&r), id = read_u64(&r);
