@@ -12,6 +12,7 @@
 #include "common/metrics.h"
 #include "tests/fuzz/roundtrip.h"
 #include "tests/unit/bodies_kit.h"
+#include "tests/unit/ranges.h"
 
 static uint64_t seed;
 
@@ -121,7 +122,7 @@ static void test_hashes_are_spread_and_keyed(void **state)
 		top[h >> 59]++;
 	}
 	for (unsigned i = 0; i < 16; i++)
-		assert_in_range(top[i], 800, 1200);
+		assert_uint_in_range(top[i], 800, 1200);
 }
 
 /* Values ------------------------------------------------------------------------ */

@@ -23,6 +23,7 @@
 #include "common/random.h"
 #include "engine/pool.h"
 #include "index/index.h"
+#include "tests/unit/ranges.h"
 
 static struct pool *open_pool(uint32_t npages)
 {
@@ -157,7 +158,7 @@ static void step_alloc(struct model *m)
 		return;
 	}
 	assert_int_equal(r, 0); /* never fails while a page is free */
-	assert_in_range(n, 1, want);
+	assert_uint_in_range(n, 1, want);
 	assert_int_not_equal(s.gen, 0);
 	model_add(m, (struct held){ s, n, 1, 0, SLICE_WRITING });
 }

@@ -69,6 +69,7 @@
 #include "common/random.h"
 #include "engine/xfer.h"
 #include "index/index.h"
+#include "tests/unit/ranges.h"
 
 #define MS UINT64_C(1000000)
 
@@ -383,7 +384,7 @@ static void million_transfers_leave_nothing(void **state)
 	assert_int_equal(metric_get(M_BATCHES), 0);
 	/* A sanitizer keeps what is freed for a while, and finds leaks itself. */
 	if (!SANITIZED)
-		assert_in_range(resident_kib(), 0, before + 1024);
+		assert_uint_in_range(resident_kib(), 0, before + 1024);
 }
 
 static void batch_is_one_allocation(void **state)
@@ -957,7 +958,7 @@ static void waiting_for_room_does_not_spin(void **state)
 	start(POST_READ, s, buf, sizeof(buf), clock_ns() + 200 * MS, &w);
 	assert_int_equal(wait_for(&w), -ETIMEDOUT);
 	/* 50 us doubling to 5 ms: 8 tries, then 200 a second */
-	assert_in_range(atomic_load(&n->tries), 5, 60);
+	assert_uint_in_range(atomic_load(&n->tries), 5, 60);
 	give(s);
 }
 
@@ -1203,7 +1204,7 @@ static void same_seed_same_faults(void **state)
 	unsigned failed = 0;
 	for (unsigned i = 0; i < 100; i++)
 		failed += results[0][i] != 0;
-	assert_in_range(failed, 10, 60);
+	assert_uint_in_range(failed, 10, 60);
 }
 
 static void map_shows_the_bytes_or_hides_them(void **state)
