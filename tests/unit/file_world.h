@@ -195,8 +195,8 @@ static void check_file(struct world *w, struct slot *s)
 /* What the name shows to who looks it up. */
 static void check_name(struct world *w, struct slot *s)
 {
-	struct place place;
-	struct attr a;
+	struct place place = { 0 };
+	struct attr a = { 0 };
 	int r;
 
 	do {

@@ -185,7 +185,8 @@ static int crash_status(const char *env, int passes)
 	if (!pid) {
 		if (env)
 			setenv("SLICEFS_CRASH", env, 1);
-		freopen("/dev/null", "w", stderr);
+		if (!freopen("/dev/null", "w", stderr))
+			_exit(1);
 		for (int i = 0; i < passes; i++) {
 			crash_point(CRASH_WRITE_ALLOCATED);
 			crash_point(CRASH_WRITE_DONE);

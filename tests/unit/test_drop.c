@@ -143,7 +143,7 @@ static void test_failing_once(void **state)
 			struct engine *e = open_engine(wrap_sync);
 			uint64_t id = index_new_id(e->ix);
 			struct gone g;
-			void *row;
+			void *row = NULL;
 
 			assert_true(make_object(e, id, 1, many ? 5000 : 900, 200,
 						many ? BODY_TREE : BODY_BLOCKS));

@@ -458,7 +458,7 @@ static void *be_busy(void *arg)
 	struct index_op op = { 0 };
 	struct dice d = { b->seed };
 
-	for (unsigned n = 0; !atomic_load(&b->stop); n++) {
+	while (!atomic_load(&b->stop)) {
 		uint64_t dir = b->dirs[roll(&d, 3)], dir2 = b->dirs[roll(&d, 3)];
 		char name[16], name2[16];
 		snprintf(name, sizeof(name), "n%u", (unsigned)roll(&d, 20));
