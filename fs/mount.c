@@ -34,6 +34,7 @@ static const struct option {
 	{ "atime", false, false },      { "noatime", true, false },
 	{ "relatime", false, false },   { "nodiratime", true, false },
 	{ "async", false, false },      { "sync", true, false },
+	{ "dirsync", true, false },
 };
 
 static const struct option *option_find(const char *name)

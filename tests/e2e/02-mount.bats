@@ -95,6 +95,18 @@ teardown_file() { end_file; }
 	mount_fs
 }
 
+@test "every word of mount(8) that the man page names is taken, and does what it says" {
+	"$SLICEFS" umount "$MNT"
+	for word in rw suid nosuid dev nodev exec noexec sync dirsync noatime nodiratime allow_other; do
+		mount_fs -o "$word"
+		case $word in
+		nosuid | nodev | noexec | sync | dirsync | noatime) findmnt -no OPTIONS "$MNT" | grep -qw "$word" ;;
+		esac
+		"$SLICEFS" umount "$MNT"
+	done
+	mount_fs
+}
+
 @test "an ordinary user mounts through fusermount3" {
 	requires setpriv fusermount3
 	dir=$(mktemp -d "$SCRATCH/user.XXXX")
