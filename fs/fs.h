@@ -14,7 +14,8 @@ struct fs_config; /* what .slicefs/config prints: common/config.h */
 struct fs_opts {
 	const char *dir;        /* mount point, absolute, canonical */
 	const char *source;     /* shown in /proc/mounts */
-	const char *options;    /* "allow_other,ro,nosuid,...": mount(8)'s, checked */
+	const char *options;    /* "allow_other,ro,nosuid,...": mount(8)'s, checked;
+				 * as root dev and suid unless it says otherwise */
 	unsigned threads;       /* workers; 0: as many as cores, 2..8 */
 	unsigned timeout_ms;    /* deadline of an op (P6) */
 	bool read_only;

@@ -97,7 +97,7 @@ static int check_option(const char *name, char **ret_why)
 static int put_options(const struct fs_opts *o, struct writer *w, char **ret_why)
 {
 	_cleanup_(freep) char *copy = strdup(o->options ? o->options : "");
-	bool root = geteuid() == 0, suid = root, dev = root, other = root;
+	bool root = geteuid() == 0, suid = root, dev = root;
 	char *save, *name;
 
 	if (!copy)
@@ -111,14 +111,11 @@ static int put_options(const struct fs_opts *o, struct writer *w, char **ret_why
 			put(w, name);
 		suid &= !strstr(name, "suid");
 		dev &= strcmp(name, "dev") && strcmp(name, "nodev");
-		other &= strncmp(name, "allow_", 6) != 0;
 	}
 	if (suid)
 		put(w, "suid");
 	if (dev)
 		put(w, "dev");
-	if (other)
-		put(w, "allow_other");
 	if (o->read_only)
 		put(w, "ro");
 	if (o->noatime)

@@ -107,6 +107,19 @@ teardown_file() { end_file; }
 	mount_fs
 }
 
+@test "root's mount lets in everybody, or with --no-allow-other nobody else" {
+	requires setpriv
+	nobody="setpriv --reuid=nobody --regid=65534 --clear-groups"
+	$nobody ls "$MNT"
+	"$SLICEFS" umount "$MNT"
+	mount_fs --no-allow-other
+	run $nobody ls "$MNT"
+	[ "$status" != 0 ]
+	[[ $output =~ "Permission denied" ]]
+	"$SLICEFS" umount "$MNT"
+	mount_fs
+}
+
 @test "an ordinary user mounts through fusermount3" {
 	requires setpriv fusermount3
 	dir=$(mktemp -d "$SCRATCH/user.XXXX")
