@@ -35,6 +35,10 @@ struct fs_opts {
 int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	     char **ret_why);
 
+/* What can be wrong with dir, options and this machine, before anything is made:
+ * 0, or as fs_mount(), which looks again. */
+int fs_check(const struct fs_opts *o, char **ret_why);
+
 /* Serves until unmounted or fs_stop(); returns when all requests are answered
  * and all files are closed. 0, or the negative errno that ended it. */
 int fs_run(struct fs *fs);

@@ -182,6 +182,13 @@ int mount_options(const struct fs_opts *o, char **ret, char **ret_why)
 	return 0;
 }
 
+int fs_check(const struct fs_opts *o, char **ret_why)
+{
+	_cleanup_(freep) char *checked = NULL;
+
+	return mount_options(o, &checked, ret_why);
+}
+
 int mount_detach(const char *dir)
 {
 	char *argv[] = { "fusermount3", "-q", "-u", "--", (char *)dir, NULL };

@@ -41,6 +41,7 @@ struct mounting {
 	char store_name[STORES_NAME_MAX + 1];
 	char store[PATH_MAX];
 	int pipe; /* the daemon's end: one line when it is done or has failed */
+	char *why; /* what has failed, until that is told */
 };
 
 void cmd_mount_help(void)
@@ -144,6 +145,20 @@ static int check_device(void)
 					  "as root: chmod 666 /dev/fuse");
 }
 
+/* What fs_mount() would refuse is refused before there is a store. */
+static int check_options(const struct mounting *m)
+{
+	_cleanup_(freep) char *options = NULL, *why = NULL;
+	int r = config_mount_options(&m->config, geteuid() == 0, &options);
+
+	if (r == 0) {
+		struct fs_opts o = { .dir = m->dir, .source = m->store_name, .options = options };
+		r = fs_check(&o, &why);
+	}
+	return r == 0 ? EXIT_DONE :
+			cmd_fail(EXIT_FAILED, "mount", "%s", why ? why : strerror(-r));
+}
+
 static int prepare(int argc, char **argv, struct mounting *m)
 {
 	_cleanup_(freep) char *why = NULL;
@@ -170,6 +185,8 @@ static int prepare(int argc, char **argv, struct mounting *m)
 		status = check_dir(m);
 	if (!status)
 		status = check_device();
+	if (!status)
+		status = check_options(m);
 	if (!status && stores_root_make() < 0)
 		status = cmd_fail(EXIT_FAILED, "mount",
 				  "%s: cannot be made, or is not a folder of ours with mode 0700",
@@ -192,9 +209,11 @@ static int report(struct mounting *m, int status, const char *text)
 	return status;
 }
 
-static int report_why(struct mounting *m, int err, const char *why)
+/* To be told when all has been put back as it was. */
+static int fail_why(struct mounting *m, int err, const char *why)
 {
-	return report(m, EXIT_FAILED, why ? why : strerror(-err));
+	m->why = strdup(why ? why : strerror(-err));
+	return EXIT_FAILED;
 }
 
 static struct fs *serving; /* for the signal handler */
@@ -234,7 +253,7 @@ static int run_fs(struct mounting *m, struct engine *e)
 	write_u8(&text, 0);
 	int r = config_mount_options(c, geteuid() == 0, &options);
 	if (r < 0 || text.bad)
-		return report_why(m, -ENOMEM, NULL);
+		return fail_why(m, -ENOMEM, NULL);
 	struct fs_opts o = {
 		.dir = m->dir,
 		.source = m->store_name,
@@ -252,7 +271,7 @@ static int run_fs(struct mounting *m, struct engine *e)
 	r = fs_mount(e, &o, &fs, &why);
 	if (r < 0) {
 		writer_fini(&text);
-		return report_why(m, r, why);
+		return fail_why(m, r, why);
 	}
 	catch_signals(fs);
 	report(m, EXIT_DONE, NULL);
@@ -275,15 +294,23 @@ static void keep_memory(void)
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 }
 
+static bool store_is_there(const struct mounting *m)
+{
+	struct store_stat st;
+
+	return engine_store_stat(m->store, &st) == 0 && st.state != STORE_NONE;
+}
+
 static int serve(struct mounting *m)
 {
 	const struct config *c = &m->config;
 	_cleanup_(freep) char *why = NULL;
 	struct engine *e;
+	bool there = store_is_there(m);
 
 	keep_memory();
 	if (*c->log && log_open(c->log) < 0)
-		return report(m, EXIT_FAILED, "the log cannot be opened. Try: --log syslog");
+		return fail_why(m, 0, "the log cannot be opened. Try: --log syslog");
 	log_set_level((enum log_level)c->log_level);
 	struct engine_opts o = {
 		.dir = m->store,
@@ -296,9 +323,11 @@ static int serve(struct mounting *m)
 	};
 	int r = engine_open(&o, &e, &why);
 	if (r < 0)
-		return report_why(m, r, why);
+		return fail_why(m, r, why);
 	int status = run_fs(m, e);
 	engine_close(e);
+	if (m->why && !there)
+		engine_store_remove(m->store);
 	return status;
 }
 
@@ -391,7 +420,8 @@ static int mount_it(struct mounting *m)
 		waitpid(pid, NULL, 0);
 	else
 		become_daemon(&m->config);
-	exit(serve(m));
+	int status = serve(m);
+	exit(report(m, status, m->why));
 }
 
 int cmd_mount(int argc, char **argv)

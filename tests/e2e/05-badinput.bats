@@ -36,6 +36,29 @@ refused_with() { # file pattern command...
 	"$SLICEFS" store ls | no grep -q "$STORE"
 }
 
+@test "a mount that is refused leaves no store behind" {
+	requires_root; requires setpriv unshare
+	mkdir "$SCRATCH/his"; chown nobody "$SCRATCH/his"
+	cp "$SLICEFS" "$SCRATCH/his-slicefs"; chmod 755 "$SCRATCH/his-slicefs"
+	chmod 666 /dev/fuse # as udev has it; a container's may differ
+	export -f fails; export SCRATCH
+	unshare -m bash -ec '
+		mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+		: >$SCRATCH/fuse.conf; mount --bind $SCRATCH/fuse.conf /etc/fuse.conf
+		his() { setpriv --reuid=nobody --regid=65534 --clear-groups "$SCRATCH/his-slicefs" "$@"; }
+		fails 1 "option allow_other: needs the line" his mount --pool-size 16M -o allow_other $SCRATCH/his
+		fails 1 "option suid: only root" his mount --pool-size 16M -o suid $SCRATCH/his
+		[ "$(his store ls | wc -l)" = 1 ]
+		echo mount_max = 0 >/etc/fuse.conf # fusermount3 refuses, when all is ready
+		fails 1 . his mount --pool-size 16M $SCRATCH/his
+		[ "$(his store ls | wc -l)" = 1 ]
+		: >/etc/fuse.conf; his mount --pool-size 16M $SCRATCH/his; his umount $SCRATCH/his
+		echo mount_max = 0 >/etc/fuse.conf
+		fails 1 . his mount $SCRATCH/his
+		his store ls | grep -q stopped # what was there before stays
+	'
+}
+
 @test "another size for a store that exists is refused, and says what to do" {
 	mount_fs; echo kept >"$MNT/f"; "$SLICEFS" umount "$MNT"
 	fails 1 '64 MiB.*128 MiB' "$SLICEFS" mount --store "$STORE" --pool-size 128M "$MNT"
