@@ -145,6 +145,25 @@ static int check_device(void)
 					  "as root: chmod 666 /dev/fuse");
 }
 
+/* The daemon has another working directory. */
+static int make_log_absolute(struct mounting *m)
+{
+	const char *log = m->config.log;
+	char path[PATH_MAX];
+
+	if (!*log || *log == '/' || !strcmp(log, "syslog"))
+		return EXIT_DONE;
+	_cleanup_(freep) char *cwd = getcwd(NULL, 0);
+	if (!cwd)
+		return cmd_fail(EXIT_FAILED, "mount", "log %s: working directory: %s", log,
+				strerror(errno));
+	int n = snprintf(path, sizeof(path), "%s/%s", cwd, log);
+	if (n >= (int)sizeof(path) || config_set(&m->config, "log", path, NULL) < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "log %s: its path is too long, or has bytes "
+				"that do not print", log);
+	return EXIT_DONE;
+}
+
 /* What fs_mount() would refuse is refused before there is a store. */
 static int check_options(const struct mounting *m)
 {
@@ -178,7 +197,9 @@ static int prepare(int argc, char **argv, struct mounting *m)
 	r = mounts_canonical(argv[n - 1], m->dir);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: %s", argv[n - 1], strerror(-r));
-	int status = choose_store(n == 3 ? argv[1] : NULL, m);
+	int status = make_log_absolute(m);
+	if (!status)
+		status = choose_store(n == 3 ? argv[1] : NULL, m);
 	if (!status)
 		status = clean_stale(m->dir);
 	if (!status)
@@ -294,6 +315,20 @@ static void keep_memory(void)
 	mallopt(M_MMAP_THRESHOLD, 16 << 20);
 }
 
+static int open_log(struct mounting *m)
+{
+	const struct config *c = &m->config;
+	_cleanup_(freep) char *why = NULL;
+	int r = *c->log ? log_open(c->log) : 0;
+
+	log_set_level((enum log_level)c->log_level);
+	if (r == 0)
+		return EXIT_DONE;
+	if (asprintf(&why, "log %s: %s. Try: --log syslog", c->log, strerror(-r)) < 0)
+		why = NULL;
+	return fail_why(m, r, why);
+}
+
 static bool store_is_there(const struct mounting *m)
 {
 	struct store_stat st;
@@ -309,9 +344,8 @@ static int serve(struct mounting *m)
 	bool there = store_is_there(m);
 
 	keep_memory();
-	if (*c->log && log_open(c->log) < 0)
-		return fail_why(m, 0, "the log cannot be opened. Try: --log syslog");
-	log_set_level((enum log_level)c->log_level);
+	if (open_log(m) != EXIT_DONE)
+		return EXIT_FAILED;
 	struct engine_opts o = {
 		.dir = m->store,
 		/* What was not asked for stays as it is in a store that exists. */

@@ -120,6 +120,13 @@ teardown_file() { end_file; }
 	mount_fs
 }
 
+@test "a log's path may be relative" {
+	"$SLICEFS" umount "$MNT"
+	(cd "$SCRATCH" && mount_fs --log here.log)
+	grep -q "$STORE" "$SCRATCH/here.log"
+	grep -qx "log=$SCRATCH/here.log" "$MNT/.slicefs/config"
+}
+
 @test "an ordinary user mounts through fusermount3" {
 	requires setpriv fusermount3
 	dir=$(mktemp -d "$SCRATCH/user.XXXX")

@@ -59,6 +59,12 @@ refused_with() { # file pattern command...
 	'
 }
 
+@test "a log that cannot be opened is refused with its path and the reason" {
+	fails 1 'log .*/missing/log: No such file or directory. Try:' mount_fs --log "$SCRATCH/missing/log"
+	fails 1 'log .*: Is a directory. Try:' mount_fs --log "$SCRATCH"
+	"$SLICEFS" store ls | no grep -q "$STORE"
+}
+
 @test "another size for a store that exists is refused, and says what to do" {
 	mount_fs; echo kept >"$MNT/f"; "$SLICEFS" umount "$MNT"
 	fails 1 '64 MiB.*128 MiB' "$SLICEFS" mount --store "$STORE" --pool-size 128M "$MNT"
