@@ -6,6 +6,8 @@
  * so; or passes on the daemon's reason and status. In the foreground the two
  * only change parts, so that the shell's child is the daemon.
  *
+ * mount(8) runs it as mount.slicefs, in words of its own: as_helper().
+ *
  * Threads: none before the fork; then those of engine/ and fs/.
  */
 #include <errno.h>
@@ -42,6 +44,7 @@ struct mounting {
 	char store[PATH_MAX];
 	int pipe; /* the daemon's end: one line when it is done or has failed */
 	char *why; /* what has failed, until that is told */
+	bool check_only;
 };
 
 void cmd_mount_help(void)
@@ -178,10 +181,49 @@ static int check_options(const struct mounting *m)
 			cmd_fail(EXIT_FAILED, "mount", "%s", why ? why : strerror(-r));
 }
 
+/* The mount point, the device, the options, the folder of stores. */
+static int make_ready(struct mounting *m)
+{
+	int status = clean_stale(m->dir);
+
+	if (!status)
+		status = check_dir(m);
+	if (!status)
+		status = check_device();
+	if (!status)
+		status = check_options(m);
+	if (!status && stores_root_make() < 0)
+		status = cmd_fail(EXIT_FAILED, "mount",
+				  "%s: cannot be made, or is not a folder of ours with mode 0700",
+				  m->store);
+	return status;
+}
+
+/* mount(8) hands -n, -v and -f (check only) on. Takes them out of argv; its new
+ * length. */
+static int as_helper(int argc, char **argv, struct mounting *m)
+{
+	int n = 1;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "-f"))
+			m->check_only = true;
+		else if (strcmp(argv[i], "-n") && strcmp(argv[i], "-v"))
+			argv[n++] = argv[i];
+		if (!strcmp(argv[i], "-o") && i + 1 < argc)
+			argv[n++] = argv[++i];
+	}
+	return n;
+}
+
 static int prepare(int argc, char **argv, struct mounting *m)
 {
 	_cleanup_(freep) char *why = NULL;
+	bool helper = strcmp(argv[0], "mount") != 0;
 	int n;
+
+	if (helper)
+		argc = as_helper(argc, argv, m);
 	int r = config_parse(&m->config, argc, argv, &n, &why);
 
 	if (r == CONFIG_HELP) {
@@ -197,22 +239,14 @@ static int prepare(int argc, char **argv, struct mounting *m)
 	r = mounts_canonical(argv[n - 1], m->dir);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: %s", argv[n - 1], strerror(-r));
+	const char *source = n == 3 ? argv[1] : NULL;
+	/* mount(8) makes it a path if there is such a file here: a checkout, say. */
+	if (helper && source && *source == '/')
+		source = strrchr(source, '/') + 1;
 	int status = make_log_absolute(m);
 	if (!status)
-		status = choose_store(n == 3 ? argv[1] : NULL, m);
-	if (!status)
-		status = clean_stale(m->dir);
-	if (!status)
-		status = check_dir(m);
-	if (!status)
-		status = check_device();
-	if (!status)
-		status = check_options(m);
-	if (!status && stores_root_make() < 0)
-		status = cmd_fail(EXIT_FAILED, "mount",
-				  "%s: cannot be made, or is not a folder of ours with mode 0700",
-				  m->store);
-	return status;
+		status = choose_store(source, m);
+	return status ? status : m->check_only ? -1 : make_ready(m);
 }
 
 /* ---- The daemon ----------------------------------------------------------- */

@@ -84,6 +84,27 @@ teardown_file() { end_file; }
 	echo x >"$MNT/x"
 }
 
+@test "mount(8) finds it by fstab, from a folder with a file of the source's name, with -v, -n, -f" {
+	requires_root; requires unshare
+	"$SLICEFS" umount "$MNT"
+	mkdir "$SCRATCH/here"; touch "$SCRATCH/here/$STORE"; cp -a /sbin/. "$SCRATCH/sbin"; ln -sf "$SLICEFS" "$SCRATCH/sbin/mount.slicefs"
+	echo "$STORE $MNT slicefs pool-size=64M,index-size=64M,nofail 0 0" >"$SCRATCH/fstab"
+	export MNT STORE SCRATCH
+	unshare -m bash -ec '
+		mount --bind "$SCRATCH/sbin" "$(readlink -f /sbin)"; mount --bind "$SCRATCH/fstab" /etc/fstab
+		cd "$SCRATCH/here"
+		shown() { findmnt -rno SOURCE "$MNT"; }
+		mount -fv "$MNT"; [ -z "$(shown)" ]
+		for how in "-a" "-av" "$MNT" "-n $MNT" "-v $MNT"; do
+			mount $how; [ "$(shown)" = "$STORE" ]; umount "$MNT"
+			while "$SLICEFS" store ls | grep "$STORE" | grep -q running; do sleep 0.05; done
+		done
+		! mount -o bogus "$MNT" || exit 1
+		[ -z "$(shown)" ]
+	'
+	mount_fs
+}
+
 @test "-o ro is read-only" {
 	"$SLICEFS" umount "$MNT"
 	mount_fs -o ro
