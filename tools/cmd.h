@@ -24,6 +24,9 @@ int cmd_fail(int status, const char *cmd, const char *fmt, ...)
 int cmd_usage(const char *cmd, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* The same for the option that getopt_long() has just answered '?' to. */
+int cmd_bad_option(const char *cmd, char **argv);
+
 int cmd_mount(int argc, char **argv);
 void cmd_mount_help(void);
 int cmd_umount(int argc, char **argv);

@@ -142,7 +142,7 @@ int cmd_fsck(int argc, char **argv)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		if (c == '?')
-			return cmd_usage("fsck", "unknown option \"%s\"", argv[optind - 1]);
+			return cmd_bad_option("fsck", argv);
 	if (optind + 1 != argc)
 		return cmd_usage("fsck", "which store or directory?");
 	f.what = argv[optind];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* slicefs stat: what the cache knows of an object, from `slicefs.layout`. */
 #include <errno.h>
+#include <getopt.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -88,18 +89,17 @@ static int stat_one(const char *path, json_t *all)
 
 int cmd_stat(int argc, char **argv)
 {
-	int first = 1, status = EXIT_DONE;
-	json_t *all = NULL;
+	int c, json = 0, status = EXIT_DONE;
+	const struct option longs[] = { { "json", no_argument, &json, 1 }, { 0 } };
 
-	if (argc > 1 && !strcmp(argv[1], "--json")) {
-		all = json_array();
-		first = 2;
-	}
-	if (first >= argc || (argv[first][0] == '-' && argv[first][1] == '-')) {
-		json_decref(all);
-		return cmd_usage("stat", first >= argc ? "of which path?" : "unknown option");
-	}
-	for (int i = first; i < argc; i++) {
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		if (c == '?')
+			return cmd_bad_option("stat", argv);
+	if (optind == argc)
+		return cmd_usage("stat", "of which path?");
+	json_t *all = json ? json_array() : NULL;
+	for (int i = optind; i < argc; i++) {
 		int s = stat_one(argv[i], all);
 		status = s ? s : status;
 	}

@@ -4,6 +4,7 @@
  * statistics; a mount that does not answer is named as such, in bounded time.
  */
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,24 +99,25 @@ static int add_mount(const struct mount_line *m, void *arg)
 
 int cmd_status(int argc, char **argv)
 {
-	bool json = false;
 	char dir[PATH_MAX];
 	struct status s = { 0 };
+	int c, r = 0, json = 0;
+	const struct option longs[] = { { "json", no_argument, &json, 1 }, { 0 } };
 
-	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--json"))
-			json = true;
-		else if (argv[i][0] == '-')
-			return cmd_usage("status", "unknown option \"%s\"", argv[i]);
-		else if (s.only)
-			return cmd_usage("status", "one directory at most");
-		else if (mounts_canonical(argv[i], dir) < 0)
-			return cmd_fail(EXIT_FAILED, "status", "%s: %s", argv[i], strerror(errno));
-		else
-			s.only = dir;
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		if (c == '?')
+			return cmd_bad_option("status", argv);
+	if (argc > optind + 1)
+		return cmd_usage("status", "one directory at most");
+	if (argc > optind) {
+		r = mounts_canonical(argv[optind], dir);
+		s.only = dir;
 	}
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "status", "%s: %s", argv[optind], strerror(-r));
 	table_init(&s.t, columns);
-	int r = mounts_each(add_mount, &s);
+	r = mounts_each(add_mount, &s);
 	if (r == 0 && !(s.only && !s.found))
 		table_print(&s.t, json);
 	table_fini(&s.t);

@@ -139,7 +139,7 @@ int cmd_umount(int argc, char **argv)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		if (c == '?')
-			return cmd_usage("umount", "unknown option \"%s\"", argv[optind - 1]);
+			return cmd_bad_option("umount", argv);
 	if (optind == argc)
 		return cmd_usage("umount", "which directory?");
 	if (o.discard && o.lazy)

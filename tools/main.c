@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/config.h"
 #include "common/crash.h"
@@ -79,6 +80,14 @@ int cmd_usage(const char *cmd, const char *fmt, ...)
 	if (c)
 		fprintf(stderr, "Usage: slicefs %s\n", c->synopsis);
 	return EXIT_USAGE;
+}
+
+/* optind is not behind a short option that has others behind it: "-xy". */
+int cmd_bad_option(const char *cmd, char **argv)
+{
+	if (optopt > ' ')
+		return cmd_usage(cmd, "unknown option \"-%c\"", optopt);
+	return cmd_usage(cmd, "unknown option \"%s\"", argv[optind - 1]);
 }
 
 static void usage(FILE *to)

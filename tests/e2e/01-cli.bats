@@ -33,9 +33,13 @@ teardown_file() { end_file; }
 
 @test "an unknown option is status 2 and says which one" {
 	for c in mount umount status stat fsck; do
-		fails 2 'nonsense' "$SLICEFS" "$c" --nonsense /tmp || { [ "$c" = stat ]; }
+		fails 2 '--nonsense|nonsense: no such' "$SLICEFS" "$c" --nonsense /tmp
+		fails 2 '--nonsense|nonsense: no such' "$SLICEFS" "$c" /tmp --nonsense
 	done
-	fails 2 'unknown option' "$SLICEFS" stat --nonsense /tmp
+	for c in umount status stat fsck; do
+		fails 2 'unknown option "-x"' "$SLICEFS" "$c" -xy /tmp
+		fails 2 'unknown option "-x"' "$SLICEFS" "$c" /tmp -x
+	done
 	fails 2 'nonsense' "$SLICEFS" mount -o nonsense /tmp
 }
 
@@ -46,6 +50,15 @@ teardown_file() { end_file; }
 	fails 2 'which store' "$SLICEFS" fsck
 	fails 2 'ls, or rm' "$SLICEFS" store
 	fails 2 'which store' "$SLICEFS" store rm
+}
+
+@test "options go before or behind, and -- ends them" {
+	"$SLICEFS" status --json -- | jq -e 'type == "array"'
+	fails 1 'no slicefs is mounted there' "$SLICEFS" status -- "$MNT"
+	fails 1 'no slicefs is mounted there' "$SLICEFS" umount -- "$MNT"
+	fails 1 'not in a slicefs' "$SLICEFS" stat "$MNT" --json
+	fails 1 '/-- *x: No such file' "$SLICEFS" stat -- "$MNT/--x"
+	fails 1 ': No such file' "$SLICEFS" status ""
 }
 
 @test "status without a mount is an empty table; of a directory that is none, status 1" {
