@@ -97,33 +97,57 @@ static struct statx_timestamp stamp(struct timespec t)
 					 .tv_nsec = (uint32_t)t.tv_nsec };
 }
 
+static struct statx statx_of(const struct stat *st)
+{
+	return (struct statx){
+		.stx_mask = STATX_BASIC_STATS,
+		.stx_blksize = (uint32_t)st->st_blksize,
+		.stx_nlink = (uint32_t)st->st_nlink,
+		.stx_uid = st->st_uid,
+		.stx_gid = st->st_gid,
+		.stx_mode = (uint16_t)st->st_mode,
+		.stx_ino = st->st_ino,
+		.stx_size = (uint64_t)st->st_size,
+		.stx_blocks = (uint64_t)st->st_blocks,
+		.stx_atime = stamp(st->st_atim),
+		.stx_ctime = stamp(st->st_ctim),
+		.stx_mtime = stamp(st->st_mtim),
+		.stx_rdev_major = major(st->st_rdev),
+		.stx_rdev_minor = minor(st->st_rdev),
+	};
+}
+
+static void answer_statx(fuse_req_t f, struct statx *x)
+{
+	/* -ENOSYS: a library without statx; it has not answered. */
+	if (fuse_reply_statx(f, 0, x, KERNEL_CACHE_S) == -ENOSYS)
+		fuse_reply_err(f, ENOSYS);
+}
+
 void reply_statx(struct req *q, const struct attr *a)
 {
 	struct stat st;
 
 	attr_to_stat(a, &st);
-	struct statx x = {
-		.stx_mask = STATX_BASIC_STATS | STATX_BTIME,
-		.stx_blksize = (uint32_t)st.st_blksize,
-		.stx_nlink = (uint32_t)st.st_nlink,
-		.stx_uid = st.st_uid,
-		.stx_gid = st.st_gid,
-		.stx_mode = (uint16_t)st.st_mode,
-		.stx_ino = st.st_ino,
-		.stx_size = (uint64_t)st.st_size,
-		.stx_blocks = (uint64_t)st.st_blocks,
-		.stx_atime = stamp(a->atime),
-		.stx_btime = stamp(a->btime),
-		.stx_ctime = stamp(a->ctime),
-		.stx_mtime = stamp(a->mtime),
-		.stx_rdev_major = major(st.st_rdev),
-		.stx_rdev_minor = minor(st.st_rdev),
-	};
-	fuse_req_t f = req_answer(q, 0);
-	/* -ENOSYS: a library without statx; it has not answered. */
-	if (fuse_reply_statx(f, 0, &x, KERNEL_CACHE_S) == -ENOSYS)
-		fuse_reply_err(f, ENOSYS);
+	struct statx x = statx_of(&st);
+	x.stx_mask |= STATX_BTIME;
+	x.stx_btime = stamp(a->btime);
+	answer_statx(req_answer(q, 0), &x);
 	req_free(q);
+}
+
+/* Nobody knows when they were born. */
+static void answer_control_statx(fuse_req_t f, fuse_ino_t ino)
+{
+	struct stat st;
+	int r = control_stat(fuse_req_userdata(f), ino, &st);
+
+	if (r < 0) {
+		fuse_reply_err(f, -r);
+		return;
+	}
+	struct statx x = statx_of(&st);
+	answer_statx(f, &x);
 }
 
 void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
@@ -133,7 +157,7 @@ void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
 	(void)mask;
 	(void)fi;
 	if (is_control(ino)) {
-		fuse_reply_err(f, EOPNOTSUPP);
+		answer_control_statx(f, ino);
 		return;
 	}
 	struct req *q = req_begin_on(f, MOP_GETATTR, ino);

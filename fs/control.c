@@ -125,12 +125,21 @@ void control_lookup(fuse_req_t f, fuse_ino_t parent, const char *name)
 	fuse_reply_entry(f, &e);
 }
 
+int control_stat(const struct fs *fs, fuse_ino_t ino, struct stat *ret)
+{
+	if (ino >= nodeid_of(NFILES))
+		return -ESTALE;
+	*ret = stat_of(fs, ino);
+	return 0;
+}
+
 void control_getattr(fuse_req_t f, fuse_ino_t ino)
 {
-	struct stat st = stat_of(fuse_req_userdata(f), ino);
+	struct stat st;
+	int r = control_stat(fuse_req_userdata(f), ino, &st);
 
-	if (ino >= nodeid_of(NFILES))
-		fuse_reply_err(f, ESTALE);
+	if (r < 0)
+		fuse_reply_err(f, -r);
 	else
 		fuse_reply_attr(f, &st, KERNEL_CACHE_S);
 }

@@ -308,6 +308,7 @@ static inline bool is_control(fuse_ino_t ino)
 /* parent, name is the control directory: it cannot be made, moved or removed. */
 bool is_control_name(const struct fs *fs, fuse_ino_t parent, const char *name);
 void control_lookup(fuse_req_t f, fuse_ino_t parent, const char *name);
+int control_stat(const struct fs *fs, fuse_ino_t ino, struct stat *ret);
 void control_getattr(fuse_req_t f, fuse_ino_t ino);
 void control_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 		     bool plus);

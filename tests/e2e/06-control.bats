@@ -17,6 +17,15 @@ teardown_file() { end_file; }
 	mkdir "$MNT/sub"; mkdir "$MNT/sub/.slicefs"; rmdir "$MNT/sub/.slicefs"
 }
 
+@test "each file can be asked for all that stat(1) knows, also for its birth" {
+	for f in . stats slices config check; do
+		[ "$(stat -c '%u %a %s' "$MNT/.slicefs/$f")" = "$(python3 -c '
+import os, sys
+s = os.stat(sys.argv[1]); print(s.st_uid, "%o" % (s.st_mode & 0o7777), s.st_size)' "$MNT/.slicefs/$f")" ]
+		stat -c '%w' "$MNT/.slicefs/$f"
+	done
+}
+
 @test "stats is Prometheus text: each line a sample or a comment, each family typed" {
 	cat "$MNT/.slicefs/stats" >"$SCRATCH/stats"
 	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$SCRATCH/stats"
