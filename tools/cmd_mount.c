@@ -122,10 +122,34 @@ static int clean_stale(const char *dir)
 	return status;
 }
 
+/* What slicefs itself needs and would not find any more below a mount on dir. */
+static bool would_hide(const char *dir, const char *path)
+{
+	size_t n = strcmp(dir, "/") ? strlen(dir) : 0;
+
+	return !strncmp(dir, path, n) && (path[n] == '/' || !path[n]);
+}
+
+static int check_hidden(const char *dir)
+{
+	char stores[64];
+
+	stores_root(stores, sizeof(stores));
+	const char *const needed[] = { "/proc", "/dev/fuse", "/sys/fs/fuse", stores };
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		if (would_hide(dir, needed[i]))
+			return cmd_fail(EXIT_FAILED, "mount",
+					"%s: a mount there would hide %s, which slicefs needs. "
+					"Try: a directory of its own", dir, needed[i]);
+	return EXIT_DONE;
+}
+
 static int check_dir(struct mounting *m)
 {
 	struct stat st;
 
+	if (check_hidden(m->dir) != EXIT_DONE)
+		return EXIT_FAILED;
 	if (stat(m->dir, &st) < 0)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: %s. Try: mkdir -p %s", m->dir,
 				strerror(errno), m->dir);

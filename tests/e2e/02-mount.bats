@@ -165,6 +165,9 @@ teardown_file() { end_file; }
 	fails 1 'No such file' "$SLICEFS" mount --pool-size 32M "$SCRATCH/missing/dir"
 	touch "$SCRATCH/file"
 	fails 1 'not a directory' "$SLICEFS" mount --pool-size 32M "$SCRATCH/file"
+	for dir in / /proc /dev /run /sys; do # away from this machine's, should it succeed
+		fails 1 "^slicefs: mount: $dir: .* would hide .*Try:" unshare -m "$SLICEFS" mount --pool-size 16M "$dir"
+	done
 	fails 2 'no node' "$SLICEFS" mount host:1234 "$SCRATCH"
 	fails 2 'is not a value for it' "$SLICEFS" mount --store 'a/b' "$SCRATCH"
 	fails 1 'no slicefs is mounted there' "$SLICEFS" umount "$SCRATCH"
