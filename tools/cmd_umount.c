@@ -4,6 +4,7 @@
  * gives the store's memory back if asked to. Pool and index stay otherwise.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,12 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "engine/engine.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 #include "tools/stores.h"
 
-enum { LET_GO_MS = 15000 };
+enum { LET_GO_MS = 15000, SAID_BYTES = 512 };
 
 struct umount_opts {
 	int discard, abort, lazy;
@@ -31,28 +33,51 @@ void cmd_umount_help(void)
 	       "  --lazy     detach now, end when nobody uses it any more\n");
 }
 
-static int by_fusermount(const char *dir, bool lazy)
+/* Runs it; what it says goes to said. Its status, or negative errno. */
+static int run_fusermount(const char *dir, bool lazy, char said[SAID_BYTES])
 {
-	pid_t pid = fork();
+	int fds[2], status;
+	size_t n = 0;
+	ssize_t got;
 
-	if (pid < 0)
+	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
+	_cleanup_(closep) int in = fds[0];
+	pid_t pid = fork();
 	if (pid == 0) {
-		execlp("fusermount3", "fusermount3", lazy ? "-uzq" : "-uq", "--", dir,
+		dup2(fds[1], STDERR_FILENO);
+		execlp("fusermount3", "fusermount3", lazy ? "-uz" : "-u", "--", dir,
 		       (char *)NULL);
+		dprintf(STDERR_FILENO, "fusermount3: %s", strerror(errno));
 		_exit(127);
 	}
-	int status;
+	close(fds[1]);
+	if (pid < 0)
+		return -errno;
+	while (n < SAID_BYTES - 1 && (got = read(in, said + n, SAID_BYTES - 1 - n)) > 0)
+		n += (size_t)got;
+	said[n] = '\0';
 	if (waitpid(pid, &status, 0) < 0)
 		return -errno;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-static int detach(const char *dir, bool lazy)
+/* 0, negative errno, or 1 with the reason in said. */
+static int by_fusermount(const struct mount_line *m, bool lazy, char said[SAID_BYTES])
+{
+	int r = m->uid == getuid() ? run_fusermount(m->dir, lazy, said) : -EPERM;
+
+	if (r <= 0)
+		return r;
+	said[strcspn(said, "\n")] = '\0';
+	return strstr(said, strerror(EBUSY)) ? -EBUSY : 1;
+}
+
+static int detach(const struct mount_line *m, bool lazy, char said[SAID_BYTES])
 {
 	if (geteuid() != 0)
-		return by_fusermount(dir, lazy);
-	return umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? -errno : 0;
+		return by_fusermount(m, lazy, said);
+	return umount2(m->dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? -errno : 0;
 }
 
 /* The daemon keeps the store's lock until it has written what it had. */
@@ -69,12 +94,16 @@ static int wait_stopped(const char *dir)
 	return -ETIMEDOUT;
 }
 
-static int fail_detach(const char *dir, int err)
+static int fail_detach(const char *dir, int err, const char *said)
 {
+	if (err > 0)
+		return cmd_fail(EXIT_FAILED, "umount", "%s: %s. Try: sudo slicefs umount %s", dir,
+				said, dir);
 	if (err == -EBUSY)
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: busy: a process has a file or its working directory in "
-				"it. Try: fuser -vm %s; or: slicefs umount --lazy %s",
+				"it, or there is a mount below it. Try: fuser -vm %s; or: "
+				"slicefs umount --lazy %s",
 				dir, dir, dir);
 	if (err == -EPERM)
 		return cmd_fail(EXIT_FAILED, "umount",
@@ -96,7 +125,7 @@ static int discard(const char *name, const char *store)
 
 static int umount_one(const char *arg, const struct umount_opts *o)
 {
-	char dir[PATH_MAX], store[PATH_MAX];
+	char dir[PATH_MAX], store[PATH_MAX], said[SAID_BYTES];
 	struct mount_line m;
 	int r = mounts_canonical(arg, dir);
 
@@ -112,9 +141,9 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 					"%s: cannot abort connection %u: %s. Try as root", dir,
 					m.minor, strerror(-r));
 	}
-	r = detach(dir, o->lazy || o->abort);
-	if (r < 0)
-		return fail_detach(dir, r);
+	r = detach(&m, o->lazy || o->abort, said);
+	if (r)
+		return fail_detach(dir, r, said);
 	if (!stores_name_ok(m.source))
 		return EXIT_DONE;
 	stores_dir(m.source, store);

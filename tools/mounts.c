@@ -42,7 +42,9 @@ static void unescape(char *s)
 static bool parse_line(const char *line, struct mount_line *m)
 {
 	const char *tail = strstr(line, " - ");
+	const char *uid = tail ? strstr(tail, "user_id=") : NULL;
 
+	m->uid = uid ? (uid_t)strtoul(uid + strlen("user_id="), NULL, 10) : 0;
 	if (!tail ||
 	    sscanf(line, "%*d %*d %u:%u %*s %4095s", &m->major, &m->minor, m->dir) != 3 ||
 	    sscanf(tail, " - %63s %255s", m->type, m->source) != 2)

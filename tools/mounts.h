@@ -12,6 +12,7 @@ struct mount_line {
 	char dir[PATH_MAX];
 	char type[64];          /* "fuse.slicefs" */
 	char source[256];
+	uid_t uid;              /* who mounted it */
 };
 
 /* Calls fn for each slicefs mount, in the order of mounting, until it returns

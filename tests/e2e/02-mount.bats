@@ -161,6 +161,26 @@ teardown_file() { end_file; }
 	rmdir "/dev/shm/slicefs-$(id -u nobody)"
 }
 
+@test "why an ordinary user cannot unmount is said as it is" {
+	requires setpriv fusermount3 unshare
+	cp "$SLICEFS" "$SCRATCH/slicefs-user" && chmod 755 "$SCRATCH/slicefs-user"
+	as="setpriv --reuid=nobody --regid=65534 --clear-groups"
+	fails 1 'not permitted: it was mounted by another user. Try: sudo' $as "$SCRATCH/slicefs-user" umount "$MNT"
+	is_mounted
+	export -f fails; export MNT SCRATCH as
+	unshare -m bash -ec '
+		mount -t tmpfs -o mode=1777 tmpfs /dev/shm; chmod 666 /dev/fuse
+		mkdir "$SCRATCH/his"; chown nobody "$SCRATCH/his"
+		$as "$SCRATCH/slicefs-user" mount --pool-size 16M "$SCRATCH/his"
+		$as bash -c "cd $SCRATCH/his; exec sleep 30" & pid=$!
+		until [ "$(readlink /proc/$pid/cwd)" = "$SCRATCH/his" ]; do sleep 0.05; done
+		fails 1 "busy: .*Try: fuser" $as "$SCRATCH/slicefs-user" umount "$SCRATCH/his"
+		kill $pid; wait $pid || true
+		fails 1 "fusermount3: .*Try: sudo" env PATH=/nonexistent "$(command -v setpriv)" --reuid=nobody --regid=65534 --clear-groups "$SCRATCH/slicefs-user" umount "$SCRATCH/his"
+		$as "$SCRATCH/slicefs-user" umount --discard "$SCRATCH/his"
+	'
+}
+
 @test "wrong places are refused with one line" {
 	fails 1 'No such file' "$SLICEFS" mount --pool-size 32M "$SCRATCH/missing/dir"
 	touch "$SCRATCH/file"
