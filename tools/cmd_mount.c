@@ -205,6 +205,20 @@ static int check_options(const struct mounting *m)
 			cmd_fail(EXIT_FAILED, "mount", "%s", why ? why : strerror(-r));
 }
 
+static int make_stores_root(void)
+{
+	char root[64];
+	int r = stores_root_make();
+
+	stores_root(root, sizeof(root));
+	if (r == -EPERM)
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: not a folder that is this user's and that nobody else may "
+				"write to. Try: as root: mv %s %s.away", root, root, root);
+	return r < 0 ? cmd_fail(EXIT_FAILED, "mount", "%s: cannot be made: %s", root,
+				strerror(-r)) : EXIT_DONE;
+}
+
 /* The mount point, the device, the options, the folder of stores. */
 static int make_ready(struct mounting *m)
 {
@@ -216,11 +230,7 @@ static int make_ready(struct mounting *m)
 		status = check_device();
 	if (!status)
 		status = check_options(m);
-	if (!status && stores_root_make() < 0)
-		status = cmd_fail(EXIT_FAILED, "mount",
-				  "%s: cannot be made, or is not a folder of ours with mode 0700",
-				  m->store);
-	return status;
+	return status ? status : make_stores_root();
 }
 
 /* mount(8) hands -n, -v and -f (check only) on. Takes them out of argv; its new

@@ -181,6 +181,22 @@ teardown_file() { end_file; }
 	'
 }
 
+@test "a folder of stores that others may write to is refused, by its name" {
+	requires setpriv unshare
+	cp "$SLICEFS" "$SCRATCH/slicefs-user" && chmod 755 "$SCRATCH/slicefs-user"
+	mkdir "$SCRATCH/hers"; chown nobody "$SCRATCH/hers"
+	export -f fails; export SCRATCH
+	unshare -m bash -ec '
+		mount -t tmpfs -o mode=1777 tmpfs /dev/shm; chmod 666 /dev/fuse
+		his() { setpriv --reuid=nobody --regid=65534 --clear-groups "$SCRATCH/slicefs-user" "$@"; }
+		dir=/dev/shm/slicefs-$(id -u nobody)
+		refused() { fails 1 "mount: $dir: not a folder that is this user.*Try:" his mount --pool-size 16M "$SCRATCH/hers"; }
+		mkdir "$dir"; refused; rmdir "$dir"
+		mkdir "$dir"; chown nobody "$dir"; chmod 777 "$dir"; refused; rmdir "$dir"
+		ln -s /tmp "$dir"; chown -h nobody "$dir"; refused
+	'
+}
+
 @test "wrong places are refused with one line" {
 	fails 1 'No such file' "$SLICEFS" mount --pool-size 32M "$SCRATCH/missing/dir"
 	touch "$SCRATCH/file"
