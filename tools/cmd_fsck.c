@@ -57,12 +57,12 @@ static unsigned print_json(const struct fsck *f)
 	while (p < end) {
 		const char *eol = memchr(p, '\n', (size_t)(end - p));
 		size_t n = (size_t)((eol ? eol : end) - p);
-		json_array_append_new(problems, json_stringn_nocheck(p, n));
+		json_array_append_new(problems, json_text(p, n));
 		p += n + 1;
 	}
 	unsigned n = (unsigned)json_array_size(problems);
-	json_t *o = json_pack("{s:s, s:o, s:i}", "target", f->what, "problems", problems,
-			      "repaired", (int)f->repaired);
+	json_t *o = json_pack("{s:o, s:o, s:i}", "target", json_text(f->what, strlen(f->what)),
+			      "problems", problems, "repaired", (int)f->repaired);
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
 	putchar('\n');
 	json_decref(o);
@@ -100,7 +100,7 @@ static int check_stopped(struct fsck *f, const char *name)
 	int r = engine_store_stat(dir, &st);
 	if (r < 0 || st.state == STORE_NONE)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: no such store. Try: slicefs store ls",
-				name);
+				f->what);
 	r = engine_open(&o, &e, &why);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s", why ? why : strerror(-r));

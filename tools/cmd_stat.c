@@ -76,7 +76,7 @@ static int stat_one(const char *path, json_t *all)
 	if (!o)
 		return cmd_fail(EXIT_FAILED, "stat", "%s: cannot read its layout: %s", path,
 				err.text);
-	json_object_set_new(o, "path", json_string(path));
+	json_object_set_new(o, "path", json_text(path, strlen(path)));
 	if (all) {
 		json_array_append_new(all, o);
 	} else {

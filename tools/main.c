@@ -6,9 +6,11 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/config.h"
 #include "common/crash.h"
 #include "common/error.h"
@@ -52,11 +54,19 @@ static const struct cmd *cmd_find(const char *name)
 	return NULL;
 }
 
+/* One line, whatever a user's words have in them. */
 static void vfail(const char *cmd, const char *fmt, va_list ap)
 {
-	fprintf(stderr, "slicefs: %s%s", cmd ? cmd : "", cmd ? ": " : "");
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
+	_cleanup_(freep) char *said = NULL, *line = NULL;
+
+	if (vasprintf(&said, fmt, ap) < 0)
+		said = NULL;
+	size_t cap = said ? 4 * strlen(said) + 8 : 0;
+	line = malloc(cap);
+	if (said && line)
+		error_quote(line, cap, said);
+	fprintf(stderr, "slicefs: %s%s%s\n", cmd ? cmd : "", cmd ? ": " : "",
+		said && line ? line : "out of memory");
 }
 
 int cmd_fail(int status, const char *cmd, const char *fmt, ...)

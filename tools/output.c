@@ -4,8 +4,10 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/size.h"
 
 void table_init(struct table *t, const char *const *columns)
@@ -31,9 +33,7 @@ static void put(struct table *t, json_t *v)
 
 void table_str(struct table *t, const char *s)
 {
-	json_t *v = json_string(s);
-
-	put(t, v ? v : json_string("(not UTF-8)"));
+	put(t, json_text(s, strlen(s)));
 }
 
 void table_int(struct table *t, int64_t n)
@@ -96,6 +96,20 @@ void table_fini(struct table *t)
 {
 	json_decref(t->rows);
 	t->rows = NULL;
+}
+
+json_t *json_text(const char *s, size_t n)
+{
+	json_t *v = json_stringn(s, n);
+	_cleanup_(freep) char *plain = v ? NULL : malloc(4 * n + 1);
+	char *to = plain;
+
+	if (!plain)
+		return v;
+	for (const char *p = s; p < s + n; p++)
+		to += (unsigned char)*p < 0x80 ? sprintf(to, "%c", *p)
+					       : sprintf(to, "\\x%02x", (unsigned char)*p);
+	return json_stringn(plain, (size_t)(to - plain));
 }
 
 void print_writer(const struct writer *w)

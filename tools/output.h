@@ -23,5 +23,8 @@ void table_size(struct table *t, uint64_t bytes); /* text: "5.9 GiB" */
 void table_print(struct table *t, bool json);
 void table_fini(struct table *t);
 
+/* n bytes as a JSON string; bytes of what is not UTF-8 as \xNN. NULL: no memory. */
+json_t *json_text(const char *s, size_t n);
+
 /* All of w to stdout. */
 void print_writer(const struct writer *w);

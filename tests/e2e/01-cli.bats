@@ -61,6 +61,19 @@ teardown_file() { end_file; }
 	fails 1 ': No such file' "$SLICEFS" status ""
 }
 
+@test "a message is one line whatever the name, and --json is JSON" {
+	fails 1 '/a\\x0ab: No such' "$SLICEFS" mount --pool-size 16M "$MNT/"$'a\nb'
+	fails 1 '/a\\x1bb: no slicefs' "$SLICEFS" status "$MNT/"$'a\x1bb'
+	fails 1 '/nothing: no such store' "$SLICEFS" fsck "$MNT/nothing"
+	odd=$SCRATCH/$'o\xffd\xfe'; mkdir "$odd"
+	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$odd"; echo x >"$odd/"$'\xff'
+	"$SLICEFS" status --json "$odd" | jq -re '.[0].dir' | grep -qF 'o\xffd\xfe'
+	"$SLICEFS" status "$odd" | grep -qF 'o\xffd\xfe'
+	"$SLICEFS" stat --json "$odd/"$'\xff' | jq -re '.[0].path' | grep -qF 'd\xfe/\xff'
+	"$SLICEFS" fsck --json "$odd" | jq -re '.target' | grep -qF 'o\xffd\xfe'
+	"$SLICEFS" umount --discard "$odd"
+}
+
 @test "status without a mount is an empty table; of a directory that is none, status 1" {
 	"$SLICEFS" status --json | jq -e 'type == "array"'
 	fails 1 'no slicefs is mounted there' "$SLICEFS" status "$MNT"
