@@ -118,10 +118,14 @@ int sizes_fit(const struct engine_opts *o, const char *folder, const struct size
 		return why(ret_why, -errno, "store %s: %s: %s", o->dir, folder, error_text(errno));
 	uint64_t room = (uint64_t)v.f_bavail * v.f_frsize;
 	/* Our own tmpfs has the slack for its texts, other ones need less. */
-	if (fits(s, room + slack - MIB))
+	uint64_t roomy = room + slack - MIB;
+	unsigned long long mib = pool_that_fits(roomy, o);
+	char hint[64] = "slicefs store ls, then slicefs store rm of what is not needed";
+	if (fits(s, roomy))
 		return 0;
+	if (mib >= pool_min / MIB)
+		snprintf(hint, sizeof(hint), "--pool-size %lluM", mib);
 	return why(ret_why, -ENOSPC, "store %s: no space for a pool of %s and an index of %s in "
-		   "%s: %s are free. Try: --pool-size %lluM", o->dir,
-		   size_text(s->pool_bytes).s, size_text(s->index_bytes).s, folder,
-		   size_text(room).s, pool_that_fits(room, o));
+		   "%s: %s are free. Try: %s", o->dir, size_text(s->pool_bytes).s,
+		   size_text(s->index_bytes).s, folder, size_text(room).s, hint);
 }

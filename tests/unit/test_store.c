@@ -505,8 +505,17 @@ static void test_no_space(void **state)
 	assert_int_equal(mkdir(mnt, 0700), 0);
 	assert_int_equal(mount("test", mnt, "tmpfs", 0, "size=18M"), 0);
 	snprintf(dir, sizeof(dir), "%s/in", mnt);
-	refused(&o, -ENOSPC, "no space", "16 MiB", "are free", "--pool-size", NULL);
+	refused(&o, -ENOSPC, "no space", "16 MiB", "are free", "store rm", NULL);
 	assert_int_equal(access(dir, F_OK), -1);
+
+	/* A pool that would fit is named, and does. */
+	assert_int_equal(mount("test", mnt, "tmpfs", MS_REMOUNT, "size=32M"), 0);
+	o.pool_bytes = 64 << 20;
+	refused(&o, -ENOSPC, "no space", "64 MiB", "are free", "--pool-size 24M", NULL);
+	o.pool_bytes = 24 << 20;
+	engine_close(open_with(&o));
+	assert_int_equal(engine_store_remove(dir), 0);
+	o.pool_bytes = opts().pool_bytes;
 
 	/* One that fits is made. */
 	assert_int_equal(mount("test", mnt, "tmpfs", MS_REMOUNT, "size=22M"), 0);
