@@ -306,7 +306,7 @@ void config_row_print_try(const struct config_row *row, struct writer *w)
 		write_format(w, "512M, 4G or 25%%; ");
 		break;
 	case CONFIG_TYPE_TIME:
-		write_format(w, "500us, 100ms or 10s; ");
+		write_format(w, !strcmp(row->unit, "us") ? "50us or 1ms; " : "100ms, 10s or 2m; ");
 		break;
 	case CONFIG_TYPE_COUNT:
 		break;

@@ -60,11 +60,25 @@ static const struct config_row *find_negated(const char *word)
 	return row && row->type == CONFIG_TYPE_BOOL ? row : NULL;
 }
 
-static int refuse_unknown(const char *word, char **ret_why)
+static const struct mount_word *find_mount_word(const char *item)
+{
+	const struct mount_word *m;
+
+	for (m = mount_words; m->word; m++) {
+		size_t n = strlen(m->word);
+
+		if (m->word[n - 1] == '*' ? !strncmp(m->word, item, n - 1) : !strcmp(m->word, item))
+			return m;
+	}
+	return NULL;
+}
+
+/* A name nearby, but not for two letters another two. */
+static const char *nearest_name(const char *word)
 {
 	const char *nearest = NULL;
-	unsigned least = 3;
-	char quoted[QUOTED_BYTES];
+	size_t len = strlen(word);
+	unsigned least = len < 3 ? (unsigned)len : 3;
 
 	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
 		unsigned d = error_distance(word, config_rows[i].name);
@@ -74,7 +88,17 @@ static int refuse_unknown(const char *word, char **ret_why)
 			nearest = config_rows[i].name;
 		}
 	}
+	return nearest;
+}
+
+static int refuse_unknown(const char *word, char **ret_why)
+{
+	const char *nearest = nearest_name(word);
+	char quoted[QUOTED_BYTES];
+
 	error_quote(quoted, sizeof(quoted), word);
+	if (find_mount_word(word))
+		return why(ret_why, -EINVAL, "%s: no such option. Try: -o %s", quoted, quoted);
 	if (nearest)
 		return why(ret_why, -EINVAL, "%s: no such option. Try: %s", quoted, nearest);
 	return why(ret_why, -EINVAL, "%s: no such option. Try: slicefs mount --help", quoted);
@@ -133,19 +157,6 @@ int config_set(struct config *c, const char *name, const char *value, char **ret
 }
 
 /* -o lists ------------------------------------------------------------------- */
-
-static const struct mount_word *find_mount_word(const char *item)
-{
-	const struct mount_word *m;
-
-	for (m = mount_words; m->word; m++) {
-		size_t n = strlen(m->word);
-
-		if (m->word[n - 1] == '*' ? !strncmp(m->word, item, n - 1) : !strcmp(m->word, item))
-			return m;
-	}
-	return NULL;
-}
 
 static int add_kernel_word(struct config *c, const char *word)
 {

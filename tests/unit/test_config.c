@@ -85,14 +85,14 @@ static void test_sizes(void **state)
 		const char *text;
 		uint64_t bytes;
 	} good[] = {
-		{ "4194304", 4 << 20 },	  { "4096K", 4 << 20 },	     { "64M", 64 << 20 },
+		{ "16777216", 16 << 20 }, { "16384K", 16 << 20 },    { "64M", 64 << 20 },
 		{ "64MiB", 64 << 20 },	  { "4G", 4ULL << 30 },	     { "4g", 4ULL << 30 },
 		{ "1T", 1ULL << 40 },	  { "1024T", 1ULL << 50 },   { "1P", 1ULL << 50 },
 		{ "004G", 4ULL << 30 },	  { "5368709120", 5ULL << 30 },
 	};
 	static const char *const bad[] = { "",	   "G",	  "4X",	  "4 G",  "-4G", "+4G", "4GB",
 					   "4.5G", "0x4G", "4Gi", "4ib", "1%%", "101%", "0%",
-					   "1K",   "2P",  "18446744073709551616",
+					   "15M",  "2P",  "18446744073709551616",
 					   "99999999999999999999T", "17179869184G" };
 	(void)state;
 	for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
@@ -121,10 +121,12 @@ static void test_times_and_counts(void **state)
 	set("threads", "64");
 	assert_int_equal(conf.threads, 64);
 	refused(config_set(&conf, "timeout", "10", &sentence), "timeout: \"10\"");
-	refused(config_set(&conf, "timeout", "99ms", &sentence), "timeout: \"99ms\"");
+	refused(config_set(&conf, "timeout", "99ms", &sentence),
+		"timeout: \"99ms\" is out of range. Try: 100ms, 10s or 2m; 100ms to 1h");
 	refused(config_set(&conf, "timeout", "1500us", &sentence), "timeout: \"1500us\"");
 	refused(config_set(&conf, "timeout", "2h", &sentence), "timeout: \"2h\"");
-	refused(config_set(&conf, "spin", "11ms", &sentence), "spin: \"11ms\"");
+	refused(config_set(&conf, "spin", "11ms", &sentence),
+		"spin: \"11ms\" is out of range. Try: 50us or 1ms; 0 to 10ms");
 	refused(config_set(&conf, "threads", "65", &sentence), "threads: \"65\"");
 	refused(config_set(&conf, "threads", "4K", &sentence), "threads: \"4K\"");
 	assert_int_equal(conf.timeout_ms, 1500);
@@ -150,6 +152,8 @@ static void test_switches(void **state)
 	refused(config_set(&conf, "no-pool-size", NULL, &sentence), "no-pool-size: no such");
 	refused(config_set(&conf, "pool-sise", "4G", &sentence),
 		"pool-sise: no such option. Try: pool-size");
+	refused(config_set(&conf, "ro", NULL, &sentence), "ro: no such option. Try: -o ro");
+	refused(config_set(&conf, "xy", NULL, &sentence), "xy: no such option. Try: slicefs mount");
 	refused(config_set(&conf, "\n\x1b[31m", NULL, &sentence), "\\x0a\\x1b[31m: no such");
 	refused(config_set(&conf, "", NULL, &sentence), ": no such");
 }
