@@ -44,6 +44,7 @@ struct mounting {
 	char store[PATH_MAX];
 	int pipe; /* the daemon's end: one line when it is done or has failed */
 	char *why; /* what has failed, until that is told */
+	bool helper;     /* run by mount(8) */
 	bool check_only;
 };
 
@@ -98,14 +99,18 @@ static int choose_store(const char *source, struct mounting *m)
 	return EXIT_DONE;
 }
 
-/* The mount point of a daemon that died: only one that is ours is cleaned. */
-static int clean_stale(const char *dir)
+/* The mount point of a daemon that died: only one that is ours is cleaned. -1: what
+ * is wanted is there. mount -a cannot know that of fstab's "slicefs". */
+static int clean_stale(const struct mounting *m)
 {
+	const char *dir = m->dir;
 	struct mount_line line;
 
 	if (!mounts_find(dir, &line))
 		return EXIT_DONE;
 	int dead = mounts_is_dead(dir, PROBE_MS);
+	if (dead == 0 && m->helper && !strcmp(line.source, m->store_name))
+		return -1;
 	if (dead == 0)
 		return cmd_fail(EXIT_FAILED, "mount",
 				"%s: a slicefs is mounted there already (store %s). Try: slicefs "
@@ -222,7 +227,7 @@ static int make_stores_root(void)
 /* The mount point, the device, the options, the folder of stores. */
 static int make_ready(struct mounting *m)
 {
-	int status = clean_stale(m->dir);
+	int status = clean_stale(m);
 
 	if (!status)
 		status = check_dir(m);
@@ -253,10 +258,10 @@ static int as_helper(int argc, char **argv, struct mounting *m)
 static int prepare(int argc, char **argv, struct mounting *m)
 {
 	_cleanup_(freep) char *why = NULL;
-	bool helper = strcmp(argv[0], "mount") != 0;
 	int n;
 
-	if (helper)
+	m->helper = strcmp(argv[0], "mount") != 0;
+	if (m->helper)
 		argc = as_helper(argc, argv, m);
 	int r = config_parse(&m->config, argc, argv, &n, &why);
 
@@ -275,7 +280,7 @@ static int prepare(int argc, char **argv, struct mounting *m)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: %s", argv[n - 1], strerror(-r));
 	const char *source = n == 3 ? argv[1] : NULL;
 	/* mount(8) makes it a path if there is such a file here: a checkout, say. */
-	if (helper && source && *source == '/')
+	if (m->helper && source && *source == '/')
 		source = strrchr(source, '/') + 1;
 	int status = make_log_absolute(m);
 	if (!status)

@@ -99,6 +99,9 @@ teardown_file() { end_file; }
 			mount $how; [ "$(shown)" = "$STORE" ]; umount "$MNT"
 			while "$SLICEFS" store ls | grep "$STORE" | grep -q running; do sleep 0.05; done
 		done
+		echo "slicefs $MNT slicefs pool-size=64M,index-size=64M 0 0" >/etc/fstab
+		mount -a; mount -a; [ "$(shown | wc -l)" = 1 ]
+		"$SLICEFS" umount --discard "$MNT"
 		! mount -o bogus "$MNT" || exit 1
 		[ -z "$(shown)" ]
 	'
