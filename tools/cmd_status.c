@@ -53,9 +53,13 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 	for (unsigned i = 0; i < 7; i++)
 		table_int(&s->t, 0);
 	s->silent++;
-	fprintf(stderr, "slicefs: status: %s: %s. Try: slicefs umount %s%s\n", m->dir,
-		err == -ETIMEDOUT ? "no answer within 3 s" : strerror(-err),
-		err == -ETIMEDOUT ? "--abort " : "", m->dir);
+	if (err == -EACCES || err == -EPERM)
+		cmd_fail(EXIT_FAILED, "status", "%s: %s: it lets in only user %u, who mounted it. "
+			 "Try: as that user", m->dir, strerror(-err), m->uid);
+	else
+		cmd_fail(EXIT_FAILED, "status", "%s: %s. Try: slicefs umount %s%s", m->dir,
+			 err == -ETIMEDOUT ? "no answer within 3 s" : strerror(-err),
+			 err == -ETIMEDOUT ? "--abort " : "", m->dir);
 }
 
 static void add_values(struct status *s, const char *text)

@@ -81,9 +81,9 @@ static int detach(const struct mount_line *m, bool lazy, char said[SAID_BYTES])
 }
 
 /* The daemon keeps the store's lock until it has written what it had. */
-static int wait_stopped(const char *dir)
+static int wait_stopped(const char *dir, pid_t *ret_pid)
 {
-	struct store_stat st;
+	struct store_stat st = { 0 };
 
 	for (int ms = 0; ms < LET_GO_MS; ms += 10) {
 		int r = engine_store_stat(dir, &st);
@@ -91,6 +91,7 @@ static int wait_stopped(const char *dir)
 			return 0;
 		nanosleep(&(struct timespec){ .tv_nsec = 10 * 1000 * 1000 }, NULL);
 	}
+	*ret_pid = st.pid;
 	return -ETIMEDOUT;
 }
 
@@ -127,6 +128,7 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 {
 	char dir[PATH_MAX], store[PATH_MAX], said[SAID_BYTES];
 	struct mount_line m;
+	pid_t pid;
 	int r = mounts_canonical(arg, dir);
 
 	if (r < 0)
@@ -134,6 +136,10 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 	if (!mounts_find(dir, &m))
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: no slicefs is mounted there. Try: slicefs status", dir);
+	if (o->discard && m.uid != geteuid())
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: its store is user %u's. Try: slicefs umount %s; then, as "
+				"that user: slicefs store rm %s", dir, m.uid, dir, m.source);
 	if (o->abort) {
 		r = mounts_abort(&m);
 		if (r < 0)
@@ -144,13 +150,14 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 	r = detach(&m, o->lazy || o->abort, said);
 	if (r)
 		return fail_detach(dir, r, said);
-	if (!stores_name_ok(m.source))
+	if (m.uid != geteuid() || !stores_name_ok(m.source))
 		return EXIT_DONE;
 	stores_dir(m.source, store);
-	if (!o->lazy && wait_stopped(store) < 0)
+	if (!o->lazy && wait_stopped(store, &pid) < 0)
 		return cmd_fail(EXIT_FAILED, "umount",
-				"%s: unmounted, but its daemon has not ended after %d s. "
-				"Try: slicefs store ls", dir, LET_GO_MS / 1000);
+				"%s: unmounted, but its daemon has not ended after %d s; what "
+				"was published is safe. Try: kill -9 %d", dir, LET_GO_MS / 1000,
+				(int)pid);
 	return o->discard ? discard(m.source, store) : EXIT_DONE;
 }
 

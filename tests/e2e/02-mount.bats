@@ -177,9 +177,16 @@ teardown_file() { end_file; }
 		$as "$SCRATCH/slicefs-user" mount --pool-size 16M "$SCRATCH/his"
 		$as bash -c "cd $SCRATCH/his; exec sleep 30" & pid=$!
 		until [ "$(readlink /proc/$pid/cwd)" = "$SCRATCH/his" ]; do sleep 0.05; done
+		fails 1 "Permission denied: it lets in only user .*Try: as that user" "$SLICEFS" status "$SCRATCH/his"
 		fails 1 "busy: .*Try: fuser" $as "$SCRATCH/slicefs-user" umount "$SCRATCH/his"
 		kill $pid; wait $pid || true
 		fails 1 "fusermount3: .*Try: sudo" env PATH=/nonexistent "$(command -v setpriv)" --reuid=nobody --regid=65534 --clear-groups "$SCRATCH/slicefs-user" umount "$SCRATCH/his"
+		store=$(findmnt -rno SOURCE "$SCRATCH/his") # root has another one of that name
+		mkdir "$SCRATCH/mine"; "$SLICEFS" mount --pool-size 16M --store "$store" "$SCRATCH/mine"; "$SLICEFS" umount "$SCRATCH/mine"
+		fails 1 "its store is user .*Try:.*store rm $store" "$SLICEFS" umount --discard "$SCRATCH/his"
+		"$SLICEFS" umount "$SCRATCH/his"
+		"$SLICEFS" store rm "$store"
+		$as "$SCRATCH/slicefs-user" mount "$SCRATCH/his"
 		$as "$SCRATCH/slicefs-user" umount --discard "$SCRATCH/his"
 	'
 }

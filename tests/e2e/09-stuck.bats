@@ -29,6 +29,17 @@ teardown_file() { end_file; }
 	[ "$(cat "$MNT/f")" = x ]
 }
 
+@test "umount --abort of a daemon that stays stopped says which process it is" {
+	pid=$(daemon_pid)
+	kill -STOP "$pid"
+	fails 1 "has not ended after 15 s.*Try: kill -9 $pid" "$SLICEFS" umount --abort "$MNT"
+	no is_mounted
+	kill -9 "$pid"
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+	mount_fs
+	[ "$(cat "$MNT/f")" = x ]
+}
+
 @test "Ctrl-C reaches a process that waits for a stopped daemon, once it goes on" {
 	pid=$(daemon_pid)
 	kill -STOP "$pid"
