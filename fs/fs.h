@@ -35,6 +35,14 @@ struct fs_opts {
 int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	     char **ret_why);
 
+/*
+ * fs_mount(), with the reason that fusermount3 gives on stderr when it refuses in
+ * *ret_why. Stderr is the process's: whatever else is written there meanwhile is
+ * written there in the end. For who has no other threads that write there.
+ */
+int fs_mount_told(struct engine *e, const struct fs_opts *o, struct fs **ret,
+		  char **ret_why);
+
 /* What can be wrong with dir, options and this machine, before anything is made:
  * 0, or as fs_mount(), which looks again. */
 int fs_check(const struct fs_opts *o, char **ret_why);

@@ -10,11 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "fs/priv.h"
 
 extern char **environ;
@@ -139,6 +141,19 @@ static int check_dir(const char *dir, char **ret_why)
 	return why(ret_why, -err, "%s: %s", dir, error_text(err));
 }
 
+static const char *const fusermounts[] = {
+	"/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3",
+};
+
+/* Where it is for this user to run; NULL: nowhere. */
+static const char *fusermount_path(void)
+{
+	for (size_t i = 0; i < sizeof(fusermounts) / sizeof(fusermounts[0]); i++)
+		if (access(fusermounts[i], X_OK) == 0)
+			return fusermounts[i];
+	return NULL;
+}
+
 static int check_device(char **ret_why)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -152,12 +167,10 @@ static int check_device(char **ret_why)
 	} else if (geteuid() == 0) {
 		return why(ret_why, -errno, "/dev/fuse: %s", error_text(errno));
 	}
-	if (geteuid() && access("/usr/bin/fusermount3", X_OK) < 0 &&
-	    access("/bin/fusermount3", X_OK) < 0 &&
-	    access("/usr/local/bin/fusermount3", X_OK) < 0)
-		return why(ret_why, -EPERM, "fusermount3 is not installed, and "
-			   "only root can mount without it. Try: apt-get "
-			   "install fuse3");
+	if (geteuid() && !fusermount_path())
+		return why(ret_why, -EPERM, "fusermount3 is not installed, or not "
+			   "for this user to run, and only root can mount without "
+			   "it. Try: apt-get install fuse3");
 	return 0;
 }
 
@@ -187,6 +200,123 @@ int fs_check(const struct fs_opts *o, char **ret_why)
 	_cleanup_(freep) char *checked = NULL;
 
 	return mount_options(o, &checked, ret_why);
+}
+
+/*
+ * What fusermount3 says. It explains itself on stderr only, which a daemon does
+ * not have. So stderr is a file in memory while libfuse runs it.
+ */
+
+/* -1: stderr stays as it is, and nothing is heard. */
+static int listen_begin(int *ret_fd)
+{
+	int fd = memfd_create("stderr", MFD_CLOEXEC);
+	int was = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+
+	if (fd < 0 || was < 0 || dup2(fd, STDERR_FILENO) < 0) {
+		closep(&fd);
+		closep(&was);
+		return -1;
+	}
+	*ret_fd = fd;
+	return was;
+}
+
+static const char *by_fusermount(const char *line)
+{
+	static const char name[] = "fusermount3: ";
+
+	return strncmp(line, name, sizeof(name) - 1) ? NULL :
+						       line + sizeof(name) - 1;
+}
+
+/* fusermount3's last line, which says why it ends. What comes before it is no
+ * reason: it warns of a line of fuse.conf, say. */
+static void sort_lines(FILE *f, char *ret_said, size_t cap)
+{
+	char line[1024];
+
+	*ret_said = 0;
+	while (fgets(line, sizeof(line), f)) {
+		const char *said = by_fusermount(line);
+		if (!said) {
+			fputs(line, stderr);
+			continue;
+		}
+		if (*ret_said)
+			log_warn("fs", "fusermount3: %s", ret_said);
+		line[strcspn(line, "\n")] = 0;
+		error_quote(ret_said, cap, said);
+	}
+}
+
+static void listen_end(int was, int fd, char *ret_said, size_t cap)
+{
+	dup2(was, STDERR_FILENO);
+	close(was);
+	FILE *f = lseek(fd, 0, SEEK_SET) == 0 ? fdopen(fd, "r") : NULL;
+	if (!f) {
+		close(fd);
+		return;
+	}
+	sort_lines(f, ret_said, cap);
+	fclose(f);
+}
+
+static bool lacks_setuid(void)
+{
+	const char *path = fusermount_path();
+	struct stat st;
+
+	return path && stat(path, &st) == 0 &&
+	       (st.st_uid != 0 || !(st.st_mode & S_ISUID));
+}
+
+/* What to do about it. */
+static const char *remedy(const char *said)
+{
+	static const struct {
+		const char *part, *remedy;
+	} known[] = {
+		{ "too many FUSE", "unmount another one; or, as root, raise "
+				   "mount_max in /etc/fuse.conf" },
+		{ "user_allow_other", "without allow_other; or, as root: echo "
+				      "user_allow_other >>/etc/fuse.conf" },
+		{ "not owned by user", "a directory of your own" },
+		{ "no write access", "a directory that you may write to" },
+		{ "failed to access mountpoint", "a directory that you may enter" },
+		{ "mounting over filesystem", "a directory on a local disk or a "
+					      "tmpfs" },
+		{ "modprobe", "as root: modprobe fuse" },
+		{ "/dev/fuse", "as root: chmod 666 /dev/fuse" },
+		{ "username", "a user whom /etc/passwd knows" },
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strstr(said, known[i].part))
+			return known[i].remedy;
+	return lacks_setuid() ? "as root: chown root, then chmod u+s, of "
+				"fusermount3, which is not setuid root" :
+				"as root; in a container: --cap-add SYS_ADMIN "
+				"--device /dev/fuse";
+}
+
+int fs_mount_told(struct engine *e, const struct fs_opts *o, struct fs **ret,
+		  char **ret_why)
+{
+	char said[512] = "";
+	int fd;
+	int was = listen_begin(&fd);
+	int r = fs_mount(e, o, ret, ret_why);
+
+	if (was >= 0)
+		listen_end(was, fd, said, sizeof(said));
+	if (r < 0 && *said)
+		return why(ret_why, r, "%s: fusermount3 refuses to mount there: "
+			   "%s. Try: %s", o->dir, said, remedy(said));
+	if (*said)
+		log_warn("fs", "fusermount3: %s", said);
+	return r;
 }
 
 int mount_detach(const char *dir)

@@ -156,8 +156,10 @@ static int check_dir(struct mounting *m)
 	if (check_hidden(m->dir) != EXIT_DONE)
 		return EXIT_FAILED;
 	if (stat(m->dir, &st) < 0)
-		return cmd_fail(EXIT_FAILED, "mount", "%s: %s. Try: mkdir -p %s", m->dir,
-				strerror(errno), m->dir);
+		return errno == ENOENT ?
+			       cmd_fail(EXIT_FAILED, "mount", "%s: %s. Try: mkdir -p %s", m->dir,
+					strerror(errno), m->dir) :
+			       cmd_fail(EXIT_FAILED, "mount", "%s: %s", m->dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return cmd_fail(EXIT_FAILED, "mount",
 				"%s: not a directory; a mount point has to be one", m->dir);
@@ -362,7 +364,7 @@ static int run_fs(struct mounting *m, struct engine *e)
 		.spin_us = (unsigned)c->spin_us,
 		.direct_from_bytes = c->direct_from_bytes,
 	};
-	r = fs_mount(e, &o, &fs, &why);
+	r = fs_mount_told(e, &o, &fs, &why);
 	if (r < 0) {
 		writer_fini(&text);
 		return fail_why(m, r, why);

@@ -107,6 +107,53 @@ refused_with() { # file pattern command...
 	"$SLICEFS" umount --discard "$MNT"
 }
 
+# Runs a script as root with a /dev/shm, /etc/fuse.conf and fusermount3 of its own. In it:
+# refused PATTERN OPTIONS...: an ordinary user's mount is, in one line; the same in the foreground.
+as_user() {
+	mkdir -p "$SCRATCH/user"; chown nobody "$SCRATCH/user"
+	cp "$SLICEFS" "$SCRATCH/slicefs-user"; chmod 755 "$SCRATCH/slicefs-user"
+	cp "$(command -v fusermount3)" "$SCRATCH/fusermount3"; : >"$SCRATCH/fuse.conf"
+	chmod 666 /dev/fuse # as udev has it; a container's may differ
+	export -f fails refused; export SCRATCH
+	unshare -m bash -ec "
+		mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+		mount --bind $SCRATCH/fuse.conf /etc/fuse.conf
+		$1"
+}
+refused() {
+	local as=(setpriv --reuid=nobody --regid=65534 --clear-groups
+		"$SCRATCH/slicefs-user" mount --pool-size 16M --index-size 16M)
+	fails 1 "$1" "${as[@]}" "${@:2}"
+	fails 1 "$1" "${as[@]}" --foreground --log /dev/null "${@:2}"
+}
+
+@test "what fusermount3 says against an ordinary user's mount is passed on" {
+	requires_root; requires setpriv fusermount3 unshare
+	as_user "
+		echo mount_max = 0 >/etc/fuse.conf
+		refused '/user: .*too many FUSE filesystems.*Try:.*mount_max' $SCRATCH/user
+		echo no-such-word >/etc/fuse.conf
+		refused 'user_allow_other' -o allow_other $SCRATCH/user
+		mkdir -m 1777 $SCRATCH/sticky
+		refused '/sticky: .*not owned by user.*Try:' $SCRATCH/sticky
+		refused '/mnt: .*write' $SCRATCH/mnt
+		mkdir $SCRATCH/ramfs; mount -t ramfs ramfs $SCRATCH/ramfs; chown nobody $SCRATCH/ramfs
+		refused '/ramfs: .*filesystem type 0x858458f6 is forbidden.*Try:' $SCRATCH/ramfs
+	"
+}
+
+@test "a fusermount3 that cannot do it, and a device that is not there" {
+	requires_root; requires setpriv fusermount3 unshare
+	as_user "
+		chmod 755 $SCRATCH/fusermount3; mount --bind $SCRATCH/fusermount3 $(readlink -f "$(command -v fusermount3)")
+		refused '/user: .*fusermount3.*not permitted.*Try:.*setuid' $SCRATCH/user
+		chmod 644 $SCRATCH/fusermount3
+		refused 'fusermount3 is not installed, or not for this user.*Try:' $SCRATCH/user
+		touch $SCRATCH/fuse; chmod 600 $SCRATCH/fuse; mount --bind $SCRATCH/fuse /dev/fuse
+		refused '/dev/fuse: Permission denied. Try:' $SCRATCH/user
+	"
+}
+
 @test "a full pool is ENOSPC at once, and nothing half-written is left" {
 	POOL=16M mount_fs
 	head -c 4M /dev/urandom >"$MNT/keep"; sum=$(sha256sum <"$MNT/keep")
