@@ -19,7 +19,7 @@ layer(engine
 	USES index common
 	LIBS PkgConfig::XXHASH Threads::Threads)
 layer(fs
-	SRC  session.c init.c mount.c worker.c awake.c req.c inode.c names.c attr.c xattr.c
-	     dir.c open.c io.c notify.c control.c
+	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c names.c attr.c
+	     xattr.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

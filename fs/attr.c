@@ -42,9 +42,8 @@ void attr_to_stat(const struct attr *a, struct stat *st)
 
 static void stat_done(struct index_op *op, int r);
 
-static void stat_go(struct req *q)
+static void learn_go(struct req *q)
 {
-	struct attr a;
 	int r = inode_check_lost(q->fs->inodes, q->inode);
 
 	if (r < 0) {
@@ -52,8 +51,8 @@ static void stat_go(struct req *q)
 		return;
 	}
 	req_place(q);
-	if (inode_attr_here(q->fs->inodes, q->inode, &a)) {
-		req_attr(q, &a);
+	if (inode_attr_here(q->fs->inodes, q->inode, &q->now)) {
+		q->learned(q);
 		return;
 	}
 	q->ix.done = stat_done;
@@ -65,15 +64,34 @@ static void stat_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 
 	if (r == INDEX_MISS || r == -ENOENT) {
-		req_missed(q, stat_go, -ESTALE);
+		req_missed(q, learn_go, -ESTALE);
 		return;
 	}
 	if (r) {
 		req_error(q, r);
 		return;
 	}
-	inode_attr_overlay(q->fs->inodes, q->inode->fileid, &op->entry.attr);
-	req_attr(q, &op->entry.attr);
+	q->now = op->entry.attr;
+	index_op_fini(op);
+	inode_attr_overlay(q->fs->inodes, q->inode->fileid, &q->now);
+	q->learned(q);
+}
+
+/* Reads q->inode's attributes into q->now, then calls next(q). */
+static void learn_attr(struct req *q, void (*next)(struct req *q))
+{
+	q->learned = next;
+	learn_go(q);
+}
+
+static void reply_now(struct req *q)
+{
+	req_attr(q, &q->now);
+}
+
+static void stat_go(struct req *q)
+{
+	learn_attr(q, reply_now);
 }
 
 void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -353,24 +371,54 @@ static void decode(struct req *q, const struct stat *st, int to_set)
 		q->mask |= INDEX_SET_MTIME;
 }
 
+static void setattr_go(struct req *q)
+{
+	if (!q->resize)
+		/* Nothing to set: chown(-1, -1), which moves the ctime. */
+		change_attr(q, setattr_reply);
+	else if (q->on && q->on->file)
+		truncate_file(q, q->on->file);
+	else
+		truncate_open(q);
+}
+
+/* Set-gid without group execute, which meant mandatory locking once: local file
+ * systems take it away when somebody outside the group changes the file. FUSE's
+ * side of the kernel does not. */
+static bool has_bare_setgid(uint32_t mode)
+{
+	return !S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == S_ISGID;
+}
+
+static void setattr_learned(struct req *q)
+{
+	uint32_t mode = q->mask & INDEX_SET_MODE ? q->attr.mode : q->now.mode;
+
+	if (has_bare_setgid((q->now.mode & S_IFMT) | (mode & 07777)) &&
+	    caller_is_outside(q, q->now.gid)) {
+		q->mask |= INDEX_SET_MODE;
+		q->attr.mode = mode & ~(uint32_t)S_ISGID;
+	}
+	setattr_go(q);
+}
+
 void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 		struct fuse_file_info *fi)
 {
+	const int changes = FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
 	struct req *q = req_begin_on(f, MOP_SETATTR, ino);
 
 	if (!q)
 		return;
 	decode(q, st, to_set);
-	if (!(to_set & FUSE_SET_ATTR_SIZE)) {
-		/* Nothing to set: chown(-1, -1), which moves the ctime. */
-		change_attr(q, setattr_reply);
-		return;
-	}
+	q->resize = to_set & FUSE_SET_ATTR_SIZE;
 	q->off = (uint64_t)st->st_size;
-	if (fi && handle_of(fi)->file)
-		truncate_file(q, handle_of(fi)->file);
+	q->on = fi ? handle_of(fi) : NULL;
+	if ((to_set & changes) &&
+	    has_bare_setgid(inode_mode(q->fs->inodes, q->inode)))
+		learn_attr(q, setattr_learned);
 	else
-		truncate_open(q);
+		setattr_go(q);
 }
 
 /* Set-id bits ----------------------------------------------------------------- */
@@ -381,19 +429,36 @@ static void setid_cleared(struct req *q)
 	q->next_step(q);
 }
 
-void clear_setid(struct req *q, void (*next)(struct req *q))
+static void setid_learned(struct req *q)
 {
-	uint32_t mode = inode_mode(q->fs->inodes, q->inode);
-	uint32_t kill = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
+	uint32_t mode = q->now.mode, kill = 0;
 
-	if (!S_ISREG(mode) || !(mode & kill)) {
+	if (q->all_setid)
+		kill = S_ISUID | (mode & S_IXGRP ? S_ISGID : 0);
+	if (has_bare_setgid(mode) && caller_is_outside(q, q->now.gid))
+		kill |= S_ISGID;
+	if (!(mode & kill)) {
+		q->next_step(q);
+		return;
+	}
+	q->mask = INDEX_SET_MODE | INDEX_SET_CTIME;
+	q->attr = (struct attr){ .mode = mode & ~kill, .ctime = clock_now() };
+	change_attr(q, setid_cleared);
+}
+
+void clear_setid(struct req *q, bool all, void (*next)(struct req *q))
+{
+	/* As last heard of: enough to see that there is nothing to do. */
+	uint32_t mode = inode_mode(q->fs->inodes, q->inode);
+
+	if (!S_ISREG(mode) ||
+	    !(all ? mode & (S_ISUID | S_ISGID) : has_bare_setgid(mode))) {
 		next(q);
 		return;
 	}
 	q->next_step = next;
-	q->mask = INDEX_SET_MODE | INDEX_SET_CTIME;
-	q->attr = (struct attr){ .mode = mode & ~kill, .ctime = clock_now() };
-	change_attr(q, setid_cleared);
+	q->all_setid = all;
+	learn_attr(q, setid_learned);
 }
 
 /* readlink, statfs ----------------------------------------------------- */

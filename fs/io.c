@@ -195,10 +195,10 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	q->size = size;
 	q->off = (uint64_t)off;
 	q->flags = write_flags();
-	if (q->flags & FUSE_WRITE_KILL_SUIDGID)
-		clear_setid(q, write_go);
-	else
+	if (q->flags & FUSE_WRITE_CACHE) /* of a mapping: nobody writes now */
 		write_go(q);
+	else
+		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_go);
 }
 
 static void done_ok(struct file_op *op, int64_t r)
@@ -209,6 +209,11 @@ static void done_ok(struct file_op *op, int64_t r)
 		req_error(q, (int)r);
 	else
 		req_ok(q);
+}
+
+static void fallocate_go(struct req *q)
+{
+	file_fallocate(&q->file);
 }
 
 void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
@@ -222,7 +227,7 @@ void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
 	op->mode = mode;
 	op->off = (uint64_t)off;
 	op->len = (uint64_t)len;
-	file_fallocate(op);
+	clear_setid(q, false, fallocate_go);
 }
 
 static void seek_done(struct file_op *op, int64_t r)
@@ -262,6 +267,11 @@ static void copy_done(struct file_op *op, int64_t r)
 	req_free(q);
 }
 
+static void copy_go(struct req *q)
+{
+	file_copy(&q->file);
+}
+
 /* The answer has 32 bits for the length. */
 enum { COPY_MAX = 1 << 30 };
 
@@ -282,5 +292,5 @@ void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
 	op->off = (uint64_t)off;
 	op->off2 = (uint64_t)to_off;
 	op->len = len < COPY_MAX ? len : COPY_MAX;
-	file_copy(op);
+	clear_setid(q, false, copy_go);
 }

@@ -353,7 +353,7 @@ void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!q->handle)
 		req_error(q, -ENOMEM);
 	else if ((fi->flags & O_TRUNC) && fuse_req_ctx(f)->uid)
-		clear_setid(q, open_go);
+		clear_setid(q, true, open_go);
 	else
 		open_go(q);
 }

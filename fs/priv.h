@@ -83,6 +83,7 @@ struct req {
 	uint64_t moves_seen;
 	void (*again)(struct req *q);
 	void (*then)(struct req *q);      /* after change_attr() */
+	void (*learned)(struct req *q);   /* after learn_attr(): see `now` */
 	void (*next_step)(struct req *q); /* after clear_setid() */
 	struct req *next;       /* of those that wait for a move */
 
@@ -93,12 +94,15 @@ struct req {
 
 	/* What the op keeps between its stages. */
 	struct attr attr;
+	struct attr now;        /* of the inode, by learn_attr() */
 	unsigned mask;          /* INDEX_SET_* */
 	unsigned open_mask;     /* FILE_* */
 	int flags;
 	bool lenient;           /* change_attr(): go on if it cannot be done */
 	bool statx;             /* getattr: also the time of birth is wanted */
 	bool retried;           /* room was made for it */
+	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
+	bool resize;            /* setattr: to `off` bytes */
 	bool close;             /* setattr: file.file was opened for this only */
 	size_t size;
 	uint64_t off;
@@ -168,6 +172,12 @@ static inline struct req *req_of(struct index_op *op)
 	return op->arg;
 }
 
+/* caller.c -------------------------------------------------------------------- */
+
+/* Neither in the group nor with CAP_FSETID: who changes a file loses its set-gid.
+ * If nothing can be found out, all but root and the file's own group are. */
+bool caller_is_outside(struct req *q, gid_t gid);
+
 /* init.c ----------------------------------------------------------------------- */
 
 /* What is agreed with the kernel: the op that begins the session. */
@@ -202,8 +212,12 @@ void reply_statx(struct req *q, const struct attr *a);
 /* Sets q->attr's fields q->mask (INDEX_SET_*) of q->inode wherever they live,
  * then calls then(q). */
 void change_attr(struct req *q, void (*then)(struct req *q));
-/* Clears set-id bits as a write by q's caller does, then calls next(q). */
-void clear_setid(struct req *q, void (*next)(struct req *q));
+/*
+ * Clears set-id bits as a change of the content by q's caller does, then calls
+ * next(q). `all`: the kernel leaves all of it to us; else only what it never
+ * clears, set-gid without group execute.
+ */
+void clear_setid(struct req *q, bool all, void (*next)(struct req *q));
 
 /* names.c --------------------------------------------------------------------- */
 

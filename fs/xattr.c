@@ -278,22 +278,6 @@ static void set_go(struct req *q)
 		index_removexattr(q->fs->ix, &q->ix);
 }
 
-/* Who sets an ACL without owning the group loses set-gid, as with chmod. */
-static bool loses_setgid(struct req *q, const struct attr *a)
-{
-	const struct fuse_ctx *c = fuse_req_ctx(q->fuse);
-	gid_t groups[256];
-	int n;
-
-	if (!(a->mode & S_ISGID) || !c->uid || c->gid == a->gid)
-		return false;
-	n = fuse_req_getgroups(q->fuse, 256, groups);
-	for (int i = 0; i < n && i < 256; i++)
-		if (groups[i] == a->gid)
-			return false;
-	return true;
-}
-
 /* What the index did not set along with the xattr: a draft's attributes, which
  * it only says, and set-gid. */
 static bool left_to_set(struct req *q, const struct entry *e)
@@ -302,7 +286,8 @@ static bool left_to_set(struct req *q, const struct entry *e)
 
 	q->attr = e->attr;
 	q->mask = INDEX_SET_MODE | INDEX_SET_CTIME;
-	if (!acl || !loses_setgid(q, &e->attr))
+	/* As with chmod. */
+	if (!acl || !(e->attr.mode & S_ISGID) || !caller_is_outside(q, e->attr.gid))
 		return e->draft;
 	q->attr.mode &= ~(uint32_t)S_ISGID;
 	return true;

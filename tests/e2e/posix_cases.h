@@ -169,6 +169,24 @@ static void owners(void)
 			     "open A o w ; write A 0 0", "open A o w,direct ; write A 0 5000",
 			     "setx o user.a b", "link o p", "rename o p")
 				run("mk f o %s 1 20009 ; install t | %s %s", *mode, *user, *what);
+	EACH(mode, "4777", "2777", "6777", "2767", "6666", "7777")
+		EACH(user, "0", "1", "2", "3")
+			EACH(how, "w", "rw", "w,append", "rw,direct")
+				EACH(what, "write A 0 1", "write A 0 0", "write A - 5000", "ftrunc A 3",
+				     "ftrunc A 10", "fallocate A 0 0 100",
+				     "fallocate A punch,keep 0 5")
+					run("mk f o %s 1 20009 ; install t | %s open A o %s ; "
+					    "%s %s", *mode, *user, *how, *user, *what);
+	EACH(mode, "2777", "2767", "6666")
+		EACH(user, "0", "1", "2", "3")
+			run("mk f o %s 1 20009 ; install t | %s open A o rw ; %s copy A 0 A 20 5",
+			    *mode, *user, *user);
+	EACH_TYPE(t)
+		EACH(mode, "2644", "2755", "6644")
+			EACH(gid, "1", "2", "20009") {
+				run("mk %c o %s 1 %s | 1 lchown o - 20009", *t, *mode, *gid);
+				run("mk %c o %s 1 %s | 1 lchown o 1 -", *t, *mode, *gid);
+			}
 }
 
 static void opens(void)
