@@ -134,7 +134,9 @@ static int lose(struct plan *p, struct index_op *op, struct move *m)
 	} else if (!m->exchange && side_is_dir(&m->to)) {
 		r = object_lose(p, &m->to.o, 1, &op->gone);
 	} else if (!m->exchange && to->published && draft) {
-		object_hidden(&m->to.o, &op->gone);
+		/* What loses another of its names here is told of that one. */
+		if (!lost || lost->rec.attr.fileid != to->rec.attr.fileid)
+			object_hidden(&m->to.o, &op->gone);
 	} else if (!m->exchange && to->published) {
 		lost = to;
 		ret = &op->gone;

@@ -513,7 +513,7 @@ static void walk(struct walk *w, unsigned n)
 			kit_check(w->ix);
 	}
 	for (unsigned i = 0; i < NSTEPS; i++)
-		assert_true(w->done[i] || n < 1000);
+		assert_true(w->done[i] || n < 2500); /* shorter walks may miss a rare one */
 	if (w->shaky)
 		w->shaky->o = (struct shaky_opts){ 0 };
 	for (int o = 0; o < MODEL_OBJECTS; o++)
