@@ -33,8 +33,8 @@
 #include "engine/priv.h"
 
 enum {
-	ROUNDS = 5,            /* how often a suspect is looked at */
-	ROUND_PAUSE_MS = 20,
+	ROUNDS = 8,            /* how often a suspect is looked at */
+	FIRST_PAUSE_MS = 10,   /* doubles with each round: 1.3 s in all */
 	LIST_PAGE = 256,
 	LINES_MAX = 1000,      /* of one kind; the rest is counted */
 };
@@ -189,8 +189,10 @@ static int look(struct engine *e, struct suspects *ret)
 	return 0;
 }
 
-static void pause_ms(unsigned ms)
+/* Longer and longer: on a busy machine an op may stand still for a while. */
+static void pause_before(unsigned round)
 {
+	unsigned ms = FIRST_PAUSE_MS << (round - 1);
 	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&t, NULL);
@@ -207,7 +209,7 @@ static int find_violations(struct engine *e, struct suspects *ret)
 	for (unsigned round = 0; round < ROUNDS && !(have && !s.n); round++) {
 		_cleanup_(suspects_fini) struct suspects again = { 0 };
 		if (round)
-			pause_ms(ROUND_PAUSE_MS);
+			pause_before(round);
 		r = look(e, &again);
 		if (r < 0 && (r != -EUCLEAN || e->offline))
 			return r;
@@ -447,7 +449,7 @@ static int check_index(struct engine *e, struct writer *report)
 
 	for (unsigned round = 1; r > 0 && round < ROUNDS && !e->offline; round++) {
 		_cleanup_(writer_finip) struct writer again = { 0 };
-		pause_ms(ROUND_PAUSE_MS);
+		pause_before(round);
 		int r2 = index_check(e->ix, mode, &again, NULL);
 		if (r2 < 0)
 			return r2;
