@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes the seeds of the index's fuzzers: make_corpus tests/fuzz/corpus. They
+/* Writes the seeds of the fuzzers: make_corpus tests/fuzz/corpus. They
  * are kept beside what fuzzers found since; run it again after a format changed. */
 #include <stdio.h>
 #include <sys/stat.h>
 
 #include "index/keys.h"
 #include "index/value.h"
+#include "tests/fuzz/wire_trips.h"
 #include "tests/unit/bodies_kit.h"
 
 static const char *top;
@@ -92,6 +93,18 @@ static void seed_keys(void)
 		seed("keys", "key", i, key_bytes(&keys[i]));
 }
 
+/* Each kind of message three times, its kind in front. */
+static void seed_wire(struct dice *d)
+{
+	for (unsigned i = 0; i < 3 * NTRIPS; i++) {
+		struct writer w = { 0 };
+		write_u8(&w, (uint8_t)(i % NTRIPS));
+		random_message(d, i % NTRIPS, &w);
+		seed("wire", "message", i, writer_bytes(&w));
+		writer_fini(&w);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct dice d = { 1 };
@@ -105,5 +118,6 @@ int main(int argc, char **argv)
 	seed_small(&d);
 	seed_bodies(&d);
 	seed_keys();
+	seed_wire(&d);
 	return 0;
 }

@@ -1,0 +1,672 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Each message has its two functions beside each other, so that a field that is
+ * in one and not in the other is seen. A reader reads everything and asks once;
+ * where a count comes, it is held against the bytes that are left, divided by the
+ * least that one item takes, before anything is allocated.
+ */
+#include "engine/wire.h"
+
+#include <errno.h>
+
+#include "common/cleanup.h"
+
+_Static_assert(WIRE_KV_BYTES + 13 * WIRE_KV_COMPARES + 7 * WIRE_KV_WRITES + 9 * WIRE_KV_READS +
+		       7 <= WIRE_BODY_MAX,
+	       "every KV fits into a message");
+
+/* Headers ---------------------------------------------------------------------- */
+
+enum { IS_TYPE = 1, HAS_ID = 2, LONG_ANSWER = 4 };
+
+static const struct {
+	const char *name;
+	unsigned what;
+} types[] = {
+	[WIRE_HELLO] = { "HELLO", IS_TYPE },
+	[WIRE_CHALLENGE] = { "CHALLENGE", IS_TYPE },
+	[WIRE_PROOF] = { "PROOF", IS_TYPE },
+	[WIRE_WELCOME] = { "WELCOME", IS_TYPE },
+	[WIRE_PING] = { "PING", IS_TYPE | HAS_ID },
+	[WIRE_BYE] = { "BYE", IS_TYPE },
+	[WIRE_STAT] = { "STAT", IS_TYPE | HAS_ID },
+	[WIRE_KV] = { "KV", IS_TYPE | HAS_ID | LONG_ANSWER },
+	[WIRE_WATCH] = { "WATCH", IS_TYPE | HAS_ID },
+	[WIRE_UNWATCH] = { "UNWATCH", IS_TYPE | HAS_ID },
+	[WIRE_RING] = { "RING", IS_TYPE },
+	[WIRE_DROP_KEYS] = { "DROP_KEYS", IS_TYPE | HAS_ID },
+	[WIRE_ALLOC] = { "ALLOC", IS_TYPE | HAS_ID },
+	[WIRE_SEAL] = { "SEAL", IS_TYPE | HAS_ID },
+	[WIRE_PIN] = { "PIN", IS_TYPE | HAS_ID },
+	[WIRE_UNPIN] = { "UNPIN", IS_TYPE },
+	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
+	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
+};
+
+enum { NTYPES = sizeof(types) / sizeof(*types) };
+
+const char *wire_type_name(uint16_t type)
+{
+	return type < NTYPES && types[type].name ? types[type].name : "?";
+}
+
+static void put_le(uint8_t *to, uint64_t v, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		to[i] = (uint8_t)(v >> (8 * i));
+}
+
+void wire_put_header(uint8_t to[WIRE_HEADER], const struct wire_header *h)
+{
+	put_le(to, h->len, 4);
+	put_le(to + 4, h->type, 2);
+	put_le(to + 6, h->flags, 2);
+	put_le(to + 8, h->id, 8);
+	put_le(to + 16, h->timeout_ms, 4);
+	put_le(to + 20, 0, 4);
+}
+
+static bool flags_are_fine(const struct wire_header *h, unsigned what)
+{
+	if (!(h->flags & WIRE_ANSWER))
+		return !h->flags;
+	if (!(what & HAS_ID) || h->flags & ~(WIRE_ANSWER | WIRE_MORE))
+		return false;
+	/* A part that is empty would be one of endlessly many. */
+	return !(h->flags & WIRE_MORE) || (what & LONG_ANSWER && h->result >= 0 && h->len);
+}
+
+int wire_get_header(const uint8_t from[WIRE_HEADER], struct wire_header *ret)
+{
+	struct reader r = reader_of(BYTES_OF(from, WIRE_HEADER));
+	struct wire_header h = { .len = read_u32(&r), .type = read_u16(&r) };
+
+	h.flags = read_u16(&r);
+	h.id = read_u64(&r);
+	h.timeout_ms = read_u32(&r);
+	uint32_t zero = read_u32(&r);
+	unsigned what = h.type < NTYPES ? types[h.type].what : 0;
+	if (h.len > WIRE_BODY_MAX || !what || zero || !h.id == !!(what & HAS_ID) ||
+	    !flags_are_fine(&h, what))
+		return -EPROTO;
+	if (h.flags & WIRE_ANSWER && h.result < 0 && h.len)
+		return -EPROTO; /* an error has no body */
+	*ret = h;
+	return 0;
+}
+
+/* Results ------------------------------------------------------------------------ */
+
+static const struct {
+	int32_t wire;
+	int err;
+} errors[] = {
+	{ -1, -EPERM },     { -5, -EIO },	 { -7, -E2BIG },   { -11, -EAGAIN },
+	{ -12, -ENOMEM },   { -22, -EINVAL },	 { -28, -ENOSPC }, { -30, -EROFS },
+	{ -71, -EPROTO },   { -110, -ETIMEDOUT }, { -116, -ESTALE }, { -117, -EUCLEAN },
+	{ -125, -ECANCELED },
+};
+
+int32_t wire_result(int r)
+{
+	if (r >= 0)
+		return r;
+	for (unsigned i = 0; i < sizeof(errors) / sizeof(*errors); i++)
+		if (errors[i].err == r)
+			return errors[i].wire;
+	return -5;
+}
+
+int wire_errno(int32_t result)
+{
+	if (result >= 0)
+		return result;
+	for (unsigned i = 0; i < sizeof(errors) / sizeof(*errors); i++)
+		if (errors[i].wire == result)
+			return errors[i].err;
+	return -EIO;
+}
+
+/* Parts -------------------------------------------------------------------------- */
+
+/* All has been read, and was there. */
+static int finish(const struct reader *r)
+{
+	return r->bad || r->left ? -EPROTO : 0;
+}
+
+static bool read_bool(struct reader *r)
+{
+	uint8_t v = read_u8(r);
+
+	if (v > 1)
+		r->bad = true;
+	return v;
+}
+
+static void read_zeros(struct reader *r, unsigned n)
+{
+	if (read_le(r, n))
+		r->bad = true;
+}
+
+static void read_fixed(struct reader *r, void *to, size_t n)
+{
+	const void *p = read_bytes(r, n);
+
+	if (p)
+		memcpy(to, p, n);
+}
+
+static struct bytes read_run(struct reader *r, size_t len)
+{
+	const void *p = read_bytes(r, len);
+
+	return p ? BYTES_OF(p, len) : BYTES_NONE;
+}
+
+static struct bytes read_short(struct reader *r)
+{
+	return read_run(r, read_u16(r));
+}
+
+static struct bytes read_long(struct reader *r)
+{
+	return read_run(r, read_u32(r));
+}
+
+static void write_short(struct writer *w, struct bytes b)
+{
+	write_u16(w, (uint16_t)b.len);
+	write_bytes(w, b.p, b.len);
+}
+
+static void write_long(struct writer *w, struct bytes b)
+{
+	write_u32(w, (uint32_t)b.len);
+	write_bytes(w, b.p, b.len);
+}
+
+/* Room for n items, or NULL: out of memory, or the bytes that are left cannot be
+ * n of `least` bytes (then r is bad). */
+static void *read_room(struct reader *r, uint32_t n, size_t least, size_t size)
+{
+	if (r->bad || r->left / least < n) {
+		r->bad = true;
+		return NULL;
+	}
+	return calloc(n ? n : 1, size);
+}
+
+/* Beginning --------------------------------------------------------------------- */
+
+static const char magic[8] = "slicefs";
+
+void wire_write_hello(struct writer *w, const struct wire_hello *m)
+{
+	write_bytes(w, magic, sizeof(magic));
+	write_u16(w, m->version_min);
+	write_u16(w, m->version_max);
+	write_u32(w, m->features);
+	write_u8(w, m->kind);
+	write_u8(w, m->read_only);
+	write_u16(w, 0);
+	write_u64(w, m->session);
+	write_bytes(w, m->nonce, sizeof(m->nonce));
+	write_short(w, m->name);
+}
+
+int wire_read_hello(struct bytes body, struct wire_hello *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_hello m = { 0 };
+	char is[sizeof(magic)] = "";
+
+	read_fixed(&r, is, sizeof(is));
+	m.version_min = read_u16(&r);
+	m.version_max = read_u16(&r);
+	m.features = read_u32(&r);
+	m.kind = read_u8(&r);
+	m.read_only = read_bool(&r);
+	read_zeros(&r, 2);
+	m.session = read_u64(&r);
+	read_fixed(&r, m.nonce, sizeof(m.nonce));
+	m.name = read_short(&r);
+	if (finish(&r) < 0 || memcmp(is, magic, sizeof(magic)) || m.kind > WIRE_DATA ||
+	    m.version_min > m.version_max || m.name.len > WIRE_NAME_MAX ||
+	    !m.session != (m.kind == WIRE_CONTROL))
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_challenge(struct writer *w, const struct wire_challenge *m)
+{
+	write_u16(w, m->version);
+	write_u16(w, 0);
+	write_u32(w, m->features);
+	write_bytes(w, m->nonce, sizeof(m->nonce));
+	write_bytes(w, m->proof, sizeof(m->proof));
+}
+
+int wire_read_challenge(struct bytes body, struct wire_challenge *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_challenge m = { .version = read_u16(&r) };
+
+	read_zeros(&r, 2);
+	m.features = read_u32(&r);
+	read_fixed(&r, m.nonce, sizeof(m.nonce));
+	read_fixed(&r, m.proof, sizeof(m.proof));
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_proof(struct writer *w, const struct wire_proof *m)
+{
+	write_bytes(w, m->proof, sizeof(m->proof));
+}
+
+int wire_read_proof(struct bytes body, struct wire_proof *ret)
+{
+	if (body.len != sizeof(ret->proof))
+		return -EPROTO;
+	memcpy(ret->proof, body.p, sizeof(ret->proof));
+	return 0;
+}
+
+void wire_write_welcome(struct writer *w, const struct wire_welcome *m)
+{
+	write_u64(w, m->session);
+	write_u64(w, m->incarnation);
+	write_u64(w, m->pool_id);
+	write_u32(w, m->pool_pages);
+	write_u32(w, m->keep_alive_ms);
+	write_u32(w, m->max_requests);
+	write_u32(w, m->max_pins);
+	write_u32(w, m->kv_compares);
+	write_u32(w, m->kv_writes);
+	write_u32(w, m->kv_reads);
+	write_u32(w, m->kv_bytes);
+	write_bytes(w, m->secret, sizeof(m->secret));
+}
+
+int wire_read_welcome(struct bytes body, struct wire_welcome *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_welcome m = { .session = read_u64(&r) };
+
+	m.incarnation = read_u64(&r);
+	m.pool_id = read_u64(&r);
+	m.pool_pages = read_u32(&r);
+	m.keep_alive_ms = read_u32(&r);
+	m.max_requests = read_u32(&r);
+	m.max_pins = read_u32(&r);
+	m.kv_compares = read_u32(&r);
+	m.kv_writes = read_u32(&r);
+	m.kv_reads = read_u32(&r);
+	m.kv_bytes = read_u32(&r);
+	read_fixed(&r, m.secret, sizeof(m.secret));
+	if (finish(&r) < 0 || !m.session || !m.max_requests || !m.keep_alive_ms ||
+	    m.kv_compares > WIRE_KV_COMPARES || m.kv_writes > WIRE_KV_WRITES ||
+	    m.kv_reads > WIRE_KV_READS || m.kv_bytes > WIRE_KV_BYTES)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+/* The index --------------------------------------------------------------------- */
+
+void wire_write_stat(struct writer *w, const struct wire_stat *m)
+{
+	write_u64(w, m->total);
+	write_u64(w, m->free);
+	write_u64(w, m->index_size);
+	write_u64(w, m->index_used);
+	write_u64(w, m->keys);
+	write_u64(w, m->session_keys);
+	write_u8(w, m->index_full);
+}
+
+int wire_read_stat(struct bytes body, struct wire_stat *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_stat m = { .total = read_u64(&r) };
+
+	m.free = read_u64(&r);
+	m.index_size = read_u64(&r);
+	m.index_used = read_u64(&r);
+	m.keys = read_u64(&r);
+	m.session_keys = read_u64(&r);
+	m.index_full = read_bool(&r);
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+enum { KV_RESERVE = 1, KV_AFTER = 2 }; /* flags */
+
+/* What a kind has no use for is zero, whatever the struct says. */
+static void write_compare(struct writer *w, const struct kv_compare *c)
+{
+	write_u8(w, c->kind);
+	write_short(w, c->key);
+	write_short(w, c->kind == KV_RANGE_EMPTY ? c->end : BYTES_NONE);
+	write_u64(w, c->kind == KV_REVISION ? c->revision : 0);
+}
+
+static void read_compare(struct reader *r, struct kv_compare *c)
+{
+	uint8_t kind = read_u8(r);
+
+	c->kind = kind;
+	c->key = read_short(r);
+	c->end = read_short(r);
+	c->revision = read_u64(r);
+	if (kind > KV_RANGE_EMPTY || (kind != KV_RANGE_EMPTY && c->end.len) ||
+	    (kind != KV_REVISION && c->revision))
+		r->bad = true;
+	if (kind != KV_RANGE_EMPTY)
+		c->end = BYTES_NONE;
+}
+
+static void write_write(struct writer *w, const struct kv_write *x)
+{
+	write_short(w, x->key);
+	write_u8(w, !x->value.p);
+	write_long(w, x->value.p ? x->value : BYTES_NONE);
+}
+
+static void read_write(struct reader *r, struct kv_write *x)
+{
+	x->key = read_short(r);
+	bool is_delete = read_bool(r);
+	x->value = read_long(r);
+	if (is_delete && x->value.len)
+		r->bad = true;
+	if (is_delete)
+		x->value = BYTES_NONE;
+}
+
+static void write_read(struct writer *w, const struct kv_read *x)
+{
+	write_short(w, x->from);
+	write_u8(w, !!x->to.p);
+	write_short(w, x->to.p ? x->to : BYTES_NONE);
+	write_u32(w, x->to.p ? x->limit : 0);
+}
+
+static void read_read(struct reader *r, struct kv_read *x)
+{
+	x->from = read_short(r);
+	bool is_range = read_bool(r);
+	x->to = read_short(r);
+	x->limit = read_u32(r);
+	if (!is_range && (x->to.len || x->limit))
+		r->bad = true;
+	if (!is_range)
+		x->to = BYTES_NONE;
+}
+
+void wire_write_kv(struct writer *w, const struct kv_req *req, bool after)
+{
+	write_u8(w, (uint8_t)((req->reserve ? KV_RESERVE : 0) | (after ? KV_AFTER : 0)));
+	write_u16(w, (uint16_t)req->ncompares);
+	write_u16(w, (uint16_t)req->nwrites);
+	write_u16(w, (uint16_t)req->nreads);
+	for (uint32_t i = 0; i < req->ncompares; i++)
+		write_compare(w, &req->compares[i]);
+	for (uint32_t i = 0; i < req->nwrites; i++)
+		write_write(w, &req->writes[i]);
+	for (uint32_t i = 0; i < req->nreads; i++)
+		write_read(w, &req->reads[i]);
+}
+
+/* NULL arrays: what failed, r says. */
+static void read_kv_arrays(struct reader *r, struct wire_kv *m)
+{
+	m->compares = read_room(r, m->ncompares, 13, sizeof(*m->compares));
+	for (uint32_t i = 0; m->compares && i < m->ncompares; i++)
+		read_compare(r, &m->compares[i]);
+	m->writes = read_room(r, m->nwrites, 7, sizeof(*m->writes));
+	for (uint32_t i = 0; m->writes && i < m->nwrites; i++)
+		read_write(r, &m->writes[i]);
+	m->reads = read_room(r, m->nreads, 9, sizeof(*m->reads));
+	for (uint32_t i = 0; m->reads && i < m->nreads; i++)
+		read_read(r, &m->reads[i]);
+}
+
+int wire_read_kv(struct bytes body, struct wire_kv *ret)
+{
+	struct reader r = reader_of(body);
+	_cleanup_(wire_kv_fini) struct wire_kv m = { 0 };
+	uint8_t flags = read_u8(&r);
+
+	m.ncompares = read_u16(&r);
+	m.nwrites = read_u16(&r);
+	m.nreads = read_u16(&r);
+	read_kv_arrays(&r, &m);
+	if (!r.bad && !(m.compares && m.writes && m.reads))
+		return -ENOMEM;
+	if (finish(&r) < 0 || flags & ~(KV_RESERVE | KV_AFTER))
+		return -EPROTO;
+	m.reserve = flags & KV_RESERVE;
+	m.after = flags & KV_AFTER;
+	*ret = m;
+	m = (struct wire_kv){ 0 };
+	return 0;
+}
+
+void wire_kv_fini(struct wire_kv *m)
+{
+	free(m->compares);
+	free(m->writes);
+	free(m->reads);
+	*m = (struct wire_kv){ 0 };
+}
+
+void wire_write_kv_answer(struct writer *w, const struct kv_req *req)
+{
+	uint32_t n = req->rows ? req->nreads : 0;
+
+	write_u64(w, req->revision);
+	write_u16(w, (uint16_t)n);
+	for (uint32_t i = 0; i < n; i++) {
+		const struct kv_rows *rows = &req->rows[i];
+
+		write_u8(w, rows->more);
+		write_u32(w, rows->nrows);
+		for (uint32_t k = 0; k < rows->nrows; k++) {
+			write_short(w, rows->rows[k].key);
+			write_long(w, rows->rows[k].value);
+			write_u64(w, rows->rows[k].revision);
+		}
+	}
+}
+
+/* -ENOMEM, or 0, and then r says whether it is bad. */
+static int read_rows(struct reader *r, struct kv_req *req, struct kv_rows *ret)
+{
+	bool more = read_bool(r);
+	uint32_t n = read_u32(r);
+
+	if (r->bad || r->left / 14 < n) {
+		r->bad = true;
+		return 0;
+	}
+	struct kv_row *rows = kv_req_alloc(req, n * sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		rows[i].key = read_short(r);
+		rows[i].value = read_long(r);
+		rows[i].revision = read_u64(r);
+	}
+	*ret = (struct kv_rows){ rows, n, more };
+	return 0;
+}
+
+int wire_read_kv_answer(struct bytes body, struct kv_req *req)
+{
+	struct reader r = reader_of(body);
+	uint64_t revision = read_u64(&r);
+	uint32_t n = read_u16(&r);
+	struct kv_rows *rows = NULL;
+
+	if (r.bad || (n && n != req->nreads))
+		return -EPROTO;
+	if (n && !(rows = kv_req_alloc(req, n * sizeof(*rows))))
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n && !r.bad; i++)
+		if (read_rows(&r, req, &rows[i]) < 0)
+			return -ENOMEM;
+	if (finish(&r) < 0)
+		return -EPROTO;
+	req->revision = revision;
+	req->rows = rows;
+	return 0;
+}
+
+void wire_write_watch(struct writer *w, const struct wire_watch *m)
+{
+	write_u32(w, m->watch);
+	write_short(w, m->prefix);
+}
+
+int wire_read_watch(struct bytes body, struct wire_watch *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_watch m = { .watch = read_u32(&r) };
+
+	m.prefix = read_short(&r);
+	if (finish(&r) < 0 || m.prefix.len > KV_KEY_MAX)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_watch_number(struct writer *w, uint32_t watch)
+{
+	write_u32(w, watch);
+}
+
+int wire_read_watch_number(struct bytes body, uint32_t *ret)
+{
+	struct reader r = reader_of(body);
+	uint32_t watch = read_u32(&r);
+
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = watch;
+	return 0;
+}
+
+/* Slices ------------------------------------------------------------------------- */
+
+static void write_slice(struct writer *w, struct slice_id s)
+{
+	write_u32(w, s.page);
+	write_u32(w, s.gen);
+}
+
+static struct slice_id read_slice(struct reader *r)
+{
+	struct slice_id s = { .page = read_u32(r) };
+
+	s.gen = read_u32(r);
+	return s;
+}
+
+static size_t item_bytes(enum wire_form form)
+{
+	return (form == WIRE_PAGES ? 0 : 8) + (form == WIRE_SLICES ? 0 : 4);
+}
+
+void wire_write_items(struct writer *w, enum wire_form form, const struct wire_items *m)
+{
+	write_u16(w, (uint16_t)m->n);
+	for (uint32_t i = 0; i < m->n; i++) {
+		if (form != WIRE_PAGES)
+			write_slice(w, m->v[i].slice);
+		if (form != WIRE_SLICES)
+			write_u32(w, m->v[i].pages);
+	}
+}
+
+int wire_read_items(struct bytes body, enum wire_form form, struct wire_items *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_items m = { .n = read_u16(&r) };
+
+	if (r.bad || r.left != m.n * item_bytes(form))
+		return -EPROTO;
+	m.v = calloc(m.n ? m.n : 1, sizeof(*m.v));
+	if (!m.v)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < m.n; i++) {
+		if (form != WIRE_PAGES)
+			m.v[i].slice = read_slice(&r);
+		if (form != WIRE_SLICES)
+			m.v[i].pages = read_u32(&r);
+	}
+	*ret = m;
+	return 0;
+}
+
+void wire_items_fini(struct wire_items *m)
+{
+	free(m->v);
+	*m = (struct wire_items){ 0 };
+}
+
+void wire_write_results(struct writer *w, const struct wire_results *m)
+{
+	write_u16(w, (uint16_t)m->n);
+	for (uint32_t i = 0; i < m->n; i++)
+		write_u32(w, (uint32_t)m->v[i]);
+}
+
+int wire_read_results(struct bytes body, struct wire_results *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_results m = { .n = read_u16(&r) };
+
+	if (r.bad || r.left != m.n * 4)
+		return -EPROTO;
+	m.v = calloc(m.n ? m.n : 1, sizeof(*m.v));
+	if (!m.v)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < m.n; i++)
+		m.v[i] = (int32_t)read_u32(&r);
+	*ret = m;
+	return 0;
+}
+
+void wire_results_fini(struct wire_results *m)
+{
+	free(m->v);
+	*m = (struct wire_results){ 0 };
+}
+
+void wire_write_span(struct writer *w, const struct wire_span *m)
+{
+	write_slice(w, m->slice);
+	write_u32(w, m->off);
+	write_u32(w, m->bytes);
+}
+
+int wire_read_span(struct bytes body, struct wire_span *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_span m = { .slice = read_slice(&r) };
+
+	m.off = read_u32(&r);
+	m.bytes = read_u32(&r);
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The messages between a mount and a node, as docs/protocol.md has them: pure
+ * functions between structs and bytes, which know no sockets.
+ *
+ * wire_write_*() appends a body to a writer. wire_read_*() takes a body apart
+ * that may be anything: it reads nothing past its end, believes no count that
+ * the bytes which are there could not hold, takes no bytes that are left over,
+ * and accepts one encoding only: what was read is written as the same bytes.
+ * 0, -EPROTO (it does not parse), -ENOMEM; the output is written on 0 only.
+ *
+ * Names, keys and values of what was read point into the body. Arrays are on
+ * the heap, for the _fini() that is named with them.
+ *
+ * Threads: any; nothing here is shared.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "engine/pool.h"
+#include "index/kv.h"
+
+enum {
+	WIRE_HEADER = 24,
+	WIRE_BODY_MAX = 1179648,  /* of one message: 1 MiB + 128 KiB */
+	WIRE_VERSION = 1,
+	WIRE_NONCE = 32,          /* bytes of a nonce, a proof, a secret */
+	WIRE_NAME_MAX = 255,
+	WIRE_KV_COMPARES = 1024,  /* what fits into one KV, whatever the engine */
+	WIRE_KV_WRITES = 1024,
+	WIRE_KV_READS = 1024,
+	WIRE_KV_BYTES = 1 << 20,
+	WIRE_WRITE_HEAD = 16,     /* of a WRITE's body, before the bytes */
+};
+
+enum wire_type {
+	WIRE_HELLO = 1,
+	WIRE_CHALLENGE = 2,
+	WIRE_PROOF = 3,
+	WIRE_WELCOME = 4,
+	WIRE_PING = 16,
+	WIRE_BYE = 17,
+	WIRE_STAT = 18,
+	WIRE_KV = 19,
+	WIRE_WATCH = 20,
+	WIRE_UNWATCH = 21,
+	WIRE_RING = 22,
+	WIRE_DROP_KEYS = 23,
+	WIRE_ALLOC = 32,
+	WIRE_SEAL = 33,
+	WIRE_PIN = 34,
+	WIRE_UNPIN = 35,
+	WIRE_READ = 48,
+	WIRE_WRITE = 49,
+};
+
+enum wire_flag {
+	WIRE_ANSWER = 1 << 0,
+	WIRE_MORE = 1 << 1, /* of an answer: goes on in another message */
+};
+
+/* Headers ---------------------------------------------------------------------- */
+
+struct wire_header {
+	uint32_t len; /* of the body */
+	uint16_t type, flags;
+	uint64_t id;
+	union {
+		int32_t result;      /* of an answer */
+		uint32_t timeout_ms; /* of a request; 0: none */
+	};
+};
+
+void wire_put_header(uint8_t to[WIRE_HEADER], const struct wire_header *h);
+/* Checks all that a header says by itself: whether a message of this type has
+ * an id, and whether it is answered. -EPROTO. */
+int wire_get_header(const uint8_t from[WIRE_HEADER], struct wire_header *ret);
+
+/* "KV" for WIRE_KV; "?" for what is no type. */
+const char *wire_type_name(uint16_t type);
+
+/* An errno as the wire carries it, both ways: what it has no number for is EIO.
+ * 0 and positive outcomes stay. */
+int32_t wire_result(int r);
+int wire_errno(int32_t result);
+
+/* Beginning --------------------------------------------------------------------- */
+
+enum wire_kind { WIRE_CONTROL, WIRE_DATA };
+
+struct wire_hello {
+	uint16_t version_min, version_max;
+	uint32_t features;
+	uint8_t kind; /* enum wire_kind */
+	bool read_only;
+	uint64_t session; /* of a data connection, else 0 */
+	uint8_t nonce[WIRE_NONCE];
+	struct bytes name;
+};
+
+struct wire_challenge {
+	uint16_t version;
+	uint32_t features;
+	uint8_t nonce[WIRE_NONCE], proof[WIRE_NONCE];
+};
+
+struct wire_proof {
+	uint8_t proof[WIRE_NONCE];
+};
+
+struct wire_welcome {
+	uint64_t session, incarnation, pool_id;
+	uint32_t pool_pages, keep_alive_ms, max_requests, max_pins;
+	uint32_t kv_compares, kv_writes, kv_reads, kv_bytes; /* in one KV */
+	uint8_t secret[WIRE_NONCE];
+};
+
+void wire_write_hello(struct writer *w, const struct wire_hello *m);
+int wire_read_hello(struct bytes body, struct wire_hello *ret);
+void wire_write_challenge(struct writer *w, const struct wire_challenge *m);
+int wire_read_challenge(struct bytes body, struct wire_challenge *ret);
+void wire_write_proof(struct writer *w, const struct wire_proof *m);
+int wire_read_proof(struct bytes body, struct wire_proof *ret);
+void wire_write_welcome(struct writer *w, const struct wire_welcome *m);
+int wire_read_welcome(struct bytes body, struct wire_welcome *ret);
+
+/* The index --------------------------------------------------------------------- */
+
+struct wire_stat {
+	uint64_t total, free; /* bytes of the pool */
+	uint64_t index_size, index_used, keys, session_keys;
+	bool index_full;
+};
+
+void wire_write_stat(struct writer *w, const struct wire_stat *m);
+int wire_read_stat(struct bytes body, struct wire_stat *ret);
+
+struct wire_kv {
+	bool reserve; /* as in struct kv_req */
+	bool after;   /* not before all that came before it has ended */
+	uint32_t ncompares, nwrites, nreads;
+	struct kv_compare *compares;
+	struct kv_write *writes;
+	struct kv_read *reads;
+};
+
+/* The request fits kv's caps, none of them above WIRE_KV_*. */
+void wire_write_kv(struct writer *w, const struct kv_req *req, bool after);
+int wire_read_kv(struct bytes body, struct wire_kv *ret);
+void wire_kv_fini(struct wire_kv *m);
+
+/* What came of a request: its rows, if it has any, and its revision. */
+void wire_write_kv_answer(struct writer *w, const struct kv_req *req);
+/* Into req, which asked. Its rows are kv_req_alloc()ed, their bytes point into
+ * body. -EPROTO as well for rows of another number of reads than req has. */
+int wire_read_kv_answer(struct bytes body, struct kv_req *req);
+
+struct wire_watch {
+	uint32_t watch;
+	struct bytes prefix;
+};
+
+void wire_write_watch(struct writer *w, const struct wire_watch *m);
+int wire_read_watch(struct bytes body, struct wire_watch *ret);
+/* UNWATCH and RING. */
+void wire_write_watch_number(struct writer *w, uint32_t watch);
+int wire_read_watch_number(struct bytes body, uint32_t *ret);
+
+/* Slices ------------------------------------------------------------------------- */
+
+/* What each item of a list consists of. */
+enum wire_form {
+	WIRE_PAGES,       /* ALLOC */
+	WIRE_SLICES,      /* UNPIN */
+	WIRE_SLICE_PAGES, /* ALLOC's answer, SEAL, PIN */
+};
+
+struct wire_item {
+	struct slice_id slice;
+	uint32_t pages;
+};
+
+struct wire_items {
+	uint32_t n; /* UINT16_MAX at most */
+	struct wire_item *v;
+};
+
+void wire_write_items(struct writer *w, enum wire_form form, const struct wire_items *m);
+int wire_read_items(struct bytes body, enum wire_form form, struct wire_items *ret);
+void wire_items_fini(struct wire_items *m);
+
+/* SEAL's answer. */
+struct wire_results {
+	uint32_t n;
+	int32_t *v; /* as wire_result() makes them */
+};
+
+void wire_write_results(struct writer *w, const struct wire_results *m);
+int wire_read_results(struct bytes body, struct wire_results *ret);
+void wire_results_fini(struct wire_results *m);
+
+/* READ, and the head of WRITE. */
+struct wire_span {
+	struct slice_id slice;
+	uint32_t off, bytes;
+};
+
+void wire_write_span(struct writer *w, const struct wire_span *m);
+int wire_read_span(struct bytes body, struct wire_span *ret);
