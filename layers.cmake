@@ -15,10 +15,11 @@ layer(engine
 	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c drop.c check.c
 	     pool.c buddy.c segment.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
 	     wire.c
+	     wire.c auth.c
 	     file.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	USES index common
-	LIBS PkgConfig::XXHASH Threads::Threads)
+	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads)
 layer(fs
 	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c names.c attr.c
 	     xattr.c dir.c open.c io.c notify.c control.c
