@@ -19,19 +19,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uv.h>
 
 #include "common/lock.h"
-
-struct call {
-	struct call *next;
-	void (*fn)(void *arg);
-	void *arg;
-};
+#include "common/loop_uv.h"
 
 struct loop {
 	struct lock lock;
-	struct call *first, **last;
+	struct loop_call *first, **last;
 	bool stopping;
 	unsigned timers;       /* that exist */
 	pthread_cond_t closed; /* some timer's handle was closed */
@@ -47,7 +41,7 @@ struct loop_timer {
 	void (*fn)(void *arg);
 	void *arg;
 	uint64_t first_ms, repeat_ms;
-	struct call start, stop; /* never fails for want of memory */
+	struct loop_call start, stop; /* never fails for want of memory */
 	bool is_closed;          /* the loop's lock */
 	bool forgotten;          /* freed on the loop's thread, whose field this is */
 
@@ -61,11 +55,17 @@ bool loop_is_current(const struct loop *l)
 	return l == current;
 }
 
+uv_loop_t *loop_uv(struct loop *l)
+{
+	assert(loop_is_current(l));
+	return &l->uv;
+}
+
 /* Posted calls --------------------------------------------------------------- */
 
 /* The lock is held over uv_async_send(), which never blocks: the thread that
  * drops it last has not seen the loop close `wake` before. */
-static void enqueue(struct loop *l, struct call *c)
+void loop_post_call(struct loop *l, struct loop_call *c)
 {
 	c->next = NULL;
 	WITH_LOCK(&l->lock);
@@ -74,10 +74,10 @@ static void enqueue(struct loop *l, struct call *c)
 	uv_async_send(&l->wake);
 }
 
-static struct call *dequeue_all(struct loop *l)
+static struct loop_call *dequeue_all(struct loop *l)
 {
 	WITH_LOCK(&l->lock);
-	struct call *c = l->first;
+	struct loop_call *c = l->first;
 
 	l->first = NULL;
 	l->last = &l->first;
@@ -88,14 +88,14 @@ static struct call *dequeue_all(struct loop *l)
  * turn. A call's memory is fn's from the moment that it is called. */
 static void run_posted(struct loop *l)
 {
-	for (struct call *c = dequeue_all(l), *next; c; c = next) {
+	for (struct loop_call *c = dequeue_all(l), *next; c; c = next) {
 		next = c->next;
 		c->fn(c->arg);
 	}
 }
 
 struct posted {
-	struct call call;
+	struct loop_call call;
 	void (*fn)(void *arg);
 	void *arg;
 };
@@ -115,7 +115,7 @@ int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
 	if (!p)
 		return -ENOMEM;
 	*p = (struct posted){ .call = { .fn = run_and_free, .arg = p }, .fn = fn, .arg = arg };
-	enqueue(l, &p->call);
+	loop_post_call(l, &p->call);
 	return 0;
 }
 
@@ -275,7 +275,7 @@ int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
 	}
 	/* Before the first call, which may want to free it by this very name. */
 	*ret = t;
-	enqueue(l, &t->start);
+	loop_post_call(l, &t->start);
 	return 0;
 }
 
@@ -286,11 +286,11 @@ void loop_timer_free(struct loop_timer *t)
 	if (loop_is_current(t->loop)) {
 		/* Stopping is posted, too: it may not have been started yet. */
 		t->forgotten = true;
-		enqueue(t->loop, &t->stop);
+		loop_post_call(t->loop, &t->stop);
 		return;
 	}
 	lock_assert_none();
-	enqueue(t->loop, &t->stop);
+	loop_post_call(t->loop, &t->stop);
 	{
 		WITH_LOCK(&t->loop->lock);
 		while (!t->is_closed)

@@ -23,6 +23,14 @@ void loop_free(struct loop *l);
 /* Has fn(arg) called once, in the order of posting. -ENOMEM. */
 int loop_post(struct loop *l, void (*fn)(void *arg), void *arg);
 
+/* The same with memory that the caller keeps until then: it cannot fail. */
+struct loop_call {
+	struct loop_call *next; /* the loop's */
+	void (*fn)(void *arg);
+	void *arg;
+};
+void loop_post_call(struct loop *l, struct loop_call *c);
+
 /* Has fn(arg) called after first_ms, then every repeat_ms; 0: only once.
  * A loop that is late skips calls rather than make up for them. -ENOMEM. */
 int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
