@@ -16,6 +16,7 @@ layer(engine
 	     pool.c buddy.c segment.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
 	     wire.c
 	     wire.c auth.c
+	     wire.c auth.c conn.c
 	     file.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	USES index common

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A connection that carries messages (engine/wire.h) over a stream: it frames
+ * them, matches answers with calls, and knows when the other side is gone. It is
+ * the same at both ends; what messages mean, its owner knows.
+ *
+ * Calls. conn_call() sends a request; its done() comes exactly once, from the
+ * loop's thread, with the answer, with -ETIMEDOUT at its deadline, or with
+ * -ENOTCONN when the connection ends. What the deadline has ended keeps a record
+ * of the connection's own until the late answer or the end comes, which finds
+ * that record and nobody's call (I9). At most max_calls are out; more wait here,
+ * in memory that is their callers'.
+ *
+ * The other side's requests. message() gets each; those with an id are owed
+ * exactly one conn_answer(). With max_owed of them under way, or OUT_MAX bytes
+ * that the other side does not take, nothing more is read: so it waits, and
+ * memory has a bound.
+ *
+ * The end: conn_stop(), or the other side; then nothing is read any more, the
+ * socket is closed, all calls end, and last ended() comes. conn_free() is after
+ * that.
+ *
+ * Threads: conn_call() and conn_stop() any, as long as conn_free() has not been
+ * called; all else the loop's only. No locks: all state is the loop thread's.
+ */
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/stream.h"
+#include "engine/wire.h"
+
+struct conn;
+
+struct conn_limits {
+	uint32_t max_body;  /* of a message from the other side */
+	uint32_t max_calls; /* out at a time; 0: none may be made yet */
+	uint32_t max_owed;  /* requests of the other side under way; 0: none yet */
+	uint32_t idle_ms;   /* ends it when nothing has come for so long; 0: never */
+	uint32_t ping_ms;   /* sends a PING when nothing was sent for so long */
+	uint64_t until_ns;  /* ends it at that time (clock_ns()); 0: never */
+};
+
+struct conn_ops {
+	void (*up)(void *arg); /* of conn_connect() only: it is connected */
+	/* A message that is no answer; body is there for the time of the call.
+	 * Not 0: a negative errno with which the connection is to end. */
+	int (*message)(void *arg, const struct wire_header *h, struct bytes body);
+	void (*ended)(void *arg, int reason); /* once; see stream_ops */
+};
+
+/* On the loop's thread. On failure there is no connection, and no ended(). */
+int conn_connect(struct loop *l, const struct sockaddr_storage *to,
+		 const struct conn_limits *limits, const struct conn_ops *ops, void *arg,
+		 struct conn **ret);
+/* Takes s over, also on failure. */
+int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limits,
+		const struct conn_ops *ops, void *arg, struct conn **ret);
+void conn_set_limits(struct conn *c, const struct conn_limits *limits);
+const char *conn_peer(const struct conn *c);
+
+void conn_stop(struct conn *c, int reason);
+void conn_free(struct conn *c); /* after ended(); NULL is fine */
+
+/* A request. Its caller keeps it until done(). */
+struct conn_call {
+	uint16_t type;        /* one that has an id */
+	struct writer body;   /* the connection's from conn_call() on, which frees it */
+	uint64_t deadline_ns; /* clock_ns(); 0: none */
+	/* r: the answer's result (outcome or negative errno) with its body, which
+	 * is there for the time of the call; or the errors above. */
+	void (*done)(struct conn_call *call, int r, struct bytes body);
+
+	bool sent;     /* the other side may have got it */
+	bool answered; /* r is what it said */
+
+	/* The connection's. */
+	struct conn *conn;
+	struct loop_call post;
+	struct conn_call *next;
+};
+
+void conn_call(struct conn *c, struct conn_call *call);
+
+/* A message that has no id. Takes the body. Out of memory ends the connection. */
+void conn_send(struct conn *c, uint16_t type, struct writer body);
+
+/* The answer to request h; r as for wire_result(). Takes the body, which is sent
+ * only with r >= 0. On a connection that has ended it only frees. */
+void conn_answer(struct conn *c, const struct wire_header *h, int r, struct writer body);
+
+enum {
+	CONN_OUT_MAX = 4 << 20,      /* bytes sent and not taken: no reading */
+	CONN_ANSWER_MAX = 256 << 20, /* of one answer in parts */
+};
