@@ -23,6 +23,7 @@ _Thread_local struct kv *kv_completing;
 struct block {
 	struct block *next;
 	size_t used, cap;
+	size_t total; /* bytes of this one and all before it */
 	_Alignas(16) uint8_t b[];
 };
 
@@ -41,10 +42,13 @@ void *kv_req_alloc(struct kv_req *req, size_t n)
 			cap = 256 * 1024;
 		if (cap < n)
 			cap = n;
+		size_t total = (b ? b->total : 0) + cap;
+		if (req->max_memory && total > req->max_memory)
+			return NULL;
 		more = malloc(sizeof(*more) + cap);
 		if (!more)
 			return NULL;
-		*more = (struct block){ .next = b, .cap = cap };
+		*more = (struct block){ .next = b, .cap = cap, .total = total };
 		req->memory = b = more;
 	}
 	b->used += n;
@@ -231,13 +235,27 @@ struct kv_watch {
 	struct kv_watch *next;
 	void (*ring)(void *arg);
 	void *arg;
-	unsigned busy; /* rings under way */
+	unsigned busy;   /* rings under way */
+	uint32_t number; /* for engines that are told of it */
 	size_t len;
 	uint8_t prefix[];
 };
 
 static struct lock watch_lock = LOCK_INIT(LOCK_INDEX_WATCH);
 static pthread_cond_t watch_idle = PTHREAD_COND_INITIALIZER;
+static uint32_t last_number;
+
+static void watch_remove(struct kv *kv, struct kv_watch *w)
+{
+	struct kv_watch **at = &kv->watches;
+
+	WITH_LOCK(&watch_lock);
+	while (w->busy)
+		lock_wait(&watch_lock, &watch_idle);
+	while (*at != w)
+		at = &(*at)->next;
+	__atomic_store_n(at, w->next, __ATOMIC_RELEASE);
+}
 
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
 	     void *arg, struct kv_watch **ret)
@@ -249,27 +267,29 @@ int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
 	*w = (struct kv_watch){ .ring = ring, .arg = arg, .len = prefix.len };
 	if (prefix.len)
 		memcpy(w->prefix, prefix.p, prefix.len);
-	WITH_LOCK(&watch_lock);
-	w->next = kv->watches;
-	__atomic_store_n(&kv->watches, w, __ATOMIC_RELEASE);
+	{
+		WITH_LOCK(&watch_lock);
+		w->number = ++last_number;
+		w->next = kv->watches;
+		__atomic_store_n(&kv->watches, w, __ATOMIC_RELEASE);
+	}
+	int r = kv->ops->watch ? kv->ops->watch(kv, w->number, prefix) : 0;
+	if (r < 0) {
+		watch_remove(kv, w);
+		free(w);
+		return r;
+	}
 	*ret = w;
 	return 0;
 }
 
 void kv_unwatch(struct kv *kv, struct kv_watch *w)
 {
-	struct kv_watch **at = &kv->watches;
-
 	if (!w)
 		return;
-	{
-		WITH_LOCK(&watch_lock);
-		while (w->busy)
-			lock_wait(&watch_lock, &watch_idle);
-		while (*at != w)
-			at = &(*at)->next;
-		__atomic_store_n(at, w->next, __ATOMIC_RELEASE);
-	}
+	watch_remove(kv, w);
+	if (kv->ops->unwatch)
+		kv->ops->unwatch(kv, w->number);
 	free(w);
 }
 
@@ -283,6 +303,18 @@ static bool watch_concerns(const struct kv_watch *w, const struct kv_write *writ
 	return false;
 }
 
+/* The caller holds the lock, which is given up meanwhile: w stays in the list,
+ * since it is busy, and next with it. */
+static void ring_one(struct kv_watch *w)
+{
+	w->busy++;
+	lock_drop(&watch_lock);
+	w->ring(w->arg);
+	lock_take(&watch_lock);
+	if (!--w->busy)
+		pthread_cond_broadcast(&watch_idle);
+}
+
 void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
 {
 	/* Mostly nobody watches. Who began to watch before the commit began is
@@ -290,14 +322,18 @@ void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
 	if (!__atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE))
 		return;
 	WITH_LOCK(&watch_lock);
-	for (struct kv_watch *w = kv->watches; w; w = w->next) {
-		if (!watch_concerns(w, writes, nwrites))
-			continue;
-		w->busy++; /* so it stays in the list, and next with it */
-		lock_drop(&watch_lock);
-		w->ring(w->arg);
-		lock_take(&watch_lock);
-		if (!--w->busy)
-			pthread_cond_broadcast(&watch_idle);
-	}
+	for (struct kv_watch *w = kv->watches; w; w = w->next)
+		if (watch_concerns(w, writes, nwrites))
+			ring_one(w);
+}
+
+void kv_ring_number(struct kv *kv, uint32_t number)
+{
+	WITH_LOCK(&watch_lock);
+	struct kv_watch *w = kv->watches;
+
+	while (w && w->number != number)
+		w = w->next;
+	if (w)
+		ring_one(w);
 }

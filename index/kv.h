@@ -20,6 +20,8 @@
  *
  * Threads: any. submit() may call done() before it returns, and from any
  * thread afterwards; never with a lock held. done() may submit again.
+ * (`fault` with late answers and `remote` answer from one thread: their done()
+ * may not wait for another answer.)
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -87,6 +89,7 @@ struct kv_req {
 	uint32_t ncompares, nwrites, nreads;
 	bool reserve;         /* may use the space kept back for deleting */
 	struct kv_call *call; /* or NULL: no deadline */
+	size_t max_memory;    /* of rows and their bytes; more is -ENOMEM. 0: any */
 
 	/* Came of it. The reads are done if nothing is to be written, or if a
 	 * compare failed; rows[i] belongs to reads[i] and lives until
@@ -96,7 +99,8 @@ struct kv_req {
 
 	/* outcome: enum kv_outcome, or negative: -ENOSPC (map full; nothing was
 	 * written), -E2BIG, -ETIMEDOUT and -ECANCELED (nothing was sent),
-	 * -EUCLEAN (corrupt store), -EIO. */
+	 * -EUCLEAN (corrupt store), -EIO, -ENOTCONN (its node is gone; nothing
+	 * was sent, or nothing was to be written). */
 	void (*done)(struct kv_req *req, int outcome);
 
 	/* The engine's. */
@@ -130,6 +134,11 @@ struct kv_ops {
 	 * 0, or the number of violations. */
 	int (*check)(struct kv *kv, struct writer *report);
 	void (*close)(struct kv *kv);
+	/* Of an engine that learns of others' commits by kv_ring_number(), else
+	 * NULL: the watch `number` begins (what is committed after this returns
+	 * and is seen by a later submit rings), has ended. No lock is held. */
+	int (*watch)(struct kv *kv, uint32_t number, struct bytes prefix);
+	void (*unwatch)(struct kv *kv, uint32_t number);
 };
 
 /* Engines embed this as their first member. */
@@ -199,7 +208,8 @@ struct kv_caps kv_local_caps(struct kv *kv);
 /* For engines: -ECANCELED, -ETIMEDOUT, or 0: nobody has given it up. */
 int kv_req_given_up(const struct kv_req *req);
 
-/* For engines: n bytes that live until kv_req_fini(); NULL if out of memory. */
+/* For engines: n bytes that live until kv_req_fini(); NULL if out of memory, or
+ * of what req may take. */
 void *kv_req_alloc(struct kv_req *req, size_t n);
 
 void kv_close(struct kv *kv); /* NULL is fine; all requests must be done, and
@@ -223,3 +233,5 @@ void kv_unwatch(struct kv *kv, struct kv_watch *w);
 
 /* For engines: rings whom it concerns. */
 void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites);
+/* The same for one watch, if it is there still. */
+void kv_ring_number(struct kv *kv, uint32_t number);
