@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection that came in is a `struct peer`, and goes through
+ *
+ *	  HELLO            PROOF                      the connection ends
+ *	NEW ---> CHALLENGED ---> UP, with its session -------------------> gone,
+ *
+ * when its session has ended as well. Before UP it may say only what is next,
+ * in short messages, and soon.
+ */
+#include "engine/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <semaphore.h>
+#include <stdio.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "engine/session.h"
+
+enum {
+	PEERS_MAX = 1024, /* connections, sessions or not */
+	HELLO_BYTES = 512,
+	HELLO_S = 5,
+};
+
+enum peer_state { PEER_NEW, PEER_CHALLENGED, PEER_UP };
+
+struct peer {
+	struct server *server;
+	struct conn *conn;
+	struct session *session;
+	enum peer_state state;
+	struct writer hello; /* as it was sent */
+	struct wire_challenge challenge;
+	struct peer *prev, *next;
+};
+
+struct server {
+	struct server_opts o;
+	struct auth_key key;
+	uint64_t incarnation;
+	uint16_t port;
+	struct loop *loop;
+	sem_t sem; /* what open and close wait for */
+	int opened;
+
+	/* The loop's thread only. */
+	struct sockaddr_storage at;
+	struct listener *listener;
+	struct peer *peers;
+	uint32_t npeers, nsessions;
+	uint64_t last_session;
+	bool closing;
+};
+
+/* The end ----------------------------------------------------------------------- */
+
+static void settle(struct server *s)
+{
+	if (s->closing && !s->peers && !s->listener)
+		sem_post(&s->sem);
+}
+
+static void peer_free(struct peer *p)
+{
+	struct server *s = p->server;
+
+	*(p->prev ? &p->prev->next : &s->peers) = p->next;
+	if (p->next)
+		p->next->prev = p->prev;
+	s->npeers--;
+	conn_free(p->conn);
+	writer_fini(&p->hello);
+	free(p);
+	settle(s);
+}
+
+static void session_ended(void *arg)
+{
+	struct peer *p = arg;
+
+	p->server->nsessions--;
+	peer_free(p);
+}
+
+static const char *reason_text(int reason)
+{
+	switch (reason) {
+	case -ECONNRESET:
+		return "it closed the connection";
+	case -ETIMEDOUT:
+		return "nothing was heard of it";
+	case -EPROTO:
+		return "what it said does not parse";
+	case -EKEYREJECTED:
+		return "its token is another one";
+	case -ESHUTDOWN:
+		return "it said so";
+	case -ECANCELED:
+		return "the node stops";
+	default:
+		return error_text(reason);
+	}
+}
+
+static void peer_ended(void *arg, int reason)
+{
+	struct peer *p = arg;
+
+	if (p->session) {
+		log_info("node", "session %s at %s ends: %s", session_name(p->session),
+			 conn_peer(p->conn), reason_text(reason));
+		session_end(p->session);
+		return;
+	}
+	if (reason != -ECONNRESET && reason != -ECANCELED)
+		log_warn("node", "%s was not let in: %s", conn_peer(p->conn),
+			 reason_text(reason));
+	peer_free(p);
+}
+
+/* The beginning ------------------------------------------------------------------- */
+
+static int on_hello(struct peer *p, const struct wire_header *h, struct bytes body)
+{
+	struct wire_hello m;
+	struct writer w = { 0 };
+
+	if (h->type != WIRE_HELLO || wire_read_hello(body, &m) < 0)
+		return -EPROTO;
+	if (m.version_min > WIRE_VERSION || m.version_max < WIRE_VERSION)
+		return -EPROTONOSUPPORT;
+	if (m.kind == WIRE_DATA)
+		return -EOPNOTSUPP;
+	write_bytes(&p->hello, body.p, body.len);
+	if (p->hello.bad)
+		return -ENOMEM;
+	p->challenge.version = WIRE_VERSION;
+	auth_random(p->challenge.nonce);
+	auth_prove(&p->server->key, AUTH_NODE, body, &p->challenge, p->challenge.proof);
+	p->state = PEER_CHALLENGED;
+	wire_write_challenge(&w, &p->challenge);
+	conn_send(p->conn, WIRE_CHALLENGE, w);
+	return 0;
+}
+
+static int begin_session(struct peer *p)
+{
+	struct server *s = p->server;
+	struct wire_hello m;
+	int r = wire_read_hello(writer_bytes(&p->hello), &m);
+
+	assert(r == 0); /* it was read before */
+	if (s->nsessions == s->o.max_sessions)
+		return -EUSERS;
+	struct session_opts o = {
+		.number = s->last_session + 1, .loop = s->loop, .kv = s->o.kv,
+		.pool = s->o.pool, .max_pins = s->o.max_pins, .read_only = m.read_only,
+		.name = m.name, .conn = p->conn, .ended = session_ended, .arg = p,
+	};
+	r = session_new(&o, &p->session);
+	if (r < 0)
+		return r;
+	s->last_session++;
+	s->nsessions++;
+	log_info("node", "session %s begins, %s%s", session_name(p->session),
+		 conn_peer(p->conn), m.read_only ? ", read-only" : "");
+	return 0;
+}
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static void welcome(struct peer *p)
+{
+	struct server *s = p->server;
+	struct kv_caps caps = s->o.kv->ops->caps(s->o.kv);
+	struct wire_welcome m = {
+		.session = s->last_session, .incarnation = s->incarnation,
+		.pool_id = pool_id(s->o.pool), .pool_pages = pool_npages(s->o.pool),
+		.keep_alive_ms = s->o.keep_alive_ms, .max_requests = s->o.max_requests,
+		.max_pins = s->o.max_pins,
+		.kv_compares = lesser(caps.max_compares, WIRE_KV_COMPARES),
+		.kv_writes = lesser(caps.max_writes, WIRE_KV_WRITES),
+		.kv_reads = lesser(caps.max_reads, WIRE_KV_READS),
+		.kv_bytes = lesser(caps.max_bytes, WIRE_KV_BYTES),
+	};
+	struct writer w = { 0 };
+
+	memcpy(m.secret, session_secret(p->session), sizeof(m.secret));
+	wire_write_welcome(&w, &m);
+	conn_send(p->conn, WIRE_WELCOME, w);
+}
+
+static int on_proof(struct peer *p, const struct wire_header *h, struct bytes body)
+{
+	struct server *s = p->server;
+	struct wire_proof m;
+
+	if (h->type != WIRE_PROOF || wire_read_proof(body, &m) < 0)
+		return -EPROTO;
+	if (!auth_proves(&s->key, AUTH_MOUNT, writer_bytes(&p->hello), &p->challenge, m.proof))
+		return -EKEYREJECTED;
+	int r = begin_session(p);
+	if (r < 0)
+		return r;
+	p->state = PEER_UP;
+	welcome(p);
+	struct conn_limits limits = { .max_body = WIRE_BODY_MAX,
+				      .max_owed = s->o.max_requests,
+				      .idle_ms = s->o.keep_alive_ms };
+	conn_set_limits(p->conn, &limits);
+	return 0;
+}
+
+static int peer_message(void *arg, const struct wire_header *h, struct bytes body)
+{
+	struct peer *p = arg;
+
+	switch (p->state) {
+	case PEER_NEW:
+		return on_hello(p, h, body);
+	case PEER_CHALLENGED:
+		return on_proof(p, h, body);
+	case PEER_UP:
+		return session_message(p->session, h, body);
+	}
+	return -EPROTO;
+}
+
+static const struct conn_ops peer_ops = { .message = peer_message, .ended = peer_ended };
+
+static void on_accept(void *arg, struct stream *stream)
+{
+	struct server *s = arg;
+	struct conn_limits limits = { .max_body = HELLO_BYTES,
+				      .until_ns = clock_ns() + HELLO_S * NS_PER_S };
+	struct peer *p = s->npeers < PEERS_MAX ? calloc(1, sizeof(*p)) : NULL;
+
+	if (!p) {
+		log_warn("node", "%s was not let in: %u connections are enough",
+			 stream_peer(stream), s->npeers);
+		stream_stop(stream, -EUSERS);
+		return;
+	}
+	p->server = s;
+	if (conn_accept(s->loop, stream, &limits, &peer_ops, p, &p->conn) < 0) {
+		free(p);
+		return;
+	}
+	p->next = s->peers;
+	if (p->next)
+		p->next->prev = p;
+	s->peers = p;
+	s->npeers++;
+}
+
+/* Opening and closing -------------------------------------------------------------- */
+
+static void open_on_loop(void *arg)
+{
+	struct server *s = arg;
+	struct sockaddr_storage at;
+
+	s->opened = listener_new(s->loop, &s->at, on_accept, s, &s->listener);
+	if (s->opened >= 0) {
+		listener_address(s->listener, &at);
+		s->port = ntohs(at.ss_family == AF_INET6
+					? ((struct sockaddr_in6 *)&at)->sin6_port
+					: ((struct sockaddr_in *)&at)->sin_port);
+	}
+	sem_post(&s->sem);
+}
+
+static void listener_closed(void *arg)
+{
+	struct server *s = arg;
+
+	s->listener = NULL;
+	settle(s);
+}
+
+static void close_on_loop(void *arg)
+{
+	struct server *s = arg;
+
+	s->closing = true;
+	listener_stop(s->listener, listener_closed, s);
+	for (struct peer *p = s->peers; p; p = p->next)
+		conn_stop(p->conn, -ECANCELED); /* ended() comes later */
+}
+
+static void run_and_wait(struct server *s, void (*fn)(void *arg))
+{
+	struct loop_call call = { .fn = fn, .arg = s };
+
+	loop_post_call(s->loop, &call);
+	while (sem_wait(&s->sem) < 0)
+		;
+}
+
+static void server_free(struct server *s)
+{
+	loop_free(s->loop);
+	sem_destroy(&s->sem);
+	free(s);
+}
+DEFINE_CLEANUP(struct server *, server_free)
+
+static struct server *server_new(const struct server_opts *o)
+{
+	struct server *s = calloc(1, sizeof(*s));
+	uint8_t chance[WIRE_NONCE];
+
+	if (!s)
+		return NULL;
+	s->o = *o;
+	s->o.keep_alive_ms = o->keep_alive_ms ? o->keep_alive_ms : 10000;
+	s->o.max_sessions = o->max_sessions ? o->max_sessions : 256;
+	s->o.max_requests = o->max_requests ? o->max_requests : 256;
+	s->o.max_pins = o->max_pins ? o->max_pins : 1 << 20;
+	if (o->key)
+		s->key = *o->key;
+	auth_random(chance);
+	memcpy(&s->incarnation, chance, sizeof(s->incarnation));
+	sem_init(&s->sem, 0, 0);
+	return s;
+}
+
+int server_open(const struct server_opts *o, struct server **ret, char **ret_why)
+{
+	_cleanup_(server_freep) struct server *s = server_new(o);
+	const char *at = o->listen ? o->listen : "";
+
+	if (!s)
+		return -ENOMEM;
+	int r = stream_resolve(at, SERVER_PORT, &s->at);
+	if (r < 0)
+		return why(ret_why, r, "serve: %s: no address to listen at. Try: host:port", at);
+	if (!stream_is_loopback(&s->at) && !o->key && !o->anybody)
+		return why(ret_why, -EPERM, "serve: %s can be reached from other machines, and "
+			   "there is no token. Try: --token-file", at);
+	r = loop_new("node", &s->loop);
+	if (r < 0)
+		return r;
+	run_and_wait(s, open_on_loop);
+	if (s->opened < 0)
+		return why(ret_why, s->opened, "serve: %s: %s", at, error_text(s->opened));
+	*ret = steal(&s);
+	return 0;
+}
+
+void server_close(struct server *s)
+{
+	if (!s)
+		return;
+	run_and_wait(s, close_on_loop);
+	assert(!s->nsessions);
+	server_free(s);
+}
+
+uint16_t server_port(const struct server *s)
+{
+	return s->port;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A node: listens, lets mounts in that have the token, and serves its index and
+ * its pool to the session of each (engine/session.h).
+ *
+ * Threads: server_open() and server_close() block; one loop of its own ("node")
+ * does everything else, index requests included when the engine is in the
+ * process.
+ */
+#include "engine/auth.h"
+#include "engine/conn.h"
+
+struct server;
+
+struct server_opts {
+	const char *listen; /* "host:port"; NULL: loopback and SERVER_PORT */
+	const struct auth_key *key; /* NULL: no token; then loopback only */
+	bool anybody;       /* beyond loopback without a token: it was told to */
+	struct kv *kv;      /* both outlive the server */
+	struct pool *pool;
+	/* 0: what is usual */
+	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins;
+};
+
+enum { SERVER_PORT = 7747 };
+
+/* Listens when it returns. -EPERM (beyond loopback without a token), -EINVAL and
+ * -ENOENT (no such address), -EADDRINUSE, -EACCES, -ENOMEM: with a sentence. */
+int server_open(const struct server_opts *o, struct server **ret, char **ret_why);
+
+/* Takes nobody in any more, ends all sessions, and returns when everything that
+ * they held was given back. NULL is fine. */
+void server_close(struct server *s);
+
+uint16_t server_port(const struct server *s); /* that it listens at */

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Index requests are in one list from when they come to when they are answered,
+ * in the order of their coming. One that must not overtake (`after`) is submitted
+ * when it is the first of the list, all others at once.
+ *
+ * A doorbell may be rung by any thread: it posts the rest of the way, once until
+ * that was gone. So it can outlive its UNWATCH, and even the session; then who
+ * was posted frees it.
+ */
+#include "engine/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/auth.h"
+#include "index/index.h"
+
+/* Watches are numbered by the mount, from 0 or 1 on as a rule. */
+static inline unsigned number_hash(const void *p)
+{
+	uint32_t v;
+
+	memcpy(&v, p, sizeof(v));
+	return v * 0x9e3779b9u;
+}
+#define HASH_FUNCTION(p, len, hash) ((hash) = number_hash(p))
+#include <uthash.h>
+
+enum { WATCHES_MAX = 1024 };
+
+struct job { /* a KV */
+	struct kv_req req; /* first: done() gets it */
+	struct session *session;
+	struct job *prev, *next;
+	bool is_submitted;
+	struct wire_header header;
+	struct wire_kv kv;
+	struct kv_call call;
+	int outcome;
+	struct writer answer;
+	struct loop_call post;
+	uint8_t body[]; /* keys and values point into it */
+};
+
+struct bell { /* a WATCH */
+	uint32_t number;
+	struct session *session;
+	struct kv_watch *watch;
+	atomic_bool is_posted;
+	bool is_dead; /* who was posted frees it */
+	struct loop_call post;
+	UT_hash_handle hh;
+};
+
+struct session {
+	struct session_opts o;
+	char name[300];
+	uint8_t secret[WIRE_NONCE];
+	struct holds *holds;
+	struct job *first, *last;
+	struct bell *bells;
+	uint32_t nbells;
+	bool ending;
+};
+
+static void settle(struct session *s);
+
+/* The index ------------------------------------------------------------------------ */
+
+static void job_unlink(struct job *j)
+{
+	struct session *s = j->session;
+
+	*(j->prev ? &j->prev->next : &s->first) = j->next;
+	*(j->next ? &j->next->prev : &s->last) = j->prev;
+}
+
+static void job_free(struct job *j)
+{
+	wire_kv_fini(&j->kv);
+	writer_fini(&j->answer);
+	free(j);
+}
+
+static void job_submit(struct job *j)
+{
+	j->is_submitted = true;
+	kv_submit(j->session->o.kv, &j->req);
+}
+
+/* On the loop's thread again. */
+static void job_end(void *arg)
+{
+	struct job *j = arg;
+	struct session *s = j->session;
+	struct writer answer = j->answer;
+
+	j->answer = (struct writer){ 0 };
+	conn_answer(s->o.conn, &j->header, j->outcome, answer);
+	job_unlink(j);
+	job_free(j);
+	if (s->first && !s->first->is_submitted)
+		job_submit(s->first);
+	settle(s);
+}
+
+/* From any thread. Rows are written out here, not on the loop's. */
+static void job_done(struct kv_req *req, int outcome)
+{
+	struct job *j = (struct job *)req;
+
+	j->outcome = outcome;
+	if (outcome >= 0)
+		wire_write_kv_answer(&j->answer, req);
+	if (j->answer.bad)
+		j->outcome = outcome == KV_DONE && req->nwrites ? KV_UNKNOWN : -ENOMEM;
+	kv_req_fini(req);
+	/* Posted always, so that it does not end within job_submit(). */
+	loop_post_call(j->session->o.loop, &j->post);
+}
+
+static void refuse(struct session *s, const struct wire_header *h, int r)
+{
+	conn_answer(s->o.conn, h, r, (struct writer){ 0 });
+}
+
+/* Takes apart a copy of the body, which is there as long as the job. */
+static int job_new(struct session *s, const struct wire_header *h, struct bytes body,
+		   struct job **ret)
+{
+	struct job *j = calloc(1, sizeof(*j) + body.len);
+
+	if (!j)
+		return -ENOMEM;
+	memcpy(j->body, body.p, body.len);
+	int r = wire_read_kv(BYTES_OF(j->body, body.len), &j->kv);
+	if (r < 0) {
+		free(j);
+		return r;
+	}
+	j->session = s;
+	j->header = *h;
+	j->post = (struct loop_call){ .fn = job_end, .arg = j };
+	if (h->timeout_ms)
+		j->call.deadline_ns = clock_ns() + h->timeout_ms * UINT64_C(1000000);
+	j->req = (struct kv_req){
+		.compares = j->kv.compares, .writes = j->kv.writes, .reads = j->kv.reads,
+		.ncompares = j->kv.ncompares, .nwrites = j->kv.nwrites,
+		.nreads = j->kv.nreads, .reserve = j->kv.reserve,
+		.call = &j->call, .done = job_done, .max_memory = CONN_ANSWER_MAX,
+	};
+	*ret = j;
+	return 0;
+}
+
+static int on_kv(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct job *j = NULL;
+	int r = job_new(s, h, body, &j);
+
+	if (r == -EPROTO)
+		return r;
+	if (!r && j->kv.nwrites && s->o.read_only)
+		r = -EROFS;
+	if (r < 0) {
+		refuse(s, h, r);
+		if (j)
+			job_free(j);
+		return 0;
+	}
+	j->prev = s->last;
+	*(s->last ? &s->last->next : &s->first) = j;
+	s->last = j;
+	if (!j->kv.after || s->first == j)
+		job_submit(j);
+	return 0;
+}
+
+static int on_stat(struct session *s, const struct wire_header *h)
+{
+	struct writer w = { 0 };
+	struct kv_stat st;
+	int r = s->o.kv->ops->stat(s->o.kv, &st);
+
+	if (r >= 0) {
+		struct wire_stat m = {
+			.total = (uint64_t)pool_npages(s->o.pool) * PAGE_BYTES,
+			.free = (uint64_t)pool_nfree(s->o.pool) * PAGE_BYTES,
+			.index_size = st.size_bytes, .index_used = st.used_bytes,
+			.keys = st.keys, .session_keys = st.session_keys,
+			.index_full = st.full,
+		};
+		wire_write_stat(&w, &m);
+	}
+	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
+/* XXX: session keys do not say yet whose they are: this drops those of all
+ * sessions, so a node can have one mount. */
+static int drop_keys(struct session *s)
+{
+	return s->o.kv->ops->session_end(s->o.kv);
+}
+
+/* Doorbells ------------------------------------------------------------------------- */
+
+static void bell_posted(void *arg)
+{
+	struct bell *b = arg;
+	struct writer w = { 0 };
+
+	atomic_store(&b->is_posted, false);
+	if (b->is_dead) {
+		free(b);
+		return;
+	}
+	wire_write_watch_number(&w, b->number);
+	conn_send(b->session->o.conn, WIRE_RING, w);
+}
+
+/* From any thread that commits. */
+static void bell_ring(void *arg)
+{
+	struct bell *b = arg;
+
+	if (!atomic_exchange(&b->is_posted, true))
+		loop_post_call(b->session->o.loop, &b->post);
+}
+
+static void bell_free(struct session *s, struct bell *b)
+{
+	kv_unwatch(s->o.kv, b->watch); /* nothing rings from here on */
+	HASH_DEL(s->bells, b);
+	s->nbells--;
+	b->is_dead = true;
+	if (!atomic_load(&b->is_posted))
+		free(b);
+}
+
+static int bell_new(struct session *s, const struct wire_watch *m)
+{
+	struct bell *b;
+
+	HASH_FIND(hh, s->bells, &m->watch, sizeof(m->watch), b);
+	if (b)
+		return -EPROTO;
+	if (s->nbells == WATCHES_MAX)
+		return -EAGAIN;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	b->number = m->watch;
+	b->session = s;
+	b->post = (struct loop_call){ .fn = bell_posted, .arg = b };
+	int r = kv_watch(s->o.kv, m->prefix, bell_ring, b, &b->watch);
+	if (r < 0) {
+		free(b);
+		return r;
+	}
+	HASH_ADD(hh, s->bells, number, sizeof(b->number), b);
+	s->nbells++;
+	return 0;
+}
+
+static int on_watch(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct wire_watch m;
+	int r = wire_read_watch(body, &m);
+
+	if (!r)
+		r = bell_new(s, &m);
+	if (r == -EPROTO)
+		return r;
+	refuse(s, h, r);
+	return 0;
+}
+
+static int on_unwatch(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct bell *b;
+	uint32_t number;
+
+	if (wire_read_watch_number(body, &number) < 0)
+		return -EPROTO;
+	HASH_FIND(hh, s->bells, &number, sizeof(number), b);
+	if (b)
+		bell_free(s, b);
+	refuse(s, h, 0);
+	return 0;
+}
+
+/* Slices ----------------------------------------------------------------------------- */
+
+static int on_items(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct wire_items asked, got = { 0 };
+	struct wire_results results = { 0 };
+	struct writer w = { 0 };
+	int r = wire_read_items(body, h->type == WIRE_ALLOC ? WIRE_PAGES : WIRE_SLICE_PAGES,
+				&asked);
+
+	if (r == -EPROTO)
+		return r;
+	if (!r && s->o.read_only && h->type != WIRE_PIN) {
+		r = -EROFS;
+	} else if (!r && h->type == WIRE_ALLOC) {
+		r = holds_alloc(s->holds, &asked, &got);
+		wire_write_items(&w, WIRE_SLICE_PAGES, &got);
+	} else if (!r && h->type == WIRE_SEAL) {
+		r = holds_seal(s->holds, &asked, &results);
+		wire_write_results(&w, &results);
+	} else if (!r) {
+		r = holds_pin(s->holds, &asked);
+	}
+	wire_items_fini(&asked);
+	wire_items_fini(&got);
+	wire_results_fini(&results);
+	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
+static int on_unpin(struct session *s, struct bytes body)
+{
+	struct wire_items asked;
+	int r = wire_read_items(body, WIRE_SLICES, &asked);
+
+	if (r < 0)
+		return r;
+	r = holds_unpin(s->holds, &asked);
+	wire_items_fini(&asked);
+	return r;
+}
+
+/* All of it -------------------------------------------------------------------------- */
+
+int session_message(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	switch (h->type) {
+	case WIRE_KV:
+		return on_kv(s, h, body);
+	case WIRE_WATCH:
+		return on_watch(s, h, body);
+	case WIRE_UNWATCH:
+		return on_unwatch(s, h, body);
+	case WIRE_ALLOC:
+	case WIRE_SEAL:
+	case WIRE_PIN:
+		return on_items(s, h, body);
+	case WIRE_UNPIN:
+		return on_unpin(s, body);
+	case WIRE_STAT:
+		return body.len ? -EPROTO : on_stat(s, h);
+	case WIRE_DROP_KEYS:
+		if (body.len)
+			return -EPROTO;
+		refuse(s, h, drop_keys(s));
+		return 0;
+	case WIRE_BYE:
+		return body.len ? -EPROTO : -ESHUTDOWN;
+	default:
+		return -EPROTO;
+	}
+}
+
+int session_new(const struct session_opts *o, struct session **ret)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	char name[WIRE_NAME_MAX + 1], quoted[256];
+
+	if (!s)
+		return -ENOMEM;
+	s->o = *o;
+	snprintf(name, sizeof(name), "%.*s", (int)o->name.len, (const char *)o->name.p);
+	error_quote(quoted, sizeof(quoted), name);
+	snprintf(s->name, sizeof(s->name), "%llu (%s)", (unsigned long long)o->number, quoted);
+	auth_random(s->secret);
+	int r = holds_new(o->pool, o->max_pins, &s->holds);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	metric_add(M_SESSIONS, 1);
+	*ret = s;
+	return 0;
+}
+
+const uint8_t *session_secret(const struct session *s)
+{
+	return s->secret;
+}
+
+const char *session_name(const struct session *s)
+{
+	return s->name;
+}
+
+/* The order is the protocol's. */
+static void settle(struct session *s)
+{
+	struct bell *b, *next;
+
+	if (!s->ending || s->first)
+		return;
+	int r = drop_keys(s);
+	if (r < 0)
+		log_error("node", "session %s: its keys stay: %s", s->name, error_text(r));
+	HASH_ITER(hh, s->bells, b, next)
+		bell_free(s, b);
+	uint32_t pins = holds_npins(s->holds);
+	holds_free(s->holds);
+	log_info("node", "session %s ended, %u pins given back", s->name, pins);
+	void (*ended)(void *arg) = s->o.ended;
+	void *arg = s->o.arg;
+	free(s);
+	metric_add(M_SESSIONS, -1);
+	ended(arg);
+}
+
+void session_end(struct session *s)
+{
+	assert(!s->ending);
+	s->ending = true;
+	for (struct job *j = s->first; j; j = j->next)
+		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
+	settle(s);
+}

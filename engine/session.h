@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The node's side of one session: what a mount asks for over its control
+ * connection, done and answered; and what it holds, given back when it ends.
+ *
+ * The end, once the control connection has ended (session_end()):
+ *
+ *	data connections are closed -> nothing of it is under way (I6)
+ *	-> its session keys go -> its doorbells -> its pins -> ended()
+ *
+ * Threads: the loop's. Index requests are answered from any thread; they are
+ * posted back.
+ */
+#include "engine/conn.h"
+#include "engine/holds.h"
+
+struct session;
+
+struct session_opts {
+	uint64_t number;
+	struct loop *loop;
+	struct kv *kv;
+	struct pool *pool;
+	uint32_t max_pins;
+	bool read_only;
+	struct bytes name; /* as the mount calls itself; copied */
+	struct conn *conn; /* control; must be there until ended() */
+	void (*ended)(void *arg); /* the session is gone then */
+	void *arg;
+};
+
+int session_new(const struct session_opts *o, struct session **ret);
+const uint8_t *session_secret(const struct session *s); /* WIRE_NONCE bytes */
+const char *session_name(const struct session *s);      /* "5 (name)", printable */
+
+/* A request that came over the control connection, as in conn_ops. */
+int session_message(struct session *s, const struct wire_header *h, struct bytes body);
+
+/* The control connection has ended. ended() may come before it returns. */
+void session_end(struct session *s);
