@@ -18,6 +18,7 @@ layer(engine
 	     wire.c auth.c
 	     wire.c auth.c conn.c
 	     wire.c auth.c conn.c holds.c session.c server.c
+	     wire.c auth.c conn.c holds.c session.c server.c remote.c index_remote.c
 	     file.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	USES index common

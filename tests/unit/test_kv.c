@@ -9,11 +9,15 @@
 #include <pthread.h>
 #include <semaphore.h>
 
+#include "engine/remote.h"
+#include "engine/server.h"
+
 struct engine {
 	const char *name;
 	int (*open)(struct folder *f, struct kv **ret);
 	bool keeps; /* durable keys are there after closing and opening again */
-	bool slow;  /* answers take up to 1 ms each */
+	bool slow;  /* answers take up to 1 ms each, or come from one thread */
+	void (*closed)(void); /* what is behind it is closed, too */
 };
 
 struct fix {
@@ -62,13 +66,80 @@ static int open_fault_async(struct folder *f, struct kv **ret)
 	return r < 0 ? r : kv_fault_open(inner, 7, true, ret);
 }
 
+/* A node in this process, and a session at it over loopback. */
+static struct {
+	struct kv *kv;
+	struct pool *pool;
+	struct server *server;
+	struct remote *remote;
+} node;
+
+static int open_remote_over(struct kv *kv, struct kv **ret)
+{
+	struct pool_opts pool = { .bytes = 4 << 20, .create = true };
+	struct server_opts so = { .listen = "127.0.0.1:0" };
+	char where[32];
+
+	node.kv = so.kv = kv;
+	assert_int_equal(pool_open(&pool, &node.pool), 0);
+	so.pool = node.pool;
+	assert_int_equal(server_open(&so, &node.server, NULL), 0);
+	snprintf(where, sizeof(where), "127.0.0.1:%u", server_port(node.server));
+	struct remote_opts ro = { .node = where, .name = "test" };
+	assert_int_equal(remote_open(&ro, &node.remote, NULL), 0);
+	return kv_remote_open(node.remote, ret);
+}
+
+static int open_remote(struct folder *f, struct kv **ret)
+{
+	struct kv *kv;
+	int r = open_mem(f, &kv);
+
+	return r < 0 ? r : open_remote_over(kv, ret);
+}
+
+static int open_remote_lmdb(struct folder *f, struct kv **ret)
+{
+	struct kv *kv;
+	int r = open_lmdb(f, &kv);
+
+	return r < 0 ? r : open_remote_over(kv, ret);
+}
+
+static int open_remote_late(struct folder *f, struct kv **ret)
+{
+	struct kv *kv;
+	int r = open_fault_async(f, &kv);
+
+	return r < 0 ? r : open_remote_over(kv, ret);
+}
+
+static void close_remote(void)
+{
+	remote_close(node.remote);
+	server_close(node.server);
+	assert_kv_fine(node.kv);
+	kv_close(node.kv);
+	pool_close(node.pool);
+}
+
 static const struct engine engines[] = {
-	{ "mem", open_mem, false, false },
-	{ "lmdb", open_lmdb, true, false },
-	{ "lmdb synced", open_synced, true, false },
-	{ "fault over mem", open_fault, false, false },
-	{ "late fault over lmdb", open_fault_async, true, true },
+	{ "mem", open_mem, false, false, NULL },
+	{ "lmdb", open_lmdb, true, false, NULL },
+	{ "lmdb synced", open_synced, true, false, NULL },
+	{ "fault over mem", open_fault, false, false, NULL },
+	{ "late fault over lmdb", open_fault_async, true, true, NULL },
+	{ "remote over mem", open_remote, false, true, close_remote },
+	{ "remote over lmdb", open_remote_lmdb, true, true, close_remote },
+	{ "remote over late", open_remote_late, true, true, close_remote },
 };
+
+static void close_engine(const struct engine *e, struct kv *kv)
+{
+	kv_close(kv);
+	if (e->closed)
+		e->closed();
+}
 
 static int setup(void **state)
 {
@@ -85,7 +156,7 @@ static int teardown(void **state)
 	struct fix *x = *state;
 
 	assert_kv_fine(x->kv);
-	kv_close(x->kv);
+	close_engine(x->engine, x->kv);
 	folder_remove(&x->folder);
 	free(x);
 	assert_nothing_in_flight();
@@ -94,7 +165,7 @@ static int teardown(void **state)
 
 static void reopen(struct fix *x)
 {
-	kv_close(x->kv);
+	close_engine(x->engine, x->kv);
 	assert_int_equal(x->engine->open(&x->folder, &x->kv), 0);
 }
 
