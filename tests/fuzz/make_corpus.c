@@ -105,6 +105,41 @@ static void seed_wire(struct dice *d)
 	}
 }
 
+/* Ten messages that parse, of one that was let in; see fuzz_server.c. */
+static void seed_server(struct dice *d)
+{
+	static const struct {
+		enum trip trip;
+		uint8_t type;
+	} says[] = {
+		{ TRIP_KV, WIRE_KV }, { TRIP_WATCH, WIRE_WATCH }, { TRIP_NUMBER, WIRE_UNWATCH },
+		{ TRIP_PAGES, WIRE_ALLOC }, { TRIP_SLICE_PAGES, WIRE_SEAL },
+		{ TRIP_SLICE_PAGES, WIRE_PIN },
+	};
+
+	for (unsigned i = 0; i < 8; i++) {
+		struct writer all = { 0 };
+		write_u8(&all, 1);
+		for (unsigned k = 0; k < 10; k++) {
+			unsigned what = (unsigned)roll(d, 6);
+			struct writer w = { 0 };
+			random_message(d, says[what].trip, &w);
+			if (what == 3) { /* one of three pages: there is room */
+				w.len = 0;
+				write_u16(&w, 1);
+				write_u32(&w, 3);
+			}
+			write_u8(&all, says[what].type);
+			write_u8(&all, 0);
+			write_u16(&all, (uint16_t)w.len);
+			write_bytes(&all, w.p, w.len);
+			writer_fini(&w);
+		}
+		seed("server", "session", i, writer_bytes(&all));
+		writer_fini(&all);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct dice d = { 1 };
@@ -119,5 +154,6 @@ int main(int argc, char **argv)
 	seed_bodies(&d);
 	seed_keys();
 	seed_wire(&d);
+	seed_server(&d);
 	return 0;
 }

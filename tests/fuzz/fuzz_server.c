@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A node that is told a sequence of messages over loopback: the first byte says
+ * whether by one that was let in; then each message is a type, a byte that may
+ * spoil its header, a length of two bytes, and its body. Whatever comes, the
+ * session ends, and nothing of it is left.
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "engine/server.h"
+#include "tests/fuzz/roundtrip.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
+
+static struct server *server;
+static struct pool *pool;
+
+static void start(void)
+{
+	struct pool_opts po = { .bytes = 4 << 20, .create = true };
+	struct kv *kv;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	must(!kv_mem_open(&kv) && !pool_open(&po, &pool), "an index and a pool");
+	struct server_opts o = { .listen = "127.0.0.1:0", .kv = kv, .pool = pool, .max_pins = 50 };
+	must(!server_open(&o, &server, NULL), "a node");
+}
+
+static int dial(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(server_port(server)),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct timeval most = { 20, 0 };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+
+	must(fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof(a)), "a connection");
+	setsockopt(fd, IPPROTO_TCP, 1 /* TCP_NODELAY */, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most));
+	return fd;
+}
+
+/* It may have closed already. */
+static void tell(int fd, struct wire_header h, struct bytes body)
+{
+	uint8_t b[WIRE_HEADER];
+
+	wire_put_header(b, &h);
+	if (send(fd, b, sizeof(b), MSG_NOSIGNAL) == sizeof(b) && body.len)
+		(void)!send(fd, body.p, body.len, MSG_NOSIGNAL);
+}
+
+static void hear(int fd, void *to, size_t n)
+{
+	must(recv(fd, to, n, MSG_WAITALL) == (ssize_t)n, "an answer of the beginning");
+}
+
+static void join_node(int fd)
+{
+	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION };
+	const struct auth_key none = { 0 };
+	struct writer hello = { 0 };
+	struct wire_challenge c;
+	uint8_t b[WIRE_HEADER + 200], proof[WIRE_NONCE];
+
+	wire_write_hello(&hello, &m);
+	tell(fd, (struct wire_header){ .type = WIRE_HELLO, .len = (uint32_t)hello.len },
+	     writer_bytes(&hello));
+	hear(fd, b, WIRE_HEADER + 72);
+	must(!wire_read_challenge(BYTES_OF(b + WIRE_HEADER, 72), &c), "CHALLENGE");
+	auth_prove(&none, AUTH_MOUNT, writer_bytes(&hello), &c, proof);
+	tell(fd, (struct wire_header){ .type = WIRE_PROOF, .len = WIRE_NONCE },
+	     BYTES_OF(proof, WIRE_NONCE));
+	hear(fd, b, WIRE_HEADER + 88);
+	writer_fini(&hello);
+}
+
+static bool has_id(uint8_t type)
+{
+	return type > WIRE_WELCOME && type != WIRE_BYE && type != WIRE_RING && type != WIRE_UNPIN;
+}
+
+static void tell_all(int fd, struct reader *r)
+{
+	for (uint64_t id = 1; r->left >= 4; id++) {
+		uint8_t type = read_u8(r), spoil = read_u8(r);
+		size_t len = read_u16(r);
+
+		len = len < r->left ? len : r->left;
+		struct wire_header h = { .len = (uint32_t)len, .type = type,
+					 .id = has_id(type) ? id : 0 };
+		if (spoil >= 250) {
+			h.len += spoil == 250 ? 1000000u : 0;
+			h.flags = spoil == 251 ? WIRE_ANSWER : spoil == 252 ? 0x8000 : 0;
+			h.id = spoil == 253 ? 1 : spoil == 254 ? UINT64_MAX : h.id;
+		}
+		tell(fd, h, BYTES_OF(read_bytes(r, len), len));
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+{
+	struct reader r = reader_of(BYTES_OF(p, n));
+	char b[4096];
+
+	if (!server)
+		start();
+	if (!n)
+		return 0;
+	bool joins = read_u8(&r) & 1;
+	int fd = dial();
+	if (joins)
+		join_node(fd);
+	tell_all(fd, &r);
+	shutdown(fd, SHUT_WR);
+	while (recv(fd, b, sizeof(b), 0) > 0)
+		;
+	close(fd);
+	for (uint64_t end = clock_ns() + 20 * NS_PER_S; metrics_busy(NULL);) {
+		int64_t busy = 0;
+		const char *name = metrics_busy(&busy);
+		must(clock_ns() < end, name ? name : "idle");
+		usleep(20);
+	}
+	must(pool_nfree(pool) == pool_npages(pool), "all is given back");
+	return 0;
+}
