@@ -174,6 +174,9 @@ static bool send_message(struct conn *c, struct wire_header h, struct writer bod
 
 void conn_send(struct conn *c, uint16_t type, struct writer body)
 {
+	/* Nobody waits for these, so nothing else bounds them. */
+	if (c->out_bytes > 2 * CONN_OUT_MAX && !c->stopped)
+		stop(c, -ETIMEDOUT);
 	send_message(c, (struct wire_header){ .type = type }, body);
 }
 

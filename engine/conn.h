@@ -83,7 +83,8 @@ struct conn_call {
 
 void conn_call(struct conn *c, struct conn_call *call);
 
-/* A message that has no id. Takes the body. Out of memory ends the connection. */
+/* A message that has no id. Takes the body. Out of memory ends the connection, and
+ * so does twice CONN_OUT_MAX that the other side has not taken. */
 void conn_send(struct conn *c, uint16_t type, struct writer body);
 
 /* The answer to request h; r as for wire_result(). Takes the body, which is sent

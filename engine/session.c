@@ -39,6 +39,7 @@ struct job { /* a KV */
 	struct session *session;
 	struct job *prev, *next;
 	bool is_submitted;
+	bool is_submitting, has_ended; /* the loop's thread only */
 	struct wire_header header;
 	struct wire_kv kv;
 	struct kv_call call;
@@ -88,10 +89,25 @@ static void job_free(struct job *j)
 	free(j);
 }
 
-static void job_submit(struct job *j)
+/* True: it has ended already, and is for job_finish(). */
+static bool job_submit(struct job *j)
 {
-	j->is_submitted = true;
+	j->is_submitted = j->is_submitting = true;
 	kv_submit(j->session->o.kv, &j->req);
+	j->is_submitting = false; /* it is freed by this thread only, later */
+	return j->has_ended;
+}
+
+/* Answers at once, so that what the mount does not take is seen before its next
+ * request is read (conn.h). */
+static void job_finish(struct job *j)
+{
+	struct writer answer = j->answer;
+
+	j->answer = (struct writer){ 0 };
+	job_unlink(j);
+	conn_answer(j->session->o.conn, &j->header, j->outcome, answer);
+	job_free(j);
 }
 
 /* On the loop's thread again. */
@@ -99,14 +115,10 @@ static void job_end(void *arg)
 {
 	struct job *j = arg;
 	struct session *s = j->session;
-	struct writer answer = j->answer;
 
-	j->answer = (struct writer){ 0 };
-	conn_answer(s->o.conn, &j->header, j->outcome, answer);
-	job_unlink(j);
-	job_free(j);
-	if (s->first && !s->first->is_submitted)
-		job_submit(s->first);
+	job_finish(j);
+	while (s->first && !s->first->is_submitted && job_submit(s->first))
+		job_finish(s->first);
 	settle(s);
 }
 
@@ -114,6 +126,7 @@ static void job_end(void *arg)
 static void job_done(struct kv_req *req, int outcome)
 {
 	struct job *j = (struct job *)req;
+	struct loop *loop = j->session->o.loop;
 
 	j->outcome = outcome;
 	if (outcome >= 0)
@@ -121,8 +134,10 @@ static void job_done(struct kv_req *req, int outcome)
 	if (j->answer.bad)
 		j->outcome = outcome == KV_DONE && req->nwrites ? KV_UNKNOWN : -ENOMEM;
 	kv_req_fini(req);
-	/* Posted always, so that it does not end within job_submit(). */
-	loop_post_call(j->session->o.loop, &j->post);
+	if (loop_is_current(loop) && j->is_submitting)
+		j->has_ended = true;
+	else
+		loop_post_call(loop, &j->post);
 }
 
 static void refuse(struct session *s, const struct wire_header *h, int r)
@@ -177,8 +192,8 @@ static int on_kv(struct session *s, const struct wire_header *h, struct bytes bo
 	j->prev = s->last;
 	*(s->last ? &s->last->next : &s->first) = j;
 	s->last = j;
-	if (!j->kv.after || s->first == j)
-		job_submit(j);
+	if ((!j->kv.after || s->first == j) && job_submit(j))
+		job_finish(j);
 	return 0;
 }
 
@@ -225,13 +240,18 @@ static void bell_posted(void *arg)
 	conn_send(b->session->o.conn, WIRE_RING, w);
 }
 
-/* From any thread that commits. */
+/* From any thread that commits. The loop's own sends it before its answer. */
 static void bell_ring(void *arg)
 {
 	struct bell *b = arg;
+	struct loop *loop = b->session->o.loop;
 
-	if (!atomic_exchange(&b->is_posted, true))
-		loop_post_call(b->session->o.loop, &b->post);
+	if (atomic_exchange(&b->is_posted, true))
+		return;
+	if (loop_is_current(loop))
+		bell_posted(b);
+	else
+		loop_post_call(loop, &b->post);
 }
 
 static void bell_free(struct session *s, struct bell *b)

@@ -441,6 +441,31 @@ static void test_a_silent_session_ends(void **state)
 	remote_close(x);
 }
 
+/* Asks for a large row again and again, and takes no answer: it waits, and then
+ * it has been silent for too long. */
+static void test_who_takes_no_answers_is_not_read(void **state)
+{
+	struct kv_read rd = { .from = bytes_str("D1") };
+	struct kv_req req = { .reads = &rd, .nreads = 1 };
+	static uint8_t big[KV_VALUE_MAX];
+	uint64_t id = 0;
+
+	(void)state;
+	assert_int_equal(put_bytes(gate.inner, bytes_str("D1"), BYTES_OF(big, sizeof(big))), 0);
+	opts.keep_alive_ms = 300;
+	start();
+	struct raw w = raw_join();
+	int64_t reads = metric_get(M_INDEX_READS);
+	for (unsigned i = 0; i < 200; i++) { /* 25 MiB */
+		struct writer body = { 0 };
+		wire_write_kv(&body, &req, false);
+		raw_message(w.fd, (struct wire_header){ .type = WIRE_KV, .id = ++id }, body);
+	}
+	WAIT_FOR(metric_get(M_SESSIONS) == 0);
+	assert_true(metric_get(M_INDEX_READS) - reads < 150);
+	raw_end(&w);
+}
+
 /* Slices ------------------------------------------------------------------------------ */
 
 static int ask_items(struct remote *x, uint16_t type, struct writer body, struct wire_items *ret)
@@ -739,6 +764,7 @@ int main(void)
 		T(test_what_does_not_parse_ends_the_session),
 		T(test_rubbish),
 		T(test_a_silent_session_ends),
+		T(test_who_takes_no_answers_is_not_read),
 		T(test_slices_belong_to_their_session),
 		T(test_limits_of_a_session),
 		T(test_a_read_resolves_what_had_no_answer),
