@@ -76,12 +76,25 @@ struct taker {
 	uint64_t *ids;
 };
 
+/* Half a lot lasts longer than an answer takes, but on a busy machine the thread
+ * that answers may not run for so long. */
+static uint64_t take_number(struct index *ix)
+{
+	uint64_t id = index_new_id(ix);
+
+	for (unsigned ms = 0; !id && ms < 10000; ms++) {
+		usleep(1000);
+		id = index_new_id(ix);
+	}
+	return id;
+}
+
 static void *take_numbers(void *arg)
 {
 	struct taker *t = arg;
 
 	for (unsigned i = 0; i < NUMBERS; i++)
-		t->ids[i] = index_new_id(t->ix);
+		t->ids[i] = take_number(t->ix);
 	return NULL;
 }
 
@@ -143,13 +156,8 @@ static void test_numbers_come_ahead_of_need(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 300000; i++) {
-		uint64_t id = index_new_id(ix);
-		/* Half a lot lasts longer than an answer takes, but on a busy
-		 * machine the thread that answers may not run for so long. */
-		for (unsigned ms = 0; !id && ms < 10000; ms++) {
-			usleep(1000);
-			id = index_new_id(ix);
-		}
+		uint64_t id = take_number(ix);
+
 		assert_true(id > last);
 		last = id;
 		if (i % 1024 == 0) /* half a lot takes longer than this to use up */
