@@ -186,6 +186,7 @@ teardown_file() { end_file; }
 		fails 1 "its store is user .*Try:.*store rm $store" "$SLICEFS" umount --discard "$SCRATCH/his"
 		"$SLICEFS" umount "$SCRATCH/his"
 		"$SLICEFS" store rm "$store"
+		while $as "$SCRATCH/slicefs-user" store ls | grep -q running; do sleep 0.05; done
 		$as "$SCRATCH/slicefs-user" mount "$SCRATCH/his"
 		$as "$SCRATCH/slicefs-user" umount --discard "$SCRATCH/his"
 	'
