@@ -36,6 +36,7 @@ struct index {
 	bool reserving;            /* ids_op is under way */
 	pthread_cond_t reserved;   /* it has ended */
 
+	_Atomic uint64_t nonce;
 	struct index_op ids_op;    /* whose `reserving` it is */
 };
 
@@ -164,6 +165,15 @@ uint64_t index_new_id(struct index *ix)
 	return id;
 }
 
+uint64_t index_nonce(struct index *ix)
+{
+	/* Begins at random; 0 is left out once in a life. relaxed: it orders
+	 * nothing. */
+	uint64_t n = atomic_fetch_add_explicit(&ix->nonce, 1, memory_order_relaxed);
+
+	return n ? n : index_nonce(ix);
+}
+
 static void ids_wait(struct index *ix)
 {
 	WITH_LOCK(&ix->lock);
@@ -271,6 +281,9 @@ int index_open(struct kv *kv, bool format, struct index **ret)
 	ix->kv = kv;
 	lock_init(&ix->lock, LOCK_INDEX_IDS);
 	pthread_cond_init(&ix->reserved, NULL);
+	uint64_t nonce;
+	randombytes_buf(&nonce, sizeof(nonce));
+	atomic_init(&ix->nonce, nonce);
 	int r = index_load(ix, format);
 	if (r < 0)
 		return r;

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "index/ops.h"
+#include "index/priv.h"
 
 struct timespec time_later(struct timespec a, struct timespec b)
 {
@@ -181,8 +182,8 @@ int dir_attr(struct plan *p, struct attr *a)
 	if (!r_d && r_t)
 		last = t;
 	else if (!r_d)
-		last = (struct dir_times){ time_later(last.mtime, t.mtime),
-					   time_later(last.ctime, t.ctime) };
+		last = (struct dir_times){ .mtime = time_later(last.mtime, t.mtime),
+					   .ctime = time_later(last.ctime, t.ctime) };
 	a->nlink = 2 + (uint32_t)ndirs;
 	if (!r_d || !r_t) {
 		a->mtime = last.mtime;
@@ -220,7 +221,7 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret)
 
 static void times_put(struct plan *p, struct key k)
 {
-	struct dir_times now = { plan_now(p), plan_now(p) };
+	struct dir_times now = { plan_now(p), plan_now(p), index_nonce(plan_index(p)) };
 
 	plan_put_encoded(p, k, dir_times_encode, &now);
 }

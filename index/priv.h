@@ -4,6 +4,9 @@
 #include "index/index.h"
 #include "index/relay.h"
 
+/* Not 0, and another one each time, also of another process's. Any thread. */
+uint64_t index_nonce(struct index *ix);
+
 /* An op's memory without a plan function: for calls that talk to the engine
  * themselves (blocks.c). NULL: no memory. It ends with index_op_fini(). */
 struct plan *plan_attach(struct index *ix, struct index_op *op);

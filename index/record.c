@@ -325,9 +325,14 @@ int dir_times_decode(struct bytes v, struct dir_times *ret)
 		return e;
 	struct dir_times t = { .mtime = time_decode(&r) };
 	t.ctime = time_decode(&r);
+	bool has_by = r.left;
+	if (has_by)
+		t.by = read_u64(&r);
 	e = end_of(&r);
 	if (e < 0)
 		return e;
+	if (has_by && !t.by)
+		return -EUCLEAN; /* 0 is not written */
 	*ret = t;
 	return 0;
 }
@@ -338,6 +343,8 @@ void dir_times_encode(const struct dir_times *t, struct writer *w)
 
 	time_encode(t->mtime, w);
 	time_encode(t->ctime, w);
+	if (t->by)
+		write_u64(w, t->by);
 	value_end(w, begin);
 }
 

@@ -49,7 +49,7 @@ static void seed_small(struct dice *d)
 	struct writer_name names[] = { { 1, 256, bytes_str("a") }, { 9, 512, bytes_str("bcd") } };
 	struct writer_state draft = { .draft = true, .names = names, .nnames = 2 };
 	struct writer_state placed = { .place = { PLACE_NAME, 5, 1024 } };
-	struct dir_times t = { random_time(d), random_time(d) };
+	struct dir_times t = { random_time(d), random_time(d), 77 };
 	struct index_super s = { .fs_id = 1, .pool_id = 2, .made = random_time(d) };
 	struct writer w[5] = { 0 };
 
