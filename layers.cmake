@@ -25,6 +25,6 @@ layer(engine
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads)
 layer(fs
 	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c names.c attr.c
-	     xattr.c dir.c open.c io.c notify.c control.c
+	     xattr.c layout.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

@@ -22,6 +22,7 @@ struct notify;
 struct rbuf;
 struct req;
 struct handle;
+struct layout;
 struct workers;
 
 enum {
@@ -108,6 +109,7 @@ struct req {
 	uint64_t off;
 	const char *data;       /* in buf */
 	char *text;             /* heap, freed with it */
+	struct layout *layout;  /* layout.c's */
 
 	struct index_op ix;
 	struct file_op file;
@@ -242,6 +244,13 @@ void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
 void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size);
 void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size);
 void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
+/* Answers a query for an attribute of q->size bytes at most, 0: for its size. */
+void reply_bytes(struct req *q, struct bytes b);
+
+/* layout.c -------------------------------------------------------------------- */
+
+/* Answers with `slicefs.layout` of q->inode. */
+void layout_go(struct req *q);
 
 /* dir.c ----------------------------------------------------------------------- */
 

@@ -5,12 +5,9 @@
  * without the index, for objects that certainly have none.
  *
  * Two are read only and not stored: `slicefs.layout`, where the object's bytes
- * are, and on the root `slicefs.control`, the control directory's name.
+ * are (layout.c), and on the root `slicefs.control`, the control directory's name.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -44,8 +41,7 @@ static int check_name(const char *name)
 	return is_acl(name) ? 0 : -EOPNOTSUPP;
 }
 
-/* Answers a query: the size, or the bytes if they fit. */
-static void reply_bytes(struct req *q, struct bytes b)
+void reply_bytes(struct req *q, struct bytes b)
 {
 	if (!q->size) {
 		fuse_reply_xattr(req_answer(q, 0), b.len);
@@ -72,109 +68,6 @@ static struct req *begin(fuse_req_t f, enum metric_op kind, fuse_ino_t ino)
 		return NULL;
 	}
 	return req_begin_on(f, kind, ino);
-}
-
-/* layout ---------------------------------------------------------------------- */
-
-static void put(struct writer *w, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
-
-static void put(struct writer *w, const char *fmt, ...)
-{
-	char line[256];
-	va_list ap;
-
-	va_start(ap, fmt);
-	int n = vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		write_bytes(w, line, (size_t)n);
-}
-
-static int put_extents(struct writer *w, struct bytes body)
-{
-	struct extents v = { 0 };
-	int r = body_decode_extents(body, &v);
-
-	if (r < 0)
-		return r;
-	put(w, ",\"extents\":[");
-	for (uint32_t i = 0; i < v.n; i++)
-		put(w, "%s{\"offset\":%" PRIu64 ",\"bytes\":%u,\"pool\":\"%016" PRIx64
-		       "\",\"slice\":%u,\"generation\":%u,\"slice_offset\":%u}",
-		    i ? "," : "", v.v[i].page * PAGE_BYTES,
-		    v.v[i].npages * PAGE_BYTES, v.v[i].pool_id, v.v[i].slice,
-		    v.v[i].gen, v.v[i].slice_off * PAGE_BYTES);
-	put(w, "]");
-	extents_fini(&v);
-	return 0;
-}
-
-static int put_blocks(struct writer *w, struct bytes body)
-{
-	struct block_ref *v;
-	uint32_t n;
-	int r = body_decode_blocks(body, &v, &n);
-
-	if (r < 0)
-		return r;
-	put(w, ",\"blocks\":[");
-	for (uint32_t i = 0; i < n; i++)
-		put(w, "%s{\"region\":%" PRIu64 ",\"id\":%" PRIu64 "}",
-		    i ? "," : "", v[i].region, v[i].id);
-	put(w, "]");
-	free(v);
-	return 0;
-}
-
-/* Of the published version: what is being written is not laid out yet. */
-static int put_layout(struct writer *w, const struct entry *e)
-{
-	static const char *const kinds[] = {
-		[BODY_NONE] = "none",
-		[BODY_INLINE] = "inline",
-		[BODY_EXTENTS] = "extents",
-		[BODY_BLOCKS] = "blocks",
-		[BODY_TREE] = "tree",
-	};
-	int r = 0;
-
-	put(w, "{\"fileid\":%" PRIu64 ",\"version\":%" PRIu64 ",\"size\":%" PRIu64
-	       ",\"pages\":%" PRIu64 ",\"body\":\"%s\"",
-	    e->attr.fileid, e->attr.version, e->attr.size, e->attr.pages,
-	    kinds[e->body.kind]);
-	if (e->body.kind == BODY_EXTENTS)
-		r = put_extents(w, e->body.bytes);
-	else if (e->body.kind == BODY_BLOCKS || e->body.kind == BODY_TREE)
-		r = put_blocks(w, e->body.bytes);
-	put(w, "}\n");
-	return r < 0 ? r : w->bad ? -ENOMEM : 0;
-}
-
-static void layout_done(struct index_op *op, int r);
-
-static void layout_go(struct req *q)
-{
-	req_place(q);
-	q->ix.done = layout_done;
-	index_stat(q->fs->ix, &q->ix);
-}
-
-static void layout_done(struct index_op *op, int r)
-{
-	struct req *q = req_of(op);
-	_cleanup_(writer_fini) struct writer w = { 0 };
-
-	if (r == INDEX_MISS || r == -ENOENT || (!r && op->entry.draft)) {
-		req_missed(q, layout_go, -ENODATA);
-		return;
-	}
-	if (!r)
-		r = put_layout(&w, &op->entry);
-	if (r < 0)
-		req_error(q, r);
-	else
-		reply_bytes(q, writer_bytes(&w));
 }
 
 /* get, list --------------------------------------------------------------------- */

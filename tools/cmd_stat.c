@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <linux/limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,22 +23,17 @@ void cmd_stat_help(void)
 /* The attribute's text, on the heap; NULL and errno. */
 static char *layout_of(const char *path)
 {
-	for (;;) {
-		ssize_t n = lgetxattr(path, "slicefs.layout", NULL, 0);
-		if (n < 0)
-			return NULL;
-		char *text = malloc((size_t)n + 1);
-		if (!text)
-			return NULL;
-		ssize_t got = lgetxattr(path, "slicefs.layout", text, (size_t)n);
-		if (got >= 0) {
-			text[got] = '\0';
-			return text;
-		}
+	char *text = malloc(XATTR_SIZE_MAX + 1);
+	ssize_t n = text ? lgetxattr(path, "slicefs.layout", text, XATTR_SIZE_MAX) : -1;
+
+	if (n < 0) {
+		int err = errno;
 		free(text);
-		if (errno != ERANGE)
-			return NULL;
+		errno = err;
+		return NULL;
 	}
+	text[n] = '\0';
+	return text;
 }
 
 static void print_object(const char *path, json_t *o)
@@ -53,8 +49,12 @@ static void print_object(const char *path, json_t *o)
 			       (long long)json_integer_value(v));
 		else if (json_is_string(v))
 			printf("  %-9s %s\n", key, json_string_value(v));
-		else if (json_is_array(v))
-			printf("  %-9s %zu\n", key, json_array_size(v));
+		else if (json_is_array(v)) /* the extents: those listed, and more */
+			printf("  %-9s %lld\n", key,
+			       (long long)json_array_size(v) +
+				       json_integer_value(json_object_get(o, "more_extents")));
+		else if (!strcmp(key, "more_extents"))
+			continue;
 		else if (json_is_integer(v))
 			printf("  %-9s %lld\n", key, (long long)json_integer_value(v));
 		else

@@ -71,6 +71,43 @@ s = os.stat(sys.argv[1]); print(s.st_uid, "%o" % (s.st_mode & 0o7777), s.st_size
 	fails 1 'not in a slicefs' "$SLICEFS" stat /etc/passwd
 }
 
+# pages FILE N STEP: N single pages, STEP bytes apart.
+pages() {
+	perl -e 'open(F, "+<", $ARGV[0]) or open(F, "+>", $ARGV[0]) or die $!;
+		for (0 .. $ARGV[1] - 1) { sysseek(F, $_ * $ARGV[2], 0) && syswrite(F, "x" x 4096) == 4096 or die $! }
+		close(F) or die $!' "$@"
+}
+# layout FILE BODY EXTENTS STEP: all are counted, the first ones listed, in order.
+layout() {
+	"$SLICEFS" stat "$1" | grep -qx "  extents   $3"
+	"$SLICEFS" stat --json "$1" | jq -e --arg body "$2" --argjson n "$3" --argjson step "$4" '.[0] |
+		.body == $body and .pages == $n and
+		(.extents | length) + (.more_extents // 0) == $n and
+		((.extents | length) == $n or (.extents | length) > 400) and
+		([.extents | to_entries[] | .value.offset == .key * $step and .value.bytes == 4096] | all)'
+}
+
+@test "stat lists the extents of every kind of object, and counts what has no room" {
+	cd "$MNT"
+	for n in 20 300 3000; do
+		pages "many$n" $n 65536
+		layout "many$n" "$([ $n = 20 ] && echo extents || echo blocks)" $n 65536
+	done
+	pages tree 7500 $((4 << 20))
+	layout tree tree 7500 $((4 << 20))
+	rm -f many* tree
+}
+
+@test "stat of what is written over again and again never fails" {
+	cd "$MNT"
+	pages busy 300 65536
+	while pages busy 300 65536; do :; done & writer=$!
+	for _ in $(seq 100); do "$SLICEFS" stat --json busy | jq -e '.[0].extents | length == 300' >/dev/null || bad=1; done
+	kill $writer; wait $writer || true
+	[ -z "${bad:-}" ]
+	rm busy
+}
+
 @test "the control directory can have another name" {
 	"$SLICEFS" umount "$MNT"
 	mount_fs --control .ctl

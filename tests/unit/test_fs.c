@@ -339,6 +339,36 @@ static void test_cache_matrix(void **state)
 	assert_idle();
 }
 
+/* The layout of an object whose extents are in many blocks -------------------------- */
+
+enum { LAYOUT_PAGES = 9000 };
+
+static void laid_out(void)
+{
+	static char page[PAGE], text[64 << 10];
+	int fd = open("many", O_RDWR | O_CREAT, 0600);
+	unsigned n = 0;
+
+	/* 150 blocks, which take more than one call of the index. */
+	for (unsigned i = 0; i < LAYOUT_PAGES; i++)
+		EXPECT(pwrite(fd, page, PAGE, i * 65536LL) == PAGE);
+	EXPECT(close(fd) == 0);
+	ssize_t len = getxattr("many", "slicefs.layout", text, sizeof(text) - 1);
+	EXPECT(len > 60000);
+	for (const char *p = text; (p = strstr(p, "\"offset\"")); p++)
+		n++;
+	const char *more = strstr(text, "\"more_extents\":");
+	EXPECT(more && n > 400 && n + strtoul(more + 15, NULL, 10) == LAYOUT_PAGES);
+	EXPECT(unlink("many") == 0);
+}
+
+static void test_layout(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(laid_out), 0);
+	assert_idle();
+}
+
 /* What is left of objects without a name ------------------------------------------- */
 
 static void unlinked(void)
@@ -468,6 +498,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_control),
+		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_late_mapping),
 		cmocka_unit_test(test_cache_matrix),
