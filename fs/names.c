@@ -292,6 +292,7 @@ static void remove_done(struct index_op *op, int r)
 	if (!r) {
 		crash_point(CRASH_UNLINK_COMMITTED);
 		take_gone(q->fs, &op->gone, false);
+		take_gone(q->fs, &op->gone2, false);
 	}
 	move_end(q->fs);
 	if (r)

@@ -74,6 +74,14 @@ teardown_file() { end_file; }
 	[ "$(head -c 4 "$MNT/late")" = LATE ]
 }
 
+@test "unlinking a draft's name gives back what it replaced and hid" {
+	head -c 3000000 /dev/urandom >"$MNT/old"; live=$(stat_value 'pool_bytes{state="live"}')
+	perl -e 'open(D, ">", "$ARGV[0]/draft") && syswrite(D, "n" x 5000) && rename("$ARGV[0]/draft", "$ARGV[0]/old") &&
+		unlink("$ARGV[0]/old") or die $!' "$MNT"
+	[ ! -e "$MNT/old" ]; gauges_zero; fsck_clean "$MNT"
+	[ "$(stat_value 'pool_bytes{state="live"}')" -le $((live - 3000000)) ]
+}
+
 # O_PATH: it was looked up, and not opened yet. Then a rename replaces it, and
 # what was looked up is opened.
 replaced_then_opened() { # file replacement
