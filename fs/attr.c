@@ -423,10 +423,11 @@ void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 
 /* Set-id bits ----------------------------------------------------------------- */
 
+/* A stat that follows may ask for the mode alone, which the kernel has; so it is
+ * told before the caller gets an answer. */
 static void setid_cleared(struct req *q)
 {
-	notify_attr(q->fs, q->inode->nodeid);
-	q->next_step(q);
+	notify_attr(q->fs, q->inode->nodeid, q->next_step, q);
 }
 
 static void setid_learned(struct req *q)

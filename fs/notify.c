@@ -123,7 +123,7 @@ void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 					    .q = q });
 }
 
-void notify_attr(struct fs *fs, uint64_t nodeid)
+void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q), struct req *q)
 {
-	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1 });
+	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1, .done = done, .q = q });
 }

@@ -62,6 +62,15 @@ teardown() { cd /; }
 	[ "$(stat -c %a suid)" = 777 ]
 }
 
+@test "a stat for the mode alone, right after such a write, says so as well" {
+	requires setpriv
+	for _ in $(seq 100); do
+		rm -f suid; echo x >suid; chown 12345:12345 suid; chmod 6777 suid
+		setpriv --reuid=23456 --regid=23456 --clear-groups sh -c 'echo y >>suid'
+		[ "$(stat -c %a suid)" = 777 ]
+	done
+}
+
 @test "extended attributes" {
 	requires setfattr getfattr
 	touch x
