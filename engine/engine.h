@@ -105,6 +105,11 @@ struct file_op {
 	void (*done)(struct file_op *op, int64_t r);
 	void *arg;
 
+	/* file_publish(), file_close(), or NULL: is asked, without a lock, before an
+	 * object is dropped that a draft's name replaced when it was published.
+	 * True: the caller drops it, later. */
+	bool (*replaced)(struct file_op *op, const struct gone *g);
+
 	/* file_read(): where the bytes are. They stay there, and their slices
 	 * pinned, until file_read_end(). */
 	struct iovec *iov;

@@ -171,12 +171,15 @@ static void add_all_refs(struct publish *p)
 }
 
 /* A name of this draft replaced an object, which may be open here. */
-static void drop_replaced(struct engine *e, const struct gone *g)
+static void drop_replaced(struct publish *p, const struct gone *g)
 {
+	struct engine *e = p->w->f->e;
+	struct file_op *op = p->w->op;
+
 	if (!g->fileid)
 		return;
 	files_set_nlink(e, g->fileid, g->attr.nlink);
-	if (!g->attr.nlink)
+	if (!g->attr.nlink && !(op->replaced && op->replaced(op, g)))
 		engine_drop(e, g);
 }
 
@@ -191,9 +194,9 @@ static void drop_old(struct publish *p)
 	} else {
 		change_refs(p, -1, 1);
 	}
-	drop_replaced(e, &p->op.gone);
+	drop_replaced(p, &p->op.gone);
 	for (uint32_t i = 0; i < p->op.nmore_gone; i++)
-		drop_replaced(e, &p->op.more_gone[i]);
+		drop_replaced(p, &p->op.more_gone[i]);
 }
 
 static void committed(struct publish *p)

@@ -63,7 +63,7 @@ struct inodes {
 struct kept {
 	struct relic *relic; /* whose it is */
 	struct kept *prev, *next;
-	struct gone *gone;
+	struct gone *gone; /* hidden: not ours to drop yet */
 };
 
 struct opens {
@@ -105,12 +105,13 @@ static struct kept *kept_take(struct inodes *t, struct kept *k)
 	return k;
 }
 
-/* Without the lock. NULL is fine. */
+/* Without the lock, unless it is hidden. NULL is fine. */
 static void kept_drop(struct inodes *t, struct kept *k)
 {
 	if (!k)
 		return;
-	t->drop(t->drop_arg, k->gone);
+	if (!k->gone->hidden)
+		t->drop(t->drop_arg, k->gone);
 	free(k->gone);
 	free(k);
 }
@@ -221,8 +222,11 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 		i = enter(t, a, p);
 	if (!i)
 		return NULL;
+	struct kept *k = i->relic ? i->relic->kept : NULL;
 	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink &&
-	    !(i->relic && i->relic->kept)) {
+	    (!k || k->gone->hidden)) {
+		/* A draft that hid it was given up. */
+		kept_drop(t, kept_take(t, k));
 		i->place = p;
 		i->lost = false;
 		free(i->relic);
@@ -329,14 +333,25 @@ static struct gone *gone_copy(const struct gone *g)
 	return copy;
 }
 
+/* What was hidden until now is ours to drop. */
+static bool kept_lost(struct kept *k)
+{
+	bool was_hidden = k->gone->hidden;
+
+	k->gone->hidden = false;
+	return was_hidden;
+}
+
 bool inode_replaced(struct inodes *t, const struct gone *g)
 {
 	WITH_LOCK(&t->lock);
 	struct inode *i = find(t, g->fileid);
 
+	if (i && i->relic && i->relic->kept)
+		return kept_lost(i->relic->kept);
 	/* An open file holds its bytes itself. */
-	if (!i || !i->nlookup || !i->relic || i->relic->kept || i->opens ||
-	    !S_ISREG(g->attr.mode) || !t->drop)
+	if (!i || !i->nlookup || !i->relic || i->opens || !S_ISREG(g->attr.mode) ||
+	    !t->drop)
 		return false;
 	struct kept *k = calloc(1, sizeof(*k));
 	if (k)
@@ -379,7 +394,9 @@ bool inodes_drop_kept(struct inodes *t)
 		struct kept *k;
 		{
 			WITH_LOCK(&t->lock);
-			k = kept_take(t, t->kept);
+			for (k = t->kept; k && k->gone->hidden; k = k->next)
+				;
+			kept_take(t, k);
 		}
 		if (!k)
 			return any;

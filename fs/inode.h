@@ -77,7 +77,8 @@ void inode_gone(struct inodes *t, const struct gone *g);
  * its name up and opens it now is to get it (a rename is atomic), not ESTALE: the
  * kernel would look the name up again but once. So true: what it consisted of is
  * kept while the kernel knows it, the table gives it to `drop` then; and not
- * earlier. False: the caller is to drop it.
+ * earlier. False: the caller is to drop it. What is g->hidden is not dropped, but
+ * may be kept; call it again when it is lost.
  */
 bool inode_replaced(struct inodes *t, const struct gone *g);
 /* What is kept of it, a copy in one piece, heap; NULL: nothing. */

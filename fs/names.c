@@ -281,7 +281,7 @@ static void take_gone(struct fs *fs, const struct gone *g, bool replaced)
 		return;
 	if (replaced && inode_replaced(fs->inodes, g))
 		return;
-	if (g->body.kind != BODY_NONE)
+	if (!g->hidden && g->body.kind != BODY_NONE)
 		engine_drop(fs->engine, g);
 }
 
@@ -292,7 +292,7 @@ static void remove_done(struct index_op *op, int r)
 	if (!r) {
 		crash_point(CRASH_UNLINK_COMMITTED);
 		take_gone(q->fs, &op->gone, false);
-		take_gone(q->fs, &op->gone2, false);
+		take_gone(q->fs, &op->gone2, true);
 	}
 	move_end(q->fs);
 	if (r)

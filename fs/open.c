@@ -67,11 +67,13 @@ struct handle *handle_of(const struct fuse_file_info *fi)
 
 /* Publishing ------------------------------------------------------------------- */
 
-static void publish(struct fs *fs, struct inode *i, struct file_op *op, bool all)
+static void publish(struct fs *fs, struct inode *i, struct file_op *op, bool all,
+		    bool (*replaced)(struct file_op *op, const struct gone *g))
 {
 	move_begin(fs);
 	inode_publish_begin(fs->inodes, i);
 	op->off = all;
+	op->replaced = replaced;
 	file_publish(op);
 }
 
@@ -80,6 +82,20 @@ static void published(struct fs *fs, struct inode *i)
 	inode_published(fs->inodes, i);
 	inode_publish_end(fs->inodes, i);
 	move_end(fs);
+}
+
+/* The draft's name replaced this object, which is lost now. */
+static bool replaced(struct fs *fs, const struct gone *g)
+{
+	inode_gone(fs->inodes, g);
+	return inode_replaced(fs->inodes, g);
+}
+
+static bool flush_replaced(struct file_op *op, const struct gone *g)
+{
+	struct req *q = op->arg;
+
+	return replaced(q->fs, g);
 }
 
 static void flush_done(struct file_op *op, int64_t r)
@@ -104,7 +120,8 @@ static void flush(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 	}
 	struct req *q = req_begin_on(f, kind, ino);
 	if (q)
-		publish(q->fs, q->inode, req_file(q, h->file, flush_done), all);
+		publish(q->fs, q->inode, req_file(q, h->file, flush_done), all,
+			flush_replaced);
 }
 
 void fs_flush(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -129,6 +146,13 @@ struct closing {
 	void (*done)(struct req *q, int64_t r);
 	struct req *q;
 };
+
+static bool close_replaced(struct file_op *op, const struct gone *g)
+{
+	struct closing *c = op->arg;
+
+	return replaced(c->fs, g);
+}
 
 static void closed(struct file_op *op, int64_t r)
 {
@@ -187,7 +211,7 @@ static void handle_close(struct fs *fs, struct handle *h,
 	if (h->writer && inode_stop_writing(fs->inodes, h->inode)) {
 		c->op.file = h->file;
 		c->op.done = close_published;
-		publish(fs, h->inode, &c->op, true);
+		publish(fs, h->inode, &c->op, true, close_replaced);
 	} else {
 		close_file(c);
 	}

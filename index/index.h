@@ -132,6 +132,8 @@ struct gone {
 	struct body body;  /* nlink 0: what it consisted of; its slices are to be
 			      dropped (engine_drop()). Else empty. */
 	bool draft;        /* it was a draft; its file knows what to free */
+	bool hidden;       /* by a draft's name, which has replaced it: still stored
+			      as it is, and lost when the draft is published */
 };
 
 enum {
@@ -260,8 +262,8 @@ void index_rmdir(struct index *ix, struct index_op *op);
 /* parent, name, parent2, name2, flags (0, RENAME_NOREPLACE, RENAME_EXCHANGE,
  * RENAME_WHITEOUT is -EINVAL) -> entry: what moved, in its new place; entry2:
  * with EXCHANGE, what moved the other way; gone: what was replaced (a published
- * object that a draft replaces goes only when the draft is published: `gone`
- * then has its fileid and attr, no body); gone2: what a draft's name hid and
+ * object that a draft replaces is `hidden`, and goes when the draft is published:
+ * its body must not be dropped yet); gone2: what a draft's name hid and
  * hides no more. Two names of one object: nothing happens. INDEX_MISS (source),
  * -EEXIST, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL
  * (into itself), -ENOENT (a directory vanished). */

@@ -78,9 +78,11 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret)
 
 void object_hidden(const struct object *o, struct gone *ret)
 {
-	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr };
+	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr, .hidden = true };
 	if (ret->attr.nlink)
 		ret->attr.nlink--;
+	if (!ret->attr.nlink)
+		ret->body = o->rec.body;
 }
 
 static int kept_lose(struct object *const *kept, uint32_t nkept, uint64_t fileid, uint32_t n)

@@ -98,6 +98,30 @@ replaced_then_opened() { # file replacement
 	gauges_zero; fsck_clean "$MNT"
 }
 
+# hidden_then_opened DIR WHEN: what a draft's name replaces is opened, before and
+# after the draft is published, or given up.
+hidden_then_opened() {
+	perl -e 'my ($dir, $when) = @ARGV; chdir $dir or die;
+		open(D, ">", "draft") && syswrite(D, "n" x 5000) or die $!;
+		sysopen(P, "h", 010000000) && rename("draft", "h") or die $!;
+		close(D) or die $! if $when eq "after";
+		unlink("h") or die $! if $when eq "unlinked";
+		open(F, "<", "/proc/self/fd/" . fileno(P)) or die "open: $!\n";
+		close(D) or die $! if $when eq "before";
+		print <F>' "$MNT" "$1"
+}
+
+@test "who looked a name up before a draft replaced it can open what was there (P2, P9)" {
+	for size in 0 900 5000 3000000; do
+		for when in before after unlinked; do
+			head -c "$size" /dev/urandom >"$SCRATCH/h"; cp "$SCRATCH/h" "$MNT/h"
+			hidden_then_opened "$when" | cmp - "$SCRATCH/h"
+			if [ "$when" = unlinked ]; then [ ! -e "$MNT/h" ]; else [ "$(stat -c %s "$MNT/h")" = 5000 ]; fi
+		done
+		gauges_zero; fsck_clean "$MNT"
+	done
+}
+
 @test "what was replaced is open for writing like any file without a name" {
 	head -c 9000 /dev/urandom >"$MNT/w"; echo new >"$MNT/n"
 	perl -e 'sysopen(P, $ARGV[0], 010000000) && rename($ARGV[1], $ARGV[0]) or die $!;

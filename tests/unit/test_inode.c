@@ -422,6 +422,47 @@ static int teardown(void **state)
 	return busy ? -1 : 0;
 }
 
+static void count_drop(void *arg, const struct gone *g)
+{
+	assert_false(g->hidden);
+	(*(unsigned *)arg)++;
+}
+
+/* What a draft's name hides is not the table's to drop before it is lost; and it is
+ * itself again if the draft is given up. */
+static void test_hidden(void **state)
+{
+	unsigned drops = 0;
+	struct inodes *t = inodes_new();
+	struct attr a = attr_of(60);
+	struct gone g = { .fileid = 60, .attr = a, .hidden = true,
+			  .body = { BODY_INLINE, bytes_str("x") } };
+
+	(void)state;
+	g.attr.nlink = 0;
+	inodes_set_drop(t, count_drop, &drops);
+	for (int lost = 0; lost < 2; lost++) {
+		struct inode *i = inode_know(t, &a, named);
+		inode_gone(t, &g);
+		assert_true(inode_replaced(t, &g));
+		struct gone *kept = inode_kept(t, i);
+		assert_true(kept && bytes_eq(kept->body.bytes, bytes_str("x")));
+		free(kept);
+		if (lost) {
+			assert_true(inode_replaced(t, &g));
+			assert_false(inode_replaced(t, &g));
+		} else {
+			inode_put(t, inode_know(t, &a, named));
+			assert_int_equal(inode_place(t, i).kind, PLACE_NAME);
+			assert_null(inode_kept(t, i));
+		}
+		inode_put(t, i);
+		inode_forget(t, 60, 2);
+		assert_int_equal(drops, lost);
+	}
+	inodes_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +472,7 @@ int main(void)
 		cmocka_unit_test(test_lost_draft),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_old_lookup),
+		cmocka_unit_test(test_hidden),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -158,7 +158,7 @@ static struct scene *scene_new(void)
 
 static void note_gone(struct scene *s, const struct gone *g)
 {
-	if (g->fileid && !g->draft && g->body.bytes.len)
+	if (g->fileid && !g->draft && !g->hidden && g->body.bytes.len)
 		s->gone[*(const uint8_t *)g->body.bytes.p]++;
 }
 

@@ -204,7 +204,8 @@ static void compare_one_gone(struct walk *w, const struct gone *g, struct model_
 			continue;
 		assert_int_equal(g->draft, mg->v[i].draft);
 		assert_int_equal(g->attr.nlink, mg->v[i].nlink);
-		bool whole = !mg->v[i].nlink && !mg->v[i].hidden && !mg->v[i].draft;
+		assert_int_equal(g->hidden, mg->v[i].hidden && !mg->v[i].draft);
+		bool whole = !mg->v[i].nlink && !mg->v[i].draft;
 		assert_true(bytes_eq(g->body.bytes,
 				     whole ? bytes_str(mg->v[i].content) : BYTES_NONE));
 		mg->v[i].object = NOBODY;

@@ -44,7 +44,7 @@ static uint64_t pick_dir(struct crowd *c, struct index_op *op)
 
 static void note_gone(struct crowd *c, const struct gone *g)
 {
-	if (!g->fileid || g->draft || !g->body.bytes.len)
+	if (!g->fileid || g->draft || g->hidden || !g->body.bytes.len)
 		return;
 	assert_int_equal(g->attr.nlink, 0);
 	assert_true(g->fileid < IDS_MAX);
