@@ -91,24 +91,6 @@ static int drop_encoded(struct engine *e, uint64_t fileid, struct bytes b)
 	return 0;
 }
 
-static int add_blocks(struct blocks *b, struct bytes encoded)
-{
-	_cleanup_(freep) struct block_ref *more = NULL;
-	uint32_t n;
-	int r = body_decode_blocks(encoded, &more, &n);
-
-	if (r < 0)
-		return r;
-	struct block_ref *v = realloc(b->v, (b->n + (size_t)n + 1) * sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		v[b->n + i] = more[i];
-	b->v = v;
-	b->n += n;
-	return 0;
-}
-
 /* Steps ---------------------------------------------------------------------------- */
 
 /* The blocks of this step: the leaves are deleted first, then what names them. */
@@ -145,7 +127,7 @@ static void next_step(struct drop *d)
 static int use_row(struct drop *d, struct bytes value)
 {
 	if (d->step == STEP_TREE)
-		return add_blocks(&d->leaves, value);
+		return body_append_blocks(value, &d->leaves.v, &d->leaves.n);
 	return drop_encoded(d->e, d->fileid, value);
 }
 
@@ -267,7 +249,8 @@ static int drop_blocks(struct engine *e, const struct gone *g)
 		return -ENOMEM;
 
 	bool tree = g->body.kind == BODY_TREE;
-	int r = add_blocks(tree ? &d->trees : &d->leaves, g->body.bytes);
+	struct blocks *to = tree ? &d->trees : &d->leaves;
+	int r = body_append_blocks(g->body.bytes, &to->v, &to->n);
 	if (r < 0) {
 		free(d->trees.v);
 		free(d->leaves.v);

@@ -276,21 +276,12 @@ static void load_blocks(struct load *l)
 /* The references in one block of a tree, behind those before. */
 static int add_refs(struct load *l, struct bytes b, const struct block_ref *in)
 {
-	_cleanup_(freep) struct block_ref *v = NULL;
-	uint32_t n;
-	int r = body_decode_blocks(b, &v, &n);
+	uint32_t first = l->nrefs;
+	int r = body_append_blocks(b, &l->refs, &l->nrefs);
 
 	if (r < 0)
 		return r;
-	if (!n || v[0].region != in->region)
-		return -EUCLEAN;
-	struct block_ref *all = realloc(l->refs, (l->nrefs + n) * sizeof(*all));
-	if (!all)
-		return -ENOMEM;
-	memcpy(all + l->nrefs, v, n * sizeof(*v));
-	l->refs = all;
-	l->nrefs += n;
-	return 0;
+	return l->nrefs > first && l->refs[first].region == in->region ? 0 : -EUCLEAN;
 }
 
 static void load_nodes(struct load *l);

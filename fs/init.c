@@ -56,6 +56,7 @@ static void want(struct fuse_conn_info *c, uint64_t cap)
 {
 	fuse_set_feature_flag(c, cap);
 }
+
 static void want_mappings(struct fs *fs, struct fuse_conn_info *c)
 {
 	if (fuse_set_feature_flag(c, FUSE_CAP_DIRECT_IO_ALLOW_MMAP))

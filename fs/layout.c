@@ -164,23 +164,6 @@ static int take_extents(struct layout *l, struct bytes b)
 	return r;
 }
 
-static int take_refs(struct layout *l, struct bytes b)
-{
-	_cleanup_(freep) struct block_ref *v = NULL;
-	uint32_t n;
-	int r = body_decode_blocks(b, &v, &n);
-
-	if (r < 0)
-		return r;
-	struct block_ref *all = realloc(l->refs, (l->nrefs + n) * sizeof(*all));
-	if (!all)
-		return -ENOMEM;
-	memcpy(all + l->nrefs, v, n * sizeof(*v));
-	l->refs = all;
-	l->nrefs += n;
-	return 0;
-}
-
 static int take_lot(struct layout *l)
 {
 	struct index_op *op = &l->q->ix;
@@ -189,7 +172,7 @@ static int take_lot(struct layout *l)
 
 	for (uint32_t i = 0; r == 0 && i < op->nblocks; i++) {
 		struct bytes b = op->rows->rows[i].value;
-		r = nodes ? take_refs(l, b) : take_extents(l, b);
+		r = nodes ? body_append_blocks(b, &l->refs, &l->nrefs) : take_extents(l, b);
 	}
 	l->at += op->nblocks;
 	index_op_fini(op);

@@ -359,6 +359,23 @@ int body_decode_blocks(struct bytes b, struct block_ref **ret, uint32_t *ret_n)
 	return 0;
 }
 
+int body_append_blocks(struct bytes b, struct block_ref **v, uint32_t *n)
+{
+	_cleanup_(freep) struct block_ref *more = NULL;
+	uint32_t nmore;
+	int r = body_decode_blocks(b, &more, &nmore);
+
+	if (r < 0 || !nmore)
+		return r;
+	struct block_ref *all = reallocarray(*v, (size_t)*n + nmore, sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	memcpy(all + *n, more, nmore * sizeof(*more));
+	*v = all;
+	*n += nmore;
+	return 0;
+}
+
 int body_encode_blocks(const struct block_ref *v, uint32_t n, struct writer *w)
 {
 	for (uint32_t i = 0; i < n; i++) {

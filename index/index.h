@@ -326,6 +326,8 @@ void index_del_blocks(struct index *ix, struct index_op *op);
 int body_decode_extents(struct bytes b, struct extents *ret);
 int body_encode_extents(const struct extents *e, struct writer *w);
 int body_decode_blocks(struct bytes b, struct block_ref **ret, uint32_t *ret_n);
+/* The same, behind the *n that *v (heap, or NULL) has; on failure both stay. */
+int body_append_blocks(struct bytes b, struct block_ref **v, uint32_t *n);
 int body_encode_blocks(const struct block_ref *v, uint32_t n, struct writer *w);
 
 void extents_fini(struct extents *e); /* with the sums */

@@ -64,6 +64,11 @@ static void test_blocks_come_back(void **state)
 		assert_int_equal(is_n, n);
 		assert_memory_equal(is, v, n * sizeof(*v));
 		assert_true(trip_blocks(writer_bytes(&w)));
+		/* Behind what is there; what does not decode changes nothing. */
+		assert_int_equal(body_append_blocks(writer_bytes(&w), &is, &is_n), 0);
+		assert_int_equal(body_append_blocks(BYTES_OF("x", 1), &is, &is_n), -EUCLEAN);
+		assert_int_equal(is_n, 2 * n);
+		assert_memory_equal(is + n, v, n * sizeof(*v));
 		free(is);
 		free(v);
 		writer_fini(&w);
