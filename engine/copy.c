@@ -236,6 +236,15 @@ static void share_sealed(struct work *w, int r)
 	share_end(c, r, true);
 }
 
+static void share_cleaned(struct work *w, int r)
+{
+	if (r < 0)
+		share_end(copy_of(w, from), r, true);
+	else
+		seal_only(w, share_sealed);
+}
+
+/* The source's last page goes with what is behind its end: zeros. */
 static void share_spilled(struct work *w, int r)
 {
 	struct copy *c = copy_of(w, to);
@@ -243,7 +252,7 @@ static void share_spilled(struct work *w, int r)
 	if (r < 0)
 		share_end(c, r, true);
 	else
-		seal_only(&c->from, share_sealed);
+		work_clean(&c->from, share_cleaned);
 }
 
 /* How many bytes, from here on, can be shared: whole pages, and the rest of a

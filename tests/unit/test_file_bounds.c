@@ -481,6 +481,33 @@ static void overlapping_writes_do_not_mix(void **state)
 	free(got);
 }
 
+/* A write in place that failed may have left bytes behind the end; a copy takes the
+ * last page and not those. */
+static void a_copy_takes_no_byte_behind_the_end(void **state)
+{
+	uint8_t buf[PAGE_BYTES], zeros[PAGE_BYTES] = { 0 };
+	struct file *from = NULL, *to = NULL;
+
+	(void)state;
+	memset(buf, 'x', sizeof(buf));
+	for (unsigned seed = 1; seed <= 20; seed++) {
+		struct engine *e = open_engine(16 * MIB, seed);
+		assert_int_equal(kit_create(e, "from", &from), 0);
+		assert_int_equal(kit_create(e, "to", &to), 0);
+		assert_int_equal(kit_write(from, 0, buf, 2000), 2000);
+		transport_fault_arm(e->transport, 1, 0);
+		assert_int_equal(kit_write(from, 1000, buf, 3000), -EIO);
+		assert_int_equal(kit_copy(from, 0, to, 0, 2000), 2000);
+		assert_int_equal(kit_truncate(to, PAGE_BYTES), 0);
+		assert_int_equal(kit_read(to, 2000, buf, 2096), 2096);
+		assert_memory_equal(buf, zeros, 2096);
+		memset(buf, 'x', sizeof(buf));
+		assert_int_equal(kit_close(from, FILE_WRITE), 0);
+		assert_int_equal(kit_close(to, FILE_WRITE), 0);
+		close_engine(e);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -491,6 +518,7 @@ int main(void)
 		cmocka_unit_test(damaged_bytes_are_not_returned),
 		cmocka_unit_test(threads_may_share_a_file),
 		cmocka_unit_test(overlapping_writes_do_not_mix),
+		cmocka_unit_test(a_copy_takes_no_byte_behind_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
