@@ -304,18 +304,7 @@ static void truncate_closed(struct file_op *op, int64_t r)
 	truncated(q, q->flags < 0 ? q->flags : r);
 }
 
-static void truncate_done(struct file_op *op, int64_t r)
-{
-	struct req *q = op->arg;
-
-	if (!q->close) {
-		truncated(q, r);
-		return;
-	}
-	q->flags = (int)r;
-	req_file(q, op->file, truncate_closed);
-	file_close(op, FILE_WRITE);
-}
+static void truncate_done(struct file_op *op, int64_t r);
 
 static void truncate_file(struct req *q, struct file *f)
 {
@@ -323,6 +312,24 @@ static void truncate_file(struct req *q, struct file *f)
 
 	op->off = q->off;
 	file_truncate(op);
+}
+
+static void truncate_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (req_made_room(q, r)) {
+		truncate_file(q, op->file);
+		return;
+	}
+	if (!q->close) {
+		truncated(q, r);
+		return;
+	}
+	q->flags = (int)r;
+	inode_keep_file(q->fs->inodes, q->inode, op->file);
+	req_file(q, op->file, truncate_closed);
+	file_close(op, FILE_WRITE);
 }
 
 static void truncate_open(struct req *q);
@@ -525,6 +532,10 @@ void fs_statfs(fuse_req_t f, fuse_ino_t ino)
 	if (!q)
 		return;
 	engine_space(q->fs->engine, &s);
+	/* What only the kernel still knows gives way to who needs the room. */
+	s.free_bytes += inodes_kept_bytes(q->fs->inodes);
+	if (s.free_bytes > s.total_bytes)
+		s.free_bytes = s.total_bytes;
 	uint64_t left = s.index_size_bytes > s.index_used_bytes ?
 				s.index_size_bytes - s.index_used_bytes : 0;
 	struct statvfs v = {

@@ -59,11 +59,13 @@ struct inodes {
 	void *drop_arg;
 };
 
-/* What a replaced object consisted of. */
+/* What an object without a name consists of: one of the two. */
 struct kept {
 	struct relic *relic; /* whose it is */
 	struct kept *prev, *next;
-	struct gone *gone; /* hidden: not ours to drop yet */
+	struct gone *gone; /* what the index said; hidden: not ours to drop yet */
+	struct file *file; /* held: it was open, and may have changed since */
+	struct file_op op; /* to close it */
 };
 
 struct opens {
@@ -105,12 +107,28 @@ static struct kept *kept_take(struct inodes *t, struct kept *k)
 	return k;
 }
 
+static bool is_hidden(const struct kept *k)
+{
+	return k->gone && k->gone->hidden;
+}
+
+static void file_closed(struct file_op *op, int64_t r)
+{
+	(void)r; /* without a name there is nothing to publish */
+	free(op->arg);
+}
+
 /* Without the lock, unless it is hidden. NULL is fine. */
 static void kept_drop(struct inodes *t, struct kept *k)
 {
 	if (!k)
 		return;
-	if (!k->gone->hidden)
+	if (k->file) {
+		k->op = (struct file_op){ .file = k->file, .done = file_closed, .arg = k };
+		file_close(&k->op, 0);
+		return;
+	}
+	if (!is_hidden(k))
 		t->drop(t->drop_arg, k->gone);
 	free(k->gone);
 	free(k);
@@ -224,7 +242,7 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 		return NULL;
 	struct kept *k = i->relic ? i->relic->kept : NULL;
 	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink &&
-	    (!k || k->gone->hidden)) {
+	    (!k || is_hidden(k))) {
 		/* A draft that hid it was given up. */
 		kept_drop(t, kept_take(t, k));
 		i->place = p;
@@ -336,13 +354,21 @@ static struct gone *gone_copy(const struct gone *g)
 /* What was hidden until now is ours to drop. */
 static bool kept_lost(struct kept *k)
 {
-	bool was_hidden = k->gone->hidden;
-
+	if (!is_hidden(k))
+		return false;
 	k->gone->hidden = false;
-	return was_hidden;
+	return true;
 }
 
-bool inode_replaced(struct inodes *t, const struct gone *g)
+static void kept_add(struct inodes *t, struct inode *i, struct kept *k)
+{
+	k->relic = i->relic;
+	i->relic->kept = k;
+	DL_APPEND(t->kept, k);
+	metric_add(M_KEPT, 1);
+}
+
+bool inode_keep(struct inodes *t, const struct gone *g)
 {
 	WITH_LOCK(&t->lock);
 	struct inode *i = find(t, g->fileid);
@@ -360,18 +386,55 @@ bool inode_replaced(struct inodes *t, const struct gone *g)
 		free(k);
 		return false;
 	}
-	k->relic = i->relic;
-	i->relic->kept = k;
-	DL_APPEND(t->kept, k);
-	metric_add(M_KEPT, 1);
+	kept_add(t, i, k);
 	return true;
+}
+
+/* Out of memory: the next open is ESTALE. */
+static void keep_file(struct inodes *t, struct inode *i, struct file *f)
+{
+	struct kept *k;
+
+	if (!i->nlookup || !i->relic || i->relic->kept || i->lost ||
+	    !S_ISREG(i->relic->attr.mode))
+		return;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return;
+	k->file = file_ref(f);
+	kept_add(t, i, k);
+}
+
+void inode_keep_file(struct inodes *t, struct inode *i, struct file *f)
+{
+	struct kept *old;
+	struct attr a;
+	{
+		WITH_LOCK(&t->lock);
+		if (i->place.kind != PLACE_NONE || !i->relic)
+			return;
+		/* It may have been opened before the name went; and it may
+		 * have changed since. */
+		struct attr *is = &i->relic->attr;
+		file_attr(f, &a);
+		is->size = a.size;
+		is->pages = a.pages;
+		is->mtime = a.mtime;
+		is->ctime = a.ctime;
+		file_set_attr(f, INDEX_SET_MODE | INDEX_SET_UID | INDEX_SET_GID |
+			      INDEX_SET_CTIME, is);
+		old = kept_take(t, i->relic->kept);
+		keep_file(t, i, f);
+	}
+	kept_drop(t, old);
 }
 
 struct gone *inode_kept(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
 
-	if (i->place.kind != PLACE_NONE || !i->relic || !i->relic->kept)
+	if (i->place.kind != PLACE_NONE || !i->relic || !i->relic->kept ||
+	    !i->relic->kept->gone)
 		return NULL;
 	return gone_copy(i->relic->kept->gone);
 }
@@ -381,7 +444,10 @@ void inode_drop_kept(struct inodes *t, struct inode *i)
 	struct kept *k;
 	{
 		WITH_LOCK(&t->lock);
-		k = i->relic ? kept_take(t, i->relic->kept) : NULL;
+		k = i->relic ? i->relic->kept : NULL;
+		if (!k || k->file)
+			return;
+		kept_take(t, k);
 	}
 	kept_drop(t, k);
 }
@@ -394,7 +460,7 @@ bool inodes_drop_kept(struct inodes *t)
 		struct kept *k;
 		{
 			WITH_LOCK(&t->lock);
-			for (k = t->kept; k && k->gone->hidden; k = k->next)
+			for (k = t->kept; k && is_hidden(k); k = k->next)
 				;
 			kept_take(t, k);
 		}
@@ -403,6 +469,16 @@ bool inodes_drop_kept(struct inodes *t)
 		kept_drop(t, k);
 		any = true;
 	}
+}
+
+uint64_t inodes_kept_bytes(struct inodes *t)
+{
+	uint64_t pages = 0;
+	WITH_LOCK(&t->lock);
+
+	for (struct kept *k = t->kept; k; k = k->next)
+		pages += is_hidden(k) ? 0 : k->relic->attr.pages;
+	return pages * PAGE_BYTES;
 }
 
 void inode_published(struct inodes *t, struct inode *i)
@@ -621,7 +697,7 @@ bool inode_stop_writing(struct inodes *t, struct inode *i)
 }
 
 /* The last handle goes: what only the file knew is kept, or known to be lost. */
-static void last_close(struct inode *i)
+static void last_close(struct inodes *t, struct inode *i)
 {
 	struct attr a;
 
@@ -634,6 +710,8 @@ static void last_close(struct inode *i)
 		file_attr(i->opens->file, &a);
 		keep_relic(i, &a, BYTES_NONE);
 	}
+	if (i->place.kind == PLACE_NONE)
+		keep_file(t, i, i->opens->file);
 	free(i->opens);
 	i->opens = NULL;
 }
@@ -646,7 +724,7 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c)
 	assert(o && o->handles);
 	count(i, c, -1);
 	if (!--o->handles)
-		last_close(i);
+		last_close(t, i);
 }
 
 bool inode_wrote(struct inodes *t, struct inode *i)

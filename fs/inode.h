@@ -47,7 +47,7 @@ struct inode {
 struct inodes;
 
 struct inodes *inodes_new(void);
-/* Who drops what was kept; called without a lock. Before inode_replaced(). */
+/* Who drops what was kept; called without a lock. Before inode_keep(). */
 void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
 		     void *arg);
 /* Asserts that nothing is open or in use. Returns NULL; NULL is fine. */
@@ -73,21 +73,28 @@ void inode_moved(struct inodes *t, const struct entry *e, bool linked);
 /* A name of it is gone. Keeps its attributes if that was the last. */
 void inode_gone(struct inodes *t, const struct gone *g);
 /*
- * The same of what a rename has replaced, after inode_gone(). Who has just looked
- * its name up and opens it now is to get it (a rename is atomic), not ESTALE: the
- * kernel would look the name up again but once. So true: what it consisted of is
- * kept while the kernel knows it, the table gives it to `drop` then; and not
- * earlier. False: the caller is to drop it. What is g->hidden is not dropped, but
- * may be kept; call it again when it is lost.
+ * The same of what has lost its last name, after inode_gone(). Who has just looked
+ * it up and opens it now is to get it, as everywhere, and not ESTALE: the kernel
+ * would look the name up again but once. So true: what it consisted of is kept
+ * while the kernel knows it, the table gives it to `drop` then; and not earlier.
+ * False: the caller is to drop it (if it is open, its file is kept when that is
+ * closed). What is g->hidden is not dropped, but may be kept; call it again when
+ * it is lost.
  */
-bool inode_replaced(struct inodes *t, const struct gone *g);
-/* What is kept of it, a copy in one piece, heap; NULL: nothing. */
+bool inode_keep(struct inodes *t, const struct gone *g);
+/* f, of an object without a name, is about to be closed: keeps it instead. The
+ * table does so by itself when the last handle goes. */
+void inode_keep_file(struct inodes *t, struct inode *i, struct file *f);
+/* What the index said of what is kept, a copy in one piece, heap; NULL: nothing
+ * is, or the file is open. */
 struct gone *inode_kept(struct inodes *t, struct inode *i);
 /* Somebody writes to it: what was kept is not what it consists of any more. Its
  * file is open. */
 void inode_drop_kept(struct inodes *t, struct inode *i);
-/* Gives all that is kept to `drop`, because the room is needed. True: some was. */
+/* Gives all that is kept up, because the room is needed. True: some was. */
 bool inodes_drop_kept(struct inodes *t);
+/* How much room that would make, about. */
+uint64_t inodes_kept_bytes(struct inodes *t);
 /* The draft has been published by now, maybe: notes the place if so. */
 void inode_published(struct inodes *t, struct inode *i);
 

@@ -142,20 +142,11 @@ static void write_reply(struct req *q)
 
 static void write_go(struct req *q);
 
-/* What replaced objects still hold goes before a write fails (P7). Once. */
-static bool made_room(struct req *q, int64_t r)
-{
-	if (r != -ENOSPC || q->retried)
-		return false;
-	q->retried = true;
-	return inodes_drop_kept(q->fs->inodes);
-}
-
 static void write_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
-	if (made_room(q, r)) {
+	if (req_made_room(q, r)) {
 		write_go(q);
 		return;
 	}
@@ -201,19 +192,21 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_go);
 }
 
-static void done_ok(struct file_op *op, int64_t r)
-{
-	struct req *q = op->arg;
-
-	if (r < 0)
-		req_error(q, (int)r);
-	else
-		req_ok(q);
-}
-
 static void fallocate_go(struct req *q)
 {
 	file_fallocate(&q->file);
+}
+
+static void fallocate_done(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (req_made_room(q, r))
+		fallocate_go(q);
+	else if (r < 0)
+		req_error(q, (int)r);
+	else
+		req_ok(q);
 }
 
 void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
@@ -223,7 +216,7 @@ void fs_fallocate(fuse_req_t f, fuse_ino_t ino, int mode, off_t off, off_t len,
 
 	if (!q)
 		return;
-	struct file_op *op = req_file(q, handle_of(fi)->file, done_ok);
+	struct file_op *op = req_file(q, handle_of(fi)->file, fallocate_done);
 	op->mode = mode;
 	op->off = (uint64_t)off;
 	op->len = (uint64_t)len;
@@ -255,21 +248,25 @@ void fs_lseek(fuse_req_t f, fuse_ino_t ino, off_t off, int whence,
 	file_seek(op);
 }
 
+static void copy_go(struct req *q)
+{
+	file_copy(&q->file);
+}
+
 static void copy_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
+	if (req_made_room(q, r)) {
+		copy_go(q);
+		return;
+	}
 	if (r < 0) {
 		req_error(q, (int)r);
 		return;
 	}
 	fuse_reply_write(req_answer(q, 0), (size_t)r);
 	req_free(q);
-}
-
-static void copy_go(struct req *q)
-{
-	file_copy(&q->file);
 }
 
 /* The answer has 32 bits for the length. */

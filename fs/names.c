@@ -272,14 +272,14 @@ void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 
 /* unlink, rmdir, rename --------------------------------------------------------- */
 
-static void take_gone(struct fs *fs, const struct gone *g, bool replaced)
+static void take_gone(struct fs *fs, const struct gone *g)
 {
 	if (!g->fileid)
 		return;
 	inode_gone(fs->inodes, g);
 	if (g->draft || g->attr.nlink)
 		return;
-	if (replaced && inode_replaced(fs->inodes, g))
+	if (inode_keep(fs->inodes, g))
 		return;
 	if (!g->hidden && g->body.kind != BODY_NONE)
 		engine_drop(fs->engine, g);
@@ -291,8 +291,8 @@ static void remove_done(struct index_op *op, int r)
 
 	if (!r) {
 		crash_point(CRASH_UNLINK_COMMITTED);
-		take_gone(q->fs, &op->gone, false);
-		take_gone(q->fs, &op->gone2, true);
+		take_gone(q->fs, &op->gone);
+		take_gone(q->fs, &op->gone2);
 	}
 	move_end(q->fs);
 	if (r)
@@ -345,8 +345,8 @@ static void rename_done(struct index_op *op, int r)
 			inode_moved(q->fs->inodes, &op->entry, false);
 		if (op->entry2.attr.fileid)
 			inode_moved(q->fs->inodes, &op->entry2, false);
-		take_gone(q->fs, &op->gone, true);
-		take_gone(q->fs, &op->gone2, true);
+		take_gone(q->fs, &op->gone);
+		take_gone(q->fs, &op->gone2);
 	}
 	move_end(q->fs);
 	if (r)

@@ -88,7 +88,7 @@ static void published(struct fs *fs, struct inode *i)
 static bool replaced(struct fs *fs, const struct gone *g)
 {
 	inode_gone(fs->inodes, g);
-	return inode_replaced(fs->inodes, g);
+	return inode_keep(fs->inodes, g);
 }
 
 static bool flush_replaced(struct file_op *op, const struct gone *g)
@@ -103,7 +103,9 @@ static void flush_done(struct file_op *op, int64_t r)
 	struct req *q = op->arg;
 
 	published(q->fs, q->inode);
-	if (r < 0)
+	if (req_made_room(q, r))
+		publish(q->fs, q->inode, op, op->off, flush_replaced);
+	else if (r < 0)
 		req_error(q, (int)r);
 	else
 		req_ok(q);
@@ -143,6 +145,7 @@ struct closing {
 	struct handle *handle;
 	struct file_op op;
 	int64_t r;              /* of publishing */
+	bool retried;           /* room was made for it */
 	void (*done)(struct req *q, int64_t r);
 	struct req *q;
 };
@@ -192,6 +195,11 @@ static void close_published(struct file_op *op, int64_t r)
 	struct closing *c = op->arg;
 
 	published(c->fs, c->handle->inode);
+	if (r == -ENOSPC && !c->retried && inodes_drop_kept(c->fs->inodes)) {
+		c->retried = true;
+		publish(c->fs, c->handle->inode, op, true, close_replaced);
+		return;
+	}
 	c->r = r;
 	close_file(c);
 }

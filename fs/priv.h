@@ -166,6 +166,10 @@ bool req_again(struct req *q, void (*again)(struct req *q));
 /* The same after q->ix missed; if it is not there, answers err. */
 void req_missed(struct req *q, void (*again)(struct req *q), int err);
 
+/* True: r is -ENOSPC, and room was made by giving up what only the kernel still
+ * knows: try once more (P7). Once for each request. */
+bool req_made_room(struct req *q, int64_t r);
+
 /* q->file prepared for a file call: file, done, and the rest zero. */
 struct file_op *req_file(struct req *q, struct file *f,
 			 void (*done)(struct file_op *op, int64_t r));

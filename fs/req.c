@@ -210,6 +210,14 @@ void req_missed(struct req *q, void (*again)(struct req *q), int err)
 		req_error(q, err);
 }
 
+bool req_made_room(struct req *q, int64_t r)
+{
+	if (r != -ENOSPC || q->retried)
+		return false;
+	q->retried = true;
+	return inodes_drop_kept(q->fs->inodes);
+}
+
 struct file_op *req_file(struct req *q, struct file *f,
 			 void (*done)(struct file_op *op, int64_t r))
 {

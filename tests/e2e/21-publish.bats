@@ -153,4 +153,58 @@ hidden_then_opened() {
 	gauges_zero; fsck_clean "$MNT"
 }
 
+# unnamed PERL: done to a file, named $p, of $n times "o", that was looked up. There are
+# open_it(MODE), text() and size() of what was looked up, whatever its name is by now.
+unnamed() {
+	perl -e '$dir = shift; $n = 9000; $p = "$dir/unnamed";
+		sub open_it { open(my $f, shift, "/proc/self/fd/" . fileno(P)) or die "open: $!"; return $f }
+		sub text { my $f = open_it("<"); local $/; my $t = <$f>; return $t }
+		sub size { return (stat(P))[7] }
+		open($f, ">", $p) && syswrite($f, "o" x $n) && close($f) or die $!;
+		sysopen(P, $p, 010000000) or die $!;
+		eval shift; die $@ if $@;' "$MNT" "$1"
+}
+
+@test "who looked a name up before it was unlinked can open it, as everywhere" {
+	unnamed 'unlink($p) or die; text() eq "o" x $n or die; text() eq "o" x $n or die'
+	# what one writes, the next one reads
+	unnamed 'unlink($p) or die; my $f = open_it("+<"); syswrite($f, "new"); close($f) or die; text() eq "new" . "o" x ($n - 3) or die'
+	# open while it loses its name
+	unnamed 'my $f = open_it("<"); unlink($p) or die; close($f); text() eq "o" x $n or die'
+	unnamed 'my $f = open_it("+<"); syswrite($f, "one"); unlink($p) or die; seek($f, 0, 0); syswrite($f, "two"); close($f) or die;
+		text() eq "two" . "o" x ($n - 3) or die'
+	# never published
+	unnamed 'close(P); open($f, ">", "$p.d") && syswrite($f, "draft") or die; sysopen(P, "$p.d", 010000000) or die;
+		unlink("$p.d") or die; close($f) or die; text() eq "draft" or die; unlink($p)'
+	# cut short
+	unnamed 'unlink($p) or die; truncate("/proc/self/fd/" . fileno(P), 5) or die "truncate: $!"; size() == 5 or die size(); text() eq "ooooo" or die'
+	unnamed 'unlink($p) or die; open_it(">"); size() == 0 && text() eq "" or die'
+	gauges_zero; fsck_clean "$MNT"
+}
+
+@test "what has no name and is still known is no damage" {
+	unnamed 'unlink($p) or die; system("grep -q \"^slicefs_kept 1\" $dir/.slicefs/stats") == 0 or die;
+		system("cat $dir/.slicefs/check >&2; ! grep -q . $dir/.slicefs/check") == 0 or die'
+	gauges_zero
+}
+
+@test "what has no name gives way to who needs the room, whatever he does (P7)" {
+	full() {
+		unnamed "open(\$f, '>', \$p) && syswrite(\$f, 'o' x (40 << 20)) && close(\$f) or die; unlink(\$p) or die;
+			my \$q = \"\$dir/other\"; $1; open(\$f, '<', '/proc/self/fd/' . fileno(P)) and die 'still there'; unlink(\$q)"
+		gauges_zero
+	}
+	full 'system("head -c 40M /dev/zero >$q") == 0 or die'
+	full 'system("fallocate -l 40M $q") == 0 or die'
+	full 'my @df = split(" ", qx(df -B1 --output=avail $dir)); $df[1] > (50 << 20) or die "df: $df[1]"; system("head -c 40M /dev/zero >$q") == 0 or die'
+	fsck_clean "$MNT"
+}
+
+@test "names that come and go are there or are not, and nothing else is said" {
+	mkdir "$MNT/races"
+	races "$MNT/races" 10
+	rm -rf "$MNT/races"
+	gauges_zero; fsck_clean "$MNT"
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

@@ -1,5 +1,5 @@
 # Programs that the bats files run; they are found beside the test binaries.
-foreach(program twin posix ledger modes cycles bigdir latemap hold)
+foreach(program twin posix ledger modes cycles races bigdir latemap hold)
 	add_executable(${program} e2e/${program}.c)
 	target_link_libraries(${program} PRIVATE warnings)
 	# They are users of the mount, and one hands the kernel bad pointers: no

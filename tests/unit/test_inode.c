@@ -89,6 +89,15 @@ static void file_drop(struct file *f)
 	assert_true(r <= 0);
 }
 
+static void file_drop_reader(struct file *f)
+{
+	int64_t r = 1;
+	struct file_op op = { .file = f, .done = closed, .arg = &r };
+
+	file_close(&op, 0);
+	assert_int_equal(r, 0);
+}
+
 /* References ------------------------------------------------------------------ */
 
 enum { OBJECTS = 20 };
@@ -351,6 +360,37 @@ static void test_lost_draft(void **state)
 	end(&x);
 }
 
+static void read_at_once(struct file_op *op, int64_t r)
+{
+	assert_int_equal(r, 0);
+	*(struct file **)op->arg = op->file;
+}
+
+/* The file of an object without a name stays, with what was written, while the
+ * kernel knows the object or until the room is needed. */
+static void test_kept_file(void **state)
+{
+	(void)state;
+	for (int forgotten = 0; forgotten < 2; forgotten++) {
+		struct fixture x = open_draft();
+		struct file *f = NULL, *was = x.f;
+		struct file_op op = { .done = read_at_once, .arg = &f };
+		close_draft(&x);
+		assert_null(inode_kept(x.t, x.i));
+		file_open(engine, x.i->fileid, inode_place(x.t, x.i), 0, &op);
+		assert_ptr_equal(f, was);
+		file_drop_reader(f);
+		if (forgotten) {
+			inode_forget(x.t, x.i->nodeid, 1);
+			x.i = inode_put(x.t, x.i);
+		} else {
+			assert_true(inodes_drop_kept(x.t));
+		}
+		assert_false(inodes_drop_kept(x.t));
+		end(&x);
+	}
+}
+
 static void test_unlinked(void **state)
 {
 	struct inodes *t = inodes_new();
@@ -444,13 +484,13 @@ static void test_hidden(void **state)
 	for (int lost = 0; lost < 2; lost++) {
 		struct inode *i = inode_know(t, &a, named);
 		inode_gone(t, &g);
-		assert_true(inode_replaced(t, &g));
+		assert_true(inode_keep(t, &g));
 		struct gone *kept = inode_kept(t, i);
 		assert_true(kept && bytes_eq(kept->body.bytes, bytes_str("x")));
 		free(kept);
 		if (lost) {
-			assert_true(inode_replaced(t, &g));
-			assert_false(inode_replaced(t, &g));
+			assert_true(inode_keep(t, &g));
+			assert_false(inode_keep(t, &g));
 		} else {
 			inode_put(t, inode_know(t, &a, named));
 			assert_int_equal(inode_place(t, i).kind, PLACE_NAME);
@@ -470,6 +510,7 @@ int main(void)
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_draft_attributes),
 		cmocka_unit_test(test_lost_draft),
+		cmocka_unit_test(test_kept_file),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_old_lookup),
 		cmocka_unit_test(test_hidden),
