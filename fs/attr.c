@@ -327,6 +327,7 @@ static void truncate_done(struct file_op *op, int64_t r)
 		return;
 	}
 	q->flags = (int)r;
+	req_see_through(q); /* or what closing publishes were lost */
 	inode_keep_file(q->fs->inodes, q->inode, op->file);
 	req_file(q, op->file, truncate_closed);
 	file_close(op, FILE_WRITE);

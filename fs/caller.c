@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who asks: a request says user, group and thread only. Supplementary groups and
- * capabilities are in /proc/TID/status, which stands still while the thread waits
- * for us, and is believed if it is about the same user and group: a server in the
- * kernel acts for others.
+ * Who asks: a request says user, group and thread only. Supplementary groups,
+ * capabilities and signals are in /proc/TID/status. The thread waits for us, so
+ * what it is stands still; it is believed if it is about the same user and group: a
+ * server in the kernel acts for others.
  */
 #include <ctype.h>
+#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,8 +44,8 @@ static bool has_number(const char *p, unsigned long n)
 	}
 }
 
-static void take_line(struct status *s, const char *line, const struct fuse_ctx *c,
-		      gid_t gid)
+static void take_who(struct status *s, const char *line, const struct fuse_ctx *c,
+		     gid_t gid)
 {
 	const char *colon = strchr(line, ':');
 
@@ -59,21 +61,70 @@ static void take_line(struct status *s, const char *line, const struct fuse_ctx 
 		s->fsetid = strtoull(colon + 1, NULL, 16) >> CAPABILITY_FSETID & 1;
 }
 
+static FILE *status_open(const struct fuse_ctx *c)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%ld/status", (long)c->pid);
+	return fopen(path, "re");
+}
+
 bool caller_is_outside(struct req *q, gid_t gid)
 {
 	const struct fuse_ctx *c = fuse_req_ctx(q->fuse);
 	_cleanup_(freep) char *line = NULL;
 	struct status s = { 0 };
-	char path[32];
 	size_t cap = 0;
 
 	if (c->gid == gid)
 		return false;
-	snprintf(path, sizeof(path), "/proc/%ld/status", (long)c->pid);
-	_cleanup_(fclosep) FILE *f = fopen(path, "re");
+	_cleanup_(fclosep) FILE *f = status_open(c);
 	while (f && getline(&line, &cap, f) > 0)
-		take_line(&s, line, c, gid);
+		take_who(&s, line, c, gid);
 	if (!s.same_user || !s.same_group)
 		return c->uid != 0;
 	return !s.in_group && !s.fsetid;
+}
+
+/* Signals ----------------------------------------------------------------------- */
+
+struct signals {
+	uint64_t pending, held; /* held: blocked, ignored or caught */
+};
+
+static void take_signals(struct signals *s, const char *line)
+{
+	char name[8];
+	uint64_t bits;
+
+	if (sscanf(line, "%7[A-Za-z]: %" SCNx64, name, &bits) != 2)
+		return;
+	if (!strcmp(name, "SigPnd") || !strcmp(name, "ShdPnd"))
+		s->pending |= bits;
+	if (!strcmp(name, "SigBlk") || !strcmp(name, "SigIgn") || !strcmp(name, "SigCgt"))
+		s->held |= bits;
+}
+
+/* Those that kill nobody who has not asked for them. */
+static uint64_t harmless(void)
+{
+	static const int list[] = { SIGCHLD, SIGCONT, SIGURG, SIGWINCH,
+				    SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU };
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
+		bits |= UINT64_C(1) << (list[i] - 1);
+	return bits;
+}
+
+bool caller_is_dying(fuse_req_t f)
+{
+	_cleanup_(fclosep) FILE *status = status_open(fuse_req_ctx(f));
+	_cleanup_(freep) char *line = NULL;
+	struct signals s = { 0 };
+	size_t cap = 0;
+
+	while (status && getline(&line, &cap, status) > 0)
+		take_signals(&s, line);
+	return !status || (s.pending & ~s.held & ~harmless());
 }

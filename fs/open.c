@@ -415,6 +415,7 @@ static void given_up(struct index_op *op, int r)
 static void give_up(struct req *q, uint64_t fileid, int err)
 {
 	index_op_fini(&q->ix);
+	req_see_through(q);
 	q->flags = err;
 	q->ix.fileid = fileid;
 	q->ix.done = given_up;

@@ -147,6 +147,9 @@ struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino);
 fuse_req_t req_answer(struct req *q, int err);
 void req_free(struct req *q);
 
+/* What has begun is brought to its end, whoever interrupts. */
+void req_see_through(struct req *q);
+
 void req_error(struct req *q, int r); /* answers a negative errno; frees */
 void req_ok(struct req *q);
 void req_attr(struct req *q, const struct attr *a);
@@ -183,6 +186,9 @@ static inline struct req *req_of(struct index_op *op)
 /* Neither in the group nor with CAP_FSETID: who changes a file loses its set-gid.
  * If nothing can be found out, all but root and the file's own group are. */
 bool caller_is_outside(struct req *q, gid_t gid);
+/* The signal that interrupted it will end the process. True if nothing can be
+ * found out. */
+bool caller_is_dying(fuse_req_t f);
 
 /* init.c ----------------------------------------------------------------------- */
 

@@ -21,11 +21,18 @@
 
 #include "fs/priv.h"
 
+/*
+ * A signal has come for the caller, who still waits for the answer. Local file
+ * systems are not interrupted but by death: programs do not expect EINTR from a
+ * file because a timer, a child or a profiler calls, and the kernel does not
+ * begin such a call again. So it is given up only for who will not see it.
+ */
 static void interrupted(fuse_req_t f, void *arg)
 {
 	struct req *q = arg;
 
-	(void)f;
+	if (!caller_is_dying(f))
+		return;
 	atomic_store(&q->ix.call.cancelled, true);
 	atomic_store(&q->file.call.cancelled, true);
 }
@@ -76,6 +83,14 @@ fuse_req_t req_answer(struct req *q, int err)
 	/* Before the answer, so that who got it finds the gauge down. */
 	metric_add(M_REQUESTS, -1);
 	return q->fuse;
+}
+
+void req_see_through(struct req *q)
+{
+	/* Waits for a running interrupted(). */
+	fuse_req_interrupt_func(q->fuse, NULL, NULL);
+	atomic_store(&q->ix.call.cancelled, false);
+	atomic_store(&q->file.call.cancelled, false);
 }
 
 void req_free(struct req *q)

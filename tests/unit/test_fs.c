@@ -16,8 +16,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <time.h>
@@ -410,6 +412,51 @@ static void test_unlinked(void **state)
 	assert_idle();
 }
 
+/* Signals --------------------------------------------------------------------------- */
+
+static void rings(int sig)
+{
+	(void)sig;
+}
+
+/* Not EINTR, whatever else; a call that may fail says so otherwise. */
+#define UNINTERRUPTED(x) EXPECT((x) >= 0 || errno != EINTR)
+
+static void under_a_timer(void)
+{
+	const struct itimerval often = { { 0, 300 }, { 0, 300 } };
+	struct sigaction a = { .sa_handler = rings }; /* no SA_RESTART */
+	char buf[PAGE] = "x";
+	struct stat st;
+
+	EXPECT(sigaction(SIGALRM, &a, NULL) == 0);
+	EXPECT(setitimer(ITIMER_REAL, &often, NULL) == 0);
+	for (unsigned i = 0; i < 100; i++) {
+		int fd = open("timed", O_RDWR | O_CREAT | O_TRUNC, 0600);
+		UNINTERRUPTED(fd);
+		for (unsigned k = 0; k < 20; k++)
+			UNINTERRUPTED(pwrite(fd, buf, sizeof(buf), k * 65536));
+		UNINTERRUPTED(fsync(fd));
+		UNINTERRUPTED(pread(fd, buf, sizeof(buf), 65536));
+		UNINTERRUPTED(ftruncate(fd, 5000));
+		UNINTERRUPTED(close(fd));
+		UNINTERRUPTED(rename("timed", "tamed"));
+		UNINTERRUPTED(truncate("tamed", 3000));
+		UNINTERRUPTED(chmod("tamed", 0640));
+		UNINTERRUPTED(stat("tamed", &st));
+		UNINTERRUPTED(mkdir("dir", 0700));
+		UNINTERRUPTED(rmdir("dir"));
+		UNINTERRUPTED(unlink("tamed"));
+	}
+}
+
+static void test_a_timer_interrupts_nobody(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(under_a_timer), 0);
+	assert_idle();
+}
+
 /* Publishing ----------------------------------------------------------------------- */
 
 static void mapping_outlives_descriptor(void)
@@ -501,6 +548,7 @@ int main(void)
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_late_mapping),
+		cmocka_unit_test(test_a_timer_interrupts_nobody),
 		cmocka_unit_test(test_cache_matrix),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_stop),
