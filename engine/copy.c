@@ -92,7 +92,7 @@ static void copy_read(struct file_op *op, int64_t r)
 	c->n = n;
 	c->sub = (struct file_op){
 		.file = asked->to, .off = asked->off2 + c->at, .buf = c->buf, .len = n,
-		.call.deadline_ns = asked->call.deadline_ns, .done = copy_written,
+		.call = kv_call_of(&asked->call), .done = copy_written,
 	};
 	file_write(&c->sub);
 }
@@ -117,7 +117,7 @@ static void copy_bytes(struct copy *c)
 	}
 	c->sub = (struct file_op){
 		.file = op->file, .off = from, .len = n,
-		.call.deadline_ns = op->call.deadline_ns, .done = copy_read,
+		.call = kv_call_of(&op->call), .done = copy_read,
 	};
 	file_read(&c->sub);
 }

@@ -126,7 +126,7 @@ void fetch_start(struct engine *e, struct fetch *f)
 	if (r < 0)
 		f->done(f, r);
 	else
-		batch_submit(b, f->deadline_ns, fetched, f);
+		batch_submit(b, f->call, fetched, f);
 }
 
 void fetch_end(struct fetch *f)

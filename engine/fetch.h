@@ -17,7 +17,7 @@ struct fetch {
 	struct hold *hold;
 	uint32_t off, npages; /* in the slice */
 	bool sealed;          /* as the map said: sums hold, bytes do not change */
-	uint64_t deadline_ns;
+	const struct kv_call *call; /* that it is a part of */
 	const uint8_t *ptr;
 	void (*done)(struct fetch *f, int r);
 	void *arg;

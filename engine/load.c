@@ -77,7 +77,7 @@ static void new_op(struct load *l, void (*done)(struct index_op *op, int outcome
 	index_op_fini(&l->op);
 	l->op = (struct index_op){
 		.fileid = l->f->fileid,
-		.call.deadline_ns = l->deadline_ns,
+		.call = kv_call_of(l->call),
 		.done = done,
 	};
 }
@@ -201,7 +201,7 @@ static void blocks_task(struct task *t)
 
 static void lot_taken(struct node_call *c, int r)
 {
-	struct load *l = load_of(c, call);
+	struct load *l = load_of(c, taken);
 
 	if (!r)
 		r = add_lot(l);
@@ -223,8 +223,8 @@ static void take_lot(struct load *l)
 		const struct extent *x = &l->lot.v[i];
 		l->runs[i] = (struct slice_run){ { x->slice, x->gen }, x->slice_pages };
 	}
-	l->call = (struct node_call){ .deadline_ns = l->deadline_ns, .done = lot_taken };
-	node_take(l->f->e->node, l->runs, n, &l->call);
+	l->taken = (struct node_call){ .of = l->call, .done = lot_taken };
+	node_take(l->f->e->node, l->runs, n, &l->taken);
 }
 
 /* Adds to the lot; `in`: the block that they come from. */

@@ -7,7 +7,7 @@ struct load {
 	struct file *f;
 	struct place place;
 	const struct gone *gone; /* the record, of what has none; or NULL */
-	uint64_t deadline_ns;
+	const struct kv_call *call; /* that it is a part of */
 	void (*done)(struct load *l, int r);
 
 	/* load.c's */
@@ -20,7 +20,7 @@ struct load {
 	struct extents lot;     /* those that are taken now, */
 	struct slice_run *runs; /* and their slices, */
 	uint32_t nblocks;       /* from so many blocks at refs[at]; 0: the record */
-	struct node_call call;
+	struct node_call taken;
 	unsigned tries;
 };
 

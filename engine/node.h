@@ -15,6 +15,7 @@
  * (LOCK_POOL) at most and may be called under a file's lock.
  */
 #include "engine/pool.h"
+#include "index/kv.h"
 
 struct node;
 
@@ -24,7 +25,7 @@ enum {
 };
 
 struct node_call {
-	uint64_t deadline_ns; /* 0: none */
+	const struct kv_call *of; /* that it is a part of, which lives longer; or NULL */
 	void (*done)(struct node_call *c, int r);
 	struct node_call *next; /* the node's, as the rest */
 	int result;

@@ -81,7 +81,7 @@ static struct late *next_late(struct fault *f, int *ret_error)
 
 static void hand_on(struct fault *f, struct late *l)
 {
-	l->inner = (struct node_call){ .deadline_ns = l->call->deadline_ns, .done = answered };
+	l->inner = (struct node_call){ .of = l->call->of, .done = answered };
 	switch (l->kind) {
 	case WANT:
 		node_want(f->inner, l->npages, &l->inner);

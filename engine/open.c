@@ -231,7 +231,7 @@ static void open_loaded(struct visit *v)
 	}
 	v->op = (struct index_op){
 		.fileid = f->fileid, .place = v->place, .done = writer_begun,
-		.call.deadline_ns = v->w.op->call.deadline_ns,
+		.call = kv_call_of(&v->w.op->call),
 	};
 	index_writer(f->e->ix, &v->op);
 }
@@ -263,7 +263,7 @@ static void open_locked(struct work *w, int r)
 	v->load.f = w->f;
 	v->load.place = v->place;
 	v->load.gone = v->gone.fileid ? &v->gone : NULL;
-	v->load.deadline_ns = w->op->call.deadline_ns;
+	v->load.call = &w->op->call;
 	v->load.done = loaded;
 	load_start(&v->load);
 }

@@ -49,7 +49,7 @@ static void new_op(struct publish *p, void (*done)(struct index_op *op, int outc
 	index_op_fini(&p->op);
 	p->op = (struct index_op){
 		.fileid = p->w->f->fileid,
-		.call.deadline_ns = p->w->op->call.deadline_ns,
+		.call = kv_call_of(&p->w->op->call),
 		.done = done,
 	};
 }
@@ -92,7 +92,7 @@ static void delete_blocks(struct publish *p, struct block_ref *v, uint32_t n)
 		publish_end(p);
 		return;
 	}
-	p->op.call.deadline_ns = 0;
+	p->op.call = (struct kv_call){ 0 };
 	p->op.blocks = v;
 	p->op.nblocks = n;
 	index_del_blocks(p->w->f->e->ix, &p->op);
@@ -151,6 +151,7 @@ static bool repair_attr(struct publish *p)
 	if (!mask)
 		return false;
 	new_op(p, attr_repaired);
+	p->op.call.of = NULL; /* it is published: no way back */
 	p->op.place = place;
 	p->op.mask = mask;
 	p->op.attr = now;

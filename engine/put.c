@@ -354,7 +354,7 @@ static void put_fill(struct put *p)
 	}
 	p->head.arg = p->tail.arg = p;
 	p->head.done = p->tail.done = filled;
-	p->head.deadline_ns = p->tail.deadline_ns = p->deadline_ns;
+	p->head.call = p->tail.call = p->call;
 	/* One more than there are, so that the last one is ours to count. */
 	bool head = p->fill_head && p->head.hold, tail = p->fill_tail && p->tail.hold;
 	p->fetching = 1 + head + tail;
@@ -438,7 +438,7 @@ static void put_transfer(struct put *p)
 	if (r < 0)
 		put_finish(p, r);
 	else
-		batch_submit(b, p->deadline_ns, put_placed, p);
+		batch_submit(b, p->call, put_placed, p);
 }
 
 /* Sums ----------------------------------------------------------------------- */
@@ -561,7 +561,7 @@ static void put_begin(struct put *p);
 
 static void put_wanted(struct node_call *c, int r)
 {
-	struct put *p = (struct put *)((char *)c - offsetof(struct put, call));
+	struct put *p = (struct put *)((char *)c - offsetof(struct put, wanted));
 
 	if (r < 0)
 		put_refused(p, r);
@@ -574,8 +574,8 @@ static void put_begin(struct put *p)
 	int r = put_plan(p);
 
 	if (r == NODE_WAIT) {
-		p->call = (struct node_call){ .deadline_ns = p->deadline_ns, .done = put_wanted };
-		node_want(p->f->e->node, p->want, &p->call);
+		p->wanted = (struct node_call){ .of = p->call, .done = put_wanted };
+		node_want(p->f->e->node, p->want, &p->wanted);
 	} else if (r < 0) {
 		put_refused(p, r);
 	} else if (!p->nruns) { /* nothing there, or nothing missing */

@@ -40,11 +40,11 @@ struct put {
 	const uint8_t *buf; /* NULL: zeros */
 	unsigned flags;
 	uint32_t ahead;     /* pages that are likely to follow: room for them */
-	uint64_t deadline_ns;
+	const struct kv_call *call; /* that it is a part of */
 	void (*done)(struct put *p, int r); /* no lock held */
 
 	/* put.c's */
-	struct node_call call;
+	struct node_call wanted;
 	uint32_t want;      /* pages of the slice that it waits for */
 	struct put_run *runs, few[PUT_RUNS];
 	uint32_t nruns, cap;

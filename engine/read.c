@@ -224,7 +224,7 @@ static void read_pieces(struct file *f, struct file_op *op, struct reading *rd)
 		struct fetch *t = &rd->v[i].fetch;
 		t->arg = rd;
 		t->done = piece_done;
-		t->deadline_ns = op->call.deadline_ns;
+		t->call = &op->call;
 		if (t->hold && !rd->error)
 			fetch_start(f->e, t);
 		else

@@ -97,7 +97,7 @@ static void seal_fetch(struct work *w, struct hold *h, uint32_t off, uint32_t np
 	w->run = run;
 	w->seal->fetch = (struct fetch){
 		.hold = h, .off = off, .npages = npages, .sealed = !h->writing,
-		.deadline_ns = w->op->call.deadline_ns, .done = fetched, .arg = w,
+		.call = &w->op->call, .done = fetched, .arg = w,
 	};
 	fetch_start(w->f->e, &w->seal->fetch);
 }
@@ -236,7 +236,7 @@ static void sum_next(struct work *w)
 		if (bytes)
 			add_sums(h, bytes);
 	}
-	s->call = (struct node_call){ .deadline_ns = w->op->call.deadline_ns, .done = sealed };
+	s->call = (struct node_call){ .of = &w->op->call, .done = sealed };
 	node_seal(f->e->node, s->runs, s->nholds, &s->call);
 }
 

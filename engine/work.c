@@ -105,7 +105,7 @@ void work_put(struct work *w, uint64_t off, const void *buf, uint64_t len,
 	w->put.buf = buf;
 	w->put.flags = flags;
 	w->put.ahead = w->ahead;
-	w->put.deadline_ns = w->op->call.deadline_ns;
+	w->put.call = &w->op->call;
 	w->put.done = put_done;
 	put_start(&w->put);
 }

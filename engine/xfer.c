@@ -65,7 +65,8 @@ struct batch {
 	struct transport *transport;
 	void (*done)(void *arg, int result);
 	void *arg;
-	uint64_t deadline_ns;
+	const struct kv_call *call; /* or NULL; there until done() */
+	uint64_t deadline_ns;  /* the call's */
 	atomic_int refs;
 	atomic_int unended;
 	atomic_int result;     /* the first error */
@@ -146,9 +147,13 @@ static void finish(struct batch *b)
 {
 	int result = atomic_load(&b->result);
 
-	if (!result && b->deadline_ns && atomic_load(&b->deferred) &&
-	    clock_ns() > b->deadline_ns)
-		result = -ETIMEDOUT;
+	/* What came too late is no success. */
+	if (!result && atomic_load(&b->deferred)) {
+		if (b->deadline_ns && clock_ns() > b->deadline_ns)
+			result = -ETIMEDOUT;
+		else if (kv_call_is_cancelled(b->call))
+			result = -ECANCELED;
+	}
 	metric_add(M_TRANSFERS, -(int64_t)b->n);
 	metric_add(M_BATCHES, -1);
 	lock_assert_none();
@@ -377,7 +382,10 @@ static int post_one(struct batch *b, struct xfer *x)
 		atomic_store_explicit(&x->state, XFER_POSTED, memory_order_relaxed);
 	else if (!claim(x, XFER_POSTED))
 		return 0;
-	int r = b->transport->ops->post(b->transport, &x->post);
+	/* While a transfer is ours done() has not been called, and the call is
+	 * still there. */
+	int r = kv_call_is_cancelled(b->call) ?
+			-ECANCELED : b->transport->ops->post(b->transport, &x->post);
 	if (r >= 0)
 		return 0;
 	if (r == -EAGAIN) {
@@ -422,11 +430,14 @@ static uint64_t coarse_ns(void)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-void batch_submit(struct batch *b, uint64_t deadline_ns,
+void batch_submit(struct batch *b, const struct kv_call *call,
 		  void (*done)(void *arg, int result), void *arg)
 {
+	uint64_t deadline_ns = call ? call->deadline_ns : 0;
+
 	b->done = done;
 	b->arg = arg;
+	b->call = call;
 	b->deadline_ns = deadline_ns;
 	metric_add(M_TRANSFERS, b->n);
 	/* Who cancels before `submitted` does not look at the count. */

@@ -11,12 +11,13 @@
  *	struct batch *b;
  *	batch_new(t, 3, &b);
  *	batch_add(b, POST_WRITE, slice, off, buf, len);   (up to 3 times)
- *	batch_submit(b, deadline_ns, done, arg);          (b is not ours any more)
+ *	batch_submit(b, call, done, arg);                 (b is not ours any more)
  *
  * Threads: a batch is one thread's until it is submitted; batch_cancel() may
  * come from any that holds a reference.
  */
 #include "engine/transport.h"
+#include "index/index.h"
 
 struct batch;
 
@@ -31,16 +32,18 @@ int batch_add(struct batch *b, enum post_kind kind, struct slice_id s,
 
 /*
  * Takes b. done() once, from any thread, possibly before this returns: 0, or
- * the first error. A refused post (-EAGAIN) is tried again until the deadline
- * (clock_ns(); 0: none) as room comes free. Past the deadline: -ETIMEDOUT, but
- * only after every posted request has completed.
+ * the first error. A refused post (-EAGAIN) is tried again as room comes free.
+ * When the call, of which this is a part (NULL: of none), is past its deadline or
+ * is cancelled, nothing more is posted; what was posted completes, then done()
+ * says -ETIMEDOUT or -ECANCELED. The call lives until then.
  */
-void batch_submit(struct batch *b, uint64_t deadline_ns,
+void batch_submit(struct batch *b, const struct kv_call *call,
 		  void (*done)(void *arg, int result), void *arg);
 
 /* For batch_cancel(): taken before submit, or inside whoever holds one. */
 struct batch *batch_ref(struct batch *b);
 struct batch *batch_unref(struct batch *b);
-/* Posts nothing more; done() comes, with -ECANCELED if anything was left. */
+/* Posts nothing more; done() comes, with -ECANCELED if anything was left. At
+ * once, where a cancelled call is seen with the next post or try. */
 void batch_cancel(struct batch *b);
 void batch_free(struct batch *b); /* one that was never submitted */

@@ -40,6 +40,7 @@ struct fault {
 	int failure;
 	struct call *late; /* the next one due comes first */
 	pthread_cond_t changed;
+	bool held;
 	bool stop;
 };
 
@@ -104,13 +105,13 @@ static struct call *next_due(struct fault *f)
 {
 	WITH_LOCK(&f->lock);
 	for (;;) {
-		struct call *c = f->late;
+		struct call *c = f->held ? NULL : f->late;
 
 		if (c && c->due_ns <= clock_ns()) {
 			f->late = c->next;
 			return c;
 		}
-		if (!c && f->stop)
+		if (!f->late && f->stop)
 			return NULL;
 		lock_wait_until(&f->lock, &f->changed, c ? c->due_ns : 0);
 	}
@@ -166,6 +167,16 @@ void kv_fault_arm(struct kv *kv, uint64_t nth, int failure)
 	WITH_LOCK(&f->lock);
 	f->fail_at = nth ? atomic_load(&f->count) + nth : 0;
 	f->failure = failure;
+}
+
+void kv_fault_hold(struct kv *kv, bool hold)
+{
+	struct fault *f = fault_of(kv);
+
+	assert(f->async);
+	WITH_LOCK(&f->lock);
+	f->held = hold;
+	pthread_cond_signal(&f->changed);
 }
 
 uint64_t kv_fault_count(struct kv *kv)

@@ -153,7 +153,7 @@ int kv_req_given_up(const struct kv_req *req)
 
 	if (!call)
 		return 0;
-	if (atomic_load(&call->cancelled))
+	if (kv_call_is_cancelled(call))
 		return -ECANCELED;
 	return call->deadline_ns && clock_ns() >= call->deadline_ns ? -ETIMEDOUT : 0;
 }

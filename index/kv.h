@@ -75,11 +75,31 @@ enum kv_outcome {
 	KV_UNKNOWN = 2,  /* sent, and no answer: resolve it by reading */
 };
 
-/* A call that may be given up: shared by all requests made on its behalf. */
+/*
+ * A call that may be given up: shared by all requests, batches and calls made on
+ * its behalf. They look at it before each step, so nobody has to find them; what
+ * was sent already is waited for.
+ */
 struct kv_call {
 	uint64_t deadline_ns;  /* clock_ns(); 0: none */
 	atomic_bool cancelled; /* set by whoever gives up; -ECANCELED follows */
+	const struct kv_call *of; /* or NULL: it is a part of that one, which lives
+				     longer, and is cancelled with it */
 };
+
+/* For what is done on behalf of `of`. */
+static inline struct kv_call kv_call_of(const struct kv_call *of)
+{
+	return (struct kv_call){ .deadline_ns = of->deadline_ns, .of = of };
+}
+
+static inline bool kv_call_is_cancelled(const struct kv_call *call)
+{
+	for (; call; call = call->of)
+		if (atomic_load(&call->cancelled))
+			return true;
+	return false;
+}
 
 struct kv_req {
 	/* Asked. All bytes are borrowed until done(). */
@@ -178,6 +198,8 @@ int kv_mem_open(struct kv **ret);
  */
 int kv_fault_open(struct kv *inner, uint64_t seed, bool async, struct kv **ret);
 void kv_fault_arm(struct kv *kv, uint64_t nth, int fault);
+/* Holds all answers back until told otherwise; `async` only. */
+void kv_fault_hold(struct kv *kv, bool hold);
 uint64_t kv_fault_count(struct kv *kv); /* submits so far */
 
 /* Calls ------------------------------------------------------------------ */

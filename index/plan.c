@@ -76,6 +76,7 @@ struct plan {
 	struct index_op *op;
 	plan_fn *fn;
 	struct timespec now;
+	struct kv_call sure; /* op->call, but not cancelled with it */
 	bool repeat, reserve;
 	bool probing;    /* what became of the last writes is to be found out */
 	int failed;      /* of a call that cannot say so itself: no memory */
@@ -488,7 +489,7 @@ static int plan_try_again(struct plan *p)
 	struct kv_call *call = &p->op->call;
 
 	p->tries++;
-	if (atomic_load(&call->cancelled))
+	if (!p->repeat && kv_call_is_cancelled(call))
 		return -ECANCELED;
 	if (call->deadline_ns && clock_ns() >= call->deadline_ns)
 		return -ETIMEDOUT;
@@ -568,6 +569,16 @@ static int plan_answer(struct plan *p)
 	}
 }
 
+/* After an answer was lost, cancelling ends nothing: it would leave unknown what
+ * can be found out, and the caller with what he must not do again. */
+static struct kv_call *plan_call(struct plan *p)
+{
+	if (!p->repeat)
+		return &p->op->call;
+	p->sure.deadline_ns = p->op->call.deadline_ns;
+	return &p->sure;
+}
+
 /* In the slot that the snapshot is not in. */
 static void plan_request(struct plan *p, bool writes)
 {
@@ -578,7 +589,7 @@ static void plan_request(struct plan *p, bool writes)
 	s->req = (struct kv_req){
 		.reads = p->reads,
 		.nreads = p->nreads,
-		.call = &p->op->call,
+		.call = plan_call(p),
 		.reserve = p->reserve,
 	};
 	if (writes) {
@@ -603,7 +614,7 @@ static bool plan_request_probe(struct plan *p)
 		reads[i] = (struct kv_read){ .from = p->writes[i].key, .limit = 1 };
 	kv_req_fini(&s->req);
 	s->owner = p;
-	s->req = (struct kv_req){ .reads = reads, .nreads = p->nwrites, .call = &p->op->call };
+	s->req = (struct kv_req){ .reads = reads, .nreads = p->nwrites, .call = plan_call(p) };
 	p->current = s;
 	return true;
 }

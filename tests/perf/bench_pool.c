@@ -99,6 +99,8 @@ static void nothing(void *arg, int result)
 		die("batch", result);
 }
 
+static struct kv_call call;
+
 static void run_batch(unsigned n, struct slice_id s, uint8_t *buf, uint32_t len,
 		      uint64_t deadline_ns)
 {
@@ -109,7 +111,8 @@ static void run_batch(unsigned n, struct slice_id s, uint8_t *buf, uint32_t len,
 		r = batch_add(b, POST_WRITE, s, 0, buf, len);
 	if (r)
 		die("batch", r);
-	batch_submit(b, deadline_ns, nothing, NULL);
+	call.deadline_ns = deadline_ns;
+	batch_submit(b, &call, nothing, NULL);
 }
 
 static void bench_batches(unsigned n, uint32_t len, bool deadline)
@@ -159,7 +162,7 @@ static void bench_copy(enum post_kind kind)
 		if (batch_new(way, 1, &b) ||
 		    batch_add(b, kind, s[i / 4], (i % 4) << 20, buf, 1 << 20))
 			die("batch", 0);
-		batch_submit(b, 0, nothing, NULL);
+		batch_submit(b, NULL, nothing, NULL);
 	}
 	report(kind == POST_WRITE ? "write, 1 MiB batches" : "read, 1 MiB batches",
 	       4 * N / 1024.0 * 1.073741824 / seconds(begin), "GB/s");

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -457,6 +458,71 @@ static void test_a_timer_interrupts_nobody(void **state)
 	assert_idle();
 }
 
+static void make_blocks(void)
+{
+	int fd = open("blocks", O_WRONLY | O_CREAT, 0600);
+
+	for (unsigned i = 0; i < 200; i++)
+		EXPECT(pwrite(fd, "x", 1, i * 65536LL) == 1);
+	EXPECT(close(fd) == 0);
+}
+
+static void unlink_blocks(void)
+{
+	EXPECT(unlink("blocks") == 0);
+}
+
+static int talk; /* the child's end */
+
+static void open_blocks(void)
+{
+	struct stat st;
+	char c;
+
+	EXPECT(stat("blocks", &st) == 0); /* it is looked up */
+	EXPECT(write(talk, "r", 1) == 1 && read(talk, &c, 1) == 1);
+	open("blocks", O_RDONLY);
+	_exit(0);
+}
+
+/* Who is killed while his open waits for the index: what was asked is waited for,
+ * and nothing more is. */
+static void test_killed_while_it_waits(void **state)
+{
+	const struct timespec some = { .tv_nsec = 50000000 };
+	int status, pair[2];
+	char c;
+
+	(void)state;
+	assert_int_equal(in_child(make_blocks), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		talk = dup2(pair[1], 3);
+		close_range(4, ~0U, 0);
+		EXPECT(chdir(dir) == 0);
+		open_blocks();
+	}
+	assert_int_equal(read(pair[0], &c, 1), 1);
+	assert_idle();
+	kv_fault_hold(faults, true);
+	uint64_t calls = kv_fault_count(faults);
+	assert_int_equal(write(pair[0], "g", 1), 1);
+	while (kv_fault_count(faults) == calls)
+		nanosleep(&some, NULL);
+	kill(pid, SIGINT);
+	nanosleep(&some, NULL);
+	kv_fault_hold(faults, false);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+	assert_idle();
+	assert_int_equal(kv_fault_count(faults) - calls, 1);
+	close(pair[0]);
+	close(pair[1]);
+	assert_int_equal(in_child(unlink_blocks), 0);
+	assert_idle();
+}
+
 /* Publishing ----------------------------------------------------------------------- */
 
 static void mapping_outlives_descriptor(void)
@@ -549,6 +615,7 @@ int main(void)
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_late_mapping),
 		cmocka_unit_test(test_a_timer_interrupts_nobody),
+		cmocka_unit_test(test_killed_while_it_waits),
 		cmocka_unit_test(test_cache_matrix),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_stop),

@@ -328,6 +328,35 @@ static void test_deadline_and_cancel_end_retries(void **state)
 	index_close(ix);
 }
 
+static void cancel(void *arg)
+{
+	struct kv_call *call = arg;
+
+	atomic_store(&call->cancelled, true);
+}
+
+/* Cancelling ends retries of what is known not to be done. What may be done is
+ * found out, and done: the caller must not be left with neither. */
+static void test_cancelled_while_an_answer_is_lost(void **state)
+{
+	static const int outcomes[] = { KV_CONFLICT, KV_UNKNOWN };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct kv_call whole = { 0 };
+		struct index *ix = open_over((struct shaky_opts){
+			.nth_write = 1, .nth_outcome = outcomes[i],
+			.before_write = cancel, .arg = &whole });
+		struct index_op op = { .fileid = 9, .call = kv_call_of(&whole) };
+		bool known = outcomes[i] == KV_CONFLICT;
+		assert_int_equal(run(ix, &op, blind_plan), known ? -ECANCELED : 0);
+		assert_false(op.unsure);
+		assert_int_equal(!stored(ix, key_times(9)), known);
+		index_op_fini(&op);
+		index_close(ix);
+	}
+}
+
 static int wide_plan(struct plan *p, struct index_op *op)
 {
 	for (uint32_t i = 0; i < op->limit; i++)
@@ -484,6 +513,7 @@ int main(void)
 		cmocka_unit_test(test_gives_up_after_many_conflicts),
 		cmocka_unit_test(test_errors_pass_through_and_clear_outputs),
 		cmocka_unit_test(test_deadline_and_cancel_end_retries),
+		cmocka_unit_test(test_cancelled_while_an_answer_is_lost),
 		cmocka_unit_test(test_too_large_is_refused),
 		cmocka_unit_test(test_tables_grow_and_the_last_write_counts),
 		cmocka_unit_test(test_guards_of_ranges),

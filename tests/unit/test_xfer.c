@@ -180,6 +180,7 @@ struct waiter {
 	pthread_cond_t cond;
 	unsigned calls; /* of done(): one is right */
 	int result;
+	struct kv_call call;
 };
 
 #define WAITER { .mutex = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER }
@@ -241,7 +242,8 @@ static struct batch *one(enum post_kind kind, struct slice_id s, void *buf, uint
 static void start(enum post_kind kind, struct slice_id s, void *buf, uint64_t len,
 		  uint64_t deadline_ns, struct waiter *w)
 {
-	batch_submit(one(kind, s, buf, len), deadline_ns, tell, w);
+	w->call.deadline_ns = deadline_ns;
+	batch_submit(one(kind, s, buf, len), &w->call, tell, w);
 }
 
 static int move(enum post_kind kind, struct slice_id s, void *buf, uint64_t len)
@@ -374,7 +376,7 @@ static void million_transfers_leave_nothing(void **state)
 		for (unsigned k = 0; k < 4; k++)
 			assert_int_equal(batch_add(b, k & 1 ? POST_READ : POST_WRITE, s, k * 64,
 						   buf + k * 64, 64), 0);
-		batch_submit(b, 0, nothing, &n);
+		batch_submit(b, NULL, nothing, &n);
 		give(s);
 		if (i == 10000)
 			before = resident_kib();
@@ -491,7 +493,7 @@ static void long_runs_are_split(void **state)
 	assert_int_equal(batch_add(b, POST_WRITE, s, 1, buf, 0), 0);
 	assert_int_equal(batch_add(b, POST_WRITE, s, 1, buf, len), 0);
 	assert_int_equal(batch_add(b, POST_WRITE, s, 1, buf, 1), -ENOSPC);
-	batch_submit(b, 0, tell, &w);
+	batch_submit(b, NULL, tell, &w);
 	assert_int_equal(wait_for(&w), 0);
 	assert_memory_equal(pool_span(pool, s, 1, len), buf, len);
 
@@ -501,7 +503,7 @@ static void long_runs_are_split(void **state)
 	assert_int_equal(batch_new(way, 4, &b), 0);
 	assert_int_equal(batch_add(b, POST_READ, s, 1, got, len), 0);
 	struct waiter w2 = WAITER;
-	batch_submit(b, 0, tell, &w2);
+	batch_submit(b, NULL, tell, &w2);
 	assert_int_equal(wait_for(&w2), 0);
 	assert_memory_equal(got, buf, len);
 	give(s);
@@ -516,7 +518,8 @@ static void empty_batch_ends(void **state)
 
 	(void)state;
 	assert_int_equal(batch_new(way, 0, &b), 0);
-	batch_submit(b, 1, tell, &w);
+	w.call.deadline_ns = 1;
+	batch_submit(b, &w.call, tell, &w);
 	assert_int_equal(wait_for(&w), 0);
 }
 
@@ -536,7 +539,7 @@ static void refused_half_way_all_transfers_end(void **state)
 			assert_int_equal(batch_add(b, POST_WRITE, s[i], i == bad ? 4000 : 0,
 						   buf[i], 512), 0);
 		}
-		batch_submit(b, 0, tell, &w); /* 4000 + 512 is past the end */
+		batch_submit(b, NULL, tell, &w); /* 4000 + 512 is past the end */
 		assert_int_equal(wait_for(&w), -EINVAL);
 		assert_int_equal(metric_get(M_TRANSFERS), 0);
 		for (unsigned i = 0; i < 8; i++)
@@ -557,7 +560,7 @@ static void each_failing_post_fails_its_batch_only(void **state)
 		for (unsigned i = 0; i < 8; i++)
 			assert_int_equal(batch_add(b, POST_READ, s, 0, buf[i], 512), 0);
 		transport_fault_arm(way, nth, 0);
-		batch_submit(b, 0, tell, &w);
+		batch_submit(b, NULL, tell, &w);
 		assert_int_equal(wait_for(&w), -EIO);
 		assert_int_equal(move(POST_READ, s, buf, sizeof(buf)), 0);
 	}
@@ -578,7 +581,8 @@ static void each_refused_post_is_tried_again(void **state)
 		for (unsigned i = 0; i < 8; i++)
 			assert_int_equal(batch_add(b, POST_WRITE, s, i * 512, buf[i], 512), 0);
 		transport_fault_arm(way, 0, nth);
-		batch_submit(b, clock_ns() + 5000 * MS, tell, &w);
+		w.call.deadline_ns = clock_ns() + 5000 * MS;
+		batch_submit(b, &w.call, tell, &w);
 		assert_int_equal(wait_for(&w), 0);
 		assert_true(all(pool_page(pool, s.page), 4096, (uint8_t)nth));
 	}
@@ -609,7 +613,7 @@ static void finished_when_all_have_ended(void **state)
 	assert_int_equal(batch_new(way, 8, &b), 0);
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(batch_add(b, POST_READ, i == 7 ? bad : s, 0, buf[i], 512), 0);
-	batch_submit(b, 0, tell, &w);
+	batch_submit(b, NULL, tell, &w);
 	sleep_ms(20);
 	assert_int_equal(calls(&w), 0); /* failed already, and yet not finished */
 	assert_int_equal(metric_get(M_BATCHES), 1);
@@ -670,7 +674,8 @@ static void timed_out_half_posted_waits_for_that_half(void **state)
 	assert_int_equal(batch_new(way, 8, &b), 0);
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(batch_add(b, POST_WRITE, s, 0, buf[i], 512), 0);
-	batch_submit(b, clock_ns() + 10 * MS, tell, &w);
+	w.call.deadline_ns = clock_ns() + 10 * MS;
+	batch_submit(b, &w.call, tell, &w);
 	sleep_ms(40);
 	assert_int_equal(calls(&w), 0);
 	transport_fault_hold(n->inner, false);
@@ -832,7 +837,7 @@ static void cancelled_before_submit_posts_nothing(void **state)
 	(void)state;
 	struct batch *b = one(POST_WRITE, s, buf, sizeof(buf));
 	batch_cancel(b);
-	batch_submit(b, 0, tell, &w);
+	batch_submit(b, NULL, tell, &w);
 	assert_int_equal(wait_for(&w), -ECANCELED);
 	assert_int_equal(atomic_load(&n->tries), 0);
 	give(s);
@@ -848,7 +853,7 @@ static void cancelled_without_room_ends(void **state)
 	narrow_down(0);
 	struct batch *b = one(POST_WRITE, s, buf, sizeof(buf));
 	batch_ref(b);
-	batch_submit(b, 0, tell, &w);
+	batch_submit(b, NULL, tell, &w);
 	sleep_ms(5);
 	assert_int_equal(calls(&w), 0);
 	batch_cancel(b); /* done() now, or from "retry" if that is just trying */
@@ -868,7 +873,7 @@ static void cancelled_in_flight_waits_for_what_is_out(void **state)
 	transport_fault_hold(way, true);
 	struct batch *b = one(POST_WRITE, s, buf, sizeof(buf));
 	batch_ref(b);
-	batch_submit(b, 0, tell, &w);
+	batch_submit(b, NULL, tell, &w);
 	batch_cancel(b);
 	sleep_ms(10);
 	assert_int_equal(calls(&w), 0);
@@ -878,8 +883,80 @@ static void cancelled_in_flight_waits_for_what_is_out(void **state)
 	give(s);
 }
 
+/* The call that a batch is a part of is cancelled, not the batch: nobody calls into
+ * it. Half is posted and held, half has no room. */
+static void cancelled_call_waits_for_what_is_out(void **state)
+{
+	uint8_t buf[8][512] = { { 0 } };
+	struct slice_id s = take(1);
+	struct waiter w = WAITER;
+	struct kv_call whole = { 0 };
+	struct batch *b;
+	struct narrow *n = narrow_down(4);
+
+	(void)state;
+	transport_fault_hold(n->inner, true);
+	assert_int_equal(batch_new(way, 8, &b), 0);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(batch_add(b, POST_WRITE, s, 0, buf[i], 512), 0);
+	w.call = kv_call_of(&whole);
+	batch_submit(b, &w.call, tell, &w);
+	atomic_store(&whole.cancelled, true);
+	sleep_ms(30);
+	unsigned tries = atomic_load(&n->tries);
+	assert_int_equal(calls(&w), 0); /* I10 */
+	assert_int_equal(metric_get(M_TRANSFERS), 8);
+	sleep_ms(30);
+	assert_int_equal(atomic_load(&n->tries), tries);
+	transport_fault_hold(n->inner, false);
+	assert_int_equal(wait_for(&w), -ECANCELED);
+	give(s);
+}
+
+static void cancelled_call_ends_what_has_no_room(void **state)
+{
+	uint8_t buf[4096] = { 1 };
+	struct slice_id s = take(1);
+	struct waiter w = WAITER, w2 = WAITER;
+	struct narrow *n = narrow_down(0);
+
+	(void)state;
+	start(POST_WRITE, s, buf, sizeof(buf), 0, &w);
+	sleep_ms(5);
+	assert_int_equal(calls(&w), 0);
+	uint64_t begin = clock_ns();
+	atomic_store(&w.call.cancelled, true);
+	assert_int_equal(wait_for(&w), -ECANCELED);
+	assert_true(SANITIZED || clock_ns() - begin < 1000 * MS);
+	unsigned tries = atomic_load(&n->tries);
+	atomic_store(&w2.call.cancelled, true);
+	start(POST_WRITE, s, buf, sizeof(buf), 0, &w2);
+	assert_int_equal(wait_for(&w2), -ECANCELED);
+	assert_int_equal(atomic_load(&n->tries), tries);
+	give(s);
+}
+
+/* All of it is out already: it ends when that has come, and did not succeed. */
+static void cancelled_call_with_all_out_is_no_success(void **state)
+{
+	uint8_t buf[4096] = { 1 };
+	struct slice_id s = take(1);
+	struct waiter w = WAITER;
+
+	(void)state;
+	transport_fault_hold(way, true);
+	start(POST_WRITE, s, buf, sizeof(buf), 0, &w);
+	atomic_store(&w.call.cancelled, true);
+	sleep_ms(10);
+	assert_int_equal(calls(&w), 0);
+	transport_fault_hold(way, false);
+	assert_int_equal(wait_for(&w), -ECANCELED);
+	give(s);
+}
+
 struct canceller {
 	struct batch *batch;
+	struct kv_call *call; /* or NULL */
 	uint64_t wait_ns;
 };
 
@@ -889,7 +966,10 @@ static void *cancel_it(void *arg)
 	struct timespec t = { 0, (long)c->wait_ns };
 
 	nanosleep(&t, NULL);
-	batch_cancel(c->batch);
+	if (c->call)
+		atomic_store(&c->call->cancelled, true);
+	else
+		batch_cancel(c->batch);
 	batch_unref(c->batch);
 	return NULL;
 }
@@ -909,9 +989,11 @@ static void last_completion_races_with_cancel_and_release(void **state)
 		assert_int_equal(batch_new(way, 4, &b), 0);
 		for (unsigned k = 0; k < 4; k++)
 			assert_int_equal(batch_add(b, POST_READ, s, 0, buf[k], 512), 0);
-		struct canceller c = { batch_ref(b), random_next(&random) % 200000 };
+		struct canceller c = { batch_ref(b), i % 2 ? &w.call : NULL,
+				       random_next(&random) % 200000 };
 		assert_int_equal(pthread_create(&thread, NULL, cancel_it, &c), 0);
-		batch_submit(b, i % 3 ? 0 : clock_ns() + 100000, tell, &w);
+		w.call.deadline_ns = i % 3 ? 0 : clock_ns() + 100000;
+		batch_submit(b, &w.call, tell, &w);
 		int r = wait_for(&w);
 		assert_true(!r || r == -ECANCELED || r == -EIO || r == -ETIMEDOUT);
 		cancelled += r == -ECANCELED;
@@ -979,7 +1061,7 @@ static void little_room_is_back_pressure(void **state)
 		for (unsigned k = 0; k < 4; k++)
 			assert_int_equal(batch_add(b, POST_READ, s, k * 512,
 						   buf + i * 512 + k * 128, 128), 0);
-		batch_submit(b, 0, tell, &w[i]);
+		batch_submit(b, NULL, tell, &w[i]);
 	}
 	for (unsigned i = 0; i < N; i++)
 		assert_int_equal(wait_for(&w[i]), 0);
@@ -1042,7 +1124,7 @@ static void quiesce_ends_all_through_two_transports(void **state)
 		w[i] = fresh;
 		assert_int_equal(batch_new(way, 1, &b), 0);
 		assert_int_equal(batch_add(b, POST_WRITE, s, i * 4096ULL, buf + i * 4096, 4096), 0);
-		batch_submit(b, 0, tell, &w[i]);
+		batch_submit(b, NULL, tell, &w[i]);
 	}
 	way->ops->quiesce(way);
 	for (unsigned i = 0; i < N; i++)
@@ -1148,7 +1230,8 @@ static void *move_about(void *arg)
 						      k * len / 4, (kind ? in : out) + k * len / 4,
 						      len / 4))
 						abort();
-				batch_submit(b, clock_ns() + 5000 * MS, tell, &w);
+				w.call.deadline_ns = clock_ns() + 5000 * MS;
+				batch_submit(b, &w.call, tell, &w);
 				r = wait_for(&w);
 				m->failures += r != 0;
 			} while (r);
@@ -1258,6 +1341,9 @@ int main(void)
 		WITH(open_local, cancelled_before_submit_posts_nothing),
 		WITH(open_local, cancelled_without_room_ends),
 		WITH(open_plain_fault, cancelled_in_flight_waits_for_what_is_out),
+		WITH(open_plain_fault, cancelled_call_waits_for_what_is_out),
+		WITH(open_local, cancelled_call_ends_what_has_no_room),
+		WITH(open_plain_fault, cancelled_call_with_all_out_is_no_success),
 		WITH(open_bad, last_completion_races_with_cancel_and_release),
 		WITH(open_slow, one_without_room_strands_nobody_behind_it),
 		WITH(open_local, waiting_for_room_does_not_spin),
