@@ -294,13 +294,23 @@ static void start_waiting(struct conn *c)
 	}
 }
 
+static void give_back(struct conn *c, struct conn_call *call)
+{
+	if (c->ops->unsent && call != &c->ping) {
+		metric_add(M_REMOTE_CALLS, -1);
+		c->ops->unsent(c->arg, call);
+	} else {
+		call_end(call, -ENOTCONN, BYTES_NONE);
+	}
+}
+
 static void call_begin(void *arg)
 {
 	struct conn_call *call = arg;
 	struct conn *c = call->conn;
 
 	if (c->stopped) {
-		call_end(call, -ENOTCONN, BYTES_NONE);
+		give_back(c, call);
 		return;
 	}
 	call->next = NULL;
@@ -550,14 +560,12 @@ static void on_connected(void *arg)
 	start_waiting(c);
 }
 
-/* Everything that waits here, unlinked. */
-static struct conn_call *take_all(struct conn *c)
+/* All that has been sent, unlinked. */
+static struct conn_call *take_sent(struct conn *c)
 {
-	struct conn_call *list = c->first;
+	struct conn_call *list = NULL;
 	struct entry *e, *next;
 
-	c->first = NULL;
-	c->last = &c->first;
 	HASH_ITER(hh, c->entries, e, next) {
 		HASH_DEL(c->entries, e);
 		if (e->call) {
@@ -578,7 +586,12 @@ static void on_ended(void *arg, int reason)
 	c->stopped = c->ended = true;
 	c->stream = NULL;
 	assert(!c->out_bytes); /* all writes have come back */
-	end_all(take_all(c), -ENOTCONN);
+	end_all(take_sent(c), -ENOTCONN);
+	for (struct conn_call *call; (call = c->first);) {
+		c->first = call->next;
+		give_back(c, call);
+	}
+	c->last = &c->first;
 	c->ops->ended(c->arg, reason);
 }
 

@@ -32,6 +32,7 @@
 #include "engine/wire.h"
 
 struct conn;
+struct conn_call;
 
 struct conn_limits {
 	uint32_t max_body;  /* of a message from the other side */
@@ -47,6 +48,9 @@ struct conn_ops {
 	/* A message that is no answer; body is there for the time of the call.
 	 * Not 0: a negative errno with which the connection is to end. */
 	int (*message)(void *arg, const struct wire_header *h, struct bytes body);
+	/* A call that was not sent, when the connection ends: it is the owner's now, who
+	 * can hand it to another one. NULL: it ends with -ENOTCONN. */
+	void (*unsent)(void *arg, struct conn_call *call);
 	void (*ended)(void *arg, int reason); /* once; see stream_ops */
 };
 
@@ -74,6 +78,10 @@ struct conn_call {
 
 	bool sent;     /* the other side may have got it */
 	bool answered; /* r is what it said */
+
+	/* remote_call()'s (engine/remote.h). */
+	uint64_t session;
+	void *remote;
 
 	/* The connection's. */
 	struct conn *conn;

@@ -11,6 +11,10 @@
  * counts such requests, and the answer to a read that asked so settles all that
  * were lost when it was sent.
  *
+ * Sessions end, and others follow. What would only read and has no answer yet is
+ * asked again. All watches are begun again, and rung once: nobody knows what they
+ * missed.
+ *
  * Doorbells. The node rings for all commits, ours among them, before it answers
  * them; so nothing is rung here besides.
  */
@@ -27,6 +31,7 @@ enum { STAT_S = 10 };
 struct kv_remote {
 	struct kv kv;
 	struct remote *remote;
+	struct remote_part part;
 	_Atomic uint64_t lost, settled;
 	atomic_uint refs; /* the opener's, and one of each WATCH or UNWATCH that is out */
 };
@@ -103,11 +108,26 @@ static void settle(struct kv_remote *k, uint64_t lost)
 		;
 }
 
+static void ask_node(struct ask *a)
+{
+	struct kv_req *req = a->req;
+
+	a->lost = atomic_load(&a->remote->lost);
+	a->after = !req->nwrites && a->lost != atomic_load(&a->remote->settled);
+	wire_write_kv(&a->call.body, req, a->after);
+	remote_call(a->remote->remote, &a->call);
+}
+
 static void ask_done(struct conn_call *call, int r, struct bytes body)
 {
 	struct ask *a = (struct ask *)call;
 	struct kv_remote *k = a->remote;
 	struct kv_req *req = a->req;
+
+	if (r == -ENOTCONN && call->sent && !call->answered && !req->nwrites) {
+		ask_node(a);
+		return;
+	}
 	int outcome = outcome_of(a, r, body);
 
 	if (call->answered && a->after)
@@ -125,13 +145,11 @@ static void remote_submit(struct kv *kv, struct kv_req *req)
 		kv_req_done(kv, req, -ENOMEM);
 		return;
 	}
-	*a = (struct ask){ .remote = k, .req = req, .lost = atomic_load(&k->lost),
+	*a = (struct ask){ .remote = k, .req = req,
 			   .call = { .type = WIRE_KV, .done = ask_done } };
-	a->after = !req->nwrites && a->lost != atomic_load(&k->settled);
 	if (req->call)
 		a->call.deadline_ns = req->call->deadline_ns;
-	wire_write_kv(&a->call.body, req, a->after);
-	remote_call(k->remote, &a->call);
+	ask_node(a);
 }
 
 /* The rest ------------------------------------------------------------------------- */
@@ -204,12 +222,18 @@ static void watch_done(struct conn_call *call, int r, struct bytes body)
 
 static int watch_ask(struct kv_remote *k, uint16_t type, uint32_t number, struct bytes prefix)
 {
-	struct watch_ask *a = calloc(1, sizeof(*a));
+	uint64_t session = remote_session(k->remote);
+	struct watch_ask *a;
 
+	if (!session)
+		return 0; /* the next one begins with all watches */
+	a = calloc(1, sizeof(*a));
 	if (!a)
 		return -ENOMEM;
-	*a = (struct watch_ask){ .call = { .type = type, .done = watch_done }, .remote = k,
-				 .number = number };
+	*a = (struct watch_ask){
+		.call = { .type = type, .done = watch_done, .session = session },
+		.remote = k, .number = number,
+	};
 	if (type == WIRE_WATCH)
 		wire_write_watch(&a->call.body, &(struct wire_watch){ number, prefix });
 	else
@@ -235,12 +259,21 @@ static void on_ring(void *arg, uint32_t number)
 	kv_ring_number(arg, number);
 }
 
+static void on_begun(void *arg)
+{
+	struct kv_remote *k = arg;
+
+	kv_watch_again(&k->kv);
+	remote_ready(k->remote, &k->part, 0);
+}
+
 /* Opening and closing ------------------------------------------------------------------ */
 
 static void remote_kv_close(struct kv *kv)
 {
 	struct kv_remote *k = remote_of(kv);
 
+	remote_leave(k->remote, &k->part);
 	remote_set_ring(k->remote, NULL, NULL);
 	unref(k);
 }
@@ -266,7 +299,9 @@ int kv_remote_open(struct remote *x, struct kv **ret)
 	k->kv.ops = &remote_ops;
 	k->remote = x;
 	atomic_store(&k->refs, 1);
+	k->part = (struct remote_part){ .begun = on_begun, .arg = k };
 	remote_set_ring(x, on_ring, k);
+	remote_join(x, &k->part);
 	*ret = &k->kv;
 	return 0;
 }

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mount's side of the beginning, and of the end.
+ * One session after the other. Each has a connection of its own, which goes
  *
- *	CONNECTING --up--> GREETED --CHALLENGE--> PROVEN --WELCOME--> UP
+ *	CONNECTING --up--> GREETED --CHALLENGE--> PROVEN --WELCOME--> JOINING --> UP
  *
- * remote_open() waits for UP or for the connection's end. The node's proof is
- * checked before ours is sent: who has not the token learns nothing that would
+ * and back to DOWN when the connection ends, from wherever it was. The node's proof
+ * is checked before ours is sent: who has not the token learns nothing that would
  * help elsewhere.
+ *
+ * Calls that no session takes wait in a list. While the link is DOWN a timer ticks:
+ * it ends what waits too long, and connects again when it is time to, first at once,
+ * then after pauses that double.
+ *
+ * Threads: the loop's has all of it, but for what is atomic.
  */
 #include "engine/remote.h"
 
@@ -18,44 +24,203 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
+#include "common/lock.h"
 #include "common/log.h"
+#include "common/metrics.h"
 #include "engine/server.h"
 
-enum remote_state { REMOTE_CONNECTING, REMOTE_GREETED, REMOTE_PROVEN, REMOTE_UP };
+enum remote_state {
+	REMOTE_DOWN,
+	REMOTE_CONNECTING,
+	REMOTE_GREETED,
+	REMOTE_PROVEN,
+	REMOTE_JOINING,
+	REMOTE_UP,
+};
+
+enum {
+	TICK_MS = 20,      /* how late a call that waits may end */
+	PAUSE_MIN_MS = 50, /* between two attempts to connect */
+	PAUSE_MAX_MS = 2000,
+	ATTEMPT_MS = 5000, /* of one, after the first */
+};
+
+#define NS_PER_MS UINT64_C(1000000)
 
 struct remote {
 	struct remote_opts o; /* its strings: until remote_open() returns */
-	char node[300];
+	char node[300], name[WIRE_NAME_MAX + 1];
 	struct auth_key key;
 	struct sockaddr_storage to;
 	struct loop *loop;
-	struct conn *conn;
-	struct wire_welcome welcome;
-	sem_t opened, ended;
-	atomic_bool is_up, closing;
-	int reason; /* why it ended */
+	struct wire_welcome welcome; /* see remote_welcome() */
+	sem_t opened, ended; /* what remote_open() and remote_close() wait for */
+	int reason;          /* why there is no first session */
+	_Atomic uint64_t session;
+	atomic_bool is_up;
+	atomic_flag stop_asked; /* whoever sets it has the next three */
+	uint64_t stop_session;
+	int stop_reason;
+	struct loop_call stop_post;
 
 	/* The loop's thread only. */
 	enum remote_state state;
-	uint64_t until_ns;
+	struct conn *conn; /* of any state but DOWN */
 	struct writer hello;
+	bool had_session, is_last, closing;
+	struct remote_part *parts;
+	struct remote_part *joining;      /* whose begun() was called last */
+	struct conn_call *first, **last; /* that wait for a session */
+	struct loop_timer *timer;         /* while DOWN */
+	uint64_t next_ns, pause_ms;       /* of the next attempt */
+	uint64_t lost_ns;                 /* when the last session ended */
+	bool has_complained;              /* about attempts, since then */
 	void (*ring)(void *arg, uint32_t watch);
 	void *ring_arg;
 };
 
-/* The beginning ------------------------------------------------------------------ */
+static void go_down(struct remote *x);
+
+/* Calls ---------------------------------------------------------------------------- */
+
+static void call_end(struct conn_call *call, int r)
+{
+	writer_fini(&call->body);
+	metric_add(M_REMOTE_CALLS, -1);
+	call->done(call, r, BYTES_NONE);
+}
+
+static void wait_for_session(struct remote *x, struct conn_call *call)
+{
+	call->next = NULL;
+	*x->last = call;
+	x->last = &call->next;
+}
+
+/* It is counted as under way: by us, or by the connection. */
+static void hand_over(struct remote *x, struct conn_call *call)
+{
+	metric_add(M_REMOTE_CALLS, -1);
+	conn_call(x->conn, call);
+}
+
+static void call_begin(void *arg)
+{
+	struct conn_call *call = arg;
+	struct remote *x = call->remote;
+
+	if (call->session ? call->session == x->session : x->state == REMOTE_UP)
+		hand_over(x, call);
+	else if (call->session || x->is_last)
+		call_end(call, -ENOTCONN);
+	else
+		wait_for_session(x, call);
+}
+
+void remote_call(struct remote *x, struct conn_call *call)
+{
+	lock_assert_none();
+	metric_add(M_REMOTE_CALLS, 1);
+	call->remote = x;
+	call->sent = call->answered = false;
+	call->post = (struct loop_call){ .fn = call_begin, .arg = call };
+	if (loop_is_current(x->loop))
+		call_begin(call);
+	else
+		loop_post_call(x->loop, &call->post);
+}
+
+/* The connection ends, and has not sent it. */
+static void on_unsent(void *arg, struct conn_call *call)
+{
+	struct remote *x = arg;
+
+	metric_add(M_REMOTE_CALLS, 1);
+	if (call->session || x->is_last)
+		call_end(call, -ENOTCONN);
+	else
+		wait_for_session(x, call);
+}
+
+static struct conn_call *take_waiting(struct remote *x)
+{
+	struct conn_call *list = x->first;
+
+	x->first = NULL;
+	x->last = &x->first;
+	return list;
+}
+
+/* All that wait once more, or end, or go to the session that is there now. */
+static void call_again(struct remote *x)
+{
+	for (struct conn_call *call = take_waiting(x), *next; call; call = next) {
+		next = call->next;
+		call_begin(call);
+	}
+}
+
+static void end_late(struct remote *x)
+{
+	uint64_t now = clock_ns();
+
+	for (struct conn_call *call = take_waiting(x), *next; call; call = next) {
+		next = call->next;
+		if (call->deadline_ns && now >= call->deadline_ns)
+			call_end(call, -ETIMEDOUT);
+		else
+			call_begin(call);
+	}
+}
+
+struct sending {
+	struct loop_call post;
+	struct remote *remote;
+	uint64_t session;
+	uint16_t type;
+	struct writer body;
+};
+
+static void send_on_loop(void *arg)
+{
+	struct sending *s = arg;
+	struct remote *x = s->remote;
+
+	if (s->session == x->session)
+		conn_send(x->conn, s->type, s->body);
+	else
+		writer_fini(&s->body);
+	free(s);
+}
+
+void remote_send(struct remote *x, uint64_t session, uint16_t type, struct writer body)
+{
+	struct sending *s = malloc(sizeof(*s));
+
+	if (!s) {
+		writer_fini(&body);
+		remote_stop(x, -ENOMEM); /* the node must not miss it */
+		return;
+	}
+	*s = (struct sending){ { .fn = send_on_loop, .arg = s }, x, session, type, body };
+	if (loop_is_current(x->loop))
+		send_on_loop(s);
+	else
+		loop_post_call(x->loop, &s->post);
+}
+
+/* The beginning of a session --------------------------------------------------------- */
 
 static void on_up(void *arg)
 {
 	struct remote *x = arg;
-	const char *name = x->o.name ? x->o.name : "";
-	size_t len = strlen(name);
 	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION,
-				.read_only = x->o.read_only };
+				.read_only = x->o.read_only,
+				.name = BYTES_OF(x->name, strlen(x->name)) };
 	struct writer w = { 0 };
 
-	m.name = BYTES_OF(name, len < WIRE_NAME_MAX ? len : WIRE_NAME_MAX);
 	auth_random(m.nonce);
+	writer_fini(&x->hello);
 	wire_write_hello(&x->hello, &m);
 	write_bytes(&w, x->hello.p, x->hello.len);
 	x->state = REMOTE_GREETED;
@@ -81,20 +246,97 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 	return 0;
 }
 
+/* Is it the node that the first session was at, and can it do as much? */
+static bool is_the_same(const struct wire_welcome *was, const struct wire_welcome *is)
+{
+	return was->pool_id == is->pool_id && was->pool_pages == is->pool_pages &&
+	       was->kv_compares <= is->kv_compares && was->kv_writes <= is->kv_writes &&
+	       was->kv_reads <= is->kv_reads && was->kv_bytes <= is->kv_bytes;
+}
+
+static void take_welcome(struct remote *x, const struct wire_welcome *m)
+{
+	struct wire_welcome *w = &x->welcome;
+
+	if (!x->had_session) {
+		*w = *m;
+		return;
+	}
+	/* What other threads read stays. */
+	w->session = m->session;
+	w->incarnation = m->incarnation;
+	w->keep_alive_ms = m->keep_alive_ms;
+	w->max_requests = m->max_requests;
+	memcpy(w->secret, m->secret, sizeof(w->secret));
+}
+
+static void say_back(struct remote *x)
+{
+	double down_s = (double)(clock_ns() - x->lost_ns) / NS_PER_S;
+
+	log_info("node", "%s: session %llu, %.1f s after the one before had ended", x->node,
+		 (unsigned long long)x->session, down_s);
+}
+
+/* All parts are ready. */
+static void go_up(struct remote *x)
+{
+	x->joining = NULL;
+	x->state = REMOTE_UP;
+	atomic_store(&x->is_up, true);
+	if (x->had_session)
+		say_back(x);
+	else
+		sem_post(&x->opened);
+	x->had_session = true;
+	call_again(x);
+}
+
+/* The next part, or those that have nothing to do and the one behind them. */
+static void join_next(struct remote *x)
+{
+	struct remote_part *p = x->joining ? x->joining->next : x->parts;
+
+	while (p && !p->begun)
+		p = p->next;
+	x->joining = p;
+	if (p)
+		p->begun(p->arg);
+	else
+		go_up(x);
+}
+
+void remote_ready(struct remote *x, struct remote_part *p, int r)
+{
+	assert(loop_is_current(x->loop));
+	if (x->state != REMOTE_JOINING || x->joining != p)
+		return;
+	if (r < 0)
+		conn_stop(x->conn, r);
+	else
+		join_next(x);
+}
+
 static int on_welcome(struct remote *x, const struct wire_header *h, struct bytes body)
 {
-	if (h->type != WIRE_WELCOME || wire_read_welcome(body, &x->welcome) < 0)
+	struct wire_welcome m;
+
+	if (h->type != WIRE_WELCOME || wire_read_welcome(body, &m) < 0 || !m.session)
 		return -EPROTO;
+	if (x->had_session && !is_the_same(&x->welcome, &m))
+		return -ESTALE;
+	take_welcome(x, &m);
 	struct conn_limits limits = {
 		.max_body = WIRE_BODY_MAX,
-		.max_calls = x->welcome.max_requests,
-		.idle_ms = x->welcome.keep_alive_ms,
-		.ping_ms = (x->welcome.keep_alive_ms + 2) / 3,
+		.max_calls = m.max_requests,
+		.idle_ms = m.keep_alive_ms,
+		.ping_ms = (m.keep_alive_ms + 2) / 3,
 	};
-	x->state = REMOTE_UP;
 	conn_set_limits(x->conn, &limits);
-	atomic_store(&x->is_up, true);
-	sem_post(&x->opened);
+	x->state = REMOTE_JOINING;
+	x->joining = NULL;
+	atomic_store(&x->session, m.session);
+	join_next(x);
 	return 0;
 }
 
@@ -114,35 +356,149 @@ static int on_message(void *arg, const struct wire_header *h, struct bytes body)
 	struct remote *x = arg;
 
 	switch (x->state) {
+	case REMOTE_DOWN:
 	case REMOTE_CONNECTING:
 		return -EPROTO;
 	case REMOTE_GREETED:
 		return on_challenge(x, h, body);
 	case REMOTE_PROVEN:
 		return on_welcome(x, h, body);
+	case REMOTE_JOINING:
 	case REMOTE_UP:
 		return on_ring(x, h, body);
 	}
 	return -EPROTO;
 }
 
-static void on_ended(void *arg, int reason)
-{
-	struct remote *x = arg;
-	bool was_up = atomic_exchange(&x->is_up, false);
+/* The end of one ---------------------------------------------------------------------- */
 
-	x->reason = reason;
-	if (was_up && !atomic_load(&x->closing)) {
-		log_error("node", "%s: the session has ended: %s", x->node, error_text(reason));
-		if (x->o.lost)
-			x->o.lost(x->o.arg);
+static const char *reason_text(int reason)
+{
+	switch (reason) {
+	case -ECONNRESET:
+		return "it closed the connection";
+	case -ETIMEDOUT:
+		return "nothing was heard of it";
+	case -EPROTO:
+		return "what it said does not parse";
+	case -EKEYREJECTED:
+		return "it has another token";
+	case -EPROTONOSUPPORT:
+		return "it is of another version";
+	case -ESTALE:
+		return "it has another pool than before: unmount, and mount again";
+	default:
+		return error_text(reason);
 	}
-	if (!was_up)
-		sem_post(&x->opened);
+}
+
+/* Up to the one that was joining; all, if it was up. */
+static void tell_lost(struct remote *x)
+{
+	struct remote_part *until = x->joining ? x->joining->next : NULL;
+
+	x->joining = NULL;
+	for (struct remote_part *p = x->parts; p != until; p = p->next)
+		if (p->lost)
+			p->lost(p->arg);
+}
+
+static void session_lost(struct remote *x, int reason)
+{
+	log_error("node", "%s: session %llu has ended: %s", x->node,
+		  (unsigned long long)x->session, reason_text(reason));
+	atomic_store(&x->is_up, false);
+	atomic_store(&x->session, 0);
+	x->lost_ns = clock_ns();
+	x->pause_ms = 0;
+	x->has_complained = false;
+	tell_lost(x);
+}
+
+static void attempt_failed(struct remote *x, int reason)
+{
+	if (!x->has_complained)
+		log_warn("node", "%s: no session yet: %s. Trying again", x->node,
+			 reason_text(reason));
+	x->has_complained = true;
+}
+
+static void close_now(struct remote *x)
+{
+	atomic_store(&x->is_up, false);
+	atomic_store(&x->session, 0);
+	assert(!x->first);
 	sem_post(&x->ended);
 }
 
-static const struct conn_ops ops = { on_up, on_message, on_ended };
+static void on_ended(void *arg, int reason)
+{
+	struct remote *x = arg;
+	enum remote_state was = x->state;
+
+	conn_free(x->conn);
+	x->conn = NULL;
+	x->state = REMOTE_DOWN;
+	if (x->closing) {
+		close_now(x);
+	} else if (was >= REMOTE_JOINING) {
+		session_lost(x, reason);
+		go_down(x);
+	} else if (x->had_session) {
+		attempt_failed(x, reason);
+		go_down(x);
+	} else {
+		x->reason = reason;
+		sem_post(&x->opened);
+	}
+}
+
+static const struct conn_ops ops = { on_up, on_message, on_unsent, on_ended };
+
+/* Connecting again -------------------------------------------------------------------- */
+
+static int attempt(struct remote *x, uint64_t until_ns)
+{
+	struct conn_limits limits = { .max_body = WIRE_BODY_MAX, .until_ns = until_ns };
+	int r = conn_connect(x->loop, &x->to, &limits, &ops, x, &x->conn);
+
+	if (r >= 0)
+		x->state = REMOTE_CONNECTING;
+	return r;
+}
+
+static void tick(void *arg)
+{
+	struct remote *x = arg;
+
+	end_late(x);
+	if (x->state == REMOTE_UP && x->timer) {
+		loop_timer_free(x->timer);
+		x->timer = NULL;
+	}
+	if (x->state != REMOTE_DOWN || clock_ns() < x->next_ns)
+		return;
+	int r = attempt(x, clock_ns() + ATTEMPT_MS * NS_PER_MS);
+	if (r < 0) {
+		attempt_failed(x, r);
+		go_down(x);
+	}
+}
+
+/* Ticks, and knows when it is time for the next attempt. */
+static void go_down(struct remote *x)
+{
+	if (x->is_last) {
+		call_again(x); /* they end */
+		return;
+	}
+	x->next_ns = clock_ns() + x->pause_ms * NS_PER_MS;
+	x->pause_ms = x->pause_ms ? x->pause_ms * 2 : PAUSE_MIN_MS;
+	if (x->pause_ms > PAUSE_MAX_MS)
+		x->pause_ms = PAUSE_MAX_MS;
+	if (!x->timer && loop_timer_new(x->loop, 1, TICK_MS, tick, x, &x->timer) < 0)
+		abort(); /* out of memory for a few bytes */
+}
 
 /* Opening and closing -------------------------------------------------------------- */
 
@@ -152,9 +508,39 @@ static void sem_take(sem_t *s)
 		assert(errno == EINTR);
 }
 
+/* fn(arg) on the loop, and back. */
+struct errand {
+	struct remote *remote;
+	void (*fn)(struct errand *d);
+	struct loop_call call;
+	sem_t done;
+	struct remote_part *part;
+	void (*ring)(void *arg, uint32_t watch);
+	void *arg;
+	int r;
+};
+
+static void errand_on_loop(void *arg)
+{
+	struct errand *d = arg;
+
+	d->fn(d);
+	sem_post(&d->done);
+}
+
+static int run_on_loop(struct errand *d)
+{
+	assert(!loop_is_current(d->remote->loop));
+	sem_init(&d->done, 0, 0);
+	d->call = (struct loop_call){ .fn = errand_on_loop, .arg = d };
+	loop_post_call(d->remote->loop, &d->call);
+	sem_take(&d->done);
+	sem_destroy(&d->done);
+	return d->r;
+}
+
 static void remote_free(struct remote *x)
 {
-	conn_free(x->conn);
 	loop_free(x->loop);
 	writer_fini(&x->hello);
 	sem_destroy(&x->opened);
@@ -163,35 +549,21 @@ static void remote_free(struct remote *x)
 }
 DEFINE_CLEANUP(struct remote *, remote_free)
 
-struct connecting {
-	struct remote *remote;
-	struct loop_call call;
-	int r;
-};
-
-static void connect_on_loop(void *arg)
+static void connect_first(struct errand *d)
 {
-	struct connecting *c = arg;
-	struct remote *x = c->remote;
-	struct conn_limits limits = { .max_body = WIRE_BODY_MAX, .until_ns = x->until_ns };
+	uint32_t ms = d->remote->o.timeout_ms;
 
-	c->r = conn_connect(x->loop, &x->to, &limits, &ops, x, &x->conn);
-	sem_post(&x->opened);
+	d->r = attempt(d->remote, clock_ns() + (ms ? ms : 10000) * NS_PER_MS);
 }
 
 /* 0: it is up. Negative: it has ended, or was never begun. */
 static int connect_and_wait(struct remote *x)
 {
-	struct connecting c = { .remote = x, .call = { .fn = connect_on_loop, .arg = &c } };
+	int r = run_on_loop(&(struct errand){ .remote = x, .fn = connect_first });
 
-	loop_post_call(x->loop, &c.call);
+	if (r < 0)
+		return r;
 	sem_take(&x->opened);
-	if (c.r < 0)
-		return c.r;
-	sem_take(&x->opened);
-	if (atomic_load(&x->is_up))
-		return 0;
-	sem_take(&x->ended);
 	return x->reason;
 }
 
@@ -220,12 +592,13 @@ int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why
 	if (!x)
 		return -ENOMEM;
 	x->o = *o;
+	x->last = &x->first;
 	snprintf(x->node, sizeof(x->node), "%s", o->node);
+	snprintf(x->name, sizeof(x->name), "%s", o->name ? o->name : "");
 	if (o->key)
 		x->key = *o->key;
 	sem_init(&x->opened, 0, 0);
 	sem_init(&x->ended, 0, 0);
-	x->until_ns = clock_ns() + (o->timeout_ms ? o->timeout_ms : 10000) * UINT64_C(1000000);
 	r = stream_resolve(o->node, SERVER_PORT, &x->to);
 	if (r < 0)
 		return why(ret_why, r, "%s: %s", o->node,
@@ -240,29 +613,83 @@ int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why
 	return 0;
 }
 
-/* BYE, and then the node closes. */
-static void bye_on_loop(void *arg)
+static void last_on_loop(struct errand *d)
 {
-	struct remote *x = arg;
+	struct remote *x = d->remote;
+
+	x->is_last = true;
+	loop_timer_free(x->timer);
+	x->timer = NULL;
+	if (x->state == REMOTE_DOWN)
+		call_again(x);
+	else if (x->state < REMOTE_JOINING)
+		conn_stop(x->conn, -ECANCELED);
+}
+
+void remote_last(struct remote *x)
+{
+	run_on_loop(&(struct errand){ .remote = x, .fn = last_on_loop });
+}
+
+/* BYE, and then the node closes. */
+static void close_on_loop(struct errand *d)
+{
+	struct remote *x = d->remote;
 	struct conn_limits limits = { .max_body = WIRE_BODY_MAX,
 				      .until_ns = clock_ns() + NS_PER_S };
 
-	if (!atomic_load(&x->is_up))
-		return;
-	conn_send(x->conn, WIRE_BYE, (struct writer){ 0 });
-	conn_set_limits(x->conn, &limits);
+	assert(!x->parts);
+	last_on_loop(d);
+	x->closing = true;
+	if (x->state == REMOTE_DOWN) {
+		close_now(x);
+	} else if (x->state >= REMOTE_JOINING) {
+		conn_send(x->conn, WIRE_BYE, (struct writer){ 0 });
+		conn_set_limits(x->conn, &limits);
+	}
 }
 
 void remote_close(struct remote *x)
 {
-	struct loop_call bye = { .fn = bye_on_loop, .arg = x };
-
 	if (!x)
 		return;
-	atomic_store(&x->closing, true);
-	loop_post_call(x->loop, &bye);
+	run_on_loop(&(struct errand){ .remote = x, .fn = close_on_loop });
 	sem_take(&x->ended);
-	remote_free(x); /* bye was run before ended, or is by loop_free() */
+	remote_free(x);
+}
+
+/* Parts ------------------------------------------------------------------------------ */
+
+static void join_on_loop(struct errand *d)
+{
+	struct remote_part **at = &d->remote->parts;
+
+	while (*at)
+		at = &(*at)->next;
+	d->part->next = NULL;
+	*at = d->part;
+}
+
+void remote_join(struct remote *x, struct remote_part *p)
+{
+	run_on_loop(&(struct errand){ .remote = x, .fn = join_on_loop, .part = p });
+}
+
+static void leave_on_loop(struct errand *d)
+{
+	struct remote *x = d->remote;
+	struct remote_part **at = &x->parts;
+
+	if (x->joining == d->part)
+		remote_ready(x, d->part, 0);
+	while (*at != d->part)
+		at = &(*at)->next;
+	*at = d->part->next;
+}
+
+void remote_leave(struct remote *x, struct remote_part *p)
+{
+	run_on_loop(&(struct errand){ .remote = x, .fn = leave_on_loop, .part = p });
 }
 
 /* Use ------------------------------------------------------------------------------ */
@@ -277,19 +704,40 @@ struct loop *remote_loop(struct remote *x)
 	return x->loop;
 }
 
+const struct sockaddr_storage *remote_address(const struct remote *x)
+{
+	return &x->to;
+}
+
+uint64_t remote_session(struct remote *x)
+{
+	return atomic_load(&x->session);
+}
+
 bool remote_is_up(struct remote *x)
 {
 	return atomic_load(&x->is_up);
 }
 
-void remote_call(struct remote *x, struct conn_call *call)
+static void stop_on_loop(void *arg)
 {
-	conn_call(x->conn, call);
+	struct remote *x = arg;
+	uint64_t session = x->stop_session;
+	int reason = x->stop_reason;
+
+	atomic_flag_clear(&x->stop_asked);
+	if (session && session == x->session)
+		conn_stop(x->conn, reason);
 }
 
 void remote_stop(struct remote *x, int reason)
 {
-	conn_stop(x->conn, reason);
+	if (atomic_flag_test_and_set(&x->stop_asked))
+		return;
+	x->stop_session = remote_session(x);
+	x->stop_reason = reason;
+	x->stop_post = (struct loop_call){ .fn = stop_on_loop, .arg = x };
+	loop_post_call(x->loop, &x->stop_post);
 }
 
 struct ask {
@@ -327,31 +775,14 @@ int remote_ask(struct remote *x, uint16_t type, struct writer body, uint64_t dea
 	return a.r;
 }
 
-struct set_ring {
-	struct remote *remote;
-	void (*ring)(void *arg, uint32_t watch);
-	void *arg;
-	struct loop_call call;
-	sem_t done;
-};
-
-static void set_ring_on_loop(void *arg)
+static void set_ring_on_loop(struct errand *d)
 {
-	struct set_ring *s = arg;
-
-	s->remote->ring = s->ring;
-	s->remote->ring_arg = s->arg;
-	sem_post(&s->done);
+	d->remote->ring = d->ring;
+	d->remote->ring_arg = d->arg;
 }
 
 void remote_set_ring(struct remote *x, void (*ring)(void *arg, uint32_t watch), void *arg)
 {
-	struct set_ring s = { .remote = x, .ring = ring, .arg = arg,
-			      .call = { .fn = set_ring_on_loop, .arg = &s } };
-
-	assert(!loop_is_current(x->loop));
-	sem_init(&s.done, 0, 0);
-	loop_post_call(x->loop, &s.call);
-	sem_take(&s.done);
-	sem_destroy(&s.done);
+	run_on_loop(&(struct errand){ .remote = x, .fn = set_ring_on_loop, .ring = ring,
+				      .arg = arg });
 }

@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * A mount's session at a node: the counterpart of engine/session.h. It connects,
- * proves that it has the token, and is then what requests go through.
+ * A mount's link to a node: it connects, proves that it has the token, and has a
+ * session there, the counterpart of engine/session.h, through which requests go.
  *
- * A session that has ended does not come back: every call says -ENOTCONN from
- * then on, and a new one begins with nothing (its drafts are gone, P5).
+ * What a session held ends with it (P5), and nothing of it comes back. The link
+ * then connects again, as often as it takes, and begins another session, which
+ * names the one before, so that the node ends that one first:
  *
- * Threads: any. remote_open() and remote_close() block, and are not called from
- * the loop.
+ *	      lost() of each part            begun(), one part after the other
+ *	UP --------------------> DOWN .. connects .. JOINING ----------> UP
+ *
+ * Parts are who has something that is the session's: pins, doorbells, data
+ * connections. Until all of them are ready only their own calls (`early`) go
+ * through; others wait.
+ *
+ * Threads: any. remote_open(), remote_close(), remote_join() and remote_leave()
+ * block, and are not called from the loop.
  */
 #include "engine/auth.h"
 #include "engine/conn.h"
@@ -20,10 +28,7 @@ struct remote_opts {
 	const char *name;    /* of this mount, for people */
 	const struct auth_key *key; /* NULL: no token */
 	bool read_only;
-	uint32_t timeout_ms; /* to be let in; 0: 10 s */
-	/* The session has ended by itself; from the loop, once. Or NULL. */
-	void (*lost)(void *arg);
-	void *arg;
+	uint32_t timeout_ms; /* to be let in at first; 0: 10 s */
 };
 
 /* Returns when the node has let it in. -ENOENT (no such host), -ECONNREFUSED and
@@ -31,16 +36,54 @@ struct remote_opts {
  * -EPROTONOSUPPORT, -EPROTO: with a sentence. */
 int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why);
 
+/* No session follows the one that is there: once it has ended, or if there is none,
+ * calls end with -ENOTCONN. */
+void remote_last(struct remote *x);
+
 /* Says BYE, and waits until the node has closed or a second is over. All calls
- * must have ended. NULL is fine. */
+ * must have ended, all parts have left. NULL is fine. */
 void remote_close(struct remote *x);
 
+/* Pool and limits of a KV are those of the first session, and hold for all: a node
+ * that has another pool, or less room, gets no other session. The rest (session,
+ * incarnation, secret) is the last one's, for the loop's thread. */
 const struct wire_welcome *remote_welcome(const struct remote *x);
 struct loop *remote_loop(struct remote *x);
+const struct sockaddr_storage *remote_address(const struct remote *x);
+
+/* The session's number, JOINING or UP; 0: DOWN. It rises. */
+uint64_t remote_session(struct remote *x);
 bool remote_is_up(struct remote *x);
 
-void remote_call(struct remote *x, struct conn_call *call); /* conn_call() */
-void remote_stop(struct remote *x, int reason);             /* conn_stop() */
+struct remote_part {
+	/* On the loop, once for each session's end, after all of its calls have ended;
+	 * not when remote_close() ends it. */
+	void (*lost)(void *arg);
+	/* On the loop: another session is there. Then remote_ready(), once, unless
+	 * lost() comes before. Not for the session that is there when it joins. NULL:
+	 * ready at once. */
+	void (*begun)(void *arg);
+	void *arg;
+	struct remote_part *next; /* the link's */
+};
+
+/* Parts are called in the order of joining. When remote_leave() returns, none of
+ * its calls is under way. */
+void remote_join(struct remote *x, struct remote_part *p);
+void remote_leave(struct remote *x, struct remote_part *p);
+/* On the loop. With r < 0 the session is given up, and the link connects again. */
+void remote_ready(struct remote *x, struct remote_part *p, int r);
+
+/*
+ * A request, as conn_call(): done() once, on the loop. Which session it goes to:
+ * call->session. 0: the one that is there; if none is, it waits for the next, until
+ * its deadline. Otherwise that one; -ENOTCONN when it has ended. What was sent is
+ * never sent again: `sent` and -ENOTCONN when its session ends.
+ */
+void remote_call(struct remote *x, struct conn_call *call);
+/* Sends a message without an id to that session (not 0), or drops it. Takes body. */
+void remote_send(struct remote *x, uint64_t session, uint16_t type, struct writer body);
+void remote_stop(struct remote *x, int reason); /* gives the session up */
 
 /* A call that is waited for, not on the loop. Takes the body; 0, an outcome, or
  * negative. *ret, if not NULL, gets the answer's body, for writer_fini(). */

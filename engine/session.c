@@ -270,7 +270,7 @@ static int bell_new(struct session *s, const struct wire_watch *m)
 
 	HASH_FIND(hh, s->bells, &m->watch, sizeof(m->watch), b);
 	if (b)
-		return -EPROTO;
+		return 0;
 	if (s->nbells == WATCHES_MAX)
 		return -EAGAIN;
 	b = calloc(1, sizeof(*b));
@@ -294,11 +294,9 @@ static int on_watch(struct session *s, const struct wire_header *h, struct bytes
 	struct wire_watch m;
 	int r = wire_read_watch(body, &m);
 
-	if (!r)
-		r = bell_new(s, &m);
-	if (r == -EPROTO)
+	if (r < 0)
 		return r;
-	refuse(s, h, r);
+	refuse(s, h, bell_new(s, &m));
 	return 0;
 }
 

@@ -13,7 +13,9 @@
 #include <semaphore.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/lock.h"
+#include "common/log.h"
 #include "common/metrics.h"
 
 _Thread_local struct kv *kv_completing;
@@ -336,4 +338,25 @@ void kv_ring_number(struct kv *kv, uint32_t number)
 		w = w->next;
 	if (w)
 		ring_one(w);
+}
+
+/* w stays in the list meanwhile: it is busy. */
+static void watch_one_again(struct kv *kv, struct kv_watch *w)
+{
+	w->busy++;
+	lock_drop(&watch_lock);
+	int r = kv->ops->watch(kv, w->number, BYTES_OF(w->prefix, w->len));
+	if (r < 0)
+		log_warn("index", "a watch does not ring any more: %s", error_text(r));
+	w->ring(w->arg);
+	lock_take(&watch_lock);
+	if (!--w->busy)
+		pthread_cond_broadcast(&watch_idle);
+}
+
+void kv_watch_again(struct kv *kv)
+{
+	WITH_LOCK(&watch_lock);
+	for (struct kv_watch *w = kv->watches; w; w = w->next)
+		watch_one_again(kv, w);
 }

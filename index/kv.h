@@ -257,3 +257,6 @@ void kv_unwatch(struct kv *kv, struct kv_watch *w);
 void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites);
 /* The same for one watch, if it is there still. */
 void kv_ring_number(struct kv *kv, uint32_t number);
+/* For engines that may have missed commits: begins all watches again by ops->watch(),
+ * and rings them all. */
+void kv_watch_again(struct kv *kv);

@@ -43,7 +43,7 @@ static void end_ended(void *arg, int reason)
 	sem_post(&e->ended);
 }
 
-static const struct conn_ops end_ops = { end_up, end_message, end_ended };
+static const struct conn_ops end_ops = { .up = end_up, .message = end_message, .ended = end_ended };
 
 static const struct conn_limits usual = { .max_body = WIRE_BODY_MAX, .max_calls = 16,
 					  .max_owed = 16 };

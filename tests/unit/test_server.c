@@ -654,6 +654,7 @@ static void test_the_end_of_a_session_waits_for_what_is_under_way(void **state)
 	(void)state;
 	start();
 	assert_int_equal(join_as(&token, false, &x), 0);
+	remote_last(x);
 	assert_int_equal(kv_remote_open(x, &p.kv), 0);
 	gate_shut(&gate);
 	assert_int_equal(pthread_create(&t, NULL, put_it, &p), 0);
