@@ -9,6 +9,7 @@
  */
 #include "engine/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #include "engine/file.h"
 #include "engine/memory.h"
 #include "engine/priv.h"
+#include "engine/server.h"
 #include "engine/store.h"
 
 DEFINE_CLEANUP(struct engine *, engine_close)
@@ -264,6 +266,7 @@ void engine_close(struct engine *e)
 {
 	if (!e)
 		return;
+	server_close(e->server);
 	files_free(e->files);
 	drops_wait(&e->drops);
 	if (e->transport) {
@@ -302,6 +305,38 @@ void engine_space(struct engine *e, struct engine_space *ret)
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
 	};
+}
+
+/* Serving --------------------------------------------------------------------------- */
+
+int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
+{
+	struct server_opts so = {
+		.listen = o->listen, .anybody = o->insecure, .kv = index_kv(e->ix), .pool = e->pool,
+		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
+	};
+	struct auth_key key;
+
+	assert(!e->server && e->pool);
+	if (o->token_file) {
+		int r = auth_key_load(o->token_file, &key, ret_why);
+		if (r < 0)
+			return r;
+		so.key = &key;
+	}
+	return server_open(&so, &e->server, ret_why);
+}
+
+uint16_t engine_serve_port(const struct engine *e)
+{
+	return server_port(e->server);
+}
+
+void engine_serve_end(struct engine *e, uint32_t ms)
+{
+	server_drain(e->server, ms);
+	server_close(e->server);
+	e->server = NULL;
 }
 
 /* The view of slices ------------------------------------------------------------------ */

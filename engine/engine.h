@@ -82,6 +82,27 @@ void engine_print_slices(struct engine *e, struct writer *w);
 int engine_check(struct engine *e, bool repair, struct writer *report,
 		 unsigned *ret_repaired);
 
+/* A node: this engine's pool and index, served to mounts elsewhere ------------- */
+
+struct serve_opts {
+	const char *listen;     /* "host:port"; NULL: loopback and the usual port */
+	const char *token_file; /* NULL: no token; then loopback only */
+	bool insecure;          /* beyond loopback without a token: it was told to */
+	/* 0: what is usual */
+	uint32_t keep_alive_ms, max_sessions, threads;
+};
+
+/* Listens when it returns, and serves until engine_serve_end() or engine_close().
+ * Once. -EPERM (beyond loopback without a token, or a token that others can read),
+ * -EINVAL, -ENOENT, -EADDRINUSE, -EACCES: with a sentence. */
+int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why);
+uint16_t engine_serve_port(const struct engine *e);
+
+/* Lets nobody in any more, waits up to `ms` until those who are there have nothing
+ * under way, ends their sessions, and returns when all that they held was given
+ * back. */
+void engine_serve_end(struct engine *e, uint32_t ms);
+
 /* What is known of a store without opening it; for `slicefs store ls`. */
 struct store_stat {
 	enum store_state state;

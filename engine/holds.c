@@ -108,6 +108,15 @@ uint32_t holds_npins(const struct holds *h)
 	return h->npins;
 }
 
+uint32_t holds_nwriting(const struct holds *h)
+{
+	uint32_t n = 0;
+
+	for (struct hold *x = h->table; x; x = x->hh.next)
+		n += x->is_writing;
+	return n;
+}
+
 /* Allocating and sealing ---------------------------------------------------------- */
 
 static int alloc_one(struct holds *h, uint32_t npages, struct wire_item *ret)

@@ -20,6 +20,8 @@ int holds_new(struct pool *p, uint32_t max, struct holds **ret);
 /* Gives all pins back. No span may be in use. NULL is fine. */
 void holds_free(struct holds *h);
 uint32_t holds_npins(const struct holds *h);
+/* Slices that it allocated and has not sealed. */
+uint32_t holds_nwriting(const struct holds *h);
 
 /* Slices of up to these pages, in this order, until the pool is full: POOL_FULL.
  * ret is for wire_items_fini(), also then. -EINVAL (pages), -EAGAIN (over max),

@@ -14,6 +14,7 @@
 #include "engine/transport.h"
 
 struct files;
+struct server;
 struct store;
 
 /* drop.c: how many drops are under way, for who has to wait for the last. */
@@ -31,6 +32,7 @@ struct engine {
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
 	struct drops drops;
+	struct server *server;       /* serves them to others; NULL: nobody does */
 	bool verify;                 /* checksums on every read */
 	bool read_only;
 	bool offline;                /* fsck's: no file is ever opened; what a

@@ -26,6 +26,7 @@ enum {
 	PEERS_MAX = 1024, /* connections, sessions or not */
 	HELLO_BYTES = 512,
 	HELLO_S = 5,
+	DRAIN_LOOK_NS = 20000000,
 };
 
 enum peer_state { PEER_NEW, PEER_CHALLENGED, PEER_UP };
@@ -56,6 +57,8 @@ struct server {
 	uint32_t npeers, nsessions;
 	uint64_t last_session;
 	bool closing;
+	bool deaf;      /* does not listen any more */
+	uint32_t nbusy; /* sessions, when server_drain() last looked */
 };
 
 /* The end ----------------------------------------------------------------------- */
@@ -287,14 +290,34 @@ static void listener_closed(void *arg)
 	settle(s);
 }
 
+/* Nobody is let in from here on: s->listener is NULL, or going. */
+static void stop_listening(struct server *s)
+{
+	if (!s->deaf)
+		listener_stop(s->listener, listener_closed, s);
+	s->deaf = true;
+}
+
+static void drain_on_loop(void *arg)
+{
+	struct server *s = arg;
+
+	stop_listening(s);
+	s->nbusy = 0;
+	for (struct peer *p = s->peers; p; p = p->next)
+		s->nbusy += p->session && session_is_busy(p->session);
+	sem_post(&s->sem);
+}
+
 static void close_on_loop(void *arg)
 {
 	struct server *s = arg;
 
 	s->closing = true;
-	listener_stop(s->listener, listener_closed, s);
+	stop_listening(s);
 	for (struct peer *p = s->peers; p; p = p->next)
 		conn_stop(p->conn, -ECANCELED); /* ended() comes later */
+	settle(s);
 }
 
 static void run_and_wait(struct server *s, void (*fn)(void *arg))
@@ -355,6 +378,21 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 		return why(ret_why, s->opened, "serve: %s: %s", at, error_text(s->opened));
 	*ret = steal(&s);
 	return 0;
+}
+
+void server_drain(struct server *s, uint32_t ms)
+{
+	uint64_t end = clock_ns() + ms * UINT64_C(1000000);
+
+	run_and_wait(s, drain_on_loop);
+	if (s->nbusy)
+		log_info("node", "waiting for %u sessions to finish", s->nbusy);
+	while (s->nbusy && clock_ns() < end) {
+		nanosleep(&(struct timespec){ .tv_nsec = DRAIN_LOOK_NS }, NULL);
+		run_and_wait(s, drain_on_loop);
+	}
+	if (s->nbusy)
+		log_warn("node", "%u sessions end with something under way", s->nbusy);
 }
 
 void server_close(struct server *s)

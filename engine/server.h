@@ -29,6 +29,10 @@ enum { SERVER_PORT = 7747 };
  * -ENOENT (no such address), -EADDRINUSE, -EACCES, -ENOMEM: with a sentence. */
 int server_open(const struct server_opts *o, struct server **ret, char **ret_why);
 
+/* Takes nobody in any more; returns when no session has anything under way (requests,
+ * slices that it has allocated and nothing refers to yet), or after so many ms. */
+void server_drain(struct server *s, uint32_t ms);
+
 /* Takes nobody in any more, ends all sessions, and returns when everything that
  * they held was given back. NULL is fine. */
 void server_close(struct server *s);

@@ -419,6 +419,11 @@ const char *session_name(const struct session *s)
 	return s->name;
 }
 
+bool session_is_busy(const struct session *s)
+{
+	return s->first || holds_nwriting(s->holds);
+}
+
 /* The order is the protocol's. */
 static void settle(struct session *s)
 {

@@ -494,6 +494,17 @@ static int seal(struct remote *x, struct slice_id s, uint32_t keep)
 	return r;
 }
 
+static struct slice_id alloc(struct remote *x, uint32_t pages)
+{
+	struct wire_items got;
+
+	assert_int_equal(ask_items(x, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, pages), &got), 0);
+	struct slice_id s = got.v[0].slice;
+	assert_int_equal(got.v[0].pages, pages);
+	wire_items_fini(&got);
+	return s;
+}
+
 static int pin(struct remote *x, struct slice_id s, uint32_t pages)
 {
 	return ask_items(x, WIRE_PIN, one_slice(WIRE_SLICE_PAGES, s.page, s.gen, pages), NULL);
@@ -502,17 +513,13 @@ static int pin(struct remote *x, struct slice_id s, uint32_t pages)
 static void test_slices_belong_to_their_session(void **state)
 {
 	struct remote *x, *y, *ro;
-	struct wire_items got;
 
 	(void)state;
 	start();
 	assert_int_equal(join_as(&token, false, &x), 0);
 	assert_int_equal(join_as(&token, false, &y), 0);
 	assert_int_equal(join_as(&token, true, &ro), 0);
-	assert_int_equal(ask_items(x, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, 10), &got), 0);
-	struct slice_id s = got.v[0].slice;
-	assert_int_equal(got.v[0].pages, 10);
-	wire_items_fini(&got);
+	struct slice_id s = alloc(x, 10);
 	assert_int_equal(pin(y, s, 1), -ESTALE); /* a draft of another */
 	assert_int_equal(seal(y, s, 10), -ESTALE);
 	assert_int_equal(seal(x, (struct slice_id){ s.page, s.gen + 1 }, 10), -ESTALE);
@@ -752,6 +759,38 @@ static void test_sessions_come_and_go(void **state)
 		pthread_join(t[i], NULL);
 }
 
+/* What is being written may be finished, and nobody new comes in. */
+static void *drain_it(void *arg)
+{
+	server_drain(arg, 60000);
+	return NULL;
+}
+
+static void test_draining(void **state)
+{
+	struct remote *x, *y;
+	pthread_t t;
+
+	(void)state;
+	start();
+	assert_int_equal(join_as(&token, false, &x), 0);
+	struct slice_id s = alloc(x, 3);
+	assert_int_equal(pthread_create(&t, NULL, drain_it, server), 0);
+	usleep(50000);
+	assert_int_equal(join_as(&token, false, &y), -ECONNREFUSED);
+	assert_int_equal(remote_ask(x, WIRE_PING, (struct writer){ 0 }, 0, NULL), 0);
+	assert_int_equal(pthread_tryjoin_np(t, NULL), EBUSY);
+	assert_int_equal(seal(x, s, 3), 0);
+	pthread_join(t, NULL);
+	assert_true(remote_is_up(x));
+	alloc(x, 3);
+	server_drain(server, 50); /* not for ever */
+	remote_last(x);
+	server_close(server);
+	server = NULL;
+	remote_close(x);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -772,6 +811,7 @@ int main(void)
 		T(test_the_end_of_a_session_waits_for_what_is_under_way),
 		T(test_others_commits_ring),
 		T(test_sessions_come_and_go),
+		T(test_draining),
 	};
 
 	if (getenv("TEST"))
