@@ -353,6 +353,10 @@ void file_copy(struct file_op *op)
 		op->done(op, -EFBIG);
 		return;
 	}
+	if (op->file->lost || op->to->lost) {
+		op->done(op, -EIO);
+		return;
+	}
 	if (op->file == op->to && op->off < end2 && op->off2 < end) {
 		op->done(op, -EINVAL);
 		return;

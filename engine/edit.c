@@ -95,8 +95,8 @@ static void truncate_locked(struct work *w, int r)
 
 void file_truncate(struct file_op *op)
 {
-	if (op->off > FILE_BYTES_MAX) {
-		op->done(op, -EFBIG);
+	if (op->off > FILE_BYTES_MAX || op->file->lost) {
+		op->done(op, op->file->lost ? -EIO : -EFBIG);
 		return;
 	}
 	struct work *w = work_new(op, sizeof(*w));
@@ -233,7 +233,7 @@ static int fallocate_check(const struct file_op *op)
 
 void file_fallocate(struct file_op *op)
 {
-	int r = fallocate_check(op);
+	int r = op->file->lost ? -EIO : fallocate_check(op);
 
 	if (r < 0) {
 		op->done(op, r);

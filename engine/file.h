@@ -17,3 +17,11 @@ struct files *files_free(struct files *fs);
 typedef void files_holder_fn(void *arg, struct slice_id s, uint64_t fileid,
 			     uint64_t since_ns, bool draft);
 int files_holders(struct files *fs, files_holder_fn *fn, void *arg);
+
+/*
+ * regain.c. A session at another node has ended: files with what was not published
+ * are lost (EIO from here on); how many. And another has begun: the index is told
+ * again who writes. No lock is held.
+ */
+unsigned files_lost(struct engine *e);
+void files_regained(struct engine *e);

@@ -14,6 +14,7 @@
  * Content up to INDEX_INLINE_MAX bytes may be kept in `content` instead of in
  * slices: `small`. Then the map is empty. An empty new file begins so.
  */
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ struct file {
 
 	UT_hash_handle hh;    /* under the table's lock */
 	uint32_t refs;
+	atomic_bool lost;     /* its draft went with a session: all fails (regain.c) */
 
 	struct lock lock;     /* guards the rest */
 	enum file_state state;

@@ -14,6 +14,7 @@
 #include "engine/transport.h"
 
 struct files;
+struct peer;
 struct server;
 struct store;
 
@@ -32,6 +33,7 @@ struct engine {
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
 	struct drops drops;
+	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */
 	bool verify;                 /* checksums on every read */
 	bool read_only;

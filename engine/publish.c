@@ -312,7 +312,8 @@ static int publish_due(struct file *f)
 	WITH_LOCK(&f->lock);
 	if (f->unsure)
 		return -EIO;
-	return (f->dirty || f->draft) && f->attr.nlink;
+	bool due = (f->dirty || f->draft) && f->attr.nlink;
+	return due && f->lost ? -EIO : due;
 }
 
 void publish_start(struct work *w, void (*done)(struct work *w, int r))

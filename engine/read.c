@@ -266,7 +266,7 @@ void file_read(struct file_op *op)
 	*kept_of(op) = (struct kept){ 0 };
 	op->iov = NULL;
 	op->niov = 0;
-	int64_t r = read_look(f, op, &rd);
+	int64_t r = f->lost ? -EIO : read_look(f, op, &rd);
 	if (rd && r < 0) {
 		/* The piece that could not be added has no pin. */
 		let_go_of_map(f, rd);

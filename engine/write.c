@@ -168,6 +168,10 @@ void file_write(struct file_op *op)
 		op->done(op, op->len ? -EFBIG : 0);
 		return;
 	}
+	if (f->lost) {
+		op->done(op, -EIO);
+		return;
+	}
 	{
 		WITH_LOCK(&f->lock);
 		whole = f->small ? f->attr.size || end <= INDEX_INLINE_MAX : f->unclean;
