@@ -143,7 +143,7 @@ static int open_index(struct engine *e, const struct engine_opts *o, char **ret_
 	int r = open_kv(e, o, &kv);
 
 	if (!r)
-		r = index_open(kv, is_new, &e->ix);
+		r = index_open(kv, INDEX_SESSION_OWN, is_new, &e->ix);
 	if (!r && is_new)
 		r = index_set_pool(e->ix, pool_id(e->pool));
 	if (r < 0)
@@ -273,14 +273,7 @@ void engine_close(struct engine *e)
 		e->transport->ops->quiesce(e->transport);
 		e->transport->ops->close(e->transport);
 	}
-	if (e->ix) {
-		struct kv *kv = index_kv(e->ix);
-		int r = kv->ops->session_end(kv);
-		if (r < 0)
-			log_error("store", "%s: cannot end the session: %s", dir_of(e),
-				  error_text(r));
-		index_close(e->ix);
-	}
+	index_close(e->ix);
 	node_close(e->node);
 	pool_close(e->pool);
 	store_free(e->store);

@@ -180,12 +180,14 @@ static int remote_stat(struct kv *kv, struct kv_stat *ret)
 	return 0;
 }
 
-/* A session that has ended has no keys any more. */
-static int remote_session_end(struct kv *kv)
+/* Our session, once it has ended, has no keys any more. */
+static int remote_session_end(struct kv *kv, uint64_t session)
 {
 	struct remote *x = remote_of(kv)->remote;
-	int r = remote_ask(x, WIRE_DROP_KEYS, (struct writer){ 0 }, clock_ns() + STAT_S * NS_PER_S,
-			   NULL);
+	struct writer w = { 0 };
+
+	wire_write_session(&w, session);
+	int r = remote_ask(x, WIRE_DROP_KEYS, w, clock_ns() + STAT_S * NS_PER_S, NULL);
 
 	return r == -ENOTCONN ? 0 : r;
 }

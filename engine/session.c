@@ -217,11 +217,15 @@ static int on_stat(struct session *s, const struct wire_header *h)
 	return 0;
 }
 
-/* XXX: session keys do not say yet whose they are: this drops those of all
- * sessions, so a node can have one mount. */
-static int drop_keys(struct session *s)
+/* A mount may drop what any session left: it could delete each key as well. */
+static int on_drop_keys(struct session *s, const struct wire_header *h, struct bytes body)
 {
-	return s->o.kv->ops->session_end(s->o.kv);
+	uint64_t number;
+
+	if (wire_read_session(body, &number) < 0)
+		return -EPROTO;
+	refuse(s, h, s->o.kv->ops->session_end(s->o.kv, number));
+	return 0;
 }
 
 /* Doorbells ------------------------------------------------------------------------- */
@@ -376,10 +380,7 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 	case WIRE_STAT:
 		return body.len ? -EPROTO : on_stat(s, h);
 	case WIRE_DROP_KEYS:
-		if (body.len)
-			return -EPROTO;
-		refuse(s, h, drop_keys(s));
-		return 0;
+		return on_drop_keys(s, h, body);
 	case WIRE_BYE:
 		return body.len ? -EPROTO : -ESHUTDOWN;
 	default:
@@ -431,7 +432,7 @@ static void settle(struct session *s)
 
 	if (!s->ending || s->first)
 		return;
-	int r = drop_keys(s);
+	int r = s->o.kv->ops->session_end(s->o.kv, s->o.number);
 	if (r < 0)
 		log_error("node", "session %s: its keys stay: %s", s->name, error_text(r));
 	HASH_ITER(hh, s->bells, b, next)

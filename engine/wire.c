@@ -564,6 +564,22 @@ int wire_read_watch_number(struct bytes body, uint32_t *ret)
 	return 0;
 }
 
+void wire_write_session(struct writer *w, uint64_t session)
+{
+	write_u64(w, session);
+}
+
+int wire_read_session(struct bytes body, uint64_t *ret)
+{
+	struct reader r = reader_of(body);
+	uint64_t session = read_u64(&r);
+
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = session;
+	return 0;
+}
+
 /* Slices ------------------------------------------------------------------------- */
 
 static void write_slice(struct writer *w, struct slice_id s)

@@ -168,6 +168,10 @@ int wire_read_watch(struct bytes body, struct wire_watch *ret);
 void wire_write_watch_number(struct writer *w, uint32_t watch);
 int wire_read_watch_number(struct bytes body, uint32_t *ret);
 
+/* DROP_KEYS: whose. */
+void wire_write_session(struct writer *w, uint64_t session);
+int wire_read_session(struct bytes body, uint64_t *ret);
+
 /* Slices ------------------------------------------------------------------------- */
 
 /* What each item of a list consists of. */

@@ -287,7 +287,7 @@ static int draft_plan(struct plan *p, struct index_op *op)
 		name = writer_name_of(&v);
 		w.names = &name;
 		w.nnames = 1;
-		plan_put_encoded(p, name_key_n(&v), number_encode, op->fileid);
+		plan_put_encoded(p, name_key_n(p, &v), number_encode, op->fileid);
 		dir_touch_draft(p, op->parent);
 	}
 	if (!done_before)
@@ -359,7 +359,7 @@ static int link_draft(struct plan *p, uint64_t fileid, const struct name_view *v
 {
 	struct writer_name name = writer_name_of(v);
 
-	plan_put_encoded(p, name_key_n(v), number_encode, fileid);
+	plan_put_encoded(p, name_key_n(p, v), number_encode, fileid);
 	dir_touch_draft(p, v->parent);
 	return draft_rename(p, fileid, NULL, &name, NULL);
 }
@@ -411,7 +411,7 @@ static int unlink_draft(struct plan *p, struct index_op *op, const struct name_v
 	if (!v->published)
 		return plan_both(r, dir_touch_left(p, v->parent, &name, 1));
 	dir_touch(p, v->parent);
-	plan_del(p, key_draft_times(v->parent));
+	plan_del(p, own_times(p, v->parent));
 	return plan_both(r, unlink_published(p, v, &op->gone2));
 }
 

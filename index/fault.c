@@ -200,11 +200,13 @@ static int fault_stat(struct kv *kv, struct kv_stat *ret)
 	return inner->ops->stat(inner, ret);
 }
 
-static int fault_session_end(struct kv *kv)
+static int fault_session_end(struct kv *kv, uint64_t session)
 {
 	struct kv *inner = fault_of(kv)->inner;
+	int r = inner->ops->session_end(inner, session);
 
-	return inner->ops->session_end(inner);
+	kv_ring_session_end(kv);
+	return r;
 }
 
 static int fault_check(struct kv *kv, struct writer *report)

@@ -12,6 +12,7 @@
  */
 #include "index/index.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sodium/randombytes.h>
@@ -28,6 +29,7 @@ enum { IDS_LOT = 65536 };
 
 struct index {
 	struct kv *kv;
+	uint64_t session;
 	struct index_super super;
 
 	struct lock lock;
@@ -44,6 +46,7 @@ DEFINE_CLEANUP(struct index *, index_close)
 
 struct kv *index_kv(struct index *ix) { return ix->kv; }
 const struct index_super *index_super(struct index *ix) { return &ix->super; }
+uint64_t index_session(const struct index *ix) { return ix->session; }
 
 /* Waiting -------------------------------------------------------------------- */
 
@@ -270,7 +273,7 @@ static int index_load(struct index *ix, bool format)
 	return r;
 }
 
-int index_open(struct kv *kv, bool format, struct index **ret)
+int index_open(struct kv *kv, uint64_t session, bool format, struct index **ret)
 {
 	_cleanup_(index_closep) struct index *ix = calloc(1, sizeof(*ix));
 
@@ -278,7 +281,9 @@ int index_open(struct kv *kv, bool format, struct index **ret)
 		kv_close(kv);
 		return -ENOMEM;
 	}
+	assert(session);
 	ix->kv = kv;
+	ix->session = session;
 	lock_init(&ix->lock, LOCK_INDEX_IDS);
 	pthread_cond_init(&ix->reserved, NULL);
 	uint64_t nonce;
@@ -297,6 +302,10 @@ void index_close(struct index *ix)
 	if (!ix)
 		return;
 	ids_wait(ix);
+	int r = ix->kv->ops->session_end(ix->kv, ix->session);
+	if (r < 0)
+		log_error("index", "cannot end session %llu: %s",
+			  (unsigned long long)ix->session, strerror(-r));
 	kv_close(ix->kv);
 	pthread_cond_destroy(&ix->reserved);
 	lock_fini(&ix->lock);

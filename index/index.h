@@ -24,6 +24,7 @@ enum {
 	INDEX_UNLINKED = 2, /* outcome of publish: no name is left to publish to */
 
 	INDEX_ROOT = 1,         /* fileid of the root directory */
+	INDEX_SESSION_OWN = 1,  /* of a process that has its index to itself */
 	INDEX_NAME_MAX = 255,
 	INDEX_INLINE_MAX = 1024,/* content up to this is kept in the record */
 	INDEX_BODY_MAX = 4096,  /* extents beyond this go to blocks */
@@ -209,14 +210,19 @@ struct index_super {
 };
 
 /*
- * Takes kv over (also closes it on failure). If it is empty and `format` is
+ * Takes kv over (also closes it on failure), for the session of this number: what
+ * is written by way of *ret and not published is that session's, and seen by it
+ * only. Several sessions may work on one engine, each through a struct index and
+ * a kv of its own. If it is empty and `format` is
  * set, makes a file system with a root directory of mode 0755 owned by the
  * caller's euid, egid. Blocks; for start-up.
  * -ENOENT (empty, not to be formatted), -EUCLEAN (damaged),
  * -EPROTONOSUPPORT (a newer format), or the engine's.
  */
-int index_open(struct kv *kv, bool format, struct index **ret);
-void index_close(struct index *ix); /* all ops must be done; NULL is fine */
+int index_open(struct kv *kv, uint64_t session, bool format, struct index **ret);
+/* Ends the session, and no other. All ops must be done; NULL is fine. */
+void index_close(struct index *ix);
+uint64_t index_session(const struct index *ix);
 struct kv *index_kv(struct index *ix);
 const struct index_super *index_super(struct index *ix);
 int index_set_pool(struct index *ix, uint64_t pool_id); /* blocks */

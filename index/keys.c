@@ -84,16 +84,30 @@ struct key key_name(uint64_t parent, uint64_t h, struct bytes name)
 	return key_of_name('D', parent, h, name);
 }
 
-struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name)
+static struct key key_of_session(struct key k, uint64_t session)
 {
-	return key_of_name('n', parent, h, name);
+	key_u64(&k, session);
+	return k;
+}
+
+struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name, uint64_t session)
+{
+	return key_of_session(key_of_name('n', parent, h, name), session);
 }
 
 struct key key_file(uint64_t fileid) { return key_of_id('F', fileid); }
 struct key key_times(uint64_t fileid) { return key_of_id('T', fileid); }
 struct key key_ndirs(uint64_t fileid) { return key_of_id('L', fileid); }
-struct key key_writer(uint64_t fileid) { return key_of_id('w', fileid); }
-struct key key_draft_times(uint64_t fileid) { return key_of_id('t', fileid); }
+
+struct key key_writer(uint64_t fileid, uint64_t session)
+{
+	return key_of_session(key_of_id('w', fileid), session);
+}
+
+struct key key_draft_times(uint64_t fileid, uint64_t session)
+{
+	return key_of_session(key_of_id('t', fileid), session);
+}
 
 struct key key_block(uint64_t fileid, uint64_t id)
 {
@@ -105,9 +119,9 @@ struct key key_xattr(uint64_t fileid, struct bytes name)
 	return key_of_xattr('X', fileid, name);
 }
 
-struct key key_draft_xattr(uint64_t fileid, struct bytes name)
+struct key key_draft_xattr(uint64_t fileid, struct bytes name, uint64_t session)
 {
-	return key_of_xattr('x', fileid, name);
+	return key_of_session(key_of_xattr('x', fileid, name), session);
 }
 
 struct key key_prefix(char kind, uint64_t id)
@@ -137,14 +151,29 @@ static bool name_is_valid(struct bytes name)
 	       !memchr(name.p, '/', name.len) && !memchr(name.p, 0, name.len);
 }
 
-int key_parse_name(struct bytes key, struct name_key *ret)
+/* Reads what stands before the session's number, if it is a key that has one. */
+static struct reader key_reader(struct bytes key)
 {
 	struct reader r = reader_of(key);
+
+	if (!kv_key_is_session(key))
+		return r;
+	if (kv_key_session(key))
+		r.left -= sizeof(uint64_t);
+	else
+		r.bad = true;
+	return r;
+}
+
+int key_parse_name(struct bytes key, struct name_key *ret)
+{
+	struct reader r = key_reader(key);
 	struct name_key nk = { .kind = (char)read_u8(&r) };
 
 	nk.parent = read_be64(&r);
 	nk.h = read_be64(&r);
 	nk.name = BYTES_OF(r.p, r.left);
+	nk.session = kv_key_session(key);
 	if (r.bad || (nk.kind != 'D' && nk.kind != 'n'))
 		return -EUCLEAN;
 	if (!nk.parent || nk.h < NAME_SLOTS || nk.h > INT64_MAX || !name_is_valid(nk.name))
@@ -155,7 +184,7 @@ int key_parse_name(struct bytes key, struct name_key *ret)
 
 int key_parse_id(struct bytes key, char kind, uint64_t *ret_id)
 {
-	struct reader r = reader_of(key);
+	struct reader r = key_reader(key);
 	char k = (char)read_u8(&r);
 	uint64_t id = read_be64(&r);
 
@@ -167,7 +196,7 @@ int key_parse_id(struct bytes key, char kind, uint64_t *ret_id)
 
 int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name)
 {
-	struct reader r = reader_of(key);
+	struct reader r = key_reader(key);
 	char k = (char)read_u8(&r);
 	uint64_t id = read_be64(&r);
 

@@ -2,7 +2,8 @@
 #pragma once
 /*
  * Keys and values of the index, as pure functions; docs/architecture.md has the
- * table. Keys sort as their numbers do (big-endian). Values begin with a format
+ * table. Keys sort as their numbers do (big-endian); those of a session (lower-case)
+ * end with its number, kv_key_session() says which. Values begin with a format
  * version and a crc32c of the rest: decoding takes hostile bytes and says
  * -EUCLEAN, or -EPROTONOSUPPORT for a version it does not know; it never reads
  * outside and never believes a length.
@@ -26,13 +27,14 @@ struct key key_times(uint64_t fileid);                            /* T */
 struct key key_ndirs(uint64_t fileid);                            /* L */
 struct key key_xattr(uint64_t fileid, struct bytes name);         /* X */
 struct key key_block(uint64_t fileid, uint64_t id);               /* E */
-struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name); /* n */
-struct key key_writer(uint64_t fileid);                           /* w */
-struct key key_draft_times(uint64_t fileid);                      /* t */
-struct key key_draft_xattr(uint64_t fileid, struct bytes name);   /* x */
+struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name,
+			  uint64_t session);                      /* n */
+struct key key_writer(uint64_t fileid, uint64_t session);         /* w */
+struct key key_draft_times(uint64_t fileid, uint64_t session);    /* t */
+struct key key_draft_xattr(uint64_t fileid, struct bytes name, uint64_t session); /* x */
 
 /* The beginning of all keys of `kind` ('D', 'n', 'X', ...) under id, and, for D
- * and n, at or behind h. With key_prefix_end(): the range [from, to). */
+ * and n, at or behind h; of all sessions. With key_prefix_end(): the range [from, to). */
 struct key key_prefix(char kind, uint64_t id);
 struct key key_prefix_h(char kind, uint64_t parent, uint64_t h);
 struct key key_prefix_end(struct key prefix); /* first key behind all of them */
@@ -41,6 +43,7 @@ struct name_key { /* what D and n keys consist of */
 	char kind;
 	uint64_t parent, h;
 	struct bytes name; /* points into the key */
+	uint64_t session;  /* of n; else 0 */
 };
 int key_parse_name(struct bytes key, struct name_key *ret);
 int key_parse_id(struct bytes key, char kind, uint64_t *ret_id); /* F T L w t */

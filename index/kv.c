@@ -317,7 +317,13 @@ static void ring_one(struct kv_watch *w)
 		pthread_cond_broadcast(&watch_idle);
 }
 
-void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
+static bool watch_is_of_sessions(const struct kv_watch *w)
+{
+	return !w->len || kv_key_is_session(BYTES_OF(w->prefix, w->len));
+}
+
+/* writes NULL: a session has ended. */
+static void ring_all(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
 {
 	/* Mostly nobody watches. Who began to watch before the commit began is
 	 * seen here, since commits are made under a lock. */
@@ -325,7 +331,7 @@ void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
 		return;
 	WITH_LOCK(&watch_lock);
 	for (struct kv_watch *w = kv->watches; w; w = w->next)
-		if (watch_concerns(w, writes, nwrites))
+		if (writes ? watch_concerns(w, writes, nwrites) : watch_is_of_sessions(w))
 			ring_one(w);
 }
 
@@ -359,4 +365,14 @@ void kv_watch_again(struct kv *kv)
 	WITH_LOCK(&watch_lock);
 	for (struct kv_watch *w = kv->watches; w; w = w->next)
 		watch_one_again(kv, w);
+}
+
+void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
+{
+	ring_all(kv, writes, nwrites);
+}
+
+void kv_ring_session_end(struct kv *kv)
+{
+	ring_all(kv, NULL, 0);
 }

@@ -8,10 +8,11 @@
  * (tests/unit/test_kv.c) holds for all of them.
  *
  * Durable and session keys. A key whose first byte is a lower-case letter
- * belongs to the session that wrote it: it vanishes when session_end() is
- * called or the owner is gone. In `lmdb` and `mem` the one session is the
- * process, and such keys are kept in memory; transactions over both kinds are
- * atomic all the same, and one that writes session keys only costs no commit.
+ * belongs to a session, whose number (never used twice while the engine is open)
+ * is its last 8 bytes, big-endian: so the owner of a key is in the key, whoever
+ * wrote it. session_end() deletes all keys of one session at one moment. All end
+ * with the engine: `lmdb` and `mem` keep them in memory. Transactions over both
+ * kinds are atomic all the same; one that writes session keys only costs no commit.
  *
  * Atomicity. A request's compares, writes and reads happen at one moment
  * (linearizable). A request larger than caps() is refused with -E2BIG, never
@@ -23,9 +24,11 @@
  * (`fault` with late answers and `remote` answer from one thread: their done()
  * may not wait for another answer.)
  */
+#include <endian.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "common/bytes.h"
 
@@ -148,8 +151,10 @@ struct kv_ops {
 	void (*submit)(struct kv *kv, struct kv_req *req);
 	struct kv_caps (*caps)(struct kv *kv);
 	int (*stat)(struct kv *kv, struct kv_stat *ret);
-	/* Drops all session keys of this process's session. */
-	int (*session_end)(struct kv *kv);
+	/* Deletes all keys of this session, and of no other, at one moment; rings
+	 * who watches session keys. The session's own requests are done by then,
+	 * and it makes no others: what it would still write stays. Blocks a little. */
+	int (*session_end)(struct kv *kv, uint64_t session);
 	/* Walks engine-level invariants; appends a line each to `report`.
 	 * 0, or the number of violations. */
 	int (*check)(struct kv *kv, struct writer *report);
@@ -243,6 +248,18 @@ static inline bool kv_key_is_session(struct bytes key)
 	       *(const uint8_t *)key.p <= 'z';
 }
 
+/* Whose key it is. 0, which is no session's number: a durable key's, or one's that
+ * is too short to name its owner. */
+static inline uint64_t kv_key_session(struct bytes key)
+{
+	uint64_t be;
+
+	if (!kv_key_is_session(key) || key.len < 1 + sizeof(be))
+		return 0;
+	memcpy(&be, (const uint8_t *)key.p + key.len - sizeof(be), sizeof(be));
+	return be64toh(be);
+}
+
 /*
  * A doorbell: `ring` is called after a commit touched a key that begins with
  * `prefix`; it may also ring for nothing, and several commits may ring once.
@@ -260,3 +277,5 @@ void kv_ring_number(struct kv *kv, uint32_t number);
 /* For engines that may have missed commits: begins all watches again by ops->watch(),
  * and rings them all. */
 void kv_watch_again(struct kv *kv);
+/* For engines: a session has ended; rings all that may watch a key of one. */
+void kv_ring_session_end(struct kv *kv);

@@ -182,17 +182,22 @@ static void begin_to_lead(struct lmdb *l)
 	wait_for_lead(l);
 }
 
-static int lmdb_session_end(struct kv *kv)
+/* Between two groups, so that none of them has seen half of it. */
+static int lmdb_session_end(struct kv *kv, uint64_t session)
 {
 	struct lmdb *l = lmdb_of(kv);
 
+	if (lmdb_env_is_forked(&l->env))
+		return -EIO;
 	begin_to_lead(l);
 	{
 		WITH_LOCK(&l->state_lock);
-		metric_add(M_SESSION_KEYS, -(int64_t)l->session.n);
-		ordered_clear(&l->session);
+		int64_t before = (int64_t)l->session.n;
+		ordered_end_session(&l->session, session);
+		metric_add(M_SESSION_KEYS, (int64_t)l->session.n - before);
 	}
 	lead(l);
+	kv_ring_session_end(kv);
 	return 0;
 }
 

@@ -34,7 +34,7 @@ static int dir_vanish(struct plan *p, uint64_t dir)
 	int r = expect_dir_empty(p, dir);
 
 	plan_del(p, key_times(dir));
-	plan_del(p, key_draft_times(dir));
+	plan_del(p, own_times(p, dir));
 	plan_del(p, key_ndirs(dir));
 	return r;
 }
@@ -135,6 +135,6 @@ int draft_lose(struct plan *p, const struct name_view *v, struct gone *ret)
 	ret->attr.fileid = v->fileid;
 	ret->attr.mode = S_IFREG;
 	ret->attr.nlink = left;
-	plan_del(p, name_key_n(v));
+	plan_del(p, name_key_n(p, v));
 	return r;
 }

@@ -121,13 +121,17 @@ static int mem_stat(struct kv *kv, struct kv_stat *ret)
 	return 0;
 }
 
-static int mem_session_end(struct kv *kv)
+static int mem_session_end(struct kv *kv, uint64_t session)
 {
 	struct mem *m = mem_of(kv);
 
-	WITH_LOCK(&m->lock);
-	metric_add(M_SESSION_KEYS, -(int64_t)m->session.n);
-	ordered_clear(&m->session);
+	{
+		WITH_LOCK(&m->lock);
+		int64_t before = (int64_t)m->session.n;
+		ordered_end_session(&m->session, session);
+		metric_add(M_SESSION_KEYS, (int64_t)m->session.n - before);
+	}
+	kv_ring_session_end(kv);
 	return 0;
 }
 
@@ -144,7 +148,8 @@ static void mem_close(struct kv *kv)
 {
 	struct mem *m = mem_of(kv);
 
-	mem_session_end(kv);
+	metric_add(M_SESSION_KEYS, -(int64_t)m->session.n);
+	ordered_clear(&m->session);
 	ordered_clear(&m->durable);
 	lock_fini(&m->lock);
 	free(m);

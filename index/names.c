@@ -120,7 +120,7 @@ static void expect_rows(struct plan *p, char kind, uint64_t parent, uint64_t bas
 		if (bytes_cmp(key_bytes(&from), key_bytes(&prefix)) < 0)
 			plan_expect_empty(p, from, prefix);
 		plan_expect_present(p, kind == 'D' ? key_name(parent, k.h, k.name)
-						   : key_draft_name(parent, k.h, k.name));
+						   : key_draft_name(parent, k.h, k.name, k.session));
 		from = key_prefix_end(prefix);
 	}
 	struct key end = key_prefix_end(key_prefix_h(kind, parent, base + NAME_SLOTS - 1));
@@ -132,7 +132,7 @@ void name_expect(struct plan *p, const struct name_view *v)
 {
 	if (name_exists(v)) {
 		plan_expect_same(p, name_key_d(v));
-		plan_expect_same(p, name_key_n(v));
+		plan_expect_same(p, name_key_n(p, v));
 		return;
 	}
 	uint64_t base = v->h & ~(uint64_t)(NAME_SLOTS - 1);

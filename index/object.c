@@ -39,9 +39,9 @@ static int dir_fold_times(struct plan *p, struct attr *a)
 		return r;
 	a->nlink = nlink;
 	plan_expect_same(p, key_times(a->fileid));
-	plan_expect_same(p, key_draft_times(a->fileid));
+	plan_expect_same(p, own_times(p, a->fileid));
 	plan_del(p, key_times(a->fileid));
-	plan_del(p, key_draft_times(a->fileid));
+	plan_del(p, own_times(p, a->fileid));
 	return 0;
 }
 
@@ -75,7 +75,7 @@ static int setattr_draft(struct plan *p, struct index_op *op, const struct objec
 	if (r)
 		return r;
 	if (op->mask & INDEX_SET_MODE) {
-		plan_expect_same(p, key_writer(op->fileid));
+		plan_expect_same(p, own_writer(p, op->fileid));
 		writer_put(p, op->fileid, &w);
 	}
 	return object_entry(p, o, &op->entry);
@@ -130,7 +130,7 @@ static int writer_plan(struct plan *p, struct index_op *op)
 	if (r || !r_w)
 		return r; /* it is known to be written already */
 	w.place = o.place;
-	plan_expect_same(p, key_writer(op->fileid));
+	plan_expect_same(p, own_writer(p, op->fileid));
 	plan_expect_same(p, o.key); /* the key could be another object's by now */
 	writer_put(p, op->fileid, &w);
 	return 0;
@@ -148,7 +148,7 @@ static int draft_end(struct plan *p, uint64_t fileid, const struct writer_state 
 
 	for (uint32_t i = 0; i < w->nnames; i++) {
 		const struct writer_name *n = &w->names[i];
-		plan_del(p, key_draft_name(n->parent, n->h, n->name));
+		plan_del(p, own_name(p, n->parent, n->h, n->name));
 		r = plan_both(r, dir_touch_left(p, n->parent, w->names, w->nnames));
 	}
 	return r;
@@ -162,8 +162,8 @@ static int writer_end_plan(struct plan *p, struct index_op *op)
 	if (r)
 		return r == INDEX_MISS ? 0 : r;
 	plan_use_reserve(p);
-	plan_expect_same(p, key_writer(op->fileid));
-	plan_del(p, key_writer(op->fileid));
+	plan_expect_same(p, own_writer(p, op->fileid));
+	plan_del(p, own_writer(p, op->fileid));
 	return w.draft ? draft_end(p, op->fileid, &w) : 0;
 }
 

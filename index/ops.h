@@ -27,6 +27,32 @@ static inline int plan_both(int a, int b)
 	return a == PLAN_WAIT || b == PLAN_WAIT ? PLAN_WAIT : 0;
 }
 
+/* Keys of the session whose plan this is. */
+static inline uint64_t plan_session(struct plan *p)
+{
+	return index_session(plan_index(p));
+}
+
+static inline struct key own_writer(struct plan *p, uint64_t fileid)
+{
+	return key_writer(fileid, plan_session(p));
+}
+
+static inline struct key own_times(struct plan *p, uint64_t dir)
+{
+	return key_draft_times(dir, plan_session(p));
+}
+
+static inline struct key own_xattr(struct plan *p, uint64_t fileid, struct bytes name)
+{
+	return key_draft_xattr(fileid, name, plan_session(p));
+}
+
+static inline struct key own_name(struct plan *p, uint64_t parent, uint64_t h, struct bytes name)
+{
+	return key_draft_name(parent, h, name, plan_session(p));
+}
+
 struct timespec time_later(struct timespec a, struct timespec b);
 
 /* names.c: a name in its directory ------------------------------------------- */
@@ -64,9 +90,9 @@ static inline struct key name_key_d(const struct name_view *v)
 	return key_name(v->parent, v->h, v->name);
 }
 
-static inline struct key name_key_n(const struct name_view *v)
+static inline struct key name_key_n(struct plan *p, const struct name_view *v)
 {
-	return key_draft_name(v->parent, v->h, v->name);
+	return own_name(p, v->parent, v->h, v->name);
 }
 
 /* Guards that the name is as it was seen: there, or not there at all. */

@@ -79,6 +79,18 @@ void ordered_clear(struct ordered *o)
 		unlink_row(o, row);
 }
 
+void ordered_end_session(struct ordered *o, uint64_t session)
+{
+	struct ordered_row *row = ordered_at(o, BYTES_NONE);
+
+	while (row) {
+		struct ordered_row *next = ordered_next(row);
+		if (kv_key_is_session(row->row.key) && kv_key_session(row->row.key) == session)
+			unlink_row(o, row);
+		row = next;
+	}
+}
+
 void ordered_apply(struct ordered *to, struct ordered *from)
 {
 	struct ordered_row *row;

@@ -34,6 +34,9 @@ void ordered_insert(struct ordered *o, struct ordered_row *row);
 bool ordered_remove(struct ordered *o, struct bytes key); /* was it there? */
 void ordered_clear(struct ordered *o);
 
+/* Removes all rows of this session's keys. */
+void ordered_end_session(struct ordered *o, uint64_t session);
+
 /* Empties `from` into `to`: what is `gone` is removed there. */
 void ordered_apply(struct ordered *to, struct ordered *from);
 

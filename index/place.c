@@ -174,7 +174,7 @@ int dir_attr(struct plan *p, struct attr *a)
 	uint64_t ndirs = 0;
 	int r_l = ndirs_get(p, a->fileid, &ndirs);
 	int r_t = times_get(p, key_times(a->fileid), &last);
-	int r_d = times_get(p, key_draft_times(a->fileid), &t);
+	int r_d = times_get(p, own_times(p, a->fileid), &t);
 	int r = plan_both(r_l, plan_both(r_t, r_d));
 
 	if (r)
@@ -227,7 +227,7 @@ static void times_put(struct plan *p, struct key k)
 }
 
 void dir_touch(struct plan *p, uint64_t dir) { times_put(p, key_times(dir)); }
-void dir_touch_draft(struct plan *p, uint64_t dir) { times_put(p, key_draft_times(dir)); }
+void dir_touch_draft(struct plan *p, uint64_t dir) { times_put(p, own_times(p, dir)); }
 
 static bool is_one_of(const struct name_key *k, const struct writer_name *v, uint32_t n)
 {
@@ -251,12 +251,12 @@ int dir_touch_left(struct plan *p, uint64_t dir, const struct writer_name *gone,
 			return -EUCLEAN;
 		if (is_one_of(&k, gone, ngone))
 			continue;
-		plan_expect_present(p, key_draft_name(dir, k.h, k.name));
+		plan_expect_present(p, own_name(p, dir, k.h, k.name));
 		dir_touch_draft(p, dir);
 		return 0;
 	}
 	dir_touch(p, dir);
-	plan_del(p, key_draft_times(dir));
+	plan_del(p, own_times(p, dir));
 	return 0;
 }
 

@@ -99,7 +99,7 @@ static void names_write(struct plan *p, const struct writer_state *w, const stru
 			plan_put_encoded(p, k, record_encode, rec);
 		else
 			ref_put(p, k, &rec->attr);
-		plan_del(p, key_draft_name(name->parent, name->h, name->name));
+		plan_del(p, own_name(p, name->parent, name->h, name->name));
 	}
 	if (w->nnames > 1)
 		plan_put_encoded(p, key_file(rec->attr.fileid), record_encode, rec);
@@ -111,7 +111,7 @@ static int times_keep(struct plan *p, uint64_t dir)
 	const struct kv_row *row_t = NULL, *row_d = NULL;
 	struct dir_times t, d;
 	int r = plan_both(plan_get(p, key_times(dir), &row_t),
-			  plan_get(p, key_draft_times(dir), &row_d));
+			  plan_get(p, own_times(p, dir), &row_d));
 
 	plan_expect_present(p, key_file(dir));
 	if (r || !row_d)
@@ -126,7 +126,7 @@ static int times_keep(struct plan *p, uint64_t dir)
 		d.ctime = time_later(d.ctime, t.ctime);
 	}
 	plan_put_encoded(p, key_times(dir), dir_times_encode, &d);
-	plan_del(p, key_draft_times(dir));
+	plan_del(p, own_times(p, dir));
 	return 0;
 }
 
@@ -144,7 +144,7 @@ static int xattrs_publish(struct plan *p, struct attr *a)
 		if (key_parse_xattr(rows->rows[i].key, &id, &name))
 			return -EUCLEAN;
 		plan_put(p, key_xattr(a->fileid, name), rows->rows[i].value);
-		plan_del(p, key_draft_xattr(a->fileid, name));
+		plan_del(p, own_xattr(p, a->fileid, name));
 	}
 	a->has_xattrs = rows->nrows;
 	return rows->nrows ? xattrs_chmod(p, 'x', 'X', a->fileid, a->mode) : 0;
@@ -205,7 +205,7 @@ static int publish_draft(struct plan *p, struct index_op *op, const struct write
 	if (r)
 		return r;
 	names_write(p, w, &o.rec);
-	plan_expect_same(p, key_writer(op->fileid));
+	plan_expect_same(p, own_writer(p, op->fileid));
 	writer_put(p, op->fileid, &(struct writer_state){ .place = o.place });
 	return object_entry(p, &o, &op->entry);
 }

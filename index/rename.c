@@ -178,9 +178,9 @@ static void name_settle(struct plan *p, const struct name_view *v, const struct 
 	if (v->published && (!in || (in->draft && leaves && !v->draft)))
 		plan_del(p, name_key_d(v));
 	if (in && in->draft)
-		plan_put_encoded(p, name_key_n(v), number_encode, in->fileid);
+		plan_put_encoded(p, name_key_n(p, v), number_encode, in->fileid);
 	else if (v->draft)
-		plan_del(p, name_key_n(v));
+		plan_del(p, name_key_n(p, v));
 }
 
 /* The session's times if only its own keys change, else everybody's. */
@@ -201,8 +201,8 @@ static int touch(struct plan *p, const struct move *m)
 	dir_touch(p, from->parent);
 	dir_touch(p, to->parent);
 	if (from->draft || to->draft) {
-		plan_del(p, key_draft_times(from->parent));
-		plan_del(p, key_draft_times(to->parent));
+		plan_del(p, own_times(p, from->parent));
+		plan_del(p, own_times(p, to->parent));
 	}
 	return 0;
 }

@@ -14,7 +14,7 @@ int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
 	struct writer_state s = { 0 };
 	struct writer_name *names;
 	const struct kv_row *row;
-	int r = plan_get(p, key_writer(fileid), &row);
+	int r = plan_get(p, own_writer(p, fileid), &row);
 
 	if (!r)
 		r = writer_state_decode(row->value, &s);
@@ -34,7 +34,7 @@ int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
 
 void writer_put(struct plan *p, uint64_t fileid, const struct writer_state *s)
 {
-	plan_put_encoded(p, key_writer(fileid), writer_state_encode, s);
+	plan_put_encoded(p, own_writer(p, fileid), writer_state_encode, s);
 }
 
 int writer_moved(struct plan *p, uint64_t fileid, struct place to)
@@ -44,7 +44,7 @@ int writer_moved(struct plan *p, uint64_t fileid, struct place to)
 
 	if (r < 0 || r == PLAN_WAIT)
 		return r;
-	plan_expect_same(p, key_writer(fileid));
+	plan_expect_same(p, own_writer(p, fileid));
 	if (r == INDEX_MISS)
 		return 0;
 	if (w.draft)
@@ -82,7 +82,7 @@ int draft_rename(struct plan *p, uint64_t fileid, const struct writer_name *from
 		return -EMLINK;
 	w.names = names;
 	w.nnames = n;
-	plan_expect_same(p, key_writer(fileid));
+	plan_expect_same(p, own_writer(p, fileid));
 	writer_put(p, fileid, &w);
 	if (ret_left)
 		*ret_left = n;

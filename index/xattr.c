@@ -19,9 +19,9 @@
 #include "index/acl.h"
 #include "index/ops.h"
 
-static struct key key_of(char kind, uint64_t fileid, struct bytes name)
+static struct key key_of(struct plan *p, char kind, uint64_t fileid, struct bytes name)
 {
-	return kind == 'X' ? key_xattr(fileid, name) : key_draft_xattr(fileid, name);
+	return kind == 'X' ? key_xattr(fileid, name) : own_xattr(p, fileid, name);
 }
 
 static int xattr_name(const struct index_op *op, struct bytes *ret)
@@ -39,7 +39,7 @@ static int xattr_name(const struct index_op *op, struct bytes *ret)
 static void xattr_put(struct plan *p, char kind, uint64_t fileid, struct bytes name,
 		      struct bytes value)
 {
-	plan_put_encoded(p, key_of(kind, fileid, name), xattr_encode, value);
+	plan_put_encoded(p, key_of(p, kind, fileid, name), xattr_encode, value);
 }
 
 static void acl_put(struct plan *p, char kind, uint64_t fileid, const char *name,
@@ -49,7 +49,7 @@ static void acl_put(struct plan *p, char kind, uint64_t fileid, const char *name
 
 	acl_encode(acl, &w);
 	if (w.bad)
-		plan_put_writer(p, key_of(kind, fileid, bytes_str(name)), &w); /* says so */
+		plan_put_writer(p, key_of(p, kind, fileid, bytes_str(name)), &w); /* says so */
 	else
 		xattr_put(p, kind, fileid, bytes_str(name), writer_bytes(&w));
 	writer_fini(&w);
@@ -60,7 +60,7 @@ static int acl_get(struct plan *p, char kind, uint64_t fileid, const char *name,
 {
 	const struct kv_row *row;
 	struct bytes value;
-	int r = plan_get(p, key_of(kind, fileid, bytes_str(name)), &row);
+	int r = plan_get(p, key_of(p, kind, fileid, bytes_str(name)), &row);
 
 	if (!r)
 		r = xattr_decode(row->value, &value);
@@ -90,7 +90,7 @@ int xattrs_drop(struct plan *p, char kind, uint64_t fileid)
 	for (uint32_t i = 0; i < rows->nrows; i++) {
 		if (key_parse_xattr(rows->rows[i].key, &id, &name))
 			return -EUCLEAN;
-		plan_del(p, key_of(kind, fileid, name));
+		plan_del(p, key_of(p, kind, fileid, name));
 	}
 	return 0;
 }
@@ -173,7 +173,7 @@ static int getxattr_plan(struct plan *p, struct index_op *op)
 	int r = xattr_name(op, &name);
 
 	if (!r)
-		r = plan_both(plan_get(p, key_draft_xattr(op->fileid, name), &draft),
+		r = plan_both(plan_get(p, own_xattr(p, op->fileid, name), &draft),
 			      plan_get(p, key_xattr(op->fileid, name), &published));
 	if (r)
 		return r;
@@ -278,7 +278,7 @@ static int change_end(struct plan *p, struct index_op *op, struct xattr_change *
 	if (value.p)
 		xattr_put(p, c->kind, op->fileid, c->name, value);
 	else
-		plan_del(p, key_of(c->kind, op->fileid, c->name));
+		plan_del(p, key_of(p, c->kind, op->fileid, c->name));
 	c->attr.has_xattrs = value.p || c->others;
 	if (c->dflt)
 		c->attr.has_default_acl = value.p;
@@ -291,7 +291,7 @@ static int change_end(struct plan *p, struct index_op *op, struct xattr_change *
 	int r = writer_get(p, op->fileid, &w);
 	if (r)
 		return r == INDEX_MISS ? -EUCLEAN : r;
-	plan_expect_same(p, key_writer(op->fileid));
+	plan_expect_same(p, own_writer(p, op->fileid));
 	writer_put(p, op->fileid, &w);
 	op->entry = (struct entry){ .attr = c->attr, .place = c->o.place, .draft = true };
 	return 0;

@@ -83,9 +83,9 @@ static void seed_bodies(struct dice *d)
 static void seed_keys(void)
 {
 	struct key keys[] = {
-		key_name(1, 256, bytes_str("name")), key_draft_name(7, 99999, bytes_str("n")),
-		key_file(1), key_times(2), key_ndirs(3), key_writer(4), key_draft_times(5),
-		key_xattr(6, bytes_str("user.x")), key_draft_xattr(6, bytes_str("user.y")),
+		key_name(1, 256, bytes_str("name")), key_draft_name(7, 99999, bytes_str("n"), 1),
+		key_file(1), key_times(2), key_ndirs(3), key_writer(4, 1), key_draft_times(5, 2),
+		key_xattr(6, bytes_str("user.x")), key_draft_xattr(6, bytes_str("user.y"), 3),
 		key_block(7, 8), key_meta("super"),
 	};
 

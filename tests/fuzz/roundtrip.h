@@ -148,6 +148,7 @@ static inline bool trip_blocks(struct bytes b)
 static inline bool trip_key(struct bytes b)
 {
 	static const char kinds[] = "FTLwt";
+	uint64_t session = kv_key_session(b);
 	struct name_key n;
 	struct bytes name;
 	struct key k;
@@ -155,12 +156,14 @@ static inline bool trip_key(struct bytes b)
 
 	if (!key_parse_name(b, &n)) {
 		k = n.kind == 'D' ? key_name(n.parent, n.h, n.name)
-				  : key_draft_name(n.parent, n.h, n.name);
+				  : key_draft_name(n.parent, n.h, n.name, n.session);
 		must(bytes_eq(key_bytes(&k), b), "a name's key");
+		must(n.session == session && !session == (n.kind == 'D'), "a name's session");
 		return true;
 	}
 	if (!key_parse_xattr(b, &id, &name)) {
-		k = *(const char *)b.p == 'X' ? key_xattr(id, name) : key_draft_xattr(id, name);
+		k = *(const char *)b.p == 'X' ? key_xattr(id, name)
+					      : key_draft_xattr(id, name, session);
 		must(bytes_eq(key_bytes(&k), b), "an attribute's key");
 		return true;
 	}
@@ -172,7 +175,8 @@ static inline bool trip_key(struct bytes b)
 	for (unsigned i = 0; i < 5; i++) {
 		if (key_parse_id(b, kinds[i], &id))
 			continue;
-		k = key_prefix(kinds[i], id);
+		k = kinds[i] == 'w' ? key_writer(id, session)
+		  : kinds[i] == 't' ? key_draft_times(id, session) : key_prefix(kinds[i], id);
 		must(bytes_eq(key_bytes(&k), b), "a key");
 		return true;
 	}

@@ -130,6 +130,17 @@ static inline int put(struct kv *kv, const char *key, const char *value)
 	return put_bytes(kv, bytes_str(key), value ? bytes_str(value) : BYTES_NONE);
 }
 
+/* A session's key in buf, which has room for the name and 8 bytes. */
+static inline struct bytes session_key(char *buf, const char *name, uint64_t session)
+{
+	size_t n = strlen(name);
+	uint64_t be = htobe64(session);
+
+	memcpy(buf, name, n);
+	memcpy(buf + n, &be, sizeof(be));
+	return BYTES_OF(buf, n + sizeof(be));
+}
+
 static inline int del(struct kv *kv, const char *key)
 {
 	return put(kv, key, NULL);

@@ -85,11 +85,31 @@ static inline void model_write(struct model *m, const struct kv_write *w,
 	m->rows[i] = (struct model_row){ copy_of(w->key), copy_of(w->value), revision };
 }
 
-static inline void model_end_session(struct model *m)
+static inline void model_end_session(struct model *m, uint64_t session)
+{
+	for (uint32_t i = m->nrows; i-- > 0;)
+		if (kv_key_is_session(m->rows[i].key) &&
+		    kv_key_session(m->rows[i].key) == session)
+			model_remove(m, i);
+}
+
+/* The engine is closed: all of them end. */
+static inline void model_end_sessions(struct model *m)
 {
 	for (uint32_t i = m->nrows; i-- > 0;)
 		if (kv_key_is_session(m->rows[i].key))
 			model_remove(m, i);
+}
+
+enum { MODEL_SESSIONS = 4 }; /* and 0: of keys too short to be anyone's */
+
+/* Numbers whose bytes are also found in names. */
+static inline uint64_t model_session(uint64_t i)
+{
+	static const uint64_t sessions[MODEL_SESSIONS] = { 1, 2, 0x6b6b6b6b6b6b6b6b,
+							   UINT64_MAX };
+
+	return sessions[i];
 }
 
 /* What must come of a request ------------------------------------------------------ */
@@ -220,6 +240,10 @@ static inline struct bytes random_key(struct made *d, struct rng *g)
 	if (chance(g, 2)) {
 		memset(p + n, 'k', KV_KEY_MAX - n);
 		n = KV_KEY_MAX;
+	} else if (p[0] >= 'a' && p[0] <= 'z' && chance(g, 80)) {
+		uint64_t be = htobe64(model_session(below(g, MODEL_SESSIONS)));
+		memcpy(p + n, &be, sizeof(be));
+		n += sizeof(be);
 	}
 	return BYTES_OF(p, n);
 }

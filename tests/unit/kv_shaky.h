@@ -153,11 +153,11 @@ static inline int shaky_stat(struct kv *kv, struct kv_stat *ret)
 	return s->inner->ops->stat(s->inner, ret);
 }
 
-static inline int shaky_session_end(struct kv *kv)
+static inline int shaky_session_end(struct kv *kv, uint64_t session)
 {
 	struct shaky *s = (struct shaky *)kv;
 
-	return s->inner->ops->session_end(s->inner);
+	return s->inner->ops->session_end(s->inner, session);
 }
 
 static inline int shaky_check(struct kv *kv, struct writer *report)

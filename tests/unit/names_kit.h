@@ -52,7 +52,7 @@ static inline struct index *kit_open(void)
 	struct kv *kv;
 
 	assert_int_equal(kv_mem_open(&kv), 0);
-	assert_int_equal(index_open(kv, true, &ix), 0);
+	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, true, &ix), 0);
 	return ix;
 }
 

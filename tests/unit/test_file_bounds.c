@@ -54,11 +54,11 @@ static int count_stat(struct kv *kv, struct kv_stat *ret)
 	return inner->ops->stat(inner, ret);
 }
 
-static int count_session_end(struct kv *kv)
+static int count_session_end(struct kv *kv, uint64_t session)
 {
 	struct kv *inner = ((struct counting *)kv)->inner;
 
-	return inner->ops->session_end(inner);
+	return inner->ops->session_end(inner, session);
 }
 
 static int count_check(struct kv *kv, struct writer *report)

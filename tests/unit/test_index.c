@@ -18,7 +18,7 @@ static int open_kept(struct kv *inner, bool format, struct index **ret)
 {
 	struct shaky *s = shaky_over(inner, (struct shaky_opts){ .seed = seed, .keep = true });
 
-	return index_open(&s->kv, format, ret);
+	return index_open(&s->kv, INDEX_SESSION_OWN, format, ret);
 }
 
 static void test_open_makes_one_and_finds_it_again(void **state)
@@ -141,7 +141,7 @@ static struct index *open_shaky(struct shaky_opts o, struct shaky **ret)
 
 	assert_int_equal(kv_mem_open(&kv), 0);
 	*ret = shaky_over(kv, (struct shaky_opts){ .seed = seed });
-	assert_int_equal(index_open(&(*ret)->kv, true, &ix), 0);
+	assert_int_equal(index_open(&(*ret)->kv, INDEX_SESSION_OWN, true, &ix), 0);
 	(*ret)->o = o;
 	return ix;
 }

@@ -25,9 +25,14 @@ static struct key random_key(struct dice *d, char *name)
 	struct bytes n = BYTES_OF(name, 1 + roll(d, roll(d, 2) ? 3 : 255));
 
 	memset(name, 'a' + (int)roll(d, 3), n.len);
-	switch (roll(d, 6)) {
+	uint64_t session = 1 + roll(d, roll(d, 2) ? 3 : UINT64_MAX - 1);
+
+	switch (roll(d, 9)) {
 	case 0: return key_name(a, b, n);
-	case 1: return key_draft_name(a, b, n);
+	case 1: return key_draft_name(a, b, n, session);
+	case 5: return key_writer(a, session);
+	case 6: return key_draft_times(a, session);
+	case 7: return key_draft_xattr(a, n, session);
 	case 2: return key_file(a);
 	case 3: return key_block(a, b);
 	case 4: return key_xattr(a, n);

@@ -327,7 +327,7 @@ static void test_session_keys_end_with_their_session(void **state)
 	assert_int_equal(st.session_keys, 2);
 	assert_int_equal(metric_get(M_SESSION_KEYS), 2);
 	assert_true(st.used_bytes > 0 && st.used_bytes < st.size_bytes);
-	assert_int_equal(x->kv->ops->session_end(x->kv), 0);
+	assert_int_equal(x->kv->ops->session_end(x->kv, 0), 0);
 	assert_int_equal(metric_get(M_SESSION_KEYS), 0);
 	assert_range(x->kv, "", "\xff", 9, "D1 ", false);
 	assert_int_equal(put(x->kv, "n1", "n"), KV_DONE);
@@ -335,6 +335,54 @@ static void test_session_keys_end_with_their_session(void **state)
 		return;
 	reopen(x);
 	assert_range(x->kv, "", "\xff", 9, "D1 ", false);
+}
+
+static uint32_t count_keys(struct kv *kv)
+{
+	struct kv_req req;
+	uint32_t n = read_everything(kv, &req)->nrows;
+
+	kv_req_fini(&req);
+	return n;
+}
+
+static void count_ring(void *arg)
+{
+	atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+/* Whose a key is is its last 8 bytes, whatever stands before them; a durable key
+ * that ends with the same bytes is nobody's. */
+static void test_a_session_ends_alone(void **state)
+{
+	static const uint64_t sessions[] = { 1, 2, 256, UINT64_MAX, 0x0100000000000000 };
+	static const char *const kinds[] = { "n", "n\1", "w", "zzzzzzzzz", "D", "T1" };
+	enum { N = sizeof(sessions) / sizeof(*sessions), K = sizeof(kinds) / sizeof(*kinds) };
+	struct fix *x = *state;
+	atomic_uint rings = 0, other = 0;
+	struct kv_watch *w, *wd;
+	uint32_t left = N * K;
+	char buf[32];
+
+	for (unsigned i = 0; i < N * K; i++)
+		assert_int_equal(put_bytes(x->kv, session_key(buf, kinds[i % K], sessions[i / K]),
+					   bytes_str("v")), KV_DONE);
+	assert_int_equal(count_keys(x->kv), left);
+	assert_int_equal(kv_watch(x->kv, bytes_str("n"), count_ring, &rings, &w), 0);
+	assert_int_equal(kv_watch(x->kv, bytes_str("D"), count_ring, &other, &wd), 0);
+	assert_int_equal(x->kv->ops->session_end(x->kv, 77), 0); /* there is none */
+	assert_int_equal(count_keys(x->kv), left);
+	for (unsigned i = 0; i < N; i++) {
+		unsigned before = rings;
+		assert_int_equal(x->kv->ops->session_end(x->kv, sessions[i]), 0);
+		assert_true(rings > before);
+		left -= 4;
+		assert_int_equal(count_keys(x->kv), left);
+		assert_int_equal(metric_get(M_SESSION_KEYS), left - 2 * N);
+	}
+	assert_int_equal(other, 0);
+	kv_unwatch(x->kv, w);
+	kv_unwatch(x->kv, wd);
 }
 
 static void test_revisions_rise_also_over_deletion_and_restart(void **state)
@@ -504,12 +552,15 @@ static void walk(void *arg, uint64_t seed)
 	for (unsigned i = 0; i < steps; i++) {
 		model_step(&m, x->kv, &g);
 		if (below(&g, 200) == 0) {
-			assert_int_equal(x->kv->ops->session_end(x->kv), 0);
-			model_end_session(&m);
+			uint64_t which = below(&g, MODEL_SESSIONS + 1);
+			uint64_t session = which ? model_session(which - 1) : 0;
+			assert_int_equal(x->kv->ops->session_end(x->kv, session), 0);
+			model_end_session(&m, session);
+			model_compare_all(&m, x->kv);
 		}
 		if (x->engine->keeps && below(&g, 200) == 0) {
 			reopen(x);
-			model_end_session(&m);
+			model_end_sessions(&m);
 		}
 		if (i % 100 == 0) {
 			assert_kv_fine(x->kv);
@@ -680,6 +731,48 @@ static void test_durable_and_session_keys_change_at_one_moment(void **state)
 	assert_true(done > 0);
 }
 
+/* Two keys of one session, put at one moment; another session's stay. */
+static void *put_and_end(void *arg)
+{
+	struct worker *w = arg;
+	struct kv *kv = w->fix->kv;
+	char a[16], b[16], from[16], to[16];
+	struct kv_write both[] = { { session_key(a, "n", 5), bytes_str("v") },
+				   { session_key(b, "w", 5), bytes_str("v") } };
+	struct kv_read rd[] = {
+		{ .from = both[0].key }, { .from = both[1].key }, { bytes_str("n"), bytes_str("x"), 9 },
+		{ .from = session_key(from, "n", 6) }, { .from = session_key(to, "w", 6) },
+	};
+
+	for (unsigned i = 0; i < w->rounds; i++) {
+		struct kv_req put_both = { .writes = both, .nwrites = 2 };
+		struct kv_req look = { .reads = rd, .nreads = 5 };
+		if (chance(&w->rng, 30))
+			assert_int_equal(run(kv, &put_both), KV_DONE);
+		if (chance(&w->rng, 30))
+			assert_int_equal(kv->ops->session_end(kv, 5), 0);
+		assert_int_equal(kv_wait(kv, &look), KV_DONE);
+		assert_int_equal(look.rows[0].nrows, look.rows[1].nrows);
+		assert_int_equal(look.rows[2].nrows, look.rows[0].nrows ? 4 : 2);
+		assert_int_equal(look.rows[3].nrows + look.rows[4].nrows, 2);
+		kv_req_fini(&look);
+	}
+	return NULL;
+}
+
+static void test_a_session_ends_at_one_moment(void **state)
+{
+	struct fix *x = *state;
+	char a[16];
+
+	assert_int_equal(put_bytes(x->kv, session_key(a, "n", 6), bytes_str("v")), KV_DONE);
+	assert_int_equal(put_bytes(x->kv, session_key(a, "w", 6), bytes_str("v")), KV_DONE);
+	run_threads(x, x->engine->slow ? 100 : 3000, put_and_end, NULL);
+	assert_int_equal(x->kv->ops->session_end(x->kv, 5), 0);
+	assert_int_equal(x->kv->ops->session_end(x->kv, 6), 0);
+	assert_int_equal(count_keys(x->kv), 0);
+}
+
 static void *count_many(void *arg)
 {
 	struct worker *w = arg;
@@ -843,6 +936,8 @@ static const struct {
 	T(test_the_last_write_for_a_key_counts),
 	T(test_ranges),
 	T(test_session_keys_end_with_their_session),
+	T(test_a_session_ends_alone),
+	T(test_a_session_ends_at_one_moment),
 	T(test_revisions_rise_also_over_deletion_and_restart),
 	T(test_what_is_too_large_is_refused_whole),
 	T(test_the_longest_and_last_key_can_be_had),

@@ -293,7 +293,7 @@ static void test_names_of_one_hash(void **state)
 	struct index_op op = { 0 };
 	uint64_t base = name_hash(index_super(ix)->hash_key, bytes_str("a"));
 	struct key other0 = key_name(INDEX_ROOT, base, bytes_str("x"));
-	struct key other1 = key_draft_name(INDEX_ROOT, base + 1, bytes_str("y"));
+	struct key other1 = key_draft_name(INDEX_ROOT, base + 1, bytes_str("y"), 9);
 	struct key other3 = key_name(INDEX_ROOT, base + 3, bytes_str("z"));
 
 	(void)state;

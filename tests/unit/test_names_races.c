@@ -121,7 +121,7 @@ static struct scene *scene_new(void)
 	assert_int_equal(kv_mem_open(&kv), 0);
 	assert_int_equal(kv_fault_open(kv, seed++, false, &s->fault), 0);
 	s->shaky = shaky_over(s->fault, (struct shaky_opts){ 0 });
-	assert_int_equal(index_open(&s->shaky->kv, true, &s->ix), 0);
+	assert_int_equal(index_open(&s->shaky->kv, INDEX_SESSION_OWN, true, &s->ix), 0);
 	kit_mkdir(s->ix, INDEX_ROOT, "d");
 	uint64_t e = kit_mkdir(s->ix, INDEX_ROOT, "e");
 	kit_mkdir(s->ix, e, "s");

@@ -35,7 +35,7 @@ static struct index *open_lmdb(const char *path, bool create)
 	struct kv *kv;
 
 	assert_int_equal(kv_lmdb_open(&o, &kv), 0);
-	assert_int_equal(index_open(kv, create, &ix), 0);
+	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, create, &ix), 0);
 	return ix;
 }
 
@@ -481,7 +481,7 @@ static int step_session_end(struct walk *w)
 		index_close(w->ix);
 		w->ix = open_lmdb(w->path, false);
 	} else {
-		assert_int_equal(kv->ops->session_end(kv), 0);
+		assert_int_equal(kv->ops->session_end(kv, INDEX_SESSION_OWN), 0);
 	}
 	for (int o = 0; o < MODEL_OBJECTS; o++)
 		if (w->m.o[o].used && w->m.o[o].open)
@@ -545,7 +545,7 @@ static void walk_over(struct shaky_opts o, unsigned n)
 
 	assert_int_equal(kv_mem_open(&kv), 0);
 	s = shaky_over(kv, (struct shaky_opts){ .seed = seed });
-	assert_int_equal(index_open(&s->kv, true, &w->ix), 0);
+	assert_int_equal(index_open(&s->kv, INDEX_SESSION_OWN, true, &w->ix), 0);
 	s->o = o;
 	w->shaky = s;
 	w->state = seed;

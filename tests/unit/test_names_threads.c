@@ -256,7 +256,7 @@ static void run_crowd(struct shaky_opts o, unsigned steps)
 	c->steps = steps / KIT_SLOW;
 	assert_int_equal(kv_mem_open(&kv), 0);
 	s = shaky_over(kv, (struct shaky_opts){ .seed = seed });
-	assert_int_equal(index_open(&s->kv, true, &c->ix), 0);
+	assert_int_equal(index_open(&s->kv, INDEX_SESSION_OWN, true, &c->ix), 0);
 	c->dirs[0] = INDEX_ROOT;
 	for (unsigned i = 1; i < NDIRS; i++)
 		c->dirs[i] = kit_mkdir(c->ix, INDEX_ROOT, (char[]){ 'x', (char)('0' + i), 0 });

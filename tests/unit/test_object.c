@@ -80,7 +80,7 @@ static void test_times_after_a_publish(void **state)
 	kit_file(ix, d, "f", "x");
 	assert_true(is_now(kit_dir_attr(ix, d).mtime));
 	assert_int_equal(kit_keys(ix, "t"), 0);
-	assert_int_equal(index_kv(ix)->ops->session_end(index_kv(ix)), 0);
+	assert_int_equal(index_kv(ix)->ops->session_end(index_kv(ix), index_session(ix)), 0);
 	assert_true(is_now(kit_dir_attr(ix, d).mtime));
 	kit_close(ix, &op);
 }

@@ -29,7 +29,7 @@ static struct index *open_over(struct shaky_opts o)
 	o.seed = seed;
 	assert_int_equal(kv_mem_open(&kv), 0);
 	last = shaky_over(kv, (struct shaky_opts){ .seed = seed });
-	assert_int_equal(index_open(&last->kv, true, &ix), 0);
+	assert_int_equal(index_open(&last->kv, INDEX_SESSION_OWN, true, &ix), 0);
 	struct kv_caps caps = o.caps;
 	last->o = o;
 	last->o.caps = caps;

@@ -378,7 +378,7 @@ static void test_exchange_draft_and_directory(void **state)
 /* What `w` says. */
 static struct place writers_place(struct index *ix, uint64_t fileid)
 {
-	struct key k = key_writer(fileid);
+	struct key k = key_writer(fileid, INDEX_SESSION_OWN);
 	struct kv_read get = { .from = key_bytes(&k), .limit = 1 };
 	struct kv_req req = { .reads = &get, .nreads = 1 };
 	struct writer_state w;

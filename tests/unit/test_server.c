@@ -96,11 +96,11 @@ static int gate_stat(struct kv *kv, struct kv_stat *ret)
 	return inner->ops->stat(inner, ret);
 }
 
-static int gate_end(struct kv *kv)
+static int gate_end(struct kv *kv, uint64_t session)
 {
 	struct kv *inner = ((struct gate *)kv)->inner;
 
-	return inner->ops->session_end(inner);
+	return inner->ops->session_end(inner, session);
 }
 
 static const struct kv_ops gate_ops = { .name = "gate", .submit = gate_submit, .caps = gate_caps,
@@ -634,6 +634,7 @@ static void test_a_read_resolves_what_had_no_answer(void **state)
 
 struct putting {
 	struct kv *kv;
+	uint64_t session;
 	int outcome;
 };
 
@@ -641,7 +642,9 @@ static void *put_it(void *arg)
 {
 	struct putting *p = arg;
 
-	p->outcome = put(p->kv, "n1", "v");
+	char key[16];
+
+	p->outcome = put_bytes(p->kv, session_key(key, "n1", p->session), bytes_str("v"));
 	return NULL;
 }
 
@@ -663,6 +666,7 @@ static void test_the_end_of_a_session_waits_for_what_is_under_way(void **state)
 	assert_int_equal(join_as(&token, false, &x), 0);
 	remote_last(x);
 	assert_int_equal(kv_remote_open(x, &p.kv), 0);
+	p.session = remote_welcome(x)->session;
 	gate_shut(&gate);
 	assert_int_equal(pthread_create(&t, NULL, put_it, &p), 0);
 	WAIT_FOR(gate_held(&gate) == 1);
@@ -672,7 +676,7 @@ static void test_the_end_of_a_session_waits_for_what_is_under_way(void **state)
 	assert_int_equal(p.outcome, KV_UNKNOWN);
 	assert_int_equal(put(p.kv, "n2", "v"), -ENOTCONN);
 	assert_int_equal(p.kv->ops->stat(p.kv, &st), -ENOTCONN);
-	assert_int_equal(p.kv->ops->session_end(p.kv), 0);
+	assert_int_equal(p.kv->ops->session_end(p.kv, p.session), 0);
 	assert_false(remote_is_up(x));
 	usleep(20000);
 	assert_int_equal(metric_get(M_SESSIONS), 1); /* its request is still there */
