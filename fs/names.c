@@ -9,6 +9,7 @@
  * beside (attributes, publishing) is sorted out in inode.c and req.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "common/crash.h"
@@ -188,6 +189,7 @@ void fs_mknod(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
 		return;
 	q->ix.attr.rdev = rdev;
 	if (S_ISREG(mode)) {
+		q->ix.flags = O_EXCL;
 		q->ix.done = draft_for_mknod;
 		move_begin(q->fs);
 		index_draft(q->fs->ix, &q->ix);

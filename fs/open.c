@@ -463,7 +463,9 @@ static void create_done(struct index_op *op, int r)
 
 	if (r) {
 		move_end(q->fs);
-		req_error(q, r);
+		/* Somebody else has published this name since the kernel looked for
+		 * it: upon this it looks again, and opens what is there. */
+		req_error(q, r == -EEXIST && !(q->flags & O_EXCL) ? -ESTALE : r);
 		return;
 	}
 	attr_to_stat(&op->entry.attr, &e.attr);
@@ -490,6 +492,7 @@ void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
 	}
 	new_object(q, parent, name, S_IFREG | (mode & 07777));
 	q->flags = fi->flags;
+	q->ix.flags = fi->flags & O_EXCL;
 	q->ix.done = create_done;
 	move_begin(q->fs);
 	index_draft(q->fs->ix, &q->ix);

@@ -3,11 +3,14 @@
  * Names: looking up, listing, making, linking and unlinking them, as plans.
  * Renaming is in rename.c; how a name is found and guarded in names.c.
  *
- * A draft name is looked for before the published one of the same name and hides
- * it; unlinking it removes both. What writes session keys only (a draft's names)
- * touches the directory's `t`, everything else its `T`.
+ * A draft name of this session is looked for before the published one of the same
+ * name and hides it; unlinking it removes both. Those of other sessions are not
+ * seen, but by what must be new: making, linking, a draft with O_EXCL. What writes
+ * session keys only (a draft's names) touches the directory's `t`, everything else
+ * its `T`.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 
 #include "index/ops.h"
@@ -88,24 +91,38 @@ static int list_name(struct plan *p, const struct name_key *k, struct entry *e)
 	return 0;
 }
 
-/* Two pages of rows, D and n, as one sequence in order of h. As many names as either
- * of them may have rows: so where one was cut off, what is behind is not reached. */
+/* Two pages of rows, D and n, as one sequence in order of h; of n, those of this
+ * session. No more names than D may have rows are taken from it; and where n was cut
+ * off, it ends: what stands in D from there on may be hidden. */
 struct merge {
 	const struct kv_rows *rows[2];
 	uint32_t next[2];
+	uint64_t session;
 };
+
+static void merge_skip_foreign(struct merge *m)
+{
+	const struct kv_rows *n = m->rows[1];
+
+	while (m->next[1] < n->nrows && kv_key_session(n->rows[m->next[1]].key) != m->session)
+		m->next[1]++;
+}
 
 /* The next name: 1, 0 at the end, or -EUCLEAN. n (the second) hides D. */
 static int merge_next(struct merge *m, struct name_key *ret_k, const struct kv_row **ret_row)
 {
 	struct name_key k[2] = { { .h = UINT64_MAX }, { .h = UINT64_MAX } };
+	const struct kv_rows *n = m->rows[1];
 
+	merge_skip_foreign(m);
+	bool cut = n->more && m->next[1] == n->nrows;
+	uint32_t at[2] = { m->next[0], m->next[1] - cut }; /* the last one bounds D */
 	for (unsigned i = 0; i < 2; i++)
-		if (m->next[i] < m->rows[i]->nrows &&
-		    key_parse_name(m->rows[i]->rows[m->next[i]].key, &k[i]))
+		if (at[i] < m->rows[i]->nrows &&
+		    key_parse_name(m->rows[i]->rows[at[i]].key, &k[i]))
 			return -EUCLEAN;
 	unsigned i = k[1].h <= k[0].h;
-	if (k[i].h == UINT64_MAX)
+	if (k[i].h == UINT64_MAX || (i && cut))
 		return 0;
 	if (k[0].h == k[1].h)
 		m->next[0]++;
@@ -115,8 +132,9 @@ static int merge_next(struct merge *m, struct name_key *ret_k, const struct kv_r
 }
 
 /* Is there anything that merge_next() has not given? */
-static bool merge_has_more(const struct merge *m)
+static bool merge_has_more(struct merge *m)
 {
+	merge_skip_foreign(m);
 	for (unsigned i = 0; i < 2; i++)
 		if (m->rows[i]->more || m->next[i] < m->rows[i]->nrows)
 			return true;
@@ -161,22 +179,46 @@ static int list_merged(struct plan *p, struct index_op *op, struct merge *m, uin
 	return r;
 }
 
-static int list_plan(struct plan *p, struct index_op *op)
+/* Is there a name in it, or certainly none? */
+static bool merge_is_enough(struct merge m)
+{
+	const struct kv_row *row;
+	struct name_key k;
+
+	return !m.rows[1]->more || merge_next(&m, &k, &row);
+}
+
+/* Where other sessions have many drafts, a page of them is only as long as it takes
+ * to come to a name that is seen. */
+static int list_read(struct plan *p, struct index_op *op, uint32_t limit, struct merge *m)
 {
 	struct key from_d = key_prefix_h('D', op->parent, op->from + 1);
 	struct key from_n = key_prefix_h('n', op->parent, op->from + 1);
+	struct key to_n = key_prefix_end(key_prefix('n', op->parent));
+	int r = plan_both(plan_range(p, from_d, key_prefix_end(key_prefix('D', op->parent)),
+				     limit, &m->rows[0]),
+			  plan_range(p, from_n, to_n, limit, &m->rows[1]));
+
+	for (uint64_t n = limit; !r && !merge_is_enough(*m);) {
+		n = 8 * n < UINT32_MAX ? 8 * n : UINT32_MAX;
+		r = plan_range(p, from_n, to_n, (uint32_t)n, &m->rows[1]);
+	}
+	return r;
+}
+
+static int list_plan(struct plan *p, struct index_op *op)
+{
 	uint32_t limit = op->limit ? op->limit : 1;
-	struct merge m = { 0 };
+	struct merge m = { .session = plan_session(p) };
 
 	if (op->from >= INT64_MAX)
 		return 0;
-	int r = plan_both(plan_range(p, from_d, key_prefix_end(key_prefix('D', op->parent)),
-				     limit, &m.rows[0]),
-			  plan_range(p, from_n, key_prefix_end(key_prefix('n', op->parent)),
-				     limit, &m.rows[1]));
+	int r = list_read(p, op, limit, &m);
 	if (r)
 		return r;
 	uint64_t n = (uint64_t)m.rows[0]->nrows + m.rows[1]->nrows;
+	if (n > limit)
+		n = limit;
 	op->entries = plan_alloc(p, n * sizeof(*op->entries));
 	if (!op->entries)
 		return -ENOMEM;
@@ -191,8 +233,8 @@ void index_list(struct index *ix, struct index_op *op)
 /* Making ------------------------------------------------------------------------ */
 
 /* What making an object and making a draft begin with. INDEX_MISS: go on; 0: it
- * was made already, by an earlier run. */
-static int make_begin(struct plan *p, struct index_op *op, struct record *ret_parent,
+ * was made already, by an earlier run. `excl`: no other session has a draft of it. */
+static int make_begin(struct plan *p, struct index_op *op, bool excl, struct record *ret_parent,
 		      struct name_view *ret_v)
 {
 	int r = plan_both(parent_find(p, op->parent, ret_parent),
@@ -201,6 +243,8 @@ static int make_begin(struct plan *p, struct index_op *op, struct record *ret_pa
 	if (r)
 		return r;
 	if (!name_exists(ret_v)) {
+		if (excl && ret_v->foreign)
+			return -EEXIST;
 		name_expect(p, ret_v);
 		return ret_v->h ? INDEX_MISS : -ENOSPC;
 	}
@@ -223,7 +267,7 @@ static int make_plan(struct plan *p, struct index_op *op)
 	struct object o = { .fileid = op->fileid };
 	struct record parent;
 	struct name_view v;
-	int r = make_begin(p, op, &parent, &v);
+	int r = make_begin(p, op, true, &parent, &v);
 
 	if (!r)
 		return entry_of_name(p, &v, &op->entry);
@@ -273,7 +317,8 @@ static int draft_plan(struct plan *p, struct index_op *op)
 	struct writer_name name;
 	struct record parent;
 	struct attr a;
-	int r = op->name ? make_begin(p, op, &parent, &v) : parent_find(p, op->parent, &parent);
+	int r = op->name ? make_begin(p, op, op->flags & O_EXCL, &parent, &v)
+			 : parent_find(p, op->parent, &parent);
 
 	if (r < 0 || r == PLAN_WAIT)
 		return r;
@@ -370,7 +415,7 @@ static int link_plan(struct plan *p, struct index_op *op)
 	struct name_view v;
 	struct object o;
 	int r_o = object_find(p, op->fileid, op->place, &o);
-	int r = plan_both(r_o, make_begin(p, op, &parent, &v));
+	int r = plan_both(r_o, make_begin(p, op, true, &parent, &v));
 
 	if (r || r_o)
 		return r ? r : -ENOENT;

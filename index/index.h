@@ -234,7 +234,8 @@ uint64_t index_new_id(struct index *ix);
 
 /* Names -------------------------------------------------------------------- */
 
-/* parent, name -> entry. INDEX_MISS. Drafts of this session are seen. */
+/* parent, name -> entry. INDEX_MISS. Drafts of this session are seen, here and in
+ * all that follows, and those of others are not. */
 void index_lookup(struct index *ix, struct index_op *op);
 
 /* fileid, place -> entry (no name). INDEX_MISS: not there any more. */
@@ -247,21 +248,24 @@ void index_list(struct index *ix, struct index_op *op);
 
 /* parent, name, attr (mode with type, uid, gid, rdev), umask, body (a symlink's
  * target) -> entry: mkdir, mknod, symlink. Gives the fileid; inherits set-gid
- * and default ACL from the parent. -EEXIST, -ENOENT (parent gone). */
+ * and default ACL from the parent. -EEXIST (also a draft of another session),
+ * -ENOENT (parent gone). */
 void index_make(struct index *ix, struct index_op *op);
 
 /* The same for a regular file as a draft: entry with all attributes (the caller
- * keeps them: a draft has no record). name NULL: no name yet (O_TMPFILE).
+ * keeps them: a draft has no record). name NULL: no name yet (O_TMPFILE). flags
+ * O_EXCL: -EEXIST also if another session has a draft of that name; without it both
+ * have, and who publishes last replaces what the other one has published.
  * -ENOSPC: the index is too full for it to be published. */
 void index_draft(struct index *ix, struct index_op *op);
 
 /* fileid, place, parent, name -> entry (of the object, new place and nlink).
- * -EEXIST, -ENOENT, -EMLINK, -EPERM (a directory). For a draft the caller
- * counts nlink. */
+ * -EEXIST (also a draft of another session), -ENOENT, -EMLINK, -EPERM (a
+ * directory). For a draft the caller counts nlink. */
 void index_link(struct index *ix, struct index_op *op);
 
 /* parent, name -> gone; gone2: what a draft's name hid. INDEX_MISS; unlink:
- * -EISDIR; rmdir: -ENOTDIR, -ENOTEMPTY. */
+ * -EISDIR; rmdir: -ENOTDIR, -ENOTEMPTY (also drafts of other sessions). */
 void index_unlink(struct index *ix, struct index_op *op);
 void index_rmdir(struct index *ix, struct index_op *op);
 
@@ -271,8 +275,9 @@ void index_rmdir(struct index *ix, struct index_op *op);
  * object that a draft replaces is `hidden`, and goes when the draft is published:
  * its body must not be dropped yet); gone2: what a draft's name hid and
  * hides no more. Two names of one object: nothing happens. INDEX_MISS (source),
- * -EEXIST, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL
- * (into itself), -ENOENT (a directory vanished). */
+ * -EEXIST (NOREPLACE: also a draft of another session), -EISDIR, -ENOTDIR (also a
+ * directory to where another session has a draft), -ENOTEMPTY, -EINVAL (into
+ * itself), -ENOENT (a directory vanished). */
 void index_rename(struct index *ix, struct index_op *op);
 
 /* Objects ------------------------------------------------------------------ */
@@ -283,7 +288,8 @@ void index_rename(struct index *ix, struct index_op *op);
 void index_setattr(struct index *ix, struct index_op *op);
 
 /* fileid, place: this session is going to write the object (put once, however
- * many handles): renames keep track of it from here on. INDEX_MISS. */
+ * many handles): renames, of whatever session, keep track of it from here on.
+ * INDEX_MISS. */
 void index_writer(struct index *ix, struct index_op *op);
 
 /* fileid: it has stopped; for a draft: gives its names and extended attributes
@@ -296,7 +302,8 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * version: the one that the draft was based on), body -> entry: the record as
  * stored (version one up), place; gone: an object that a draft's name replaced;
  * gone2: nlink 0, the body of the version that this one replaced *if* it is not
- * the one it was based on (else the caller knows what it replaced: fileid 0).
+ * the one it was based on (else the caller knows what it replaced: fileid 0),
+ * because another session has published meanwhile.
  * The draft's names, ACLs and attributes become durable in the same
  * transaction. more_gone, nmore_gone: what other names of a draft replaced.
  * index_draft() or index_writer() went before (-EINVAL). INDEX_UNLINKED: nothing

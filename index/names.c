@@ -2,31 +2,50 @@
 /*
  * A name in its directory. Its key holds a hash of which the low 8 bits are a
  * disambiguator, chosen when the name is made: the first value that no other name
- * of that hash has, published or draft. A name that is both (a draft that hides a
- * published one) has one value of h.
+ * of that hash has, published or a draft of any session. A name that is several of
+ * these (drafts of two sessions, and what they hide) has one value of h: so whoever
+ * publishes finds under it what the others have published.
  *
  * The hard idea is the guard of a name that is not there. "The slot is free" does
  * not do: two makers of one name could choose two slots, when a third name of the
  * same hash comes or goes between them. So it is the whole set of names of that
  * hash that has to be as it was: each one still there, and nothing in between.
  * Nearly always the set is empty, and the guard is one empty range in D and in n.
+ *
+ * Other sessions' drafts of a name are no part of what it shows; but who makes a
+ * name that must be new is refused by them, and so is a directory that would come
+ * under one: a draft never hides a directory.
  */
 #include <errno.h>
 
 #include "index/ops.h"
 
 
-/* The row of this name among those of its hash, or NULL. */
-static const struct kv_row *row_of(const struct kv_rows *rows, struct bytes name, uint64_t *ret_h)
+/* The rows of one name among those of its hash. */
+struct found {
+	const struct kv_row *d, *n; /* published; this session's draft; or NULL */
+	bool foreign;               /* drafts of other sessions */
+	uint64_t h;                 /* of all of them; 0: there is none */
+};
+
+static int find_rows(const struct kv_rows *rows, struct bytes name, uint64_t session,
+		     struct found *f)
 {
 	for (uint32_t i = 0; i < rows->nrows; i++) {
 		struct name_key k;
-		if (!key_parse_name(rows->rows[i].key, &k) && bytes_eq(k.name, name)) {
-			*ret_h = k.h;
-			return &rows->rows[i];
-		}
+		if (key_parse_name(rows->rows[i].key, &k) || !bytes_eq(k.name, name))
+			continue;
+		if (f->h && f->h != k.h)
+			return -EUCLEAN;
+		f->h = k.h;
+		if (k.kind == 'D')
+			f->d = &rows->rows[i];
+		else if (k.session == session)
+			f->n = &rows->rows[i];
+		else
+			f->foreign = true;
 	}
-	return NULL;
+	return 0;
 }
 
 static bool h_is_taken(const struct kv_rows *rows, uint64_t h)
@@ -47,24 +66,25 @@ static uint64_t h_choose(const struct name_view *v, uint64_t base)
 	return 0;
 }
 
-static int name_decode_rows(struct name_view *v, uint64_t base)
+static int name_decode_rows(struct name_view *v, uint64_t base, uint64_t session)
 {
-	uint64_t h_d = 0, h_n = 0;
-	const struct kv_row *d = row_of(v->rows_d, v->name, &h_d);
-	const struct kv_row *n = row_of(v->rows_n, v->name, &h_n);
-	int r = 0;
+	struct found f = { .h = 0 };
+	int r = find_rows(v->rows_d, v->name, session, &f);
 
-	if (d && n && h_d != h_n)
-		return -EUCLEAN;
-	v->h = d ? h_d : n ? h_n : h_choose(v, base);
-	v->draft = n;
-	v->published = d;
-	if (d) {
-		r = record_decode(d->value, &v->rec);
+	if (!r)
+		r = find_rows(v->rows_n, v->name, session, &f);
+	if (r)
+		return r;
+	v->h = f.h ? f.h : h_choose(v, base);
+	v->draft = f.n;
+	v->published = f.d;
+	v->foreign = f.foreign;
+	if (f.d) {
+		r = record_decode(f.d->value, &v->rec);
 		v->fileid = r ? 0 : v->rec.attr.fileid;
 	}
-	if (n && !r)
-		r = number_decode(n->value, &v->fileid);
+	if (f.n && !r)
+		r = number_decode(f.n->value, &v->fileid);
 	return r;
 }
 
@@ -84,10 +104,10 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 	int r = plan_both(plan_range(p, key_prefix_h('D', parent, base), key_prefix_end(last_d),
 				     NAME_SLOTS, &v.rows_d),
 			  plan_range(p, key_prefix_h('n', parent, base), key_prefix_end(last_n),
-				     NAME_SLOTS, &v.rows_n));
+				     UINT32_MAX, &v.rows_n));
 	if (r)
 		return r;
-	r = name_decode_rows(&v, base);
+	r = name_decode_rows(&v, base, plan_session(p));
 	if (!r)
 		*ret = v;
 	return r;
@@ -138,6 +158,17 @@ void name_expect(struct plan *p, const struct name_view *v)
 	uint64_t base = v->h & ~(uint64_t)(NAME_SLOTS - 1);
 	expect_rows(p, 'D', v->parent, base, v->rows_d);
 	expect_rows(p, 'n', v->parent, base, v->rows_n);
+}
+
+void name_expect_alone(struct plan *p, const struct name_view *v)
+{
+	struct key from = key_prefix_h('n', v->parent, v->h), own = name_key_n(p, v);
+	uint64_t session = plan_session(p);
+
+	plan_expect_empty(p, from, own);
+	if (session != UINT64_MAX)
+		plan_expect_empty(p, key_draft_name(v->parent, v->h, v->name, session + 1),
+				  key_prefix_end(from));
 }
 
 int parent_find(struct plan *p, uint64_t parent, struct record *ret)

@@ -32,8 +32,11 @@ void index_stat(struct index *ix, struct index_op *op)
  * what they said has moved to the record. */
 static int dir_fold_times(struct plan *p, struct attr *a)
 {
+	struct key prefix = key_prefix('t', a->fileid);
+	const struct kv_rows *drafts;
 	uint32_t nlink = a->nlink;
-	int r = dir_attr(p, a);
+	int r = plan_both(dir_attr(p, a), plan_range(p, prefix, key_prefix_end(prefix),
+						     UINT32_MAX, &drafts));
 
 	if (r)
 		return r;
@@ -41,7 +44,8 @@ static int dir_fold_times(struct plan *p, struct attr *a)
 	plan_expect_same(p, key_times(a->fileid));
 	plan_expect_same(p, own_times(p, a->fileid));
 	plan_del(p, key_times(a->fileid));
-	plan_del(p, own_times(p, a->fileid));
+	for (uint32_t i = 0; i < drafts->nrows; i++)
+		plan_del(p, key_draft_times(a->fileid, kv_key_session(drafts->rows[i].key)));
 	return 0;
 }
 

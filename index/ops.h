@@ -62,9 +62,10 @@ struct name_view {
 	struct bytes name;
 	uint64_t h;        /* the name's; of one that is not there: a free one, or
 			      0 if there is none left */
-	bool draft;        /* there is a draft name; it hides a published one */
+	bool draft;        /* this session has a draft of it; it hides a published one */
 	uint64_t fileid;   /* the draft's; else of the published one, or 0 */
 	bool published;    /* there is a published one, maybe hidden */
+	bool foreign;      /* other sessions have drafts of this name */
 	struct record rec; /* then its D value */
 	const struct kv_rows *rows_d, *rows_n; /* all names of this hash */
 };
@@ -97,6 +98,9 @@ static inline struct key name_key_n(struct plan *p, const struct name_view *v)
 
 /* Guards that the name is as it was seen: there, or not there at all. */
 void name_expect(struct plan *p, const struct name_view *v);
+
+/* Guards that no other session has a draft of this name, which this one sees. */
+void name_expect_alone(struct plan *p, const struct name_view *v);
 
 /* Guards that v's parent is there. -ENOENT, -ENOTDIR. `ret` may be NULL. */
 int parent_find(struct plan *p, uint64_t parent, struct record *ret);
@@ -132,13 +136,13 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret);
 /* Of a directory's record: times from T and t, links from L. */
 int dir_attr(struct plan *p, struct attr *a);
 
-/* The times of directory `dir` are now. _draft: for as long as the session lasts,
- * without a commit; there must be a draft name in dir for as long. */
+/* The times of directory `dir` are now. _draft: for this session and as long as it
+ * lasts, without a commit; it must have a draft name in dir for as long. */
 void dir_touch(struct plan *p, uint64_t dir);
 void dir_touch_draft(struct plan *p, uint64_t dir);
 
-/* Draft names leave `dir`, of which `gone` lists all (and names elsewhere):
- * touches it, and sees to it that no `t` is left where no draft is. */
+/* Draft names leave `dir`, of which `gone` lists all (and names elsewhere): touches
+ * it, and sees to it that no `t` is left where this session has no draft. */
 int dir_touch_left(struct plan *p, uint64_t dir, const struct writer_name *gone,
 		   uint32_t ngone);
 
@@ -147,11 +151,15 @@ int dir_add_dirs(struct plan *p, uint64_t dir, int n);
 
 /* writers.c: who writes an object -------------------------------------------- */
 
-/* INDEX_MISS: nobody. The names live as long as the plan. */
+/* This session's. INDEX_MISS: it does not. The names live as long as the plan. */
 int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret);
 void writer_put(struct plan *p, uint64_t fileid, const struct writer_state *s);
 
-/* A published object has moved: tells its writer, if it has one. Guarded. */
+/* Where the object is that this session, or else another one, writes: *ret_draft,
+ * if it is this session's draft, or its record's place. INDEX_MISS. */
+int writer_knows(struct plan *p, uint64_t fileid, bool *ret_draft, struct place *ret);
+
+/* A published object has moved: tells all sessions that write it. Guarded. */
 int writer_moved(struct plan *p, uint64_t fileid, struct place to);
 
 /* A draft has one name less, more, or another; guarded. *ret_left (or NULL): how

@@ -3,9 +3,10 @@
  * Where an object's record is, and what belongs to a directory beside its record.
  *
  * Times of a directory: T says when names in it came or went, t the same for draft
- * names of this session; the later of the two counts instead of the record's
- * mtime, of the ctimes the latest. So whoever sets the times by hand removes both.
- * A `t` is only there while a draft name is, so that an idle session has no keys.
+ * names of one session, to which the later of T and its own t counts instead of the
+ * record's mtime, of the ctimes the latest. So whoever sets the times by hand removes
+ * T and the t of all sessions. A `t` is only there while its session has a draft name
+ * in the directory, so that an idle session has no keys.
  */
 #include <errno.h>
 
@@ -83,19 +84,20 @@ static int find_at(struct plan *p, uint64_t fileid, struct place place, struct o
 	}
 }
 
-/* It is not where it was said to be: its writer knows, or it has more names now. */
+/* It is not where it was said to be: who writes it knows, or it has more names now. */
 static int object_follow(struct plan *p, uint64_t fileid, struct object *ret)
 {
-	struct writer_state w;
-	int r_w = writer_get(p, fileid, &w);
+	struct place place;
+	bool draft;
+	int r_w = writer_knows(p, fileid, &draft, &place);
 	int r_f = find_by_fileid(p, fileid, ret);
 
 	if (plan_both(r_w, r_f))
 		return plan_both(r_w, r_f);
 	if (!r_f || r_w == INDEX_MISS)
 		return r_f;
-	if (!w.draft)
-		return find_at(p, fileid, w.place, ret);
+	if (!draft)
+		return find_at(p, fileid, place, ret);
 	*ret = (struct object){ .fileid = fileid, .draft = true,
 				.place = { .kind = PLACE_DRAFT } };
 	return 0;
@@ -237,20 +239,39 @@ static bool is_one_of(const struct name_key *k, const struct writer_name *v, uin
 	return false;
 }
 
-int dir_touch_left(struct plan *p, uint64_t dir, const struct writer_name *gone, uint32_t ngone)
+/* Another draft name of this session in dir. INDEX_MISS: there is none, or it stands
+ * behind too many of other sessions (then a `t` less is no harm: T says it, too). */
+static int other_draft(struct plan *p, uint64_t dir, const struct writer_name *gone,
+		       uint32_t ngone, struct name_key *ret)
 {
+	enum { LOOK_MAX = 1024 };
 	struct key prefix = key_prefix('n', dir);
 	const struct kv_rows *rows;
-	struct name_key k;
-	int r = plan_range(p, prefix, key_prefix_end(prefix), ngone + 1, &rows);
 
-	if (r)
+	for (uint32_t limit = ngone + 1;; limit *= 16) {
+		int r = plan_range(p, prefix, key_prefix_end(prefix), limit, &rows);
+		if (r)
+			return r;
+		for (uint32_t i = 0; i < rows->nrows; i++) {
+			if (key_parse_name(rows->rows[i].key, ret))
+				return -EUCLEAN;
+			if (ret->session == plan_session(p) && !is_one_of(ret, gone, ngone))
+				return 0;
+		}
+		/* Of this session alone they were enough to tell. */
+		if (!rows->more || limit >= LOOK_MAX)
+			return INDEX_MISS;
+	}
+}
+
+int dir_touch_left(struct plan *p, uint64_t dir, const struct writer_name *gone, uint32_t ngone)
+{
+	struct name_key k;
+	int r = other_draft(p, dir, gone, ngone, &k);
+
+	if (r < 0 || r == PLAN_WAIT)
 		return r;
-	for (uint32_t i = 0; i < rows->nrows; i++) {
-		if (key_parse_name(rows->rows[i].key, &k))
-			return -EUCLEAN;
-		if (is_one_of(&k, gone, ngone))
-			continue;
+	if (!r) {
 		plan_expect_present(p, own_name(p, dir, k.h, k.name));
 		dir_touch_draft(p, dir);
 		return 0;

@@ -414,6 +414,26 @@ void plan_expect_empty(struct plan *p, struct key from, struct key to)
 	plan_guard(p, KV_RANGE_EMPTY, key_bytes(&from), key_bytes(&to), 0);
 }
 
+void plan_expect_range(struct plan *p, struct key from, struct key to,
+		       const struct kv_rows *rows)
+{
+	uint8_t behind[KV_KEY_MAX];
+	struct bytes at = key_bytes(&from);
+
+	assert(!rows->more);
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		struct bytes key = rows->rows[i].key;
+		if (bytes_cmp(at, key) < 0)
+			plan_guard(p, KV_RANGE_EMPTY, at, key, 0);
+		plan_guard(p, KV_REVISION, key, BYTES_NONE, rows->rows[i].revision);
+		assert(key.len < sizeof(behind));
+		memcpy(behind, key.p, key.len);
+		behind[key.len] = 0;
+		at = BYTES_OF(behind, key.len + 1);
+	}
+	plan_guard(p, KV_RANGE_EMPTY, at, key_bytes(&to), 0);
+}
+
 /* The entry for this key in the writes, an older one or a new one; or NULL. */
 static struct kv_write *plan_write(struct plan *p, struct bytes key)
 {

@@ -46,6 +46,9 @@ void plan_expect_same(struct plan *p, struct key k);
 void plan_expect_present(struct plan *p, struct key k);
 void plan_expect_absent(struct plan *p, struct key k);
 void plan_expect_empty(struct plan *p, struct key from, struct key to);
+/* [from, to), all of which was read: these rows as they are, and no other. */
+void plan_expect_range(struct plan *p, struct key from, struct key to,
+		       const struct kv_rows *rows);
 
 /* Writes. Bytes are copied. The last one for a key counts. */
 void plan_put(struct plan *p, struct key k, struct bytes value);

@@ -8,10 +8,12 @@
  * being written afterwards, so its `w` stays, as that of a published object.
  *
  * Later publishes replace the record wherever `w` says that it is by now. Content
- * is the writer's (size, pages, times, body); all else is the record's.
+ * is the writer's (size, pages, times, body); all else is the record's. Of several
+ * sessions that write one object each publishes its whole version, and the last one
+ * counts: it is told of a version that it replaced and was not based on (`gone2`).
  *
- * The directory's times do not change: the names were there to be seen before. So
- * `t`, which the session remembered them in, moves to T.
+ * The directory's times do not change: its session has seen the names before. So
+ * `t`, which it remembered them in, moves to T.
  */
 #include <errno.h>
 
@@ -19,9 +21,10 @@
 
 /* A published object ---------------------------------------------------------------- */
 
+/* After an answer that was lost: is it done? */
 static bool is_ours(const struct record *rec, const struct index_op *op)
 {
-	return rec->attr.version == op->attr.version + 1 &&
+	return rec->attr.version > op->attr.version &&
 	       rec->body.kind == op->body.kind &&
 	       bytes_eq(rec->body.bytes, op->body.bytes);
 }
@@ -46,8 +49,13 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 		return -EUCLEAN;
 	if (!S_ISREG(a->mode))
 		return -EINVAL;
-	if (plan_is_repeat(p) && is_ours(&o.rec, op))
+	if (plan_is_repeat(p) && is_ours(&o.rec, op)) {
+		/* What it replaced is not known any more, but that it was not the one
+		 * that it was based on. */
+		if (a->version > op->attr.version + 1)
+			op->gone2 = (struct gone){ .fileid = op->fileid };
 		return object_entry(p, &o, &op->entry);
+	}
 	if (a->version != op->attr.version)
 		gone_version(&o, &op->gone2);
 	a->version++;
@@ -81,7 +89,10 @@ static int names_read(struct plan *p, const struct writer_state *w, struct name_
 			continue;
 		*v = (struct name_view){ .parent = name->parent, .h = name->h,
 					 .name = name->name, .published = true };
-		r = plan_both(r, record_decode(row->value, &v->rec));
+		int bad = record_decode(row->value, &v->rec);
+		if (!bad && S_ISDIR(v->rec.attr.mode)) /* names.c keeps them apart */
+			bad = -EUCLEAN;
+		r = plan_both(r, bad);
 		n++;
 	}
 	*ret_nhidden = n;

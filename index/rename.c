@@ -17,6 +17,9 @@
  *	draft[/old] published     stays, hidden         to's, when published [old]
  *	draft[/old] draft[/old2]  [stays, hidden]       the draft [old]
  *
+ * All of this is about drafts of this session: those of others are over none of its
+ * names. Only RENAME_NOREPLACE and directories, which no draft may hide, mind them.
+ *
  * No cycles: a directory that moves elsewhere is compared, with each directory
  * above its new place, to be as it was read; all moves rewrite that record.
  */
@@ -68,7 +71,12 @@ static int check_not_below(struct plan *p, uint64_t dir, uint64_t moved)
 
 static int check_types(const struct move *m)
 {
-	if (m->exchange || !name_exists(&m->to.v))
+	/* To another session the name is a file's: that of its draft. */
+	if (side_is_dir(&m->from) && m->to.v.foreign)
+		return -ENOTDIR;
+	if (m->exchange)
+		return side_is_dir(&m->to) && m->from.v.foreign ? -ENOTDIR : 0;
+	if (!name_exists(&m->to.v))
 		return 0;
 	if (side_is_dir(&m->from) && !side_is_dir(&m->to))
 		return -ENOTDIR;
@@ -228,6 +236,10 @@ static int move_all(struct plan *p, struct index_op *op, struct move *m)
 		return r ? r : r_lose; /* a circle is said before "not empty" */
 	name_expect(p, &from->v);
 	name_expect(p, &to->v);
+	if (m->exchange && side_is_dir(from))
+		name_expect_alone(p, &to->v);
+	if (m->exchange && side_is_dir(to))
+		name_expect_alone(p, &from->v);
 	name_settle(p, &from->v, m->exchange ? &to->o : NULL, true);
 	name_settle(p, &to->v, &from->o, m->exchange);
 	r = plan_both(object_move(p, &from->o, &from->v, &to->v), count_dirs(p, m));
@@ -252,7 +264,7 @@ static int rename_plan(struct plan *p, struct index_op *op)
 		return r;
 	if (!name_exists(&from->v))
 		return INDEX_MISS;
-	if (name_exists(&to->v) && op->flags & RENAME_NOREPLACE)
+	if ((name_exists(&to->v) || to->v.foreign) && op->flags & RENAME_NOREPLACE)
 		return -EEXIST;
 	if (!name_exists(&to->v) && m.exchange)
 		return -ENOENT;

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `w`: that this session writes an object, and where it is. For a draft the list
- * of its names, which publishing needs and which every rename, link and unlink
- * keeps right; for a published object the place of its record, kept right in the
- * same way, so that a publish never looks where the object once was.
+ * `w`: that a session writes an object, and where it is. For a draft, which is one
+ * session's, the list of its names, which publishing needs and which every rename,
+ * link and unlink keeps right; for a published object, which several sessions may
+ * write, the place of its record. That is kept right for all of them by whichever
+ * session moves or removes it, so that a publish never looks where the object once
+ * was. Guarded by the whole set of them: one that begins to write meanwhile has
+ * guarded the record, and one that ends takes its `w` away; neither is overlooked.
  */
 #include <errno.h>
 
 #include "index/ops.h"
 
-int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
+static int writer_decode(struct plan *p, const struct kv_row *row, struct writer_state *ret)
 {
-	struct writer_state s = { 0 };
+	struct writer_state s;
 	struct writer_name *names;
-	const struct kv_row *row;
-	int r = plan_get(p, own_writer(p, fileid), &row);
+	int r = writer_state_decode(row->value, &s);
 
-	if (!r)
-		r = writer_state_decode(row->value, &s);
 	if (r)
 		return r;
 	/* From the heap to where nobody has to free them. */
@@ -32,25 +32,64 @@ int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
 	return names ? 0 : -ENOMEM;
 }
 
+int writer_get(struct plan *p, uint64_t fileid, struct writer_state *ret)
+{
+	const struct kv_row *row;
+	int r = plan_get(p, own_writer(p, fileid), &row);
+
+	return r ? r : writer_decode(p, row, ret);
+}
+
 void writer_put(struct plan *p, uint64_t fileid, const struct writer_state *s)
 {
 	plan_put_encoded(p, own_writer(p, fileid), writer_state_encode, s);
 }
 
+/* Those of all sessions. */
+static int writers_read(struct plan *p, uint64_t fileid, const struct kv_rows **ret)
+{
+	struct key prefix = key_prefix('w', fileid);
+
+	return plan_range(p, prefix, key_prefix_end(prefix), UINT32_MAX, ret);
+}
+
+int writer_knows(struct plan *p, uint64_t fileid, bool *ret_draft, struct place *ret)
+{
+	const struct kv_rows *rows;
+	int r = writers_read(p, fileid, &rows);
+	int found = INDEX_MISS;
+
+	for (uint32_t i = 0; !r && i < rows->nrows; i++) {
+		bool own = kv_key_session(rows->rows[i].key) == plan_session(p);
+		struct writer_state w;
+		r = writer_decode(p, &rows->rows[i], &w);
+		if (r || (w.draft && !own))
+			continue;
+		*ret_draft = w.draft;
+		*ret = w.place;
+		found = 0;
+	}
+	return r ? r : found;
+}
+
 int writer_moved(struct plan *p, uint64_t fileid, struct place to)
 {
-	struct writer_state w;
-	int r = writer_get(p, fileid, &w);
+	struct key prefix = key_prefix('w', fileid);
+	const struct kv_rows *rows;
+	int r = writers_read(p, fileid, &rows);
 
-	if (r < 0 || r == PLAN_WAIT)
+	if (r)
 		return r;
-	plan_expect_same(p, own_writer(p, fileid));
-	if (r == INDEX_MISS)
-		return 0;
-	if (w.draft)
-		return -EUCLEAN;
-	w.place = to;
-	writer_put(p, fileid, &w);
+	plan_expect_range(p, prefix, key_prefix_end(prefix), rows);
+	for (uint32_t i = 0; i < rows->nrows; i++) {
+		uint64_t session = kv_key_session(rows->rows[i].key);
+		struct writer_state w;
+		r = writer_decode(p, &rows->rows[i], &w);
+		if (r || w.draft)
+			return r ? r : -EUCLEAN;
+		w.place = to;
+		plan_put_encoded(p, key_writer(fileid, session), writer_state_encode, &w);
+	}
 	return 0;
 }
 

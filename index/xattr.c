@@ -203,8 +203,11 @@ static int listxattr_plan(struct plan *p, struct index_op *op)
 	char *end = list;
 	for (uint32_t i = 0; i < 2; i++) {
 		for (uint32_t j = 0; j < rows[i]->nrows; j++) {
-			if (key_parse_xattr(rows[i]->rows[j].key, &fileid, &name))
+			struct bytes key = rows[i]->rows[j].key;
+			if (key_parse_xattr(key, &fileid, &name))
 				return -EUCLEAN;
+			if (!i && kv_key_session(key) != plan_session(p))
+				continue;
 			end = (char *)mempcpy(end, name.p, name.len);
 			*end++ = 0;
 		}
