@@ -6,6 +6,13 @@
  * time. A lot that may have been written is simply written again (it is the same
  * bytes); when one fails, those before it are deleted again.
  *
+ * Nobody knows of a block that was put until a record names it, but for its
+ * session: the transaction that puts a lot notes its ids under `b`, a session key,
+ * at no cost of its own. Notes are numbered from 1 in each put, so that the next put
+ * for the object writes over those of the last, which is published, or was taken
+ * back; the end of writing takes them away. What is noted when a session ends is all
+ * that may belong to nobody, found without looking at anything else (collect.c).
+ *
  * Threads: a run belongs to one thread at a time (index/relay.h).
  */
 #include <assert.h>
@@ -34,6 +41,9 @@ struct blocks_run {
 
 	struct relay *relay;    /* of the lot */
 	struct key *keys;       /* as many as a request takes */
+	uint64_t *ids;          /* PUT: of the lot, for its note */
+	struct key note;
+	uint32_t nnotes;        /* lots that were put */
 	struct kv_write *writes;
 	struct kv_read *reads;
 	struct kv_rows rows;    /* GET: what came so far */
@@ -45,6 +55,8 @@ static uint32_t lot_max(const struct blocks_run *b)
 {
 	uint32_t cap = b->job == BLOCKS_GET ? b->caps.max_reads : b->caps.max_writes;
 
+	if (b->job == BLOCKS_PUT)
+		cap--; /* the note */
 	return b->end < cap ? b->end : cap;
 }
 
@@ -83,18 +95,21 @@ static int lot_frame(struct blocks_run *b, struct bytes v, struct bytes *ret)
 	return 0;
 }
 
-/* Frames the values of as many blocks as fit a request. */
+/* Frames the values of as many blocks as fit a request, with what they add to its
+ * note. */
 static int lot_put_values(struct blocks_run *b)
 {
-	uint32_t bytes = 0;
+	uint32_t bytes = VALUE_HEADER + sizeof(struct key);
 
 	for (b->n = 0; b->n < lot_max(b) && b->first + b->n < b->end; b->n++) {
 		struct bytes v = b->op->values[b->first + b->n];
-		uint64_t more = v.len + VALUE_HEADER + sizeof(struct key);
+		uint64_t more = v.len + VALUE_HEADER + sizeof(struct key) + sizeof(*b->ids);
 
-		if (v.len > KV_VALUE_MAX - VALUE_HEADER || more > b->caps.max_bytes)
+		bool fits = bytes + more <= b->caps.max_bytes;
+
+		if (v.len > KV_VALUE_MAX - VALUE_HEADER || (!fits && !b->n))
 			return -E2BIG;
-		if (bytes + more > b->caps.max_bytes)
+		if (!fits)
 			break;
 		bytes += (uint32_t)more;
 		if (lot_frame(b, v, &b->writes[b->n].value) < 0)
@@ -103,16 +118,33 @@ static int lot_put_values(struct blocks_run *b)
 	return 0;
 }
 
+static int lot_note(struct blocks_run *b, struct kv_write *w)
+{
+	size_t len = VALUE_HEADER + b->n * sizeof(*b->ids);
+	struct writer value = { .p = plan_alloc(b->memory, len), .cap = len };
+
+	if (!value.p)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < b->n; i++)
+		b->ids[i] = b->op->blocks[b->first + i].id;
+	note_encode(b->ids, b->n, &value);
+	b->note = key_note(b->op->fileid, b->nnotes + 1, index_session(b->ix));
+	*w = (struct kv_write){ key_bytes(&b->note), writer_bytes(&value) };
+	return 0;
+}
+
 static int lot_put(struct blocks_run *b)
 {
 	int r = lot_put_values(b);
 
+	if (!r)
+		r = lot_note(b, &b->writes[b->n]);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < b->n; i++)
 		b->writes[i].key = key_bytes(lot_key(b, i));
 	b->relay->req.writes = b->writes;
-	b->relay->req.nwrites = b->n;
+	b->relay->req.nwrites = b->n + 1;
 	return 0;
 }
 
@@ -177,6 +209,7 @@ static int lot_answer(struct blocks_run *b)
 	}
 	b->first += b->n;
 	b->n = b->tries = 0;
+	b->nnotes++;
 	return 0;
 }
 
@@ -264,15 +297,17 @@ static struct blocks_run *blocks_new(struct index *ix, struct index_op *op, enum
 		.end = op->nblocks,
 	};
 	uint32_t cap = lot_max(b);
-	b->keys = plan_alloc(memory, cap * sizeof(*b->keys));
+	/* One more than a lot of a put: undoing it has no note. */
+	b->keys = plan_alloc(memory, (cap + 1) * sizeof(*b->keys));
 	if (job == BLOCKS_GET) {
 		b->reads = plan_alloc(memory, cap * sizeof(*b->reads));
 		b->rows.rows = plan_alloc(memory, op->nblocks * sizeof(*b->rows.rows));
 		return b->keys && b->reads && b->rows.rows ? b : NULL;
 	}
-	b->writes = plan_alloc(memory, cap * sizeof(*b->writes));
+	b->writes = plan_alloc(memory, (cap + 1) * sizeof(*b->writes));
+	b->ids = plan_alloc(memory, cap * sizeof(*b->ids));
 	b->relay = plan_new_relay(memory);
-	return b->keys && b->writes && b->relay ? b : NULL;
+	return b->keys && b->writes && b->ids && b->relay ? b : NULL;
 }
 
 static void blocks_run(struct index *ix, struct index_op *op, enum blocks_job job)

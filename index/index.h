@@ -325,13 +325,24 @@ void index_removexattr(struct index *ix, struct index_op *op);
 
 /* Extent blocks ------------------------------------------------------------ */
 
-/* fileid, blocks, values: writes new blocks (immutable, not yet referred to),
- * in as many transactions as it takes. -ENOSPC: none is left behind. */
+/* fileid, blocks, values: writes new blocks (immutable, not yet referred to), in as
+ * many transactions as it takes: all those of one version, which is published, or
+ * they are deleted again, before others are put for this object. -ENOSPC: none is
+ * left behind. */
 void index_put_blocks(struct index *ix, struct index_op *op);
 /* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
  * -EUCLEAN if one is missing or damaged. */
 void index_get_blocks(struct index *ix, struct index_op *op);
 void index_del_blocks(struct index *ix, struct index_op *op);
+
+/*
+ * Ends another session, which makes no call any more (its node has seen to that): its
+ * drafts vanish, and the blocks that it had put and not published are deleted; the
+ * cost goes by what the session had under way. Blocks; any thread but a FUSE
+ * worker's. *ret_blocks (or NULL): how many. Negative: the session has ended all the
+ * same (else the engine's), and blocks stay behind until the next start.
+ */
+int index_session_end(struct index *ix, uint64_t session, unsigned *ret_blocks);
 
 /* Body encodings, pure (index/body.c) --------------------------------------- */
 

@@ -114,6 +114,11 @@ struct key key_block(uint64_t fileid, uint64_t id)
 	return key_of_id2('E', fileid, id);
 }
 
+struct key key_note(uint64_t fileid, uint64_t number, uint64_t session)
+{
+	return key_of_session(key_of_id2('b', fileid, number), session);
+}
+
 struct key key_xattr(uint64_t fileid, struct bytes name)
 {
 	return key_of_xattr('X', fileid, name);
@@ -211,12 +216,12 @@ int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name)
 
 int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id)
 {
-	struct reader r = reader_of(key);
+	struct reader r = key_reader(key);
 	char k = (char)read_u8(&r);
 	uint64_t fileid = read_be64(&r);
 	uint64_t id = read_be64(&r);
 
-	if (r.bad || r.left || k != 'E' || !fileid || !id)
+	if (r.bad || r.left || (k != 'E' && k != 'b') || !fileid || !id)
 		return -EUCLEAN;
 	*ret_fileid = fileid;
 	*ret_id = id;

@@ -32,6 +32,7 @@ struct key key_draft_name(uint64_t parent, uint64_t h, struct bytes name,
 struct key key_writer(uint64_t fileid, uint64_t session);         /* w */
 struct key key_draft_times(uint64_t fileid, uint64_t session);    /* t */
 struct key key_draft_xattr(uint64_t fileid, struct bytes name, uint64_t session); /* x */
+struct key key_note(uint64_t fileid, uint64_t number, uint64_t session); /* b */
 
 /* The beginning of all keys of `kind` ('D', 'n', 'X', ...) under id, and, for D
  * and n, at or behind h; of all sessions. With key_prefix_end(): the range [from, to). */
@@ -48,7 +49,7 @@ struct name_key { /* what D and n keys consist of */
 int key_parse_name(struct bytes key, struct name_key *ret);
 int key_parse_id(struct bytes key, char kind, uint64_t *ret_id); /* F T L w t */
 int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name);
-int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id);
+int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id); /* E b */
 
 /* The 63-bit hash of a name, low 8 bits zero, never below 256. */
 uint64_t name_hash(const uint8_t hash_key[16], struct bytes name);
@@ -100,6 +101,10 @@ void dir_times_encode(const struct dir_times *t, struct writer *w);
 /* n: fileid. L: a number. M next: a number. All the same encoding. */
 int number_decode(struct bytes v, uint64_t *ret);
 void number_encode(uint64_t n, struct writer *w);
+
+/* b: ids of blocks, one at least. *ret is on the heap. */
+int note_decode(struct bytes v, uint64_t **ret, uint32_t *ret_n);
+void note_encode(const uint64_t *ids, uint32_t n, struct writer *w);
 
 /* X, x: an attribute's value; *ret points into v. */
 int xattr_decode(struct bytes v, struct bytes *ret);

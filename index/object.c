@@ -161,10 +161,11 @@ static int draft_end(struct plan *p, uint64_t fileid, const struct writer_state 
 static int writer_end_plan(struct plan *p, struct index_op *op)
 {
 	struct writer_state w;
+	int r_n = notes_drop(p, op->fileid);
 	int r = writer_get(p, op->fileid, &w);
 
-	if (r)
-		return r == INDEX_MISS ? 0 : r;
+	if (r_n || r)
+		return plan_both(r_n, r);
 	plan_use_reserve(p);
 	plan_expect_same(p, own_writer(p, op->fileid));
 	plan_del(p, own_writer(p, op->fileid));

@@ -172,6 +172,10 @@ static inline struct writer_name writer_name_of(const struct name_view *v)
 	return (struct writer_name){ v->parent, v->h, v->name };
 }
 
+/* The notes of what blocks this session has put for the object go: they are settled,
+ * now that it stops to write. */
+int notes_drop(struct plan *p, uint64_t fileid);
+
 /* lose.c: objects that lose names --------------------------------------------- */
 
 /* Deletes or lowers what is left of an object with n names less; an empty

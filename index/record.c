@@ -12,6 +12,7 @@
  *   w       u8 0, place, or u8 1, names: u64 parent, u64 h, u8 length, name
  *   T, t    mtime, ctime
  *   number  u64
+ *   b       u64 each
  *   M super u64 fs_id, u64 pool_id, 16 bytes of hash key, time
  *
  * Each object has one encoding only: what decodes encodes to the same bytes.
@@ -368,6 +369,38 @@ void number_encode(uint64_t n, struct writer *w)
 	size_t begin = value_begin(w);
 
 	write_u64(w, n);
+	value_end(w, begin);
+}
+
+int note_decode(struct bytes v, uint64_t **ret, uint32_t *ret_n)
+{
+	struct reader r;
+	int e = value_open(v, &r);
+
+	if (e < 0)
+		return e;
+	if (!r.left || r.left % sizeof(uint64_t))
+		return -EUCLEAN;
+	uint32_t n = (uint32_t)(r.left / sizeof(uint64_t));
+	_cleanup_(freep) uint64_t *ids = malloc(r.left);
+	if (!ids)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		ids[i] = read_u64(&r);
+		if (!ids[i])
+			return -EUCLEAN;
+	}
+	*ret = steal(&ids);
+	*ret_n = n;
+	return 0;
+}
+
+void note_encode(const uint64_t *ids, uint32_t n, struct writer *w)
+{
+	size_t begin = value_begin(w);
+
+	for (uint32_t i = 0; i < n; i++)
+		write_u64(w, ids[i]);
 	value_end(w, begin);
 }
 

@@ -93,6 +93,27 @@ int writer_moved(struct plan *p, uint64_t fileid, struct place to)
 	return 0;
 }
 
+int notes_drop(struct plan *p, uint64_t fileid)
+{
+	/* Of some 1,000 blocks each. What one transaction has no room for goes with the
+	 * session, which then leaves alone what they say. */
+	struct kv *kv = index_kv(plan_index(p));
+	uint32_t limit = kv->ops->caps(kv).max_writes / 4;
+	struct key prefix = key_prefix('b', fileid);
+	const struct kv_rows *rows;
+	uint64_t of, id;
+	int r = plan_range(p, prefix, key_prefix_end(prefix), limit, &rows);
+
+	for (uint32_t i = 0; !r && i < rows->nrows; i++) {
+		if (kv_key_session(rows->rows[i].key) != plan_session(p))
+			continue;
+		r = key_parse_block(rows->rows[i].key, &of, &id);
+		if (!r)
+			plan_del(p, key_note(of, id, plan_session(p)));
+	}
+	return r;
+}
+
 static bool same_name(const struct writer_name *a, const struct writer_name *b)
 {
 	return a->parent == b->parent && a->h == b->h && bytes_eq(a->name, b->name);

@@ -54,7 +54,9 @@ static inline bool trip_writer_state(struct bytes v)
 
 static inline bool trip_small(struct bytes v)
 {
-	struct writer w[4] = { 0 };
+	struct writer w[5] = { 0 };
+	uint64_t *ids;
+	uint32_t nids;
 	struct index_super s;
 	struct dir_times t;
 	struct bytes x;
@@ -74,6 +76,12 @@ static inline bool trip_small(struct bytes v)
 	if (!super_decode(v, &s)) {
 		super_encode(&s, &w[2]);
 		same_bytes(v, &w[2], "a superblock");
+		any = true;
+	}
+	if (!note_decode(v, &ids, &nids)) {
+		note_encode(ids, nids, &w[4]);
+		free(ids);
+		same_bytes(v, &w[4], "a note");
 		any = true;
 	}
 	if (!xattr_decode(v, &x)) {
@@ -168,7 +176,7 @@ static inline bool trip_key(struct bytes b)
 		return true;
 	}
 	if (!key_parse_block(b, &id, &id2)) {
-		k = key_block(id, id2);
+		k = session ? key_note(id, id2, session) : key_block(id, id2);
 		must(bytes_eq(key_bytes(&k), b), "a block's key");
 		return true;
 	}

@@ -27,9 +27,10 @@ static struct key random_key(struct dice *d, char *name)
 	memset(name, 'a' + (int)roll(d, 3), n.len);
 	uint64_t session = 1 + roll(d, roll(d, 2) ? 3 : UINT64_MAX - 1);
 
-	switch (roll(d, 9)) {
+	switch (roll(d, 10)) {
 	case 0: return key_name(a, b, n);
 	case 1: return key_draft_name(a, b, n, session);
+	case 8: return key_note(a, b, session);
 	case 5: return key_writer(a, session);
 	case 6: return key_draft_times(a, session);
 	case 7: return key_draft_xattr(a, n, session);

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a session leaves that ends in the middle (index/collect.c): whatever it was
+ * doing, afterwards there is no block that neither a record names nor another living
+ * session has under way. At each step of a publish, and in random histories of
+ * several sessions, over engines that fail and lose answers.
+ */
+#include "tests/unit/kv_kit.h"
+#include "tests/unit/sessions_kit.h"
+
+enum { FILES = 6, BLOCKS_MAX = 60 };
+
+struct blocks {
+	struct block_ref refs[BLOCKS_MAX];
+	uint32_t n;
+};
+
+/* The extents of one page in the region of that number. */
+static void encode_region(uint64_t region, struct writer *w)
+{
+	uint64_t sum = 7;
+	struct extent x = { .pool_id = 3, .page = region * REGION_PAGES, .slice = 9, .gen = 1,
+			    .npages = 1, .slice_pages = 1, .sums = &sum };
+	struct extents e = { &x, 1, 1 };
+
+	assert_int_equal(body_encode_extents(&e, w), 0);
+}
+
+/* Blocks of refs[]; in a tree, behind them their nodes: of references, four in each. */
+static int put_refs(struct index *ix, uint64_t fileid, struct blocks *b, struct blocks *nodes)
+{
+	struct writer w[2 * BLOCKS_MAX] = { { 0 } };
+	struct bytes values[2 * BLOCKS_MAX];
+	struct block_ref refs[2 * BLOCKS_MAX];
+	struct index_op op = { 0 };
+	uint32_t n = 0;
+
+	for (; n < b->n; n++) {
+		refs[n] = b->refs[n] = (struct block_ref){ n, index_new_id(ix) };
+		encode_region(n, &w[n]);
+	}
+	for (uint32_t i = 0; nodes && i < b->n; i += 4, n++) {
+		refs[n] = nodes->refs[nodes->n++] = (struct block_ref){ i, index_new_id(ix) };
+		assert_int_equal(body_encode_blocks(b->refs + i, b->n - i < 4 ? b->n - i : 4,
+						    &w[n]), 0);
+	}
+	for (uint32_t i = 0; i < n; i++)
+		values[i] = writer_bytes(&w[i]);
+	int r = kit(ix, &op, index_put_blocks, (struct index_op){
+		.fileid = fileid, .blocks = refs, .values = values, .nblocks = n });
+	for (uint32_t i = 0; i < n; i++)
+		writer_fini(&w[i]);
+	index_op_fini(&op);
+	return r;
+}
+
+static int put_blocks(struct index *ix, uint64_t fileid, uint32_t n, struct blocks *ret)
+{
+	ret->n = n;
+	return put_refs(ix, fileid, ret, NULL);
+}
+
+static void del_blocks(struct index *ix, uint64_t fileid, const struct block_ref *refs,
+		       uint32_t n)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit(ix, &op, index_del_blocks, (struct index_op){
+		.fileid = fileid, .blocks = refs, .nblocks = n }), 0);
+	index_op_fini(&op);
+}
+
+static int publish_blocks(struct index *ix, struct index_op *op, struct attr a,
+			  const struct blocks *b, bool tree)
+{
+	struct writer w = { 0 };
+	uint32_t npages = tree ? 4 * b->n : b->n;
+
+	assert_int_equal(body_encode_blocks(b->refs, b->n, &w), 0);
+	a.size = npages * (uint64_t)REGION_PAGES * PAGE_BYTES;
+	a.pages = npages;
+	int r = kit(ix, op, index_publish, (struct index_op){
+		.fileid = a.fileid, .attr = a,
+		.body = { tree ? BODY_TREE : BODY_BLOCKS, writer_bytes(&w) } });
+	writer_fini(&w);
+	return r;
+}
+
+/* As the engine does it with what is handed out as gone. */
+static void drop(struct index *ix, const struct gone *g)
+{
+	struct block_ref *refs;
+	uint32_t n;
+
+	if (!g->fileid || g->attr.nlink || g->hidden || g->body.kind != BODY_BLOCKS)
+		return;
+	assert_int_equal(body_decode_blocks(g->body.bytes, &refs, &n), 0);
+	del_blocks(ix, g->fileid, refs, n);
+	free(refs);
+}
+
+/* Orphans ---------------------------------------------------------------------------- */
+
+struct orphans {
+	struct sessions *s;
+	unsigned n, unnoted;
+};
+
+static bool is_noted(struct kv *kv, uint64_t fileid, uint64_t id)
+{
+	struct key from = key_prefix('b', fileid), to = key_prefix_end(from);
+	struct kv_read rd = { key_bytes(&from), key_bytes(&to), UINT32_MAX };
+	struct kv_req req = { .reads = &rd, .nreads = 1 };
+	bool found = false;
+
+	while (kv_wait(kv, &req) != KV_DONE)
+		kv_req_fini(&req);
+	for (uint32_t i = 0; i < req.rows[0].nrows; i++) {
+		uint64_t *ids;
+		uint32_t n;
+		assert_int_equal(note_decode(req.rows[0].rows[i].value, &ids, &n), 0);
+		for (uint32_t k = 0; k < n; k++)
+			found |= ids[k] == id;
+		free(ids);
+	}
+	kv_req_fini(&req);
+	return found;
+}
+
+static int see_orphan(void *arg, uint64_t fileid, uint64_t id)
+{
+	struct orphans *o = arg;
+
+	o->n++;
+	o->unnoted += !is_noted(o->s->kv, fileid, id);
+	return 0;
+}
+
+/* Blocks that no record names: all of them are noted by a session that lives. */
+static unsigned orphans(struct sessions *s)
+{
+	struct orphans o = { .s = s };
+	struct index_visitor v = { .orphan_block = see_orphan, .arg = &o };
+
+	assert_int_equal(index_scan(s->ix[0], &v), 0);
+	assert_int_equal(o.unnoted, 0);
+	return o.n;
+}
+
+/* Step by step ------------------------------------------------------------------------- */
+
+struct story {
+	struct sessions s;
+	struct attr a;
+	struct blocks first, second, nodes;
+};
+
+static void story_draft(struct story *t)
+{
+	t->a = kit_new_draft(t->s.ix[1], INDEX_ROOT, "f");
+}
+
+static void story_put(struct story *t)
+{
+	assert_int_equal(put_blocks(t->s.ix[1], t->a.fileid, 8, &t->first), 0);
+}
+
+static void story_publish(struct story *t)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(publish_blocks(t->s.ix[1], &op, t->a, &t->first, false), 0);
+	t->a = op.entry.attr;
+	index_op_fini(&op);
+}
+
+static void story_rename(struct story *t)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_rename(t->s.ix[0], &op, INDEX_ROOT, "f", INDEX_ROOT, "g", 0), 0);
+	index_op_fini(&op);
+}
+
+static void story_put_tree(struct story *t)
+{
+	t->second.n = 8;
+	assert_int_equal(put_refs(t->s.ix[1], t->a.fileid, &t->second, &t->nodes), 0);
+}
+
+static void story_link(struct story *t)
+{
+	struct index_op op = { 0 };
+	struct place place = kit_entry(t->s.ix[0], INDEX_ROOT, "g").place;
+
+	assert_int_equal(kit_link(t->s.ix[0], &op, t->a.fileid, place, INDEX_ROOT, "h"), 0);
+	index_op_fini(&op);
+}
+
+static void story_publish_tree(struct story *t)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(publish_blocks(t->s.ix[1], &op, t->a, &t->nodes, true), 0);
+	index_op_fini(&op);
+	del_blocks(t->s.ix[1], t->a.fileid, t->first.refs, t->first.n);
+}
+
+static void story_end(struct story *t)
+{
+	assert_int_equal(kit_end(t->s.ix[1], t->a.fileid), 0);
+	assert_int_equal(sessions_keys(&t->s, 2), 0);
+}
+
+static void test_a_session_ends_at_each_step(void **state)
+{
+	static void (*const steps[])(struct story *t) = {
+		story_draft, story_put, story_publish, story_rename, story_put_tree, story_link,
+		story_publish_tree, story_end,
+	};
+	/* Blocks that its end deletes, after so many steps; and those that stay. */
+	static const unsigned deleted[] = { 0, 0, 8, 0, 0, 10, 10, 0, 0 };
+	static const unsigned stay[] = { 0, 0, 0, 8, 8, 8, 8, 10, 10 };
+
+	(void)state;
+	for (unsigned n = 0; n <= sizeof(steps) / sizeof(*steps); n++) {
+		struct story t = { .s = sessions_new() };
+		struct index_op op = { 0 };
+		unsigned ndeleted;
+
+		for (unsigned i = 0; i < n; i++)
+			steps[i](&t);
+		assert_int_equal(orphans(&t.s), deleted[n]);
+		assert_int_equal(index_session_end(t.s.ix[2], 2, &ndeleted), 0);
+		assert_int_equal(ndeleted, deleted[n]);
+		assert_int_equal(sessions_keys(&t.s, 2), 0);
+		assert_int_equal(orphans(&t.s), 0);
+		assert_int_equal(kit_keys(t.s.ix[0], "E"), stay[n]);
+		sessions_close(&t.s, &op);
+	}
+}
+
+static void test_no_more_than_one_session_is_collected(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index_op op = { 0 };
+	struct blocks b;
+	unsigned n;
+
+	(void)state;
+	struct attr a1 = kit_new_draft(s.ix[0], INDEX_ROOT, "f");
+	struct attr a2 = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+	assert_int_equal(put_blocks(s.ix[0], a1.fileid, 5, &b), 0);
+	assert_int_equal(put_blocks(s.ix[1], a2.fileid, 7, &b), 0);
+	assert_int_equal(index_session_end(s.ix[2], 77, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(orphans(&s), 12);
+	assert_int_equal(index_session_end(s.ix[2], 2, &n), 0);
+	assert_int_equal(n, 7);
+	assert_int_equal(orphans(&s), 5);
+	assert_int_equal(index_session_end(s.ix[2], 1, &n), 0);
+	assert_int_equal(n, 5);
+	assert_int_equal(kit_keys(s.ix[0], "E"), 0);
+	sessions_close(&s, &op);
+}
+
+/* Random ------------------------------------------------------------------------------ */
+
+struct history {
+	struct sessions s;
+	struct kv *fault;
+	struct rng g;
+	uint64_t last; /* session number */
+	uint64_t number[KIT_SESSIONS];
+	struct {
+		bool open;
+		struct attr a;
+		struct blocks base, put; /* what it had, and has under way */
+	} at[KIT_SESSIONS][FILES];
+};
+
+static const char *file_name(unsigned f)
+{
+	static const char *const names[FILES] = { "a", "b", "c", "d", "e", "f" };
+
+	return names[f];
+}
+
+static void blocks_of(const struct body *body, struct blocks *ret)
+{
+	struct block_ref *refs;
+
+	ret->n = 0;
+	if (body->kind != BODY_BLOCKS)
+		return;
+	assert_int_equal(body_decode_blocks(body->bytes, &refs, &ret->n), 0);
+	memcpy(ret->refs, refs, ret->n * sizeof(*refs));
+	free(refs);
+}
+
+static void step_open(struct history *h, unsigned i, unsigned f)
+{
+	struct index *ix = h->s.ix[i];
+	struct index_op op = { 0 };
+	int r = kit_lookup(ix, &op, INDEX_ROOT, file_name(f));
+
+	h->at[i][f].base.n = h->at[i][f].put.n = 0;
+	if (r == INDEX_MISS) {
+		assert_int_equal(kit_draft(ix, &op, INDEX_ROOT, file_name(f)), 0);
+	} else {
+		assert_int_equal(r, 0);
+		struct entry e = op.entry;
+		if (e.draft) { /* it came here by a rename */
+			index_op_fini(&op);
+			return;
+		}
+		blocks_of(&e.body, &h->at[i][f].base);
+		for (unsigned k = 0; k < FILES; k++)
+			if (h->at[i][k].open && h->at[i][k].a.fileid == e.attr.fileid) {
+				index_op_fini(&op);
+				return;
+			}
+		assert_int_equal(kit(ix, &op, index_writer, (struct index_op){
+			.fileid = e.attr.fileid, .place = e.place }), 0);
+	}
+	h->at[i][f].a = op.entry.attr;
+	h->at[i][f].open = true;
+	index_op_fini(&op);
+}
+
+static void step_publish(struct history *h, unsigned i, unsigned f)
+{
+	struct index *ix = h->s.ix[i];
+	struct blocks *put = &h->at[i][f].put, *base = &h->at[i][f].base;
+	struct attr *a = &h->at[i][f].a;
+	struct index_op op = { 0 };
+	int r = publish_blocks(ix, &op, *a, put, false);
+
+	if (r == INDEX_UNLINKED) {
+		del_blocks(ix, a->fileid, put->refs, put->n);
+	} else {
+		assert_int_equal(r, 0);
+		*a = op.entry.attr;
+		if (op.gone2.fileid)
+			drop(ix, &op.gone2);
+		else
+			del_blocks(ix, a->fileid, base->refs, base->n);
+		drop(ix, &op.gone);
+		*base = *put;
+	}
+	put->n = 0;
+	index_op_fini(&op);
+}
+
+static void step_end(struct history *h, unsigned i)
+{
+	if (h->fault && chance(&h->g, 50))
+		kv_fault_arm(h->fault, 1 + below(&h->g, 6), KV_UNKNOWN);
+	/* Somebody else ends it; it had no time to close anything. */
+	struct index *ix = h->s.ix[(i + 1) % KIT_SESSIONS];
+	assert_int_equal(index_session_end(ix, h->number[i], NULL), 0);
+	if (h->fault)
+		kv_fault_arm(h->fault, 0, 0);
+	assert_int_equal(sessions_keys(&h->s, h->number[i]), 0);
+	index_close(h->s.ix[i]);
+	for (unsigned f = 0; f < FILES; f++)
+		h->at[i][f].open = false;
+	h->number[i] = ++h->last;
+	sessions_begin(&h->s, i, h->number[i]);
+	h->s.shaky[i]->o.caps = (struct kv_caps){ 1024, 12, 1024, 1 << 20, true };
+}
+
+static void history_step(struct history *h)
+{
+	unsigned i = (unsigned)below(&h->g, KIT_SESSIONS), f = (unsigned)below(&h->g, FILES);
+	struct index *ix = h->s.ix[i];
+	struct index_op op = { 0 };
+
+	if (h->fault)
+		kv_fault_arm(h->fault, 1 + below(&h->g, 6), KV_UNKNOWN);
+	if (chance(&h->g, 10)) {
+		if (!kit_unlink(ix, &op, INDEX_ROOT, file_name(f))) {
+			drop(ix, &op.gone);
+			drop(ix, &op.gone2);
+		}
+	} else if (chance(&h->g, 15)) {
+		const char *to = file_name((unsigned)below(&h->g, FILES));
+		if (!kit_rename(ix, &op, INDEX_ROOT, file_name(f), INDEX_ROOT, to, 0)) {
+			drop(ix, &op.gone);
+			drop(ix, &op.gone2);
+		}
+	} else if (!h->at[i][f].open) {
+		step_open(h, i, f);
+	} else if (!h->at[i][f].put.n) {
+		assert_int_equal(put_blocks(ix, h->at[i][f].a.fileid,
+					    1 + (uint32_t)below(&h->g, 40), &h->at[i][f].put), 0);
+	} else if (chance(&h->g, 70)) {
+		step_publish(h, i, f);
+	} else if (chance(&h->g, 30)) {
+		del_blocks(ix, h->at[i][f].a.fileid, h->at[i][f].put.refs, h->at[i][f].put.n);
+		assert_int_equal(kit_end(ix, h->at[i][f].a.fileid), 0);
+		h->at[i][f].open = false;
+	}
+	if (h->fault)
+		kv_fault_arm(h->fault, 0, 0);
+	index_op_fini(&op);
+	if (chance(&h->g, 5))
+		step_end(h, i);
+	orphans(&h->s);
+}
+
+static void history(struct kv *kv, struct kv *fault, uint64_t seed, unsigned steps)
+{
+	struct history *h = calloc(1, sizeof(*h));
+	struct index_op op = { 0 };
+
+	h->s = sessions_over(kv);
+	h->fault = fault;
+	h->g.x = seed;
+	h->last = KIT_SESSIONS;
+	for (unsigned i = 0; i < KIT_SESSIONS; i++) {
+		h->number[i] = i + 1;
+		h->s.shaky[i]->o.caps = (struct kv_caps){ 1024, 12, 1024, 1 << 20, true };
+	}
+	for (unsigned n = 0; n < steps / KIT_SLOW; n++)
+		history_step(h);
+	for (unsigned i = 0; i < KIT_SESSIONS; i++)
+		step_end(h, i);
+	assert_int_equal(orphans(&h->s), 0);
+	sessions_close(&h->s, &op);
+	free(h);
+}
+
+static void walk_mem(void *arg, uint64_t seed)
+{
+	struct kv *kv;
+
+	(void)arg;
+	assert_int_equal(kv_mem_open(&kv), 0);
+	history(kv, NULL, seed, 3000);
+}
+
+static void walk_lmdb(void *arg, uint64_t seed)
+{
+	struct folder f;
+	struct kv *kv;
+
+	(void)arg;
+	folder_make(&f);
+	struct kv_lmdb_opts o = { .path = folder_file(&f, "index"), .size_bytes = 32 << 20,
+				  .create = true };
+	assert_int_equal(kv_lmdb_open(&o, &kv), 0);
+	history(kv, NULL, seed, 1500);
+	folder_remove(&f);
+}
+
+static void walk_fault(void *arg, uint64_t seed)
+{
+	struct kv *kv, *fault;
+
+	(void)arg;
+	assert_int_equal(kv_mem_open(&kv), 0);
+	assert_int_equal(kv_fault_open(kv, seed, false, &fault), 0);
+	history(fault, fault, seed, 3000);
+}
+
+static void test_random_ends(void **state)
+{
+	(void)state;
+	for_seeds("mem", walk_mem, NULL);
+	for_seeds("lmdb", walk_lmdb, NULL);
+	for_seeds("fault", walk_fault, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_session_ends_at_each_step),
+		cmocka_unit_test(test_no_more_than_one_session_is_collected),
+		cmocka_unit_test(test_random_ends),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
