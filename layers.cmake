@@ -5,7 +5,7 @@ layer(common
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
 	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c collect.c
-	     check.c check_names.c check_rest.c
+	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
 	     kv.c view.c ordered.c mem.c
 	     lmdb.c lmdb_group.c lmdb_read.c lmdb_rows.c lmdb_env.c lmdb_guard.c fault.c

@@ -12,7 +12,11 @@
  *   L is the number of directories in a directory; T, L, X belong to something
  *   a body decodes, has as many pages as the record says; each of its blocks is
  *     there, and each block there is referred to once
- *   a draft name's object is being written, and knows that name
+ *   a name has one h, published and as a draft of any session
+ *   a draft name's object is written by the session whose name it is, and by no other;
+ *     its `w` knows that name, and all the names that it knows are there
+ *   `w` of a published object says where its record is, or that there is none
+ *   t belongs to a directory in which its session has a draft name; x to a draft
  *
  * The walk goes kind by kind, with a table of all objects in memory (56 bytes of a
  * directory or linked file, 16 of another). On a live index it is not atomic: so
@@ -93,7 +97,7 @@ static void check_fini(struct check *c)
 	free(c->objects);
 	free(c->files.v);
 	free(c->owners.v);
-	free(c->writers.v);
+	free(c->writers);
 	blockset_fini(&c->blocks);
 }
 
@@ -184,7 +188,7 @@ static int check_once(struct check *c)
 {
 	static int (*const passes[])(struct check *c) = {
 		check_owners, check_writers, check_files, check_names, check_tree,
-		check_counts, check_blocks, check_drafts, check_meta,
+		check_counts, check_blocks, check_drafts, check_session_rest, check_meta,
 	};
 	int r = 0;
 

@@ -3,7 +3,7 @@
 /*
  * What the files of index_check() share (index/ only): check.c drives, and has
  * the tables; check_names.c looks at objects and names; check_rest.c at all that
- * belongs to an object. One thread.
+ * belongs to an object; check_sessions.c at keys of sessions. One thread.
  */
 #include "index/blockset.h"
 #include "index/keys.h"
@@ -32,6 +32,15 @@ struct check_ids {
 	size_t n, cap;
 };
 
+/* A `w`. */
+struct check_writer {
+	uint64_t id, session;
+	bool draft;
+	struct place place; /* !draft */
+	uint32_t nnames;    /* of a draft, as it says */
+	uint32_t nfound;    /* n rows of it, counted */
+};
+
 struct check {
 	struct index *ix;
 	struct kv *kv;
@@ -45,7 +54,8 @@ struct check {
 	size_t nobjects, objects_cap;
 	struct check_ids files;   /* with a D record; sorted after the walk */
 	struct check_ids owners;  /* of extended attributes; sorted */
-	struct check_ids writers; /* with a `w`; sorted */
+	struct check_writer *writers; /* in order of id, session */
+	size_t nwriters, writers_cap;
 	struct blockset blocks;   /* that bodies refer to; sorted after the walks */
 	uint64_t max_id;          /* the largest number in use */
 };
@@ -73,6 +83,13 @@ void check_ids_sort(struct check_ids *t);
 struct check_id *check_ids_find(const struct check_ids *t, uint64_t id);
 struct check_object *check_object_find(const struct check *c, uint64_t id);
 
+/* Who writes it; session 0: any. Or NULL. */
+struct check_writer *check_writer_find(const struct check *c, uint64_t id, uint64_t session);
+
+/* The one row of this key, or of a range its first; the request is the caller's to
+ * end. 0, INDEX_MISS or negative. */
+int check_get(struct check *c, struct key k, struct kv_req *req);
+
 /* Is there an object of this number, wherever its record is? */
 bool check_exists(const struct check *c, uint64_t id);
 
@@ -88,5 +105,6 @@ int check_names(struct check *c);   /* D: names, and objects with them */
 int check_tree(struct check *c);    /* references, link counts, the way up */
 int check_counts(struct check *c);  /* L, T, X: they belong to something */
 int check_blocks(struct check *c);  /* E */
-int check_drafts(struct check *c);  /* n */
+int check_drafts(struct check *c);  /* n, and w once more */
+int check_session_rest(struct check *c); /* t, x, b */
 int check_meta(struct check *c);    /* M, and kinds that there are not */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * index_check(): objects under F, names under D with the objects in them, draft
- * names under n, and the tree that they form. What is checked, and how repair
+ * index_check(): objects under F, names under D with the objects in them, and the
+ * tree that they form. What is checked, and how repair
  * goes, is said in check.c.
  */
 #include <errno.h>
@@ -125,17 +125,17 @@ struct names {
 	uint64_t parent, h; /* of the name before */
 };
 
-/* The keys of one name's hash in one directory, D or n, that there are. */
+/* The published keys of one name's hash in one directory that there are. */
 struct slots {
 	bool taken[NAME_SLOTS];
 	uint64_t same; /* the h of a key with this very name, or 0 */
 };
 
-static int slots_read(struct check *c, char kind, uint64_t parent, uint64_t base,
+static int slots_read(struct check *c, uint64_t parent, uint64_t base,
 		      struct bytes name, struct slots *s)
 {
-	struct key from = key_prefix_h(kind, parent, base);
-	struct key to = key_prefix_end(key_prefix_h(kind, parent, base + NAME_SLOTS - 1));
+	struct key from = key_prefix_h('D', parent, base);
+	struct key to = key_prefix_end(key_prefix_h('D', parent, base + NAME_SLOTS - 1));
 	struct kv_read read = { key_bytes(&from), key_bytes(&to), 2 * NAME_SLOTS };
 	struct kv_req req = { .reads = &read, .nreads = 1 };
 	int r = kv_wait(c->kv, &req);
@@ -162,7 +162,7 @@ static int name_move(struct check *c, const struct kv_row *row, const struct nam
 
 	if (!c->repair)
 		return 0;
-	int r = slots_read(c, 'D', k->parent, base, k->name, &s);
+	int r = slots_read(c, k->parent, base, k->name, &s);
 	if (r < 0)
 		return r;
 	while (slot < NAME_SLOTS && s.taken[slot])
@@ -434,44 +434,4 @@ int check_tree(struct check *c)
 		}
 	}
 	return r;
-}
-
-/* Draft names ---------------------------------------------------------------------------- */
-
-static int check_draft_row(void *arg, const struct kv_row *row)
-{
-	struct check *c = arg;
-	struct slots s = { .same = 0 };
-	struct check_object *parent;
-	struct name_key k;
-	uint64_t id;
-	char shown[SHOWN_MAX];
-	int r = key_parse_name(row->key, &k);
-
-	if (!r)
-		r = number_decode(row->value, &id);
-	if (r < 0) {
-		complain_undecodable(c, row, r);
-		return 0;
-	}
-	parent = check_object_find(c, k.parent);
-	if (!parent || !S_ISDIR(parent->type) || !check_ids_find(&c->writers, id)) {
-		complain(c, "draft name %s in directory %llu: %s", show_name(k.name, shown),
-			 (unsigned long long)k.parent,
-			 parent ? "nobody writes its object" : "that is no directory");
-		fix_del(c, row->key);
-		return 0;
-	}
-	r = slots_read(c, 'D', k.parent, k.h & ~(uint64_t)(NAME_SLOTS - 1), k.name, &s);
-	if (!r && (s.same ? s.same != k.h : s.taken[k.h % NAME_SLOTS])) {
-		complain(c, "draft name %s in directory %llu lies where another name does",
-			 show_name(k.name, shown), (unsigned long long)k.parent);
-		fix_del(c, row->key);
-	}
-	return r;
-}
-
-int check_drafts(struct check *c)
-{
-	return walk_kind(c->kv, 'n', check_draft_row, c);
 }

@@ -37,30 +37,6 @@ int check_owners(struct check *c)
 	return walk_kind(c->kv, 'X', check_owner_row, c);
 }
 
-static int check_writer_row(void *arg, const struct kv_row *row)
-{
-	struct check *c = arg;
-	struct writer_state s;
-	uint64_t id;
-	int r = key_parse_id(row->key, 'w', &id);
-
-	if (!r)
-		r = writer_state_decode(row->value, &s);
-	if (r < 0) {
-		complain_undecodable(c, row, r);
-		return 0;
-	}
-	writer_state_fini(&s);
-	if (id > c->max_id)
-		c->max_id = id;
-	return ids_add_next(&c->writers, id);
-}
-
-int check_writers(struct check *c)
-{
-	return walk_kind(c->kv, 'w', check_writer_row, c);
-}
-
 /* What belongs to an object ------------------------------------------------------- */
 
 static struct check_object *find_dir(const struct check *c, uint64_t id)
@@ -176,7 +152,7 @@ static int check_block_row(void *arg, const struct kv_row *row)
 	if (c->stopped || blockset_has(&c->blocks, fileid, id))
 		return 0;
 	/* Whoever is writing the object may be about to publish it. */
-	if (!c->repair && check_ids_find(&c->writers, fileid))
+	if (!c->repair && check_writer_find(c, fileid, 0))
 		return 0;
 	complain(c, "block %llu of object %llu is not referred to", (unsigned long long)id,
 		 (unsigned long long)fileid);
@@ -256,6 +232,9 @@ int check_meta(struct check *c)
 	}
 	for (char kind = 'A'; !r && kind <= 'Z'; kind++)
 		if (!strchr("DEFLMTX", kind))
+			r = walk_kind(c->kv, kind, check_foreign_row, c);
+	for (char kind = 'a'; !r && kind <= 'z'; kind++)
+		if (!strchr("bntwx", kind))
 			r = walk_kind(c->kv, kind, check_foreign_row, c);
 	return r;
 }

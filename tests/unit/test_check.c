@@ -332,6 +332,97 @@ static void block_twice(struct tree *t)
 	free((void *)v.p);
 }
 
+#define ZEROS "\\x00\\x00\\x00\\x00\\x00\\x00\\x00" /* of a small number in a key */
+
+/* Keys of sessions 5 and 6. */
+static void put_draft(struct tree *t, const char *name, unsigned slot, uint64_t session,
+		      uint64_t id)
+{
+	PUT(t, key_draft_name(t->d, hash(t, name) + slot, bytes_str(name), session),
+	    number_encode, id);
+}
+
+/* A draft's `w`, with one name or none. */
+static void put_writer(struct tree *t, const char *name, unsigned slot, uint64_t session,
+		       uint64_t id)
+{
+	struct writer_name n = { t->d, name ? hash(t, name) + slot : 0,
+				 bytes_str(name ? name : "") };
+	struct writer_state w = { .draft = true, .names = &n, .nnames = name ? 1 : 0 };
+
+	PUT(t, key_writer(id, session), writer_state_encode, &w);
+}
+
+static void put_place(struct tree *t, uint64_t id, enum place_kind kind)
+{
+	struct writer_state w = { .place = { kind, t->d, hash(t, "h1") } };
+
+	PUT(t, key_writer(id, 5), writer_state_encode, &w);
+}
+
+static void draft_of_nobody(struct tree *t) { put_draft(t, "n", 0, 5, 888); }
+static void draft_of_another(struct tree *t)
+{
+	put_draft(t, "n", 0, 5, 888);
+	put_writer(t, NULL, 0, 6, 888);
+}
+
+static void two_slots(struct tree *t)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		put_draft(t, "n", i, 5 + i, 888 + i);
+		put_writer(t, "n", i, 5 + i, 888 + i);
+	}
+}
+
+static void slot_of_published(struct tree *t)
+{
+	put_draft(t, "f", 1, 5, 888);
+	put_writer(t, "f", 1, 5, 888);
+}
+
+static void unknown_name(struct tree *t)
+{
+	put_draft(t, "n", 0, 5, 888);
+	put_writer(t, NULL, 0, 5, 888);
+}
+
+static void lost_name(struct tree *t) { put_writer(t, "n", 0, 5, 888); }
+static void wrong_place(struct tree *t) { put_place(t, t->f, PLACE_FILEID); }
+static void other_place(struct tree *t) { put_place(t, t->f, PLACE_NAME); }
+static void no_place(struct tree *t) { put_place(t, t->f, PLACE_NONE); }
+static void place_of_none(struct tree *t) { put_place(t, 888, PLACE_FILEID); }
+static void published_draft(struct tree *t) { put_writer(t, NULL, 0, 5, t->f); }
+static void draft_of_two(struct tree *t)
+{
+	put_writer(t, NULL, 0, 5, 888);
+	put_writer(t, NULL, 0, 6, 888);
+}
+
+static void times_of_session(struct tree *t)
+{
+	struct dir_times now = { .mtime = { 1, 2 }, .ctime = { 3, 4 } };
+
+	put_draft(t, "n", 0, 5, 888);
+	put_writer(t, "n", 0, 5, 888);
+	PUT(t, key_draft_times(t->d, 5), dir_times_encode, &now); /* that one may */
+	PUT(t, key_draft_times(t->d, 6), dir_times_encode, &now);
+}
+
+static void xattr_of_no_draft(struct tree *t)
+{
+	put_writer(t, NULL, 0, 6, 888);
+	PUT(t, key_draft_xattr(888, bytes_str("user.x"), 5), xattr_encode, bytes_str("v"));
+}
+
+static void bad_note(struct tree *t) { put(t, key_note(5, 1, 5), bytes_str("\1garbage")); }
+static void foreign_session_kind(struct tree *t)
+{
+	struct key k = key_writer(5, 5);
+	k.b[0] = 'q';
+	put(t, k, bytes_str("x"));
+}
+
 /* Cases ------------------------------------------------------------------------------ */
 
 /* In `says`: %D %S %E %F %H %L %B are ids of d sub deep f h l big; %0 %1 blocks. */
@@ -396,6 +487,27 @@ static const struct damage damages[] = {
 	{ block_twice, "the body of object %B does not decode\n"
 		       "block %0 of object %B is not referred to\n"
 		       "block %1 of object %B is not referred to\n", false },
+	{ draft_of_nobody, "draft name n in directory %D: nobody writes its object\n", false },
+	{ draft_of_another, "draft name n in directory %D: nobody writes its object\n", false },
+	{ two_slots, "draft name n in directory %D lies where another name does\n"
+		     "draft name n in directory %D lies where another name does\n", false },
+	{ slot_of_published, "draft name f in directory %D lies where another name does\n", false },
+	{ unknown_name, "object 888, as session 5 writes it, has other draft names than it knows\n",
+	  false },
+	{ lost_name, "object 888, as session 5 writes it, has other draft names than it knows\n",
+	  false },
+	{ wrong_place, "object %F, as session 5 writes it, is somewhere else\n", false },
+	{ other_place, "object %F, as session 5 writes it, is somewhere else\n", false },
+	{ no_place, "object %F, as session 5 writes it, is somewhere else\n", false },
+	{ place_of_none, "object 888, as session 5 writes it, is somewhere else\n", false },
+	{ published_draft, "object %F, as session 5 writes it, is a draft, and published\n", false },
+	{ draft_of_two, "object 888, as session 5 writes it, is a draft, and written by another "
+			"one\nobject 888, as session 6 writes it, is a draft, and written by another "
+			"one\n", false },
+	{ times_of_session, "times of directory %D in session 6, which has no draft there\n", false },
+	{ xattr_of_no_draft, "attribute user.x of draft 888, which is none\n", false },
+	{ bad_note, "key b" ZEROS "\\x05" ZEROS "\\x01" ZEROS "\\x05 does not decode\n", false },
+	{ foreign_session_kind, "key q" ZEROS "\\x05" ZEROS "\\x05 does not decode\n", false },
 };
 
 static uint64_t id_named(const struct tree *t, char c)
