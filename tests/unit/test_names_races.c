@@ -7,7 +7,11 @@
  * then B, done one after the other in another such scene; in the end all drafts are
  * published, and index_check() finds nothing.
  *
- * And each request of each operation fails, or is never answered: then the scene is
+ * The same with A and B in two sessions, of which the second has nothing of its own
+ * at first: then also what each of the two sees must be that of one after the other.
+ *
+ * The first session may also end in the middle of what the second does. And each
+ * request of each operation fails, or is never answered: then the scene is
  * as before and the outcome says so, or it is as it should be.
  *
  *	d/          an empty directory, old   n    a draft
@@ -22,7 +26,7 @@
 
 enum verb {
 	MKDIR, DRAFT, UNLINK, RMDIR, RENAME, EXCHANGE, LINK, PUBLISH, END, WRITER, CHMOD, UTIMES,
-	CTIME, XATTR,
+	CTIME, XATTR, SESSION_END,
 };
 
 struct act {
@@ -63,15 +67,18 @@ enum {
 	OLD = 12345, OLDER = 999, /* times */
 };
 
+enum { SESSIONS = 2 };
+
 struct scene {
-	struct index *ix;
-	struct shaky *shaky;
+	struct index *ix, *ixs[SESSIONS]; /* ix: of the session that acts, `by` */
+	struct shaky *shaky, *shakys[SESSIONS];
+	unsigned by;
 	struct kv *fault;
 	struct entry at[LETTERS]; /* by the letter that an object had first */
 	uint64_t ids[LETTERS];
-	bool open[LETTERS];       /* somebody writes it */
+	bool open[SESSIONS][LETTERS]; /* it writes it */
 	uint64_t more[2];         /* new drafts */
-	unsigned nmore;
+	unsigned more_by[2], nmore;
 	unsigned version[LETTERS];
 	char story[4096];         /* outcomes are apart; this is what came of it */
 	unsigned gone[LETTERS];   /* bodies handed out, by their first letter */
@@ -111,17 +118,33 @@ static void make_draft(struct scene *s, const char *name)
 static uint64_t seed;
 static unsigned first; /* pair, where not all are tried */
 
+static void act_as(struct scene *s, unsigned session)
+{
+	s->by = session;
+	s->ix = s->ixs[session];
+	s->shaky = s->shakys[session];
+}
+
+static void begin_sessions(struct scene *s)
+{
+	struct kv *kv;
+
+	assert_int_equal(kv_mem_open(&kv), 0);
+	assert_int_equal(kv_fault_open(kv, seed++, false, &s->fault), 0);
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		s->shakys[i] = shaky_over(s->fault, (struct shaky_opts){ .keep = i });
+		assert_int_equal(index_open(&s->shakys[i]->kv, i + 1, true, &s->ixs[i]), 0);
+	}
+	act_as(s, 0);
+}
+
 static struct scene *scene_new(void)
 {
 	static const char *const files[] = { "a", "b", "h", "l", "w", "f" };
 	struct scene *s = calloc(1, sizeof(*s));
 	struct index_op op = { 0 };
-	struct kv *kv;
 
-	assert_int_equal(kv_mem_open(&kv), 0);
-	assert_int_equal(kv_fault_open(kv, seed++, false, &s->fault), 0);
-	s->shaky = shaky_over(s->fault, (struct shaky_opts){ 0 });
-	assert_int_equal(index_open(&s->shaky->kv, INDEX_SESSION_OWN, true, &s->ix), 0);
+	begin_sessions(s);
 	kit_mkdir(s->ix, INDEX_ROOT, "d");
 	uint64_t e = kit_mkdir(s->ix, INDEX_ROOT, "e");
 	kit_mkdir(s->ix, e, "s");
@@ -148,7 +171,8 @@ static struct scene *scene_new(void)
 			.fileid = s->ids[(int)*c], .place = s->at[(int)*c].place }), 0);
 		s->version[(int)*c] = 1;
 	}
-	s->open['w'] = s->open['o'] = s->open['n'] = s->open['h'] = true;
+	for (const char *c = "wonh"; *c; c++)
+		s->open[0][(int)*c] = true;
 	assert_int_equal(kit(s->ix, &op, index_setattr, (struct index_op){
 		.fileid = s->ids['d'], .place = s->at['d'].place, .mask = INDEX_SET_MTIME,
 		.attr = { .mtime.tv_sec = OLD } }), 0);
@@ -185,11 +209,12 @@ static int act_on_object(struct scene *s, struct index_op *op, const struct act 
 		return publish(s, op, c);
 	case END:
 		r = kit_end(s->ix, asked.fileid);
-		s->open[(int)c] = r;
+		if (!r)
+			s->open[s->by][(int)c] = false;
 		return r;
 	case WRITER:
 		r = kit(s->ix, op, index_writer, asked);
-		s->open[(int)c] = !r;
+		s->open[s->by][(int)c] = !r;
 		s->version[(int)c] = 1;
 		return r;
 	case CHMOD:
@@ -210,6 +235,13 @@ static int act_on_object(struct scene *s, struct index_op *op, const struct act 
 	}
 }
 
+/* It is the acting session's: all that it had open is closed, without a word. */
+static int end_session(struct scene *s)
+{
+	memset(s->open[s->by], 0, sizeof(s->open[s->by]));
+	return s->fault->ops->session_end(s->fault, index_session(s->ix));
+}
+
 static int act(struct scene *s, const struct act *a)
 {
 	struct index_op op = { 0 };
@@ -219,13 +251,17 @@ static int act(struct scene *s, const struct act *a)
 	int r;
 
 	switch (a->verb) {
+	case SESSION_END:
+		return end_session(s);
 	case MKDIR:
 		r = kit_make(s->ix, &op, dir, from, S_IFDIR | 0755);
 		break;
 	case DRAFT:
 		r = kit_draft(s->ix, &op, dir, from);
-		if (!r)
+		if (!r) {
+			s->more_by[s->nmore] = s->by;
 			s->more[s->nmore++] = op.entry.attr.fileid;
+		}
 		break;
 	case UNLINK:
 		r = kit_unlink(s->ix, &op, dir, from);
@@ -309,6 +345,17 @@ static void tell_names(struct scene *s, uint64_t dir, const char *path)
 	}
 }
 
+/* What each session sees. */
+static void tell_all(struct scene *s)
+{
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		act_as(s, i);
+		tell(s, "session %u:\n", i);
+		tell_names(s, INDEX_ROOT, "");
+	}
+	act_as(s, 0);
+}
+
 static void tell_gone(struct scene *s)
 {
 	for (int c = 0; c < LETTERS; c++) {
@@ -318,14 +365,13 @@ static void tell_gone(struct scene *s)
 	}
 }
 
-/* Publishes and ends all that is open still; then nothing of a session is left. */
-static void scene_end(struct scene *s)
+/* Publishes what the session whose turn it is has open still. */
+static void publish_open(struct scene *s)
 {
 	struct index_op op = { 0 };
 
-	kit_check(s->ix);
 	for (const char *c = "hnwoal"; *c; c++) {
-		if (!s->open[(int)*c])
+		if (!s->open[s->by][(int)*c])
 			continue;
 		int r = publish(s, &op, *c);
 		if (r && r != INDEX_UNLINKED)
@@ -335,12 +381,29 @@ static void scene_end(struct scene *s)
 			note_gone(s, &op.more_gone[i]);
 		tell(s, "publish %c: %d\n", *c, r);
 	}
-	for (const char *c = "hnwoal"; *c; c++)
-		assert_int_equal(kit_end(s->ix, s->ids[(int)*c]), 0);
+	index_op_fini(&op);
+}
+
+/* Publishes and ends all that is open still; then nothing of a session is left. */
+static void scene_end(struct scene *s)
+{
+	struct index_op op = { 0 };
+
+	kit_check(s->ix);
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		act_as(s, i);
+		publish_open(s);
+	}
+	for (unsigned i = 0; i < SESSIONS; i++)
+		for (const char *c = "hnwoal"; *c; c++)
+			assert_int_equal(kit_end(s->ixs[i], s->ids[(int)*c]), 0);
 	for (unsigned i = 0; i < s->nmore; i++)
-		assert_int_equal(kit_end(s->ix, s->more[i]), 0);
+		assert_int_equal(kit_end(s->ixs[s->more_by[i]], s->more[i]), 0);
+	act_as(s, 0);
 	tell_names(s, INDEX_ROOT, "");
 	tell_gone(s);
+	for (unsigned i = 1; i < SESSIONS; i++)
+		index_close(s->ixs[i]);
 	kit_close(s->ix, &op);
 	s->ix = NULL;
 }
@@ -350,46 +413,55 @@ static void scene_end(struct scene *s)
 struct pair {
 	struct scene *s;
 	const struct act *b;
+	unsigned by_a, by_b;
 	int r_b;
 	bool met;
 };
+
+static int act_by(struct scene *s, unsigned session, const struct act *a)
+{
+	act_as(s, session);
+	return act(s, a);
+}
 
 static void meet(void *arg)
 {
 	struct pair *p = arg;
 
 	p->met = true;
-	p->r_b = act(p->s, p->b);
+	p->r_b = act_by(p->s, p->by_b, p->b);
+	act_as(p->s, p->by_a);
 }
 
 /* A with B in its middle. */
-static struct scene *interleave(const struct act *a, const struct act *b, int *ret_a, int *ret_b,
-				bool *ret_met)
+static struct scene *interleave(const struct act *a, const struct act *b, unsigned by_a,
+				unsigned by_b, int *ret_a, int *ret_b, bool *ret_met)
 {
 	struct scene *s = scene_new();
-	struct pair p = { .s = s, .b = b };
+	struct pair p = { .s = s, .b = b, .by_a = by_a, .by_b = by_b };
 
-	s->shaky->o.before_write = meet;
-	s->shaky->o.arg = &p;
-	*ret_a = act(s, a);
-	s->shaky->o.before_write = NULL;
+	s->shakys[by_a]->o.before_write = meet;
+	s->shakys[by_a]->o.arg = &p;
+	*ret_a = act_by(s, by_a, a);
+	s->shakys[by_a]->o.before_write = NULL;
 	*ret_met = p.met;
 	if (!p.met)
-		p.r_b = act(s, b);
+		p.r_b = act_by(s, by_b, b);
 	*ret_b = p.r_b;
-	tell_names(s, INDEX_ROOT, "");
+	tell_all(s);
 	tell_gone(s);
 	scene_end(s);
 	return s;
 }
 
-static struct scene *in_turn(const struct act *a, const struct act *b, int *ret_a, int *ret_b)
+static struct scene *in_turn(const struct act *a, const struct act *b, unsigned by_a,
+			     unsigned by_b, int *ret_a, int *ret_b)
 {
 	struct scene *s = scene_new();
 
-	*ret_a = act(s, a);
-	*ret_b = act(s, b);
-	tell_names(s, INDEX_ROOT, "");
+	*ret_a = act_by(s, by_a, a);
+	*ret_b = act_by(s, by_b, b);
+	tell_all(s);
 	tell_gone(s);
 	scene_end(s);
 	return s;
@@ -405,8 +477,8 @@ static uint64_t digest(const struct scene *s, int r_a, int r_b)
 	return h;
 }
 
-/* done[i][j]: acts i and then j, in turn. */
-static uint64_t done[NACTS][NACTS];
+/* done[a][b][i][j]: session a does act i and then b act j, in turn. */
+static uint64_t done[SESSIONS][SESSIONS][NACTS][NACTS];
 
 static void show(const char *what, struct scene *s, int r_a, int r_b)
 {
@@ -414,67 +486,121 @@ static void show(const char *what, struct scene *s, int r_a, int r_b)
 	free(s);
 }
 
-static void fail_pair(const struct act *a, const struct act *b, struct scene *s, int r_a, int r_b)
+static void fail_pair(const struct act *a, const struct act *b, unsigned by_a, unsigned by_b,
+		      struct scene *s, int r_a, int r_b)
 {
+	print_message("sessions %u and %u, ", by_a, by_b);
 	print_message("A: %d %s %s, B: %d %s %s\n", a->verb, a->from, a->to ? a->to : "", b->verb,
 		      b->from, b->to ? b->to : "");
 	show("B within A", s, r_a, r_b);
-	s = in_turn(a, b, &r_a, &r_b);
+	s = in_turn(a, b, by_a, by_b, &r_a, &r_b);
 	show("A, then B", s, r_a, r_b);
-	s = in_turn(b, a, &r_b, &r_a);
+	s = in_turn(b, a, by_b, by_a, &r_b, &r_a);
 	show("B, then A", s, r_a, r_b);
 	fail();
 }
 
-static void check_pair(unsigned i, unsigned j, unsigned *ret_met)
+static void check_pair(unsigned i, unsigned j, unsigned by_a, unsigned by_b, unsigned *ret_met)
 {
 	const struct act *a = &acts[i], *b = &acts[j];
 	int r_a, r_b;
 	bool met;
 
 	/* One file is published by one at a time. */
-	if (a->verb == PUBLISH && i == j)
+	if (a->verb == PUBLISH && i == j && by_a == by_b)
 		return;
-	struct scene *s = interleave(a, b, &r_a, &r_b, &met);
+	struct scene *s = interleave(a, b, by_a, by_b, &r_a, &r_b, &met);
 	*ret_met += met;
-	if (digest(s, r_a, r_b) != done[i][j] && digest(s, r_b, r_a) != done[j][i])
-		fail_pair(a, b, s, r_a, r_b);
+	if (digest(s, r_a, r_b) != done[by_a][by_b][i][j] &&
+	    digest(s, r_b, r_a) != done[by_b][by_a][j][i])
+		fail_pair(a, b, by_a, by_b, s, r_a, r_b);
 	free(s);
 }
 
-/* All; under a sanitizer other ones each time. (i, j) and (j, i) go together. */
-static bool is_chosen(unsigned i, unsigned j)
+/* All; of two sessions, and under a sanitizer, other ones each time. (i, j) and (j, i)
+ * go together. */
+static bool is_chosen(unsigned i, unsigned j, unsigned one_of)
 {
-	return (i + j + first) % KIT_SLOW == 0;
+	return (i + j + first) % one_of == 0;
 }
 
-static void test_all_pairs(void **state)
+static void do_in_turn(unsigned by_a, unsigned by_b, unsigned one_of)
 {
-	unsigned met = 0, ntried = 0;
 	int r_a, r_b;
 
-	(void)state;
-	first = (unsigned)time(NULL);
-	print_message("from %u\n", first);
 	for (unsigned i = 0; i < NACTS; i++) {
 		for (unsigned j = 0; j < NACTS; j++) {
-			if (!is_chosen(i, j))
+			if (!is_chosen(i, j, one_of))
 				continue;
-			struct scene *s = in_turn(&acts[i], &acts[j], &r_a, &r_b);
-			done[i][j] = digest(s, r_a, r_b);
+			struct scene *s = in_turn(&acts[i], &acts[j], by_a, by_b, &r_a, &r_b);
+			done[by_a][by_b][i][j] = digest(s, r_a, r_b);
 			free(s);
 		}
 	}
+}
+
+static void check_pairs(unsigned by_a, unsigned by_b, unsigned one_of)
+{
+	unsigned met = 0, ntried = 0;
+
 	for (unsigned i = 0; i < NACTS; i++) {
 		for (unsigned j = 0; j < NACTS; j++) {
-			if (!is_chosen(i, j))
+			if (!is_chosen(i, j, one_of))
 				continue;
-			check_pair(i, j, &met);
+			check_pair(i, j, by_a, by_b, &met);
 			ntried++;
 		}
 	}
 	print_message("%u of %u pairs met\n", met, ntried);
-	assert_true(met > ntried / 2);
+	/* Much is refused to one who has no drafts. */
+	assert_true(met > ntried / (by_a ? 3 : 2));
+}
+
+static void test_all_pairs(void **state)
+{
+	(void)state;
+	first = (unsigned)time(NULL);
+	print_message("from %u\n", first);
+	do_in_turn(0, 0, KIT_SLOW);
+	check_pairs(0, 0, KIT_SLOW);
+}
+
+static void test_all_pairs_of_two_sessions(void **state)
+{
+	(void)state;
+	first = (unsigned)time(NULL);
+	print_message("from %u\n", first);
+	for (unsigned by = 0; by < SESSIONS; by++)
+		do_in_turn(by, !by, 3 * KIT_SLOW);
+	for (unsigned by = 0; by < SESSIONS; by++)
+		check_pairs(by, !by, 3 * KIT_SLOW);
+}
+
+/* Whatever the other one is doing: as if the session had ended before or after it. */
+static void test_a_session_ends_meanwhile(void **state)
+{
+	static const struct act end = { SESSION_END, "", 0 };
+	unsigned nmet = 0;
+	int r_a, r_b;
+	bool met;
+
+	(void)state;
+	for (unsigned i = 0; i < NACTS; i++) {
+		uint64_t is, before, after;
+		struct scene *s = interleave(&acts[i], &end, 1, 0, &r_a, &r_b, &met);
+		is = digest(s, r_a, r_b);
+		free(s);
+		s = in_turn(&acts[i], &end, 1, 0, &r_a, &r_b);
+		after = digest(s, r_a, r_b);
+		free(s);
+		s = in_turn(&end, &acts[i], 0, 1, &r_b, &r_a);
+		before = digest(s, r_a, r_b);
+		free(s);
+		if (is != before && is != after)
+			fail_msg("act %u", i);
+		nmet += met;
+	}
+	assert_true(nmet > NACTS / 3);
 }
 
 /* Slots ------------------------------------------------------------------------------- */
@@ -491,12 +617,12 @@ static struct key collision(const struct scene *s)
 
 static void put_collision(struct scene *s)
 {
-	kit_put_other(s->shaky->inner, collision(s));
+	kit_put_other(s->fault, collision(s));
 }
 
 static void del_collision(struct scene *s)
 {
-	kit_del(s->shaky->inner, collision(s));
+	kit_del(s->fault, collision(s));
 }
 
 /* The other name goes, and a maker of x finds the first slot free. */
@@ -534,17 +660,17 @@ static void test_two_slots_for_one_name(void **state)
 
 /* The story of one act (or none) of which the n-th request meets a fault. *ret_nreqs:
  * how many there were. */
-static uint64_t act_with_fault(const struct act *a, unsigned n, int fault, int *ret_r,
-			       unsigned *ret_nreqs)
+static uint64_t act_with_fault(const struct act *a, unsigned by, unsigned n, int fault,
+			       int *ret_r, unsigned *ret_nreqs)
 {
 	struct scene *s = scene_new();
 	uint64_t before = kv_fault_count(s->fault);
 
 	kv_fault_arm(s->fault, n, fault);
-	*ret_r = a ? act(s, a) : 0;
+	*ret_r = a ? act_by(s, by, a) : 0;
 	kv_fault_arm(s->fault, 0, 0);
 	*ret_nreqs = (unsigned)(kv_fault_count(s->fault) - before);
-	tell_names(s, INDEX_ROOT, "");
+	tell_all(s);
 	tell_gone(s);
 	uint64_t d = digest(s, 0, 0);
 	scene_end(s);
@@ -552,15 +678,15 @@ static uint64_t act_with_fault(const struct act *a, unsigned n, int fault, int *
 	return d;
 }
 
-static unsigned check_faults(const struct act *a, int fault)
+static unsigned check_faults(const struct act *a, unsigned by, int fault)
 {
 	unsigned nreqs, nfailed = 0;
 	int r, r_done;
-	uint64_t not_done = act_with_fault(NULL, 0, 0, &r, &nreqs);
-	uint64_t is_done = act_with_fault(a, 0, 0, &r_done, &nreqs);
+	uint64_t not_done = act_with_fault(NULL, 0, 0, 0, &r, &nreqs);
+	uint64_t is_done = act_with_fault(a, by, 0, 0, &r_done, &nreqs);
 
 	for (unsigned n = 1, all = nreqs; n <= all; n++) {
-		uint64_t d = act_with_fault(a, n, fault, &r, &nreqs);
+		uint64_t d = act_with_fault(a, by, n, fault, &r, &nreqs);
 		if (r == fault && r != r_done) {
 			assert_true(d == not_done);
 			nfailed++;
@@ -579,7 +705,8 @@ static void test_each_request_fails(void **state)
 	(void)state;
 	for (unsigned i = 0; i < NACTS; i += 1 + KIT_SLOW / 4)
 		for (unsigned k = 0; k < 2; k++)
-			assert_true(check_faults(&acts[i], faults[k]));
+			for (unsigned by = 0; by < SESSIONS; by++)
+				assert_true(check_faults(&acts[i], by, faults[k]));
 }
 
 /* Done or not, by the seed's choice: several times. */
@@ -588,13 +715,15 @@ static void test_each_answer_is_lost(void **state)
 	(void)state;
 	for (unsigned i = 0; i < NACTS; i += 1 + KIT_SLOW / 4)
 		for (unsigned k = 0; k < 4; k++)
-			assert_int_equal(check_faults(&acts[i], KV_UNKNOWN), 0);
+			assert_int_equal(check_faults(&acts[i], k % SESSIONS, KV_UNKNOWN), 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_all_pairs),
+		cmocka_unit_test(test_all_pairs_of_two_sessions),
+		cmocka_unit_test(test_a_session_ends_meanwhile),
 		cmocka_unit_test(test_two_slots_for_one_name),
 		cmocka_unit_test(test_each_request_fails),
 		cmocka_unit_test(test_each_answer_is_lost),

@@ -749,24 +749,24 @@ static void test_walk_over_lost_answers(void **state)
 static void test_sessions_over_memory(void **state)
 {
 	(void)state;
-	walk_over((struct shaky_opts){ 0 }, 2, 2500);
-	walk_over((struct shaky_opts){ 0 }, 3, 3500);
+	walk_over((struct shaky_opts){ 0 }, 2, 1500);
+	walk_over((struct shaky_opts){ 0 }, 3, 2000);
 	assert_true(nmet > 0);
 }
 
 static void test_sessions_over_lmdb(void **state)
 {
 	(void)state;
-	walk_over_lmdb(2, 1500);
-	walk_over_lmdb(3, 1500);
+	walk_over_lmdb(2, 800);
+	walk_over_lmdb(3, 800);
 }
 
 static void test_sessions_over_conflicts_and_lost_answers(void **state)
 {
 	(void)state;
-	walk_over((struct shaky_opts){ .conflict = 30 }, 3, 1500);
+	walk_over((struct shaky_opts){ .conflict = 30 }, 3, 800);
 	walk_over((struct shaky_opts){ .unknown_done = 20, .unknown_lost = 10, .conflict = 10 }, 3,
-		  1500);
+		  800);
 	walk_over((struct shaky_opts){ .later = 20, .conflict = 10 }, 2, 200);
 }
 
@@ -778,7 +778,7 @@ static void test_sessions_over_faults(void **state)
 		struct kv *kv, *fault;
 		assert_int_equal(kv_mem_open(&kv), 0);
 		assert_int_equal(kv_fault_open(kv, seed, async, &fault), 0);
-		walk(fault, fault, "", (struct shaky_opts){ 0 }, 3, async ? 30 : 1500);
+		walk(fault, fault, "", (struct shaky_opts){ 0 }, 3, async ? 30 : 800);
 	}
 }
 
