@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Threads that work in one small tree at once. Which of them wins is open; but
+ * Threads that work in one small tree at once, of one session or of several. Which
+ * of them wins is open; but
  * afterwards index_check() finds nothing, every version that was published is
  * either there or was handed out as gone, once, and no session key is left.
  */
@@ -9,13 +10,16 @@
 
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { NTHREADS = 4, NDIRS = 4, IDS_MAX = 200000 };
+enum { NTHREADS = 4, NDIRS = 4, IDS_MAX = 300000 };
 
 static const char *const names[] = { "a", "b", "c" };
 
 struct crowd {
-	struct index *ix;
+	struct index *ix[NTHREADS]; /* of sessions; some threads share one */
+	_Atomic unsigned nthreads;  /* that have begun */
+	unsigned nsessions;
 	uint64_t dirs[NDIRS];
 	_Atomic uint64_t state;
 	unsigned steps;
@@ -23,6 +27,9 @@ struct crowd {
 	_Atomic unsigned published[IDS_MAX], gone[IDS_MAX];
 	_Atomic unsigned ndone;
 };
+
+/* The session that this thread works for. */
+static _Thread_local struct index *mine;
 
 static unsigned pick(struct crowd *c, unsigned n)
 {
@@ -36,7 +43,7 @@ static uint64_t pick_dir(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = c->dirs[pick(c, NDIRS)];
 
-	if (pick(c, 3) == 0 && !kit_lookup(c->ix, op, dir, pick_name(c)) &&
+	if (pick(c, 3) == 0 && !kit_lookup(mine, op, dir, pick_name(c)) &&
 	    S_ISDIR(op->entry.attr.mode))
 		dir = op->entry.attr.fileid;
 	return dir;
@@ -85,13 +92,13 @@ static void step_make(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op);
 
-	expect_outcome(c, kit_make(c->ix, op, dir, pick_name(c), S_IFDIR | 0755));
+	expect_outcome(c, kit_make(mine, op, dir, pick_name(c), S_IFDIR | 0755));
 }
 
 static void step_remove(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op);
-	int r = (pick(c, 3) ? kit_unlink : kit_rmdir)(c->ix, op, dir, pick_name(c));
+	int r = (pick(c, 3) ? kit_unlink : kit_rmdir)(mine, op, dir, pick_name(c));
 
 	expect_outcome(c, r);
 	if (!r)
@@ -102,7 +109,7 @@ static void step_rename(struct crowd *c, struct index_op *op)
 {
 	static const unsigned flags[] = { 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE };
 	uint64_t from = pick_dir(c, op), to = pick_dir(c, op);
-	int r = kit_rename(c->ix, op, from, pick_name(c), to, pick_name(c), flags[pick(c, 4)]);
+	int r = kit_rename(mine, op, from, pick_name(c), to, pick_name(c), flags[pick(c, 4)]);
 
 	expect_outcome(c, r);
 	if (!r)
@@ -113,24 +120,24 @@ static void step_link(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op), to = pick_dir(c, op);
 
-	if (kit_lookup(c->ix, op, dir, pick_name(c)))
+	if (kit_lookup(mine, op, dir, pick_name(c)))
 		return;
 	struct entry e = op->entry;
-	expect_outcome(c, kit_link(c->ix, op, e.attr.fileid, e.place, to, pick_name(c)));
+	expect_outcome(c, kit_link(mine, op, e.attr.fileid, e.place, to, pick_name(c)));
 }
 
 static void step_change(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op);
 
-	if (kit_lookup(c->ix, op, dir, pick_name(c)))
+	if (kit_lookup(mine, op, dir, pick_name(c)))
 		return;
 	struct entry e = op->entry;
 	int r;
 	if (pick(c, 2))
-		r = kit_setxattr(c->ix, op, e.attr, e.place, "user.x", bytes_str("value"), 0);
+		r = kit_setxattr(mine, op, e.attr, e.place, "user.x", bytes_str("value"), 0);
 	else
-		r = kit(c->ix, op, index_setattr, (struct index_op){
+		r = kit(mine, op, index_setattr, (struct index_op){
 			.fileid = e.attr.fileid, .place = e.place, .attr = { .mode = 0600 },
 			.mask = INDEX_SET_MODE | (pick(c, 2) ? INDEX_SET_MTIME : 0) });
 	expect_outcome(c, r);
@@ -140,7 +147,7 @@ static void step_list(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op);
 
-	assert_int_equal(kit_list(c->ix, op, dir, 0, 100, true), 0);
+	assert_int_equal(kit_list(mine, op, dir, 0, 100, true), 0);
 	for (uint32_t i = 1; i < op->nentries; i++)
 		assert_true(op->entries[i].h > op->entries[i - 1].h);
 }
@@ -149,14 +156,14 @@ static void step_list(struct crowd *c, struct index_op *op)
 static void step_file(struct crowd *c, struct index_op *op)
 {
 	uint64_t dir = pick_dir(c, op);
-	int r = kit_draft(c->ix, op, dir, pick(c, 10) ? pick_name(c) : NULL);
+	int r = kit_draft(mine, op, dir, pick(c, 10) ? pick_name(c) : NULL);
 
 	expect_outcome(c, r);
 	if (r)
 		return;
 	struct attr a = op->entry.attr;
 	for (unsigned i = pick(c, 3); i > 0; i--) {
-		r = kit_publish(c->ix, op, a, "some content");
+		r = kit_publish(mine, op, a, "some content");
 		assert_true(!r || r == INDEX_UNLINKED);
 		if (r)
 			continue;
@@ -168,7 +175,7 @@ static void step_file(struct crowd *c, struct index_op *op)
 		if (pick(c, 2))
 			step_rename(c, op);
 	}
-	assert_int_equal(kit_end(c->ix, a.fileid), 0);
+	assert_int_equal(kit_end(mine, a.fileid), 0);
 }
 
 static void *crowd_thread(void *arg)
@@ -176,6 +183,7 @@ static void *crowd_thread(void *arg)
 	struct crowd *c = arg;
 	struct index_op op = { 0 };
 
+	mine = c->ix[atomic_fetch_add(&c->nthreads, 1) % c->nsessions];
 	for (unsigned i = 0; i < c->steps; i++) {
 		switch (pick(c, 10)) {
 		case 0:
@@ -229,8 +237,8 @@ static void check_after(struct crowd *c)
 	bool *found = calloc(IDS_MAX, sizeof(*found));
 	unsigned nthere = 0;
 
-	find_records(c->ix, 'D', found);
-	find_records(c->ix, 'F', found);
+	find_records(c->ix[0], 'D', found);
+	find_records(c->ix[0], 'F', found);
 	for (unsigned i = 0; i < IDS_MAX; i++) {
 		if (!c->published[i])
 			continue;
@@ -244,43 +252,85 @@ static void check_after(struct crowd *c)
 
 static uint64_t seed;
 
-static void run_crowd(struct shaky_opts o, unsigned steps)
+/* Takes kv over. */
+static void run_crowd(struct kv *kv, struct shaky_opts o, unsigned nsessions, unsigned steps)
 {
 	struct crowd *c = calloc(1, sizeof(*c));
 	struct index_op op = { 0 };
 	pthread_t threads[NTHREADS];
-	struct shaky *s;
-	struct kv *kv;
+	struct shaky *s[NTHREADS];
 
 	c->state = seed;
 	c->steps = steps / KIT_SLOW;
-	assert_int_equal(kv_mem_open(&kv), 0);
-	s = shaky_over(kv, (struct shaky_opts){ .seed = seed });
-	assert_int_equal(index_open(&s->kv, INDEX_SESSION_OWN, true, &c->ix), 0);
+	c->nsessions = nsessions;
+	for (unsigned i = 0; i < nsessions; i++) {
+		s[i] = shaky_over(kv, (struct shaky_opts){ .seed = seed + i, .keep = i });
+		assert_int_equal(index_open(&s[i]->kv, i + 1, true, &c->ix[i]), 0);
+	}
 	c->dirs[0] = INDEX_ROOT;
 	for (unsigned i = 1; i < NDIRS; i++)
-		c->dirs[i] = kit_mkdir(c->ix, INDEX_ROOT, (char[]){ 'x', (char)('0' + i), 0 });
-	s->o = o;
+		c->dirs[i] = kit_mkdir(c->ix[0], INDEX_ROOT, (char[]){ 'x', (char)('0' + i), 0 });
+	for (unsigned i = 0; i < nsessions; i++) {
+		o.keep = i;
+		s[i]->o = o;
+	}
 	for (unsigned i = 0; i < NTHREADS; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, crowd_thread, c), 0);
 	for (unsigned i = 0; i < NTHREADS; i++)
 		pthread_join(threads[i], NULL);
-	s->o = (struct shaky_opts){ 0 };
+	for (unsigned i = 0; i < nsessions; i++)
+		s[i]->o = (struct shaky_opts){ .keep = i };
 	check_after(c);
-	kit_close(c->ix, &op);
+	for (unsigned i = 1; i < nsessions; i++)
+		index_close(c->ix[i]);
+	kit_close(c->ix[0], &op);
 	free(c);
+}
+
+static void run_in_memory(struct shaky_opts o, unsigned nsessions, unsigned steps)
+{
+	struct kv *kv;
+
+	assert_int_equal(kv_mem_open(&kv), 0);
+	run_crowd(kv, o, nsessions, steps);
 }
 
 static void test_a_crowd(void **state)
 {
 	(void)state;
-	run_crowd((struct shaky_opts){ 0 }, 20000);
+	run_in_memory((struct shaky_opts){ 0 }, 1, 20000);
 }
 
 static void test_a_crowd_with_late_answers(void **state)
 {
 	(void)state;
-	run_crowd((struct shaky_opts){ .later = 30, .conflict = 10, .unknown_lost = 5 }, 3000);
+	run_in_memory((struct shaky_opts){ .later = 30, .conflict = 10, .unknown_lost = 5 }, 1,
+		      3000);
+}
+
+static void test_a_crowd_of_sessions(void **state)
+{
+	(void)state;
+	run_in_memory((struct shaky_opts){ 0 }, 2, 10000);
+	run_in_memory((struct shaky_opts){ .later = 30, .conflict = 10, .unknown_lost = 5 }, 4,
+		      2000);
+}
+
+static void test_a_crowd_of_sessions_over_lmdb(void **state)
+{
+	char dir[] = "/dev/shm/slicefs-crowd-XXXXXX", path[64], lock[80];
+	struct kv *kv;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/index", dir);
+	snprintf(lock, sizeof(lock), "%s-lock", path);
+	struct kv_lmdb_opts o = { .path = path, .size_bytes = 16 << 20, .create = true };
+	assert_int_equal(kv_lmdb_open(&o, &kv), 0);
+	run_crowd(kv, (struct shaky_opts){ 0 }, 3, 6000);
+	unlink(lock);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(dir), 0);
 }
 
 int main(void)
@@ -288,6 +338,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_crowd),
 		cmocka_unit_test(test_a_crowd_with_late_answers),
+		cmocka_unit_test(test_a_crowd_of_sessions),
+		cmocka_unit_test(test_a_crowd_of_sessions_over_lmdb),
 	};
 	const char *env = getenv("SEED");
 
