@@ -270,12 +270,12 @@ static inline int model_unlink(struct model *m, int s, int dir, const char *name
 	return 0;
 }
 
+/* `old` is what `to` shows. */
 static inline void model_replace(struct model *m, int s, struct model_name *from,
-				 struct model_name *to, struct model_gone *g)
+				 struct model_name *to, int old, struct model_gone *g)
 {
-	int moved = model_take(from, s), old = model_shown(to, s);
+	int moved = model_take(from, s);
 
-	model_lose_pub(m, from, g);
 	if (m->o[old].draft || !m->o[moved].draft) {
 		model_take(to, s);
 		model_lost(m, old, false, g);
@@ -283,6 +283,7 @@ static inline void model_replace(struct model *m, int s, struct model_name *from
 		model_lost(m, old, true, g);
 	}
 	model_place(m, to, s, moved, g);
+	model_lose_pub(m, from, g); /* last: what is hidden now may lose a name by it, too */
 }
 
 static inline void model_exchange(struct model *m, int s, struct model_name *from,
@@ -336,7 +337,7 @@ static inline int model_rename(struct model *m, int s, int dir, const char *name
 	if (flags & RENAME_EXCHANGE) {
 		model_exchange(m, s, from, to, g);
 	} else if (o2 != NOBODY) {
-		model_replace(m, s, from, to, g);
+		model_replace(m, s, from, to, o2, g);
 	} else {
 		to = model_have_name(m, dir2, name2);
 		int o = model_take(from, s);

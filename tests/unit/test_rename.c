@@ -277,6 +277,36 @@ static void test_over_a_hidden_name_of_itself(void **state)
 	kit_close(ix, &op);
 }
 
+/* A draft hides one name of a file and is renamed over another one: the first name is
+ * lost, the second is hidden, and still one of the file's. It is reported once. */
+static void test_from_one_name_of_a_file_over_another(void **state)
+{
+	(void)state;
+	for (unsigned links = 2; links <= 3; links++) {
+		struct index *ix = kit_open();
+		struct index_op op = { 0 };
+		struct place_to_be f = prepare(ix, LINKED, "f", "old"); /* f, f2 */
+
+		if (links == 3)
+			assert_int_equal(kit_link(ix, &op, f.shown, by_id, INDEX_ROOT, "f3"), 0);
+		struct attr a = kit_new_draft(ix, INDEX_ROOT, "t");
+		assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "t", INDEX_ROOT, "f", 0), 0);
+		assert_int_equal(op.gone.attr.nlink, links - 1);
+		assert_true(op.gone.hidden);
+		assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "f", INDEX_ROOT, "f2", 0), 0);
+		assert_int_equal(op.gone.fileid, 0);
+		assert_int_equal(op.gone2.fileid, f.shown);
+		assert_int_equal(op.gone2.attr.nlink, links - 1);
+		assert_false(op.gone2.hidden);
+		assert_int_equal(op.gone2.body.bytes.len, 0);
+		assert_int_equal(kit_publish(ix, &op, a, "new"), 0);
+		assert_int_equal(op.gone.fileid, f.shown);
+		assert_int_equal(op.gone.attr.nlink, links - 2);
+		assert_int_equal(kit_end(ix, a.fileid), 0);
+		kit_close(ix, &op);
+	}
+}
+
 static void test_two_names_of_one_object(void **state)
 {
 	struct index *ix = kit_open();
@@ -453,6 +483,7 @@ int main(void)
 		cmocka_unit_test(test_a_publish_may_replace_several),
 		cmocka_unit_test(test_two_hidden_names_of_one_file),
 		cmocka_unit_test(test_over_a_hidden_name_of_itself),
+		cmocka_unit_test(test_from_one_name_of_a_file_over_another),
 		cmocka_unit_test(test_two_names_of_one_object),
 		cmocka_unit_test(test_directories_and_files),
 		cmocka_unit_test(test_links_of_directories),

@@ -313,6 +313,34 @@ static void test_times_of_a_directory(void **state)
 	sessions_close(&s, &op);
 }
 
+/* A session's draft over one name of a file goes over another name of it: that costs
+ * the file a name, for everybody, and hides the other one from this session only. */
+static void test_a_draft_goes_from_name_to_name_of_a_file(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index *a = s.ix[0], *b = s.ix[1];
+	struct index_op op = { 0 };
+	uint64_t f = kit_file(b, INDEX_ROOT, "f", "old");
+
+	(void)state;
+	struct place place = kit_entry(b, INDEX_ROOT, "f").place;
+	assert_int_equal(kit_link(b, &op, f, place, INDEX_ROOT, "g"), 0);
+	struct attr d = kit_new_draft(a, INDEX_ROOT, "t");
+	assert_int_equal(kit_rename(a, &op, INDEX_ROOT, "t", INDEX_ROOT, "f", 0), 0);
+	assert_true(shows(b, INDEX_ROOT, "f", "old"));
+	assert_int_equal(kit_rename(a, &op, INDEX_ROOT, "f", INDEX_ROOT, "g", 0), 0);
+	assert_int_equal(op.gone.fileid, 0);
+	assert_int_equal(op.gone2.fileid, f);
+	assert_int_equal(op.gone2.attr.nlink, 1);
+	assert_false(op.gone2.hidden);
+	assert_true(shows(b, INDEX_ROOT, "f", NULL));
+	assert_true(shows(b, INDEX_ROOT, "g", "old"));
+	assert_int_equal(kit_entry(b, INDEX_ROOT, "g").attr.nlink, 1);
+	assert_int_equal(kit_end(a, d.fileid), 0);
+	assert_true(shows(a, INDEX_ROOT, "g", "old"));
+	sessions_close(&s, &op);
+}
+
 /* Objects --------------------------------------------------------------------------- */
 
 static void test_a_publish_finds_what_others_moved(void **state)
@@ -461,6 +489,7 @@ int main(void)
 		cmocka_unit_test(test_slots_of_several_sessions),
 		cmocka_unit_test(test_a_listing_among_drafts_of_others),
 		cmocka_unit_test(test_times_of_a_directory),
+		cmocka_unit_test(test_a_draft_goes_from_name_to_name_of_a_file),
 		cmocka_unit_test(test_a_publish_finds_what_others_moved),
 		cmocka_unit_test(test_writers_come_and_go_in_a_rename),
 		cmocka_unit_test(test_a_session_ends_in_the_middle_of_others),
