@@ -4,7 +4,7 @@ layer(common
 	     size.c stream.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
-	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c collect.c
+	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
 	     kv.c view.c ordered.c mem.c

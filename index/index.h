@@ -344,6 +344,10 @@ void index_del_blocks(struct index *ix, struct index_op *op);
  */
 int index_session_end(struct index *ix, uint64_t session, unsigned *ret_blocks);
 
+/* May a session of this number ask that of the engine? Pure. -ESTALE: it would write
+ * a key of another session, other than plans do. */
+int index_request_check(const struct kv_req *req, uint64_t session);
+
 /* Body encodings, pure (index/body.c) --------------------------------------- */
 
 /* -EUCLEAN on anything that a correct encoder would not have written. */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #include "common/random.h"
-#include "index/kv.h"
+#include "index/index.h"
 
 struct shaky_opts {
 	uint64_t seed;
@@ -21,6 +21,7 @@ struct shaky_opts {
 	int always; /* KV_CONFLICT, KV_UNKNOWN or negative; 0: not */
 	int nth_write, nth_outcome; /* the n-th request with writes: that, once */
 	bool keep;  /* closing it leaves the inner one open */
+	uint64_t session; /* not 0: it asks nothing else than this one may */
 	struct kv_caps caps; /* max_writes 0: kv_mem's */
 	/* Called once, before the next request that writes. */
 	void (*before_write)(void *arg);
@@ -100,6 +101,7 @@ static inline void shaky_submit(struct kv *kv, struct kv_req *req)
 	struct shaky *s = (struct shaky *)kv;
 
 	atomic_fetch_add(&s->nsubmits, 1);
+	assert(!s->o.session || !index_request_check(req, s->o.session));
 	if (!req->nwrites)
 		atomic_fetch_add(&s->nwaves, 1);
 	if (req->nwrites && s->o.before_write) {

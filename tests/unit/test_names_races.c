@@ -132,7 +132,8 @@ static void begin_sessions(struct scene *s)
 	assert_int_equal(kv_mem_open(&kv), 0);
 	assert_int_equal(kv_fault_open(kv, seed++, false, &s->fault), 0);
 	for (unsigned i = 0; i < SESSIONS; i++) {
-		s->shakys[i] = shaky_over(s->fault, (struct shaky_opts){ .keep = i });
+		s->shakys[i] = shaky_over(s->fault, (struct shaky_opts){ .keep = i,
+							  .session = i + 1 });
 		assert_int_equal(index_open(&s->shakys[i]->kv, i + 1, true, &s->ixs[i]), 0);
 	}
 	act_as(s, 0);

@@ -58,6 +58,7 @@ static void begin(struct walk *w, int s)
 	assert_int_equal(index_open(&w->shaky[s]->kv, ++w->last, true, &w->ix[s]), 0);
 	w->shaky[s]->o = w->o;
 	w->shaky[s]->o.keep = true;
+	w->shaky[s]->o.session = w->last;
 }
 
 static unsigned pick(struct walk *w, unsigned n)

@@ -264,7 +264,8 @@ static void run_crowd(struct kv *kv, struct shaky_opts o, unsigned nsessions, un
 	c->steps = steps / KIT_SLOW;
 	c->nsessions = nsessions;
 	for (unsigned i = 0; i < nsessions; i++) {
-		s[i] = shaky_over(kv, (struct shaky_opts){ .seed = seed + i, .keep = i });
+		s[i] = shaky_over(kv, (struct shaky_opts){ .seed = seed + i, .keep = i,
+							  .session = i + 1 });
 		assert_int_equal(index_open(&s[i]->kv, i + 1, true, &c->ix[i]), 0);
 	}
 	c->dirs[0] = INDEX_ROOT;
@@ -272,6 +273,7 @@ static void run_crowd(struct kv *kv, struct shaky_opts o, unsigned nsessions, un
 		c->dirs[i] = kit_mkdir(c->ix[0], INDEX_ROOT, (char[]){ 'x', (char)('0' + i), 0 });
 	for (unsigned i = 0; i < nsessions; i++) {
 		o.keep = i;
+		o.session = i + 1;
 		s[i]->o = o;
 	}
 	for (unsigned i = 0; i < NTHREADS; i++)
