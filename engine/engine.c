@@ -305,7 +305,7 @@ void engine_space(struct engine *e, struct engine_space *ret)
 int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 {
 	struct server_opts so = {
-		.listen = o->listen, .anybody = o->insecure, .kv = index_kv(e->ix), .pool = e->pool,
+		.listen = o->listen, .anybody = o->insecure, .ix = e->ix, .pool = e->pool,
 		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
 	};
 	struct auth_key key;

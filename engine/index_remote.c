@@ -180,7 +180,8 @@ static int remote_stat(struct kv *kv, struct kv_stat *ret)
 	return 0;
 }
 
-/* Our session, once it has ended, has no keys any more. */
+/* A session of ours that has ended has no keys any more: the node saw to that, before
+ * it let us in again (-ESTALE), or will (-ENOTCONN). */
 static int remote_session_end(struct kv *kv, uint64_t session)
 {
 	struct remote *x = remote_of(kv)->remote;
@@ -189,7 +190,7 @@ static int remote_session_end(struct kv *kv, uint64_t session)
 	wire_write_session(&w, session);
 	int r = remote_ask(x, WIRE_DROP_KEYS, w, clock_ns() + STAT_S * NS_PER_S, NULL);
 
-	return r == -ENOTCONN ? 0 : r;
+	return r == -ENOTCONN || r == -ESTALE ? 0 : r;
 }
 
 static int remote_check(struct kv *kv, struct writer *report)

@@ -216,6 +216,7 @@ static void on_up(void *arg)
 	struct remote *x = arg;
 	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION,
 				.read_only = x->o.read_only,
+				.session = x->welcome.session, /* the one before */
 				.name = BYTES_OF(x->name, strlen(x->name)) };
 	struct writer w = { 0 };
 
@@ -230,6 +231,7 @@ static void on_up(void *arg)
 static int on_challenge(struct remote *x, const struct wire_header *h, struct bytes body)
 {
 	struct wire_challenge c;
+	struct auth_key secret;
 	struct wire_proof m;
 	struct writer w = { 0 };
 
@@ -240,6 +242,8 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 	if (c.version != WIRE_VERSION || c.features)
 		return -EPROTONOSUPPORT;
 	auth_prove(&x->key, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.proof);
+	memcpy(secret.b, x->welcome.secret, sizeof(secret.b)); /* of the one before */
+	auth_prove(&secret, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.before);
 	wire_write_proof(&w, &m);
 	x->state = REMOTE_PROVEN;
 	conn_send(x->conn, WIRE_PROOF, w);

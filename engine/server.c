@@ -4,9 +4,11 @@
  *
  *	  HELLO            PROOF                      the connection ends
  *	NEW ---> CHALLENGED ---> UP, with its session -------------------> gone,
+ *	                  \--> WAITING --^
  *
  * when its session has ended as well. Before UP it may say only what is next,
- * in short messages, and soon.
+ * in short messages, and soon. It is WAITING while a session ends of which it has
+ * proved that it takes the place: what that one had is gone when it begins.
  */
 #include "engine/server.h"
 
@@ -21,20 +23,23 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/session.h"
+#include "index/index.h"
 
 enum {
 	PEERS_MAX = 1024, /* connections, sessions or not */
 	HELLO_BYTES = 512,
 	HELLO_S = 5,
 	DRAIN_LOOK_NS = 20000000,
+	WAIT_S = 60, /* for the end of the session before */
 };
 
-enum peer_state { PEER_NEW, PEER_CHALLENGED, PEER_UP };
+enum peer_state { PEER_NEW, PEER_CHALLENGED, PEER_WAITING, PEER_UP };
 
 struct peer {
 	struct server *server;
 	struct conn *conn;
 	struct session *session;
+	uint64_t number; /* of the session; WAITING: of the one before */
 	enum peer_state state;
 	struct writer hello; /* as it was sent */
 	struct wire_challenge challenge;
@@ -46,7 +51,7 @@ struct server {
 	struct auth_key key;
 	uint64_t incarnation;
 	uint16_t port;
-	struct loop *loop;
+	struct loop *loop, *ends;
 	sem_t sem; /* what open and close wait for */
 	int opened;
 
@@ -83,11 +88,19 @@ static void peer_free(struct peer *p)
 	settle(s);
 }
 
+static int let_in(struct peer *p);
+
 static void session_ended(void *arg)
 {
 	struct peer *p = arg;
+	struct server *s = p->server;
 
-	p->server->nsessions--;
+	s->nsessions--;
+	for (struct peer *w = s->peers; w && !s->closing; w = w->next) {
+		int r = w->state == PEER_WAITING && w->number == p->number ? let_in(w) : 0;
+		if (r < 0)
+			conn_stop(w->conn, r); /* ended() comes later */
+	}
 	peer_free(p);
 }
 
@@ -106,6 +119,10 @@ static const char *reason_text(int reason)
 		return "it said so";
 	case -ECANCELED:
 		return "the node stops";
+	case -ESTALE:
+		return "its mount has come back";
+	case -EUSERS:
+		return "there are as many sessions as may be";
 	default:
 		return error_text(reason);
 	}
@@ -161,15 +178,20 @@ static int begin_session(struct peer *p)
 	assert(r == 0); /* it was read before */
 	if (s->nsessions == s->o.max_sessions)
 		return -EUSERS;
+	/* A mount's numbers rise, also where the node began anew. */
+	if (m.session > s->last_session && m.session < INT64_MAX)
+		s->last_session = m.session;
 	struct session_opts o = {
-		.number = s->last_session + 1, .loop = s->loop, .kv = s->o.kv,
-		.pool = s->o.pool, .max_pins = s->o.max_pins, .read_only = m.read_only,
+		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
+		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool,
+		.max_pins = s->o.max_pins, .read_only = m.read_only,
 		.name = m.name, .conn = p->conn, .ended = session_ended, .arg = p,
 	};
 	r = session_new(&o, &p->session);
 	if (r < 0)
 		return r;
-	s->last_session++;
+	p->number = o.number;
+	s->last_session = o.number;
 	s->nsessions++;
 	log_info("node", "session %s begins, %s%s", session_name(p->session),
 		 conn_peer(p->conn), m.read_only ? ", read-only" : "");
@@ -186,7 +208,7 @@ static void welcome(struct peer *p)
 	struct server *s = p->server;
 	struct kv_caps caps = s->o.kv->ops->caps(s->o.kv);
 	struct wire_welcome m = {
-		.session = s->last_session, .incarnation = s->incarnation,
+		.session = p->number, .incarnation = s->incarnation,
 		.pool_id = pool_id(s->o.pool), .pool_pages = pool_npages(s->o.pool),
 		.keep_alive_ms = s->o.keep_alive_ms, .max_requests = s->o.max_requests,
 		.max_pins = s->o.max_pins,
@@ -202,6 +224,52 @@ static void welcome(struct peer *p)
 	conn_send(p->conn, WIRE_WELCOME, w);
 }
 
+static int let_in(struct peer *p)
+{
+	struct server *s = p->server;
+	int r = begin_session(p);
+
+	if (r < 0)
+		return r;
+	p->state = PEER_UP;
+	welcome(p);
+	struct conn_limits limits = { .max_body = WIRE_BODY_MAX,
+				      .max_owed = s->o.max_requests,
+				      .idle_ms = s->o.keep_alive_ms };
+	conn_set_limits(p->conn, &limits);
+	return 0;
+}
+
+static struct peer *peer_of_session(struct server *s, uint64_t number)
+{
+	struct peer *p = s->peers;
+
+	while (p && !(p->session && p->number == number))
+		p = p->next;
+	return p;
+}
+
+/* The session that it takes the place of, if that is there: its secret is proved, so
+ * that nobody ends another one's, and what has the number since the node began anew
+ * is not taken for it. */
+static struct peer *session_before(struct peer *p, const struct wire_proof *m)
+{
+	struct wire_hello hello;
+	struct auth_key key;
+	int r = wire_read_hello(writer_bytes(&p->hello), &hello);
+
+	assert(r == 0); /* it was read before */
+	struct peer *before = hello.session ? peer_of_session(p->server, hello.session) : NULL;
+	if (!before)
+		return NULL;
+	memcpy(key.b, session_secret(before->session), sizeof(key.b));
+	if (auth_proves(&key, AUTH_MOUNT, writer_bytes(&p->hello), &p->challenge, m->before))
+		return before;
+	log_warn("node", "%s does not take the place of session %s: that is another one's",
+		 conn_peer(p->conn), session_name(before->session));
+	return NULL;
+}
+
 static int on_proof(struct peer *p, const struct wire_header *h, struct bytes body)
 {
 	struct server *s = p->server;
@@ -211,15 +279,15 @@ static int on_proof(struct peer *p, const struct wire_header *h, struct bytes bo
 		return -EPROTO;
 	if (!auth_proves(&s->key, AUTH_MOUNT, writer_bytes(&p->hello), &p->challenge, m.proof))
 		return -EKEYREJECTED;
-	int r = begin_session(p);
-	if (r < 0)
-		return r;
-	p->state = PEER_UP;
-	welcome(p);
-	struct conn_limits limits = { .max_body = WIRE_BODY_MAX,
-				      .max_owed = s->o.max_requests,
-				      .idle_ms = s->o.keep_alive_ms };
+	struct peer *before = session_before(p, &m);
+	if (!before)
+		return let_in(p);
+	struct conn_limits limits = { .max_body = HELLO_BYTES,
+				      .until_ns = clock_ns() + WAIT_S * NS_PER_S };
+	p->state = PEER_WAITING;
+	p->number = before->number;
 	conn_set_limits(p->conn, &limits);
+	conn_stop(before->conn, -ESTALE); /* it may be ending already */
 	return 0;
 }
 
@@ -232,6 +300,8 @@ static int peer_message(void *arg, const struct wire_header *h, struct bytes bod
 		return on_hello(p, h, body);
 	case PEER_CHALLENGED:
 		return on_proof(p, h, body);
+	case PEER_WAITING:
+		return -EPROTO;
 	case PEER_UP:
 		return session_message(p->session, h, body);
 	}
@@ -331,6 +401,7 @@ static void run_and_wait(struct server *s, void (*fn)(void *arg))
 
 static void server_free(struct server *s)
 {
+	loop_free(s->ends); /* first: it posts to the other one */
 	loop_free(s->loop);
 	sem_destroy(&s->sem);
 	free(s);
@@ -349,6 +420,10 @@ static struct server *server_new(const struct server_opts *o)
 	s->o.max_sessions = o->max_sessions ? o->max_sessions : 256;
 	s->o.max_requests = o->max_requests ? o->max_requests : 256;
 	s->o.max_pins = o->max_pins ? o->max_pins : 1 << 20;
+	if (o->ix) {
+		s->o.kv = index_kv(o->ix);
+		s->last_session = index_session(o->ix);
+	}
 	if (o->key)
 		s->key = *o->key;
 	auth_random(chance);
@@ -371,6 +446,8 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 		return why(ret_why, -EPERM, "serve: %s can be reached from other machines, and "
 			   "there is no token. Try: --token-file", at);
 	r = loop_new("node", &s->loop);
+	if (r >= 0)
+		r = loop_new("node-ends", &s->ends);
 	if (r < 0)
 		return r;
 	run_and_wait(s, open_on_loop);

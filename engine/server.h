@@ -6,7 +6,7 @@
  *
  * Threads: server_open() and server_close() block; one loop of its own ("node")
  * does everything else, index requests included when the engine is in the
- * process.
+ * process; but for the ends of sessions in the index ("node-ends").
  */
 #include "engine/auth.h"
 #include "engine/conn.h"
@@ -17,8 +17,10 @@ struct server_opts {
 	const char *listen; /* "host:port"; NULL: loopback and SERVER_PORT */
 	const struct auth_key *key; /* NULL: no token; then loopback only */
 	bool anybody;       /* beyond loopback without a token: it was told to */
-	struct kv *kv;      /* both outlive the server */
-	struct pool *pool;
+	struct index *ix;   /* whose sessions they are; it has one of its own */
+	struct kv *kv;      /* without ix: a bare engine. Then any session may write any
+			       key, and a session's end deletes its keys only */
+	struct pool *pool;  /* all of these outlive the server */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins;
 };

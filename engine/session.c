@@ -68,6 +68,8 @@ struct session {
 	struct bell *bells;
 	uint32_t nbells;
 	bool ending;
+	struct loop_call end; /* on its way to `ends`, and back */
+	int end_result;
 };
 
 static void settle(struct session *s);
@@ -183,6 +185,8 @@ static int on_kv(struct session *s, const struct wire_header *h, struct bytes bo
 		return r;
 	if (!r && j->kv.nwrites && s->o.read_only)
 		r = -EROFS;
+	if (!r && s->o.ix)
+		r = index_request_check(&j->req, s->o.number);
 	if (r < 0) {
 		refuse(s, h, r);
 		if (j)
@@ -217,14 +221,55 @@ static int on_stat(struct session *s, const struct wire_header *h)
 	return 0;
 }
 
-/* A mount may drop what any session left: it could delete each key as well. */
+/* On `ends`: what the session has in the index goes. */
+static int end_in_index(struct session *s, uint64_t number)
+{
+	if (s->o.ix)
+		return index_session_end(s->o.ix, number, NULL);
+	return s->o.kv->ops->session_end(s->o.kv, number);
+}
+
+struct drop { /* a DROP_KEYS; it comes back before the session's own end does */
+	struct session *session;
+	struct wire_header header;
+	uint64_t number;
+	int r;
+	struct loop_call post;
+};
+
+static void drop_answer(void *arg)
+{
+	struct drop *d = arg;
+
+	refuse(d->session, &d->header, d->r);
+	free(d);
+}
+
+static void drop_on_ends(void *arg)
+{
+	struct drop *d = arg;
+
+	d->r = end_in_index(d->session, d->number);
+	d->post = (struct loop_call){ .fn = drop_answer, .arg = d };
+	loop_post_call(d->session->o.loop, &d->post);
+}
+
 static int on_drop_keys(struct session *s, const struct wire_header *h, struct bytes body)
 {
+	struct drop *d;
 	uint64_t number;
 
 	if (wire_read_session(body, &number) < 0)
 		return -EPROTO;
-	refuse(s, h, s->o.kv->ops->session_end(s->o.kv, number));
+	bool own = number == s->o.number || !s->o.ix;
+	d = own ? malloc(sizeof(*d)) : NULL;
+	if (!d) {
+		refuse(s, h, own ? -ENOMEM : -ESTALE);
+		return 0;
+	}
+	*d = (struct drop){ .session = s, .header = *h, .number = number };
+	d->post = (struct loop_call){ .fn = drop_on_ends, .arg = d };
+	loop_post_call(s->o.ends, &d->post);
 	return 0;
 }
 
@@ -425,26 +470,43 @@ bool session_is_busy(const struct session *s)
 	return s->first || holds_nwriting(s->holds);
 }
 
-/* The order is the protocol's. */
-static void settle(struct session *s)
+/* On the loop again, the last step. */
+static void has_ended(void *arg)
 {
+	struct session *s = arg;
 	struct bell *b, *next;
 
-	if (!s->ending || s->first)
-		return;
-	int r = s->o.kv->ops->session_end(s->o.kv, s->o.number);
-	if (r < 0)
-		log_error("node", "session %s: its keys stay: %s", s->name, error_text(r));
+	if (s->end_result < 0)
+		log_error("node", "session %s: some of what it had in the index stays: %s", s->name,
+			  error_text(s->end_result));
 	HASH_ITER(hh, s->bells, b, next)
 		bell_free(s, b);
 	uint32_t pins = holds_npins(s->holds);
 	holds_free(s->holds);
 	log_info("node", "session %s ended, %u pins given back", s->name, pins);
 	void (*ended)(void *arg) = s->o.ended;
-	void *arg = s->o.arg;
+	void *ended_arg = s->o.arg;
 	free(s);
 	metric_add(M_SESSIONS, -1);
-	ended(arg);
+	ended(ended_arg);
+}
+
+static void end_on_ends(void *arg)
+{
+	struct session *s = arg;
+
+	s->end_result = end_in_index(s, s->o.number);
+	s->end = (struct loop_call){ .fn = has_ended, .arg = s };
+	loop_post_call(s->o.loop, &s->end);
+}
+
+/* The order is the protocol's. Nothing comes any more, so this goes on once only. */
+static void settle(struct session *s)
+{
+	if (!s->ending || s->first)
+		return;
+	s->end = (struct loop_call){ .fn = end_on_ends, .arg = s };
+	loop_post_call(s->o.ends, &s->end);
 }
 
 void session_end(struct session *s)

@@ -7,10 +7,12 @@
  * The end, once the control connection has ended (session_end()):
  *
  *	data connections are closed -> nothing of it is under way (I6)
- *	-> its session keys go -> its doorbells -> its pins -> ended()
+ *	-> blocks that it did not publish, and its session keys, go
+ *	-> its doorbells -> its pins -> ended()
  *
- * Threads: the loop's. Index requests are answered from any thread; they are
- * posted back.
+ * What goes from the index may take a while: that is done on `ends`, a loop whose
+ * calls may block, one session after the other. Threads: else the loop's. Index
+ * requests are answered from any thread; they are posted back.
  */
 #include "engine/conn.h"
 #include "engine/holds.h"
@@ -19,7 +21,8 @@ struct session;
 
 struct session_opts {
 	uint64_t number;
-	struct loop *loop;
+	struct loop *loop, *ends;
+	struct index *ix; /* or NULL: the engine is bare, its keys are nobody's */
 	struct kv *kv;
 	struct pool *pool;
 	uint32_t max_pins;

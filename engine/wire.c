@@ -234,7 +234,7 @@ int wire_read_hello(struct bytes body, struct wire_hello *ret)
 	m.name = read_short(&r);
 	if (finish(&r) < 0 || memcmp(is, magic, sizeof(magic)) || m.kind > WIRE_DATA ||
 	    m.version_min > m.version_max || m.name.len > WIRE_NAME_MAX ||
-	    !m.session != (m.kind == WIRE_CONTROL))
+	    (!m.session && m.kind == WIRE_DATA))
 		return -EPROTO;
 	*ret = m;
 	return 0;
@@ -267,13 +267,19 @@ int wire_read_challenge(struct bytes body, struct wire_challenge *ret)
 void wire_write_proof(struct writer *w, const struct wire_proof *m)
 {
 	write_bytes(w, m->proof, sizeof(m->proof));
+	write_bytes(w, m->before, sizeof(m->before));
 }
 
 int wire_read_proof(struct bytes body, struct wire_proof *ret)
 {
-	if (body.len != sizeof(ret->proof))
+	struct reader r = reader_of(body);
+	struct wire_proof m;
+
+	read_fixed(&r, m.proof, sizeof(m.proof));
+	read_fixed(&r, m.before, sizeof(m.before));
+	if (finish(&r) < 0)
 		return -EPROTO;
-	memcpy(ret->proof, body.p, sizeof(ret->proof));
+	*ret = m;
 	return 0;
 }
 

@@ -95,7 +95,8 @@ struct wire_hello {
 	uint32_t features;
 	uint8_t kind; /* enum wire_kind */
 	bool read_only;
-	uint64_t session; /* of a data connection, else 0 */
+	uint64_t session; /* of a data connection; of a control connection: that it
+			     takes the place of, or 0 */
 	uint8_t nonce[WIRE_NONCE];
 	struct bytes name;
 };
@@ -108,6 +109,7 @@ struct wire_challenge {
 
 struct wire_proof {
 	uint8_t proof[WIRE_NONCE];
+	uint8_t before[WIRE_NONCE]; /* of the session that HELLO takes the place of */
 };
 
 struct wire_welcome {

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/server.h"
+#include "index/index.h"
 #include "tests/fuzz/roundtrip.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
@@ -24,11 +25,13 @@ static struct pool *pool;
 static void start(void)
 {
 	struct pool_opts po = { .bytes = 4 << 20, .create = true };
+	struct index *ix;
 	struct kv *kv;
 
 	log_set_level(LOG_LEVEL_ERROR);
 	must(!kv_mem_open(&kv) && !pool_open(&po, &pool), "an index and a pool");
-	struct server_opts o = { .listen = "127.0.0.1:0", .kv = kv, .pool = pool, .max_pins = 50 };
+	must(!index_open(kv, INDEX_SESSION_OWN, true, &ix), "an index");
+	struct server_opts o = { .listen = "127.0.0.1:0", .ix = ix, .pool = pool, .max_pins = 50 };
 	must(!server_open(&o, &server, NULL), "a node");
 }
 
@@ -66,7 +69,7 @@ static void join_node(int fd)
 	const struct auth_key none = { 0 };
 	struct writer hello = { 0 };
 	struct wire_challenge c;
-	uint8_t b[WIRE_HEADER + 200], proof[WIRE_NONCE];
+	uint8_t b[WIRE_HEADER + 200], proof[2 * WIRE_NONCE] = { 0 };
 
 	wire_write_hello(&hello, &m);
 	tell(fd, (struct wire_header){ .type = WIRE_HELLO, .len = (uint32_t)hello.len },
@@ -74,8 +77,8 @@ static void join_node(int fd)
 	hear(fd, b, WIRE_HEADER + 72);
 	must(!wire_read_challenge(BYTES_OF(b + WIRE_HEADER, 72), &c), "CHALLENGE");
 	auth_prove(&none, AUTH_MOUNT, writer_bytes(&hello), &c, proof);
-	tell(fd, (struct wire_header){ .type = WIRE_PROOF, .len = WIRE_NONCE },
-	     BYTES_OF(proof, WIRE_NONCE));
+	tell(fd, (struct wire_header){ .type = WIRE_PROOF, .len = sizeof(proof) },
+	     BYTES_OF(proof, sizeof(proof)));
 	hear(fd, b, WIRE_HEADER + 88);
 	writer_fini(&hello);
 }

@@ -11,7 +11,7 @@
 enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
-	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN,
+	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION,
 	NTRIPS,
 };
 
@@ -26,6 +26,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_watch watch;
 		struct wire_span span;
 		uint32_t number;
+		uint64_t session;
 	} m;
 
 #define TRIP(what, name, ...)                                                                     \
@@ -42,6 +43,11 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_STAT, stat, stat)
 	TRIP(TRIP_WATCH, watch, watch)
 	TRIP(TRIP_SPAN, span, span)
+	case TRIP_SESSION:
+		if (wire_read_session(b, &m.session) < 0)
+			return -1;
+		wire_write_session(w, m.session);
+		return 0;
 	default:
 		if (wire_read_watch_number(b, &m.number) < 0)
 			return -1;
@@ -195,7 +201,7 @@ static inline void random_beginning(struct dice *d, enum trip t, struct writer *
 
 	hello.version_max = (uint16_t)(hello.version_min + roll(d, 3));
 	hello.kind = (uint8_t)roll(d, 2);
-	hello.session = hello.kind ? 1 + roll(d, 1000) : 0;
+	hello.session = hello.kind || !roll(d, 2) ? 1 + roll(d, 1000) : 0;
 	hello.read_only = roll(d, 2);
 	hello.name = random_run(d, 0, WIRE_NAME_MAX);
 	random_fill(d, hello.nonce, WIRE_NONCE);
@@ -275,12 +281,15 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 	struct wire_proof proof;
 
 	random_fill(d, proof.proof, WIRE_NONCE);
+	random_fill(d, proof.before, WIRE_NONCE);
 	if (t == TRIP_PROOF)
 		wire_write_proof(w, &proof);
 	else if (t == TRIP_STAT)
 		wire_write_stat(w, &s);
 	else if (t == TRIP_WATCH)
 		wire_write_watch(w, &watch);
+	else if (t == TRIP_SESSION)
+		wire_write_session(w, roll(d, 0));
 	else if (t == TRIP_NUMBER)
 		wire_write_watch_number(w, (uint32_t)roll(d, 0));
 	else

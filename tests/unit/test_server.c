@@ -221,6 +221,7 @@ struct raw {
 	struct writer hello, in;
 	struct wire_challenge challenge;
 	uint64_t id;
+	struct auth_key before; /* secret of the session that it takes the place of */
 };
 
 static struct raw raw_begin(void)
@@ -266,6 +267,7 @@ static struct writer proof_of(struct raw *w, const struct auth_key *key)
 	struct wire_proof m;
 
 	auth_prove(key, AUTH_MOUNT, writer_bytes(&w->hello), &w->challenge, m.proof);
+	auth_prove(&w->before, AUTH_MOUNT, writer_bytes(&w->hello), &w->challenge, m.before);
 	wire_write_proof(&body, &m);
 	return body;
 }
@@ -316,6 +318,7 @@ static void test_the_beginning_goes_one_way_only(void **state)
 	w = raw_begin(); /* the node's own proof */
 	raw_challenged(&w);
 	struct writer body = { 0 };
+	write_bytes(&body, w.challenge.proof, WIRE_NONCE);
 	write_bytes(&body, w.challenge.proof, WIRE_NONCE);
 	raw_plain(&w, WIRE_PROOF, body);
 	raw_end(&w);

@@ -147,7 +147,7 @@ static void test_hello(void **state)
 	assert_int_equal(hello_with(17, 1), 0);
 	assert_int_equal(hello_with(17, 2), -EPROTO);
 	assert_int_equal(hello_with(18, 1), -EPROTO);
-	assert_int_equal(hello_with(20, 1), -EPROTO); /* control, of a session */
+	assert_int_equal(hello_with(20, 1), 0); /* control, after a session */
 	assert_int_equal(hello_with(60, 3), -EPROTO);
 	assert_int_equal(hello_with(61, 1), -EPROTO);
 }
