@@ -29,7 +29,7 @@ enum { IDS_LOT = 65536 };
 
 struct index {
 	struct kv *kv;
-	uint64_t session;
+	_Atomic uint64_t session;
 	struct index_super super;
 
 	struct lock lock;
@@ -47,6 +47,7 @@ DEFINE_CLEANUP(struct index *, index_close)
 struct kv *index_kv(struct index *ix) { return ix->kv; }
 const struct index_super *index_super(struct index *ix) { return &ix->super; }
 uint64_t index_session(const struct index *ix) { return ix->session; }
+void index_set_session(struct index *ix, uint64_t session) { ix->session = session; }
 
 /* Waiting -------------------------------------------------------------------- */
 

@@ -223,6 +223,10 @@ int index_open(struct kv *kv, uint64_t session, bool format, struct index **ret)
 /* Ends the session, and no other. All ops must be done; NULL is fine. */
 void index_close(struct index *ix);
 uint64_t index_session(const struct index *ix);
+/* Another session, of a greater number, has taken the place of that one, which has
+ * ended with all that was its (an engine over a wire). Any thread; calls that are
+ * under way are run again in the name of the new one. */
+void index_set_session(struct index *ix, uint64_t session);
 struct kv *index_kv(struct index *ix);
 const struct index_super *index_super(struct index *ix);
 int index_set_pool(struct index *ix, uint64_t pool_id); /* blocks */

@@ -583,6 +583,11 @@ static int plan_answer(struct plan *p)
 		p->probing = wrote;
 		p->nread = 0; /* the next run's first wave reads it all */
 		return plan_try_again(p);
+	case -ESTALE:
+		/* Written in the name of a session that has ended: another one has
+		 * begun, or will (index_set_session()). */
+		p->nread = 0;
+		return plan_try_again(p);
 	default:
 		assert(outcome < 0);
 		return outcome;
