@@ -28,11 +28,6 @@ static inline int plan_both(int a, int b)
 }
 
 /* Keys of the session whose plan this is. */
-static inline uint64_t plan_session(struct plan *p)
-{
-	return index_session(plan_index(p));
-}
-
 static inline struct key own_writer(struct plan *p, uint64_t fileid)
 {
 	return key_writer(fileid, plan_session(p));

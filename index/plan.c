@@ -76,6 +76,7 @@ struct plan {
 	struct index_op *op;
 	plan_fn *fn;
 	struct timespec now;
+	uint64_t session; /* in whose name the current run writes */
 	struct kv_call sure; /* op->call, but not cancelled with it */
 	bool repeat, reserve;
 	bool probing;    /* what became of the last writes is to be found out */
@@ -238,6 +239,7 @@ struct relay *plan_new_relay(struct plan *p)
 
 struct timespec plan_now(struct plan *p) { return p->now; }
 struct index *plan_index(struct plan *p) { return p->ix; }
+uint64_t plan_session(struct plan *p) { return p->session; }
 bool plan_is_repeat(struct plan *p) { return p->repeat; }
 void plan_use_reserve(struct plan *p) { p->reserve = true; }
 
@@ -488,6 +490,7 @@ static int plan_run_once(struct plan *p)
 	p->nguards = p->nwrites = p->hint = 0;
 	p->reserve = false;
 	p->failed = 0;
+	p->session = index_session(p->ix);
 	int r = p->fn(p, p->op);
 	return p->failed ? p->failed : r;
 }
@@ -584,8 +587,9 @@ static int plan_answer(struct plan *p)
 		p->nread = 0; /* the next run's first wave reads it all */
 		return plan_try_again(p);
 	case -ESTALE:
-		/* Written in the name of a session that has ended: another one has
-		 * begun, or will (index_set_session()). */
+		/* Written in the name of a session that has ended? */
+		if (p->session == index_session(p->ix))
+			return outcome;
 		p->nread = 0;
 		return plan_try_again(p);
 	default:
