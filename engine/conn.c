@@ -8,7 +8,8 @@
  *	                 ^in_at                                ^in_len
  *
  * A call is a `struct entry` from the moment that it has an id: the one thing
- * that an answer can find. `call` in it is NULL once the call has ended otherwise.
+ * that an answer can find. `call` in it is NULL once the call has ended otherwise,
+ * or, if it has a late(), marked as owing that.
  *
  * Every message is one write to the stream, which keeps their order. Time is one
  * alarm (stream_wake()) at the earliest moment at which there is something to do.
@@ -39,7 +40,7 @@ enum { IN_BYTES = 64 * 1024, NS_PER_MS = 1000000 };
 struct entry {
 	uint64_t id;
 	uint16_t type;
-	struct conn_call *call; /* NULL: ended before its answer */
+	struct conn_call *call; /* NULL: ended before its answer; see owes_late */
 	struct writer parts;    /* of an answer that goes on */
 	UT_hash_handle hh;
 };
@@ -230,12 +231,44 @@ static bool is_past(uint64_t at_ns, uint64_t now)
 
 /* Calls -------------------------------------------------------------------------- */
 
+/* The second end of a call that was given up is its late(). */
 static void call_end(struct conn_call *call, int r, struct bytes body)
 {
+	if (call->owes_late) {
+		call->late(call, r, body);
+		return;
+	}
 	writer_fini(&call->body);
 	if (call != &call->conn->ping)
 		metric_add(M_REMOTE_CALLS, -1);
 	call->done(call, r, body);
+}
+
+/* Why it is to be given up; 0: it is not. */
+static int given_up(const struct conn_call *call, uint64_t now)
+{
+	if (kv_call_is_cancelled(call->of))
+		return -ECANCELED;
+	return is_past(call->deadline_ns, now) ? -ETIMEDOUT : 0;
+}
+
+/* Of a call that waits: when it is to be looked at next. */
+static void watch_call(struct conn *c, const struct conn_call *call, uint64_t now)
+{
+	alarm_at(c, call->deadline_ns);
+	if (call->of)
+		alarm_at(c, now + CONN_LOOK_MS * (uint64_t)NS_PER_MS);
+}
+
+/* done() of the first, which is given up; returns the rest of the list. */
+static struct conn_call *end_first(struct conn_call *call)
+{
+	struct conn_call *next = call->next;
+
+	writer_fini(&call->body);
+	metric_add(M_REMOTE_CALLS, -1);
+	call->done(call, call->why, BYTES_NONE);
+	return next;
 }
 
 static void end_all(struct conn_call *list, int r)
@@ -259,10 +292,11 @@ static uint32_t timeout_ms(const struct conn_call *call, uint64_t now)
 static void call_send(struct conn *c, struct conn_call *call)
 {
 	uint64_t now = clock_ns();
+	int r = given_up(call, now);
 	struct entry *e;
 
-	if (is_past(call->deadline_ns, now)) {
-		call_end(call, -ETIMEDOUT, BYTES_NONE);
+	if (r) {
+		call_end(call, r, BYTES_NONE);
 		return;
 	}
 	e = call->body.bad ? NULL : calloc(1, sizeof(*e));
@@ -273,7 +307,7 @@ static void call_send(struct conn *c, struct conn_call *call)
 	*e = (struct entry){ .id = ++c->next_id, .type = call->type, .call = call };
 	HASH_ADD(hh, c->entries, id, sizeof(e->id), e);
 	c->nentries++;
-	alarm_at(c, call->deadline_ns);
+	watch_call(c, call, now);
 	struct wire_header h = { .type = call->type, .id = e->id,
 				 .timeout_ms = timeout_ms(call, now) };
 	struct writer body = call->body;
@@ -316,7 +350,7 @@ static void call_begin(void *arg)
 	call->next = NULL;
 	*c->last = call;
 	c->last = &call->next;
-	alarm_at(c, call->deadline_ns);
+	watch_call(c, call, clock_ns());
 	start_waiting(c);
 }
 
@@ -326,7 +360,7 @@ void conn_call(struct conn *c, struct conn_call *call)
 	if (call != &c->ping)
 		metric_add(M_REMOTE_CALLS, 1);
 	call->conn = c;
-	call->sent = call->answered = false;
+	call->sent = call->answered = call->owes_late = false;
 	call->post = (struct loop_call){ .fn = call_begin, .arg = call };
 	if (loop_is_current(c->loop))
 		call_begin(call);
@@ -334,34 +368,47 @@ void conn_call(struct conn *c, struct conn_call *call)
 		loop_post_call(c->loop, &call->post);
 }
 
-/* Unlinks those whose time is over; each later one sets the alarm. */
-static struct conn_call *take_expired(struct conn *c, uint64_t now)
+/* Ends those that are given up, and sees to it that the others are looked at again.
+ * done() may call anything: so they are collected first, by `next`. */
+static void end_given_up(struct conn *c, uint64_t now)
 {
 	struct conn_call *list = NULL, **at = &c->first;
 	struct entry *e, *next;
 
 	HASH_ITER(hh, c->entries, e, next) {
-		if (e->call && is_past(e->call->deadline_ns, now)) {
-			e->call->next = list;
-			list = e->call;
-			e->call = NULL; /* I9: the late answer finds e, and no call */
-		} else if (e->call) {
-			alarm_at(c, e->call->deadline_ns);
+		struct conn_call *call = e->call;
+		if (!call || call->owes_late)
+			continue;
+		call->why = given_up(call, now);
+		if (!call->why) {
+			watch_call(c, call, now);
+			continue;
 		}
+		call->next = list;
+		list = call;
+		/* I9: the late answer finds e, and no call but one that asked for it. */
+		if (!call->late)
+			e->call = NULL;
+		call->owes_late = call->late;
 	}
 	while (*at) {
 		struct conn_call *call = *at;
-		if (is_past(call->deadline_ns, now)) {
+		call->why = given_up(call, now);
+		if (call->why) {
 			*at = call->next;
 			call->next = list;
 			list = call;
 		} else {
-			alarm_at(c, call->deadline_ns);
+			watch_call(c, call, now);
 			at = &call->next;
 		}
 	}
 	c->last = at;
-	return list;
+	c->handling = true; /* nobody's late() comes before his done() */
+	while (list)
+		list = end_first(list);
+	c->handling = false;
+	handle_messages(c);
 }
 
 static void on_pinged(struct conn_call *call, int r, struct bytes body)
@@ -396,7 +443,7 @@ static void on_woken(void *arg)
 	}
 	if (is_past(ping_due_ns(c), now))
 		ping(c);
-	end_all(take_expired(c, now), -ETIMEDOUT);
+	end_given_up(c, now);
 	set_alarms(c);
 }
 

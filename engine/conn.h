@@ -6,11 +6,12 @@
  * the same at both ends; what messages mean, its owner knows.
  *
  * Calls. conn_call() sends a request; its done() comes exactly once, from the
- * loop's thread, with the answer, with -ETIMEDOUT at its deadline, or with
- * -ENOTCONN when the connection ends. What the deadline has ended keeps a record
- * of the connection's own until the late answer or the end comes, which finds
- * that record and nobody's call (I9). At most max_calls are out; more wait here,
- * in memory that is their callers'.
+ * loop's thread, with the answer, with -ETIMEDOUT at its deadline, with -ECANCELED
+ * soon after what it is a part of was cancelled, or with -ENOTCONN when the
+ * connection ends. What was given up keeps a record of the connection's own until
+ * the late answer or the end comes, which finds that record and nobody's call
+ * (I9); or late() of the call, if it has one: for who must give back what comes.
+ * At most max_calls are out; more wait here, in memory that is their callers'.
  *
  * The other side's requests. message() gets each; those with an id are owed
  * exactly one conn_answer(). With max_owed of them under way, or OUT_MAX bytes
@@ -67,17 +68,23 @@ const char *conn_peer(const struct conn *c);
 void conn_stop(struct conn *c, int reason);
 void conn_free(struct conn *c); /* after ended(); NULL is fine */
 
-/* A request. Its caller keeps it until done(). */
+/* A request. Its caller keeps it until done(), or until late() if `owes_late`. */
 struct conn_call {
 	uint16_t type;        /* one that has an id */
 	struct writer body;   /* the connection's from conn_call() on, which frees it */
 	uint64_t deadline_ns; /* clock_ns(); 0: none */
+	const struct kv_call *of; /* that it is a part of, and lives until done(); or NULL */
 	/* r: the answer's result (outcome or negative errno) with its body, which
 	 * is there for the time of the call; or the errors above. */
 	void (*done)(struct conn_call *call, int r, struct bytes body);
 
-	bool sent;     /* the other side may have got it */
-	bool answered; /* r is what it said */
+	/* Or NULL. Once after a done() that found owes_late set: the answer, or
+	 * -ENOTCONN. */
+	void (*late)(struct conn_call *call, int r, struct bytes body);
+
+	bool sent;      /* the other side may have got it */
+	bool answered;  /* r is what it said */
+	bool owes_late; /* it was sent, is given up, and has a late() */
 
 	/* remote_call()'s (engine/remote.h). */
 	uint64_t session;
@@ -87,6 +94,7 @@ struct conn_call {
 	struct conn *conn;
 	struct loop_call post;
 	struct conn_call *next;
+	int why;
 };
 
 void conn_call(struct conn *c, struct conn_call *call);
@@ -100,6 +108,7 @@ void conn_send(struct conn *c, uint16_t type, struct writer body);
 void conn_answer(struct conn *c, const struct wire_header *h, int r, struct writer body);
 
 enum {
+	CONN_LOOK_MS = 25,           /* how often it is asked who was cancelled */
 	CONN_OUT_MAX = 4 << 20,      /* bytes sent and not taken: no reading */
 	CONN_ANSWER_MAX = 256 << 20, /* of one answer in parts */
 };

@@ -149,6 +149,7 @@ static void remote_submit(struct kv *kv, struct kv_req *req)
 			   .call = { .type = WIRE_KV, .done = ask_done } };
 	if (req->call)
 		a->call.deadline_ns = req->call->deadline_ns;
+	a->call.of = req->call;
 	ask_node(a);
 }
 

@@ -9,8 +9,8 @@
  * help elsewhere.
  *
  * Calls that no session takes wait in a list. While the link is DOWN a timer ticks:
- * it ends what waits too long, and connects again when it is time to, first at once,
- * then after pauses that double.
+ * it ends what waits too long or is cancelled, and connects again when it is time
+ * to, first at once, then after pauses that double.
  *
  * Threads: the loop's has all of it, but for what is atomic.
  */
@@ -122,7 +122,7 @@ void remote_call(struct remote *x, struct conn_call *call)
 	lock_assert_none();
 	metric_add(M_REMOTE_CALLS, 1);
 	call->remote = x;
-	call->sent = call->answered = false;
+	call->sent = call->answered = call->owes_late = false;
 	call->post = (struct loop_call){ .fn = call_begin, .arg = call };
 	if (loop_is_current(x->loop))
 		call_begin(call);
@@ -166,7 +166,9 @@ static void end_late(struct remote *x)
 
 	for (struct conn_call *call = take_waiting(x), *next; call; call = next) {
 		next = call->next;
-		if (call->deadline_ns && now >= call->deadline_ns)
+		if (kv_call_is_cancelled(call->of))
+			call_end(call, -ECANCELED);
+		else if (call->deadline_ns && now >= call->deadline_ns)
 			call_end(call, -ETIMEDOUT);
 		else
 			call_begin(call);

@@ -318,6 +318,133 @@ static void test_a_late_answer_finds_nobody(void **state)
 	assert_true(b.call.answered);
 }
 
+/* Cancelling ---------------------------------------------------------------------------- */
+
+struct late {
+	struct conn_call call; /* first */
+	struct kv_call of;
+	sem_t done, late;
+	int r, late_r;
+	unsigned times, late_times;
+	size_t late_bytes;
+};
+
+static void late_done(struct conn_call *call, int r, struct bytes body)
+{
+	struct late *l = (struct late *)call;
+
+	(void)body;
+	assert_int_equal(++l->times, 1);
+	assert_int_equal(l->late_times, 0);
+	l->r = r;
+	sem_post(&l->done);
+}
+
+static void late_late(struct conn_call *call, int r, struct bytes body)
+{
+	struct late *l = (struct late *)call;
+
+	assert_int_equal(l->times, 1);
+	assert_int_equal(++l->late_times, 1);
+	l->late_r = r;
+	l->late_bytes = body.len;
+	sem_post(&l->late);
+}
+
+static void ask_late(struct late *l, uint64_t timeout_ms)
+{
+	*l = (struct late){
+		.call = { .type = WIRE_KV, .done = late_done, .late = late_late, .of = &l->of },
+	};
+	if (timeout_ms)
+		l->call.deadline_ns = clock_ns() + timeout_ms * 1000000;
+	sem_init(&l->done, 0, 0);
+	sem_init(&l->late, 0, 0);
+	conn_call(client.conn, &l->call);
+}
+
+static void assert_prompt(uint64_t since_ns)
+{
+	assert_true(clock_ns() - since_ns < 10 * CONN_LOOK_MS * 1000000ull);
+}
+
+/* Through what it is a part of, as the calls of an op are. */
+static void test_a_cancelled_call_ends_soon(void **state)
+{
+	struct kv_call op = { 0 };
+	struct asked a;
+	struct late b;
+
+	(void)state;
+	client.limits.max_calls = 2;
+	server.message = never;
+	connect_both();
+	ask(&a, bytes_str("x"), 0);
+	ask_late(&b, 0);
+	struct kv_call part = kv_call_of(&op);
+	struct late waits = { .call = { .type = WIRE_KV, .done = late_done, .late = late_late,
+					.of = &part } };
+	sem_init(&waits.done, 0, 0);
+	conn_call(client.conn, &waits.call);
+	WAIT_FOR(server.messages == 2);
+	uint64_t now = clock_ns();
+	atomic_store(&op.cancelled, true);
+	sem_take(&waits.done);
+	assert_prompt(now);
+	assert_int_equal(waits.r, -ECANCELED);
+	assert_false(waits.call.sent || waits.call.owes_late);
+	now = clock_ns();
+	atomic_store(&b.of.cancelled, true);
+	sem_take(&b.done);
+	assert_prompt(now);
+	assert_int_equal(b.r, -ECANCELED);
+	assert_true(b.call.sent && !b.call.answered && b.call.owes_late);
+	int r = 1;
+	on_loop(answer_kept, &r);
+	sem_take(&b.late);
+	assert_true(b.call.answered);
+	assert_int_equal(b.late_r, 1);
+	assert_int_equal(b.late_bytes, 4);
+	assert_int_equal(asked_end(&a), 1);
+	sem_destroy(&waits.done);
+}
+
+static void test_what_is_cancelled_at_once_is_not_sent(void **state)
+{
+	struct kv_call of = { .cancelled = true };
+	struct late a = { .call = { .type = WIRE_KV, .done = late_done, .of = &of } };
+
+	(void)state;
+	server.message = never;
+	connect_both();
+	sem_init(&a.done, 0, 0);
+	conn_call(client.conn, &a.call);
+	sem_take(&a.done);
+	assert_int_equal(a.r, -ECANCELED);
+	assert_false(a.call.sent);
+	sem_destroy(&a.done);
+}
+
+/* The end of the connection settles what a late answer was awaited for. */
+static void test_the_end_is_the_last_answer(void **state)
+{
+	struct late a;
+
+	(void)state;
+	server.message = never;
+	connect_both();
+	ask_late(&a, 30);
+	sem_take(&a.done);
+	assert_int_equal(a.r, -ETIMEDOUT);
+	assert_true(a.call.owes_late);
+	WAIT_FOR(server.messages == 1);
+	assert_int_equal(a.late_times, 0);
+	finish(&server);
+	sem_take(&a.late);
+	assert_int_equal(a.late_r, -ENOTCONN);
+	assert_false(a.call.answered);
+}
+
 static void test_what_has_no_room_waits_and_times_out(void **state)
 {
 	struct asked a[5];
@@ -662,12 +789,32 @@ static int sometimes(struct end *e, const struct wire_header *h, struct bytes bo
 	return 0;
 }
 
+/* Given up at once, or as soon as it was sent; what is owed then comes. */
+static void ask_and_give_up(unsigned i)
+{
+	struct late l;
+
+	ask_late(&l, i % 8 ? 0 : 2);
+	if (i % 16)
+		usleep(i * 7 % 1000);
+	if (i % 8)
+		atomic_store(&l.of.cancelled, true);
+	sem_take(&l.done);
+	if (l.call.owes_late)
+		sem_take(&l.late);
+	assert_int_equal(l.late_times, l.call.owes_late);
+}
+
 static void *ask_many(void *arg)
 {
 	atomic_uint *ends = arg;
 
 	for (unsigned i = 0; i < 400; i++) {
 		struct asked a;
+		if (i % 4 == 1) {
+			ask_and_give_up(i / 4);
+			continue;
+		}
 		ask(&a, bytes_str("body"), i % 3 ? 2 : 0);
 		int r = asked_end(&a);
 		assert_true(r == 0 || r == -ETIMEDOUT || r == -ENOTCONN);
@@ -706,6 +853,9 @@ int main(void)
 		T(test_a_long_answer_comes_in_parts),
 		T(test_the_end_ends_all_calls),
 		T(test_a_late_answer_finds_nobody),
+		T(test_a_cancelled_call_ends_soon),
+		T(test_what_is_cancelled_at_once_is_not_sent),
+		T(test_the_end_is_the_last_answer),
 		T(test_what_has_no_room_waits_and_times_out),
 		T(test_requests_beyond_the_limit_are_not_read),
 		T(test_nobody_listens),
