@@ -214,7 +214,7 @@ static int pin_new(struct holds *h, const struct wire_item *w, struct hold **ret
 	if (!pool_next(h->pool, w->slice.page, &v) || v.id.page != w->slice.page ||
 	    v.state != SLICE_LIVE)
 		r = -ESTALE;
-	else if (w->pages > v.npages)
+	else if (w->pages != v.npages)
 		r = -EINVAL;
 	else if (!(*ret = add(h, w->slice, v.npages)))
 		r = -ENOMEM;
@@ -223,33 +223,50 @@ static int pin_new(struct holds *h, const struct wire_item *w, struct hold **ret
 	return r;
 }
 
+/* Its bytes come from before the node's start, and a block was never looked at. */
+static bool is_unverified(struct holds *h, const struct hold *x)
+{
+	for (uint32_t b = 0; b * SUM_PAGES < x->npages; b++)
+		if (pool_needs_verify(h->pool, x->slice, b))
+			return true;
+	return false;
+}
+
 static int pin_one(struct holds *h, const struct wire_item *w)
 {
 	struct hold *x = find(h, w->slice);
 	int r;
 
-	if (x && w->pages > x->npages)
+	if (h->npins == h->max)
+		return -EAGAIN;
+	if (x && w->pages != x->npages)
 		return -EINVAL;
 	r = x ? pool_pin(h->pool, w->slice) : pin_new(h, w, &x);
 	if (r < 0)
 		return r;
 	x->pins++;
 	h->npins++;
-	return 0;
+	return is_unverified(h, x) ? WIRE_UNVERIFIED : 0;
 }
 
-int holds_pin(struct holds *h, const struct wire_items *asked)
+int holds_pin(struct holds *h, const struct wire_pin *asked, struct wire_results *ret)
 {
-	if (asked->n > h->max - h->npins)
-		return -EAGAIN;
-	for (uint32_t i = 0; i < asked->n; i++) {
-		int r = pin_one(h, &asked->v[i]);
-		if (r < 0) {
-			while (i)
-				drop_pin(h, find(h, asked->v[--i].slice));
+	const struct wire_items *items = &asked->items;
+	struct wire_results m = { .v = calloc(items->n ? items->n : 1, sizeof(*m.v)) };
+
+	if (!m.v)
+		return -ENOMEM;
+	for (; m.n < items->n; m.n++) {
+		int r = pin_one(h, &items->v[m.n]);
+		if (r < 0 && !asked->each) {
+			while (m.n)
+				drop_pin(h, find(h, items->v[--m.n].slice));
+			wire_results_fini(&m);
 			return r;
 		}
+		m.v[m.n] = wire_result(r);
 	}
+	*ret = m;
 	return 0;
 }
 

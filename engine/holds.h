@@ -33,9 +33,11 @@ int holds_alloc(struct holds *h, const struct wire_items *asked, struct wire_ite
  * (something is being written to it). 0, or -ENOMEM. */
 int holds_seal(struct holds *h, const struct wire_items *asked, struct wire_results *ret);
 
-/* One pin on each, or on none: -ESTALE, -EINVAL (it has fewer pages), -EAGAIN,
- * -ENOMEM. */
-int holds_pin(struct holds *h, const struct wire_items *asked);
+/* One pin on each, or on none; or, if `each`, on those that can be. Results are 0,
+ * WIRE_UNVERIFIED, -ESTALE, -EINVAL (it has another number of pages), -EAGAIN (over
+ * max), -ENOMEM. 0: *ret is for wire_results_fini(); or the error of the first that
+ * cannot be, and nothing was pinned. */
+int holds_pin(struct holds *h, const struct wire_pin *asked, struct wire_results *ret);
 /* One less on each. -EPROTO: it does not hold that. */
 int holds_unpin(struct holds *h, const struct wire_items *asked);
 

@@ -365,6 +365,25 @@ static int on_unwatch(struct session *s, const struct wire_header *h, struct byt
 
 /* Slices ----------------------------------------------------------------------------- */
 
+static int on_pin(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct wire_results results = { 0 };
+	struct writer w = { 0 };
+	struct wire_pin m;
+	int r = wire_read_pin(body, &m);
+
+	if (r == -EPROTO)
+		return r;
+	if (!r) {
+		r = holds_pin(s->holds, &m, &results);
+		wire_items_fini(&m.items);
+	}
+	wire_write_results(&w, &results);
+	wire_results_fini(&results);
+	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
 static int on_items(struct session *s, const struct wire_header *h, struct bytes body)
 {
 	struct wire_items asked, got = { 0 };
@@ -375,16 +394,14 @@ static int on_items(struct session *s, const struct wire_header *h, struct bytes
 
 	if (r == -EPROTO)
 		return r;
-	if (!r && s->o.read_only && h->type != WIRE_PIN) {
+	if (!r && s->o.read_only) {
 		r = -EROFS;
 	} else if (!r && h->type == WIRE_ALLOC) {
 		r = holds_alloc(s->holds, &asked, &got);
 		wire_write_items(&w, WIRE_SLICE_PAGES, &got);
-	} else if (!r && h->type == WIRE_SEAL) {
+	} else if (!r) {
 		r = holds_seal(s->holds, &asked, &results);
 		wire_write_results(&w, &results);
-	} else if (!r) {
-		r = holds_pin(s->holds, &asked);
 	}
 	wire_items_fini(&asked);
 	wire_items_fini(&got);
@@ -418,8 +435,9 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return on_unwatch(s, h, body);
 	case WIRE_ALLOC:
 	case WIRE_SEAL:
-	case WIRE_PIN:
 		return on_items(s, h, body);
+	case WIRE_PIN:
+		return on_pin(s, h, body);
 	case WIRE_UNPIN:
 		return on_unpin(s, body);
 	case WIRE_STAT:

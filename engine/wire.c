@@ -618,30 +618,54 @@ void wire_write_items(struct writer *w, enum wire_form form, const struct wire_i
 	}
 }
 
-int wire_read_items(struct bytes body, enum wire_form form, struct wire_items *ret)
+/* To the end of the body. */
+static int read_items(struct reader *r, enum wire_form form, struct wire_items *ret)
 {
-	struct reader r = reader_of(body);
-	struct wire_items m = { .n = read_u16(&r) };
+	struct wire_items m = { .n = read_u16(r) };
 
-	if (r.bad || r.left != m.n * item_bytes(form))
+	if (r->bad || r->left != m.n * item_bytes(form))
 		return -EPROTO;
 	m.v = calloc(m.n ? m.n : 1, sizeof(*m.v));
 	if (!m.v)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < m.n; i++) {
 		if (form != WIRE_PAGES)
-			m.v[i].slice = read_slice(&r);
+			m.v[i].slice = read_slice(r);
 		if (form != WIRE_SLICES)
-			m.v[i].pages = read_u32(&r);
+			m.v[i].pages = read_u32(r);
 	}
 	*ret = m;
 	return 0;
+}
+
+int wire_read_items(struct bytes body, enum wire_form form, struct wire_items *ret)
+{
+	struct reader r = reader_of(body);
+
+	return read_items(&r, form, ret);
 }
 
 void wire_items_fini(struct wire_items *m)
 {
 	free(m->v);
 	*m = (struct wire_items){ 0 };
+}
+
+void wire_write_pin(struct writer *w, const struct wire_pin *m)
+{
+	write_u8(w, m->each);
+	wire_write_items(w, WIRE_SLICE_PAGES, &m->items);
+}
+
+int wire_read_pin(struct bytes body, struct wire_pin *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_pin m = { .each = read_bool(&r) };
+	int result = read_items(&r, WIRE_SLICE_PAGES, &m.items);
+
+	if (!result)
+		*ret = m;
+	return result;
 }
 
 void wire_write_results(struct writer *w, const struct wire_results *m)

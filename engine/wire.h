@@ -180,7 +180,7 @@ int wire_read_session(struct bytes body, uint64_t *ret);
 enum wire_form {
 	WIRE_PAGES,       /* ALLOC */
 	WIRE_SLICES,      /* UNPIN */
-	WIRE_SLICE_PAGES, /* ALLOC's answer, SEAL, PIN */
+	WIRE_SLICE_PAGES, /* ALLOC's answer, SEAL; in PIN */
 };
 
 struct wire_item {
@@ -197,7 +197,19 @@ void wire_write_items(struct writer *w, enum wire_form form, const struct wire_i
 int wire_read_items(struct bytes body, enum wire_form form, struct wire_items *ret);
 void wire_items_fini(struct wire_items *m);
 
-/* SEAL's answer. */
+struct wire_pin {
+	bool each; /* as many as can be; else all or none */
+	struct wire_items items;
+};
+
+void wire_write_pin(struct writer *w, const struct wire_pin *m);
+int wire_read_pin(struct bytes body, struct wire_pin *ret); /* items: _fini() */
+
+/* A slice's result in the answer to PIN: pinned, and not all of its bytes have been
+ * compared with their checksums since the node started. */
+enum { WIRE_UNVERIFIED = 1 };
+
+/* The answers to SEAL and PIN. */
 struct wire_results {
 	uint32_t n;
 	int32_t *v; /* as wire_result() makes them */

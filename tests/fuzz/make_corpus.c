@@ -114,7 +114,7 @@ static void seed_server(struct dice *d)
 	} says[] = {
 		{ TRIP_KV, WIRE_KV }, { TRIP_WATCH, WIRE_WATCH }, { TRIP_NUMBER, WIRE_UNWATCH },
 		{ TRIP_PAGES, WIRE_ALLOC }, { TRIP_SLICE_PAGES, WIRE_SEAL },
-		{ TRIP_SLICE_PAGES, WIRE_PIN }, { TRIP_SESSION, WIRE_DROP_KEYS },
+		{ TRIP_PIN, WIRE_PIN }, { TRIP_SESSION, WIRE_DROP_KEYS },
 	};
 
 	for (unsigned i = 0; i < 8; i++) {

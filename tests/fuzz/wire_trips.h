@@ -11,7 +11,7 @@
 enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
-	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION,
+	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_PIN,
 	NTRIPS,
 };
 
@@ -102,7 +102,15 @@ static inline int trip_list(enum trip t, struct bytes b, struct writer *w)
 			      t == TRIP_SLICES ? WIRE_SLICES : WIRE_SLICE_PAGES;
 	struct wire_results results;
 	struct wire_items items;
+	struct wire_pin pin;
 
+	if (t == TRIP_PIN) {
+		if (wire_read_pin(b, &pin) < 0)
+			return -1;
+		wire_write_pin(w, &pin);
+		wire_items_fini(&pin.items);
+		return 0;
+	}
 	if (t == TRIP_RESULTS) {
 		if (wire_read_results(b, &results) < 0)
 			return -1;
@@ -137,6 +145,7 @@ static inline bool trip(enum trip t, struct bytes b)
 	case TRIP_SLICES:
 	case TRIP_SLICE_PAGES:
 	case TRIP_RESULTS:
+	case TRIP_PIN:
 		r = trip_list(t, b, &w);
 		break;
 	default:
@@ -266,6 +275,8 @@ static inline void random_list(struct dice *d, enum trip t, struct writer *w)
 	}
 	if (t == TRIP_RESULTS)
 		wire_write_results(w, &(struct wire_results){ n, results });
+	else if (t == TRIP_PIN)
+		wire_write_pin(w, &(struct wire_pin){ roll(d, 2), { n, v } });
 	else
 		wire_write_items(w, t == TRIP_PAGES ? WIRE_PAGES : t == TRIP_SLICES ?
 				 WIRE_SLICES : WIRE_SLICE_PAGES, &(struct wire_items){ n, v });
@@ -317,6 +328,7 @@ static inline void random_message(struct dice *d, enum trip t, struct writer *w)
 	case TRIP_SLICES:
 	case TRIP_SLICE_PAGES:
 	case TRIP_RESULTS:
+	case TRIP_PIN:
 		random_list(d, t, w);
 		break;
 	default:

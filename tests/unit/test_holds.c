@@ -76,17 +76,25 @@ static void step_seal(struct walk *w, struct holds *h)
 	wire_results_fini(&got);
 }
 
-/* All or none. */
+/* All or none, or each on its own. */
 static void step_pin(struct walk *w, struct holds *h)
 {
 	struct wire_item v[3] = { some(w), some(w), some(w) };
-	struct wire_items asked = { 1 + (uint32_t)below(&w->rng, 3), v };
-	uint32_t before = holds_npins(h);
-	int r = holds_pin(h, &asked);
+	struct wire_pin asked = { chance(&w->rng, 50), { 1 + (uint32_t)below(&w->rng, 3), v } };
+	uint32_t before = holds_npins(h), n = 0;
+	struct wire_results got = { 0 };
+	int r = holds_pin(h, &asked, &got);
 
 	assert_true(r == 0 || r == -ESTALE || r == -EINVAL || r == -EAGAIN);
-	assert_int_equal(holds_npins(h), before + (r ? 0 : asked.n));
+	assert_true(r == 0 || !asked.each);
+	assert_int_equal(got.n, r ? 0 : asked.items.n);
+	for (uint32_t i = 0; i < got.n; i++) {
+		assert_true(!got.v[i] || asked.each);
+		n += !got.v[i];
+	}
+	assert_int_equal(holds_npins(h), before + n);
 	assert_true(holds_npins(h) <= MAX_PINS);
+	wire_results_fini(&got);
 }
 
 static void step_unpin(struct walk *w, struct holds *h)

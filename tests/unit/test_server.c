@@ -510,7 +510,28 @@ static struct slice_id alloc(struct remote *x, uint32_t pages)
 
 static int pin(struct remote *x, struct slice_id s, uint32_t pages)
 {
-	return ask_items(x, WIRE_PIN, one_slice(WIRE_SLICE_PAGES, s.page, s.gen, pages), NULL);
+	struct wire_item v = { s, pages };
+	struct writer w = { 0 };
+
+	wire_write_pin(&w, &(struct wire_pin){ .items = { 1, &v } });
+	return ask_items(x, WIRE_PIN, w, NULL);
+}
+
+/* Each on its own: what becomes of it. */
+static void pin_each(struct remote *x, const struct wire_item *v, uint32_t n, int *ret)
+{
+	struct wire_pin m = { .each = true, .items = { n, (struct wire_item *)v } };
+	struct wire_results got;
+	struct writer body = { 0 }, w = { 0 };
+
+	wire_write_pin(&body, &m);
+	assert_int_equal(remote_ask(x, WIRE_PIN, body, 0, &w), 0);
+	assert_int_equal(wire_read_results(writer_bytes(&w), &got), 0);
+	assert_int_equal(got.n, n);
+	for (uint32_t i = 0; i < n; i++)
+		ret[i] = wire_errno(got.v[i]);
+	wire_results_fini(&got);
+	writer_fini(&w);
 }
 
 static void test_slices_belong_to_their_session(void **state)
@@ -537,14 +558,21 @@ static void test_slices_belong_to_their_session(void **state)
 	assert_int_equal(pin(y, s, 1), -ESTALE);
 	assert_int_equal(pool_add_refs(pool, s, 1), 0); /* published */
 	assert_int_equal(pin(y, s, 7), -EINVAL);
+	assert_int_equal(pin(y, s, 5), -EINVAL);
 	assert_int_equal(pin(y, s, 6), 0);
+	struct wire_item v[3] = { { s, 5 }, { s, 6 }, { { s.page, s.gen + 1 }, 6 } };
+	int each[3];
+	pin_each(y, v, 3, each);
+	assert_int_equal(each[0], -EINVAL);
+	assert_int_equal(each[1], 0);
+	assert_int_equal(each[2], -ESTALE);
 	assert_int_equal(pin(ro, s, 6), 0);
 	assert_int_equal(seal(y, s, 6), -ESTALE);
 	assert_int_equal(ask_items(ro, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, 1), NULL), -EROFS);
-	assert_int_equal(metric_get(M_PINS), 4);
+	assert_int_equal(metric_get(M_PINS), 5);
 	assert_int_equal(pool_add_refs(pool, s, -1), 0); /* unlinked: DYING */
 	remote_close(x);
-	WAIT_FOR(metric_get(M_PINS) == 2);
+	WAIT_FOR(metric_get(M_PINS) == 3);
 	remote_close(y);
 	remote_close(ro);
 	WAIT_FOR(metric_get(M_PINS) == 0);
@@ -575,8 +603,8 @@ static void test_limits_of_a_session(void **state)
 	assert_int_equal(ask_items(x, WIRE_ALLOC, w, &got), POOL_FULL);
 	assert_int_equal(got.n, 1);
 	for (unsigned i = 0; i < 99; i++)
-		assert_int_equal(pin(x, got.v[0].slice, 1), 0);
-	assert_int_equal(pin(x, got.v[0].slice, 1), -EAGAIN);
+		assert_int_equal(pin(x, got.v[0].slice, 1024), 0);
+	assert_int_equal(pin(x, got.v[0].slice, 1024), -EAGAIN);
 	wire_items_fini(&got);
 	remote_close(x);
 	WAIT_FOR(metric_get(M_PINS) == 0);
