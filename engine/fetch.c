@@ -112,6 +112,10 @@ void fetch_start(struct engine *e, struct fetch *f)
 	f->e = e;
 	f->bounce = NULL;
 	f->ptr = NULL;
+	if (node_is_lost(e->node, f->hold->id)) {
+		f->done(f, -EIO);
+		return;
+	}
 	bool check = f->sealed && fetch_must_verify(e, f->hold, f->off, f->npages);
 	uint8_t *base = fetch_map(e, f->hold->id);
 	if (base) {

@@ -32,6 +32,7 @@ struct hold {
 	uint16_t npages;  /* of the slice */
 	uint16_t used;    /* given out so far, from its beginning */
 	bool writing;
+	bool ending;      /* and was to be sealed: nothing is written to it any more */
 	uint32_t busy;    /* puts under way in it */
 	uint32_t epoch;   /* one up with every put that begins in it */
 	uint64_t region;  /* while writing: the one that its extents are in */

@@ -47,7 +47,11 @@ static void check_ext(struct check *c, const struct region *g, uint32_t k)
 
 	struct slice_view v;
 	if (!node_peek(c->m->node, h->id, &v)) {
-		complain(c, "map: extent at page %lu names a stale slice", page);
+		/* Does it not say, or is it not there? */
+		if (node_pin(c->m->node, h->id) < 0)
+			complain(c, "map: extent at page %lu names a stale slice", page);
+		else
+			node_unpin(c->m->node, h->id);
 		return;
 	}
 	if (!v.pins)

@@ -3,8 +3,8 @@
 /*
  * A node, as an engine that uses its pool sees it: who takes slices, seals them,
  * holds on to them and lets them go. Their bytes go by transport.h. `local` asks
- * the pool in this process and answers at once; `fault` wraps another, answers
- * late and fails; another host's node comes in here.
+ * the pool in this process and answers at once; `remote` (node_remote.h) is another
+ * host's; `fault` wraps another, answers late and fails.
  *
  * Pins are the session's: an engine counts as many as it likes on a slice that it
  * has pinned already, without asking anybody; the first (alloc, take) and the last
@@ -28,6 +28,7 @@ struct node_call {
 	const struct kv_call *of; /* that it is a part of, which lives longer; or NULL */
 	void (*done)(struct node_call *c, int r);
 	struct node_call *next; /* the node's, as the rest */
+	uint32_t npages;
 	int result;
 };
 
@@ -47,8 +48,10 @@ struct node_ops {
 		     struct node_call *c);
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
+	int (*give_back)(struct node *n, struct slice_id s);
 	int (*add_refs)(struct node *n, struct slice_id s, int refs);
 	bool (*peek)(struct node *n, struct slice_id s, struct slice_view *ret);
+	bool (*is_lost)(struct node *n, struct slice_id s);
 	bool (*needs_verify)(struct node *n, struct slice_id s, uint32_t block);
 	void (*verified)(struct node *n, struct slice_id s, uint32_t block);
 	void (*close)(struct node *n); /* no call is under way */
@@ -72,8 +75,9 @@ void node_fault_arm(struct node *n, uint64_t nth, int error);
 void node_close(struct node *n); /* NULL is fine */
 
 /*
- * A slice of up to `npages`, WRITING, with one pin; the longest there is if there
- * is none of that length. NODE_FULL, NODE_WAIT. Its bytes are not zeroed (P9).
+ * A slice of `npages`, WRITING, with one pin. It may be longer (sealing gives the
+ * rest back), and is shorter where there is none of that length. NODE_FULL,
+ * NODE_WAIT. Its bytes are not zeroed (P9).
  */
 static inline int node_alloc(struct node *n, uint32_t npages, struct slice_id *ret,
 			     uint32_t *ret_npages)
@@ -82,14 +86,14 @@ static inline int node_alloc(struct node *n, uint32_t npages, struct slice_id *r
 }
 
 /* After NODE_WAIT: done(c, 0) when it is worth to try again; -ENOSPC: the pool is
- * full; -ETIMEDOUT, -ENOTCONN. */
+ * full. As all calls: -ETIMEDOUT and -ECANCELED of what c is a part of, soon. */
 static inline void node_want(struct node *n, uint32_t npages, struct node_call *c)
 {
 	n->ops->want(n, npages, c);
 }
 
 /* Pins each of these slices, once for each time it is listed; all or none. v is
- * lent. -ESTALE: one of them has another generation, or length (I3). */
+ * lent. -ESTALE: one of them has another generation, or length (I3), or is lost. */
 static inline void node_take(struct node *n, const struct slice_run *v, uint32_t nv,
 			     struct node_call *c)
 {
@@ -97,7 +101,9 @@ static inline void node_take(struct node *n, const struct slice_run *v, uint32_t
 }
 
 /* Each keeps its first npages, gives the others back, and goes WRITING -> SEALED;
- * its bytes must have been placed (I5). Sealed already is no error. v is lent. */
+ * its bytes must have been placed (I5). Sealed already is no error. v is lent. After
+ * an error it may have been sealed, as far as one knows: nothing is written to it
+ * any more. */
 static inline void node_seal(struct node *n, const struct slice_run *v, uint32_t nv,
 			     struct node_call *c)
 {
@@ -114,6 +120,20 @@ static inline int node_pin(struct node *n, struct slice_id s)
 static inline int node_unpin(struct node *n, struct slice_id s)
 {
 	return n->ops->unpin(n, s);
+}
+
+/* node_unpin() of what was not written to since node_alloc(), nor will be: the next
+ * alloc may have it. */
+static inline int node_give_back(struct node *n, struct slice_id s)
+{
+	return n->ops->give_back(n, s);
+}
+
+/* A slice that is pinned, and gone all the same: its session has ended. Whoever
+ * would read it or write to it fails with -EIO; it is to be unpinned as others. */
+static inline bool node_is_lost(struct node *n, struct slice_id s)
+{
+	return n->ops->is_lost(n, s);
 }
 
 /* How many more (or fewer) extents of published versions name the slice. */

@@ -162,6 +162,16 @@ static void fault_seal(struct node *n, const struct slice_run *v, uint32_t nv,
 static int fault_pin(struct node *n, struct slice_id s) { return node_pin(of(n)->inner, s); }
 static int fault_unpin(struct node *n, struct slice_id s) { return node_unpin(of(n)->inner, s); }
 
+static int fault_give_back(struct node *n, struct slice_id s)
+{
+	return node_give_back(of(n)->inner, s);
+}
+
+static bool fault_is_lost(struct node *n, struct slice_id s)
+{
+	return node_is_lost(of(n)->inner, s);
+}
+
 static int fault_add_refs(struct node *n, struct slice_id s, int refs)
 {
 	return node_add_refs(of(n)->inner, s, refs);
@@ -206,8 +216,10 @@ static const struct node_ops fault_ops = {
 	.seal = fault_seal,
 	.pin = fault_pin,
 	.unpin = fault_unpin,
+	.give_back = fault_give_back,
 	.add_refs = fault_add_refs,
 	.peek = fault_peek,
+	.is_lost = fault_is_lost,
 	.needs_verify = fault_needs_verify,
 	.verified = fault_verified,
 	.close = fault_close,

@@ -90,6 +90,14 @@ static void local_seal(struct node *n, const struct slice_run *v, uint32_t nv,
 static int local_pin(struct node *n, struct slice_id s) { return pool_pin(pool_of(n), s); }
 static int local_unpin(struct node *n, struct slice_id s) { return pool_unpin(pool_of(n), s); }
 
+/* One process: what it holds is lost with it. */
+static bool local_is_lost(struct node *n, struct slice_id s)
+{
+	(void)n;
+	(void)s;
+	return false;
+}
+
 static int local_add_refs(struct node *n, struct slice_id s, int refs)
 {
 	return pool_add_refs(pool_of(n), s, refs);
@@ -118,8 +126,10 @@ static const struct node_ops local_ops = {
 	.seal = local_seal,
 	.pin = local_pin,
 	.unpin = local_unpin,
+	.give_back = local_unpin,
 	.add_refs = local_add_refs,
 	.peek = local_peek,
+	.is_lost = local_is_lost,
 	.needs_verify = local_needs_verify,
 	.verified = local_verified,
 	.close = local_close,

@@ -58,6 +58,11 @@ static uint32_t hold_enter(struct hold *h, uint32_t off, uint32_t npages)
 	return ++h->epoch;
 }
 
+static bool is_in_place(const struct hold *h)
+{
+	return h->writing && !h->ending;
+}
+
 static int add_in_place(struct put *p, const struct map_view *v, uint64_t page,
 			uint64_t to)
 {
@@ -67,7 +72,7 @@ static int add_in_place(struct put *p, const struct map_view *v, uint64_t page,
 		.off = v->off + (uint32_t)(page - v->page),
 		.hold = v->hold,
 	};
-	int r = add_run(p, &run);
+	int r = node_is_lost(p->f->e->node, v->hold->id) ? -EIO : add_run(p, &run);
 
 	if (r < 0)
 		return r;
@@ -106,7 +111,7 @@ static struct hold *hold_before(struct put *p, uint64_t page)
 			return last->off + last->npages == last->hold->used ?
 				last->hold : NULL;
 	}
-	if (!page || !map_at(&p->f->map, page - 1, &v) || !v.hold->writing)
+	if (!page || !map_at(&p->f->map, page - 1, &v) || !is_in_place(v.hold))
 		return NULL;
 	return v.off + v.npages == v.hold->used && v.page + v.npages == page ?
 		v.hold : NULL;
@@ -114,8 +119,9 @@ static struct hold *hold_before(struct put *p, uint64_t page)
 
 static int add_room(struct put *p, struct hold *h, uint64_t page, uint32_t n)
 {
+	if (node_is_lost(p->f->e->node, h->id))
+		return -EIO;
 	int r = node_pin(p->f->e->node, h->id);
-
 	assert(!r);
 	r = add_fresh(p, h, page, n);
 	if (r < 0)
@@ -140,14 +146,14 @@ static int add_slice(struct put *p, uint64_t page, uint32_t n, uint32_t want,
 		return r;
 	r = map_hold_new(&p->f->map, id, got, e->node->pool_id, true, &h);
 	if (r < 0) {
-		node_unpin(e->node, id);
+		node_give_back(e->node, id);
 		return r;
 	}
 	h->region = page / REGION_PAGES;
 	*ret_n = n < got ? n : got;
 	r = add_fresh(p, h, page, *ret_n);
 	if (r < 0)
-		node_unpin(e->node, id);
+		node_give_back(e->node, id);
 	map_hold_unref(&p->f->map, h);
 	return r;
 }
@@ -199,13 +205,13 @@ static int plan_step(struct put *p, uint64_t *page, uint64_t end)
 	*page = to;
 	if (covered ? p->flags & PUT_HOLES : p->flags & PUT_DATA)
 		return 0;
-	if (covered && v.hold->writing && !(p->flags & PUT_MOVE))
+	if (covered && is_in_place(v.hold) && !(p->flags & PUT_MOVE))
 		return add_in_place(p, &v, from, to);
 	/* One slice for all that follows and is to be new as well. */
 	while (!(p->flags & (PUT_HOLES | PUT_DATA)) && to < end && to % REGION_PAGES) {
 		uint64_t stop = (to / REGION_PAGES + 1) * REGION_PAGES;
 		any = map_next(&p->f->map, to, &v);
-		if (any && v.page <= to && v.hold->writing && !(p->flags & PUT_MOVE))
+		if (any && v.page <= to && is_in_place(v.hold) && !(p->flags & PUT_MOVE))
 			break;
 		if (any && v.page <= to)
 			stop = v.page + v.npages;
@@ -217,8 +223,9 @@ static int plan_step(struct put *p, uint64_t *page, uint64_t end)
 	return plan_fresh(p, from, to);
 }
 
-/* Undoes what the plan took; under the file's lock. */
-static void put_undo(struct put *p)
+/* Undoes what the plan took; under the file's lock. Slices are let go by
+ * node_unpin(), or node_give_back() as long as nothing was transferred. */
+static void put_undo(struct put *p, int (*let_go)(struct node *n, struct slice_id s))
 {
 	struct map *m = &p->f->map;
 
@@ -229,7 +236,7 @@ static void put_undo(struct put *p)
 		if (run->fresh) {
 			if (h->used == run->off + run->npages)
 				h->used = (uint16_t)run->off;
-			node_unpin(m->node, h->id);
+			let_go(m->node, h->id);
 		}
 		map_hold_unref(m, h);
 	}
@@ -274,7 +281,7 @@ static int put_plan(struct put *p)
 	if (!r && p->nruns)
 		r = map_reserve(&f->map, page_of(p->off), end, p->nruns);
 	if (r) {
-		put_undo(p);
+		put_undo(p, node_give_back);
 		return r;
 	}
 	uint64_t first = page_of(p->off), last = page_of(put_end(p) - 1);
@@ -521,7 +528,7 @@ static void put_finish(struct put *p, int r)
 {
 	if (r < 0) {
 		WITH_LOCK(&p->f->lock);
-		put_undo(p);
+		put_undo(p, node_unpin);
 	}
 	if (p->runs != p->few)
 		free(p->runs);

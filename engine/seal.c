@@ -48,6 +48,7 @@ struct seal {
 	struct slice_run *runs;
 	uint32_t nholds, at; /* which of them is being summed */
 	struct node_call call;
+	bool asked;        /* the node to seal them */
 	struct move *v;
 	uint32_t n, cap, i;
 	uint64_t moving;   /* bytes so far */
@@ -73,6 +74,8 @@ static void seal_end(struct work *w, int r)
 			struct hold *h = s->holds[i].hold;
 			if (h->writing)
 				untrim(h, s->holds[i].npages);
+			if (h->writing && s->asked)
+				h->ending = true; /* it may be sealed */
 			map_hold_unref(&w->f->map, h);
 		}
 	}
@@ -150,7 +153,7 @@ static void trim(struct file *f, struct hold *h)
 	uint32_t keep = h->used, n;
 	struct slice_view v;
 
-	if (h->pages < keep && node_peek(f->e->node, h->id, &v)) {
+	if (h->pages < keep && !h->ending && node_peek(f->e->node, h->id, &v)) {
 		uint32_t end = named_end(&f->map, h, &n);
 		if (v.pins == n)
 			keep = end;
@@ -236,6 +239,7 @@ static void sum_next(struct work *w)
 		if (bytes)
 			add_sums(h, bytes);
 	}
+	s->asked = true;
 	s->call = (struct node_call){ .of = &w->op->call, .done = sealed };
 	node_seal(f->e->node, s->runs, s->nholds, &s->call);
 }
