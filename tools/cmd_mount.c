@@ -1,36 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * slicefs mount: forks before anything is opened. One process becomes the
- * daemon: it opens the store, mounts and serves. The other waits on a pipe for
- * its word, then for the answer to a first statfs through the mount, and says
- * so; or passes on the daemon's reason and status. In the foreground the two
- * only change parts, so that the shell's child is the daemon.
+ * slicefs mount: a daemon (daemon.h) that mounts a store and serves it to the kernel.
+ * Who waits for it waits for the answer to a first statfs through the mount, and says
+ * so.
  *
  * mount(8) runs it as mount.slicefs, in words of its own: as_helper().
  *
  * Threads: none before the fork; then those of engine/ and fs/.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <malloc.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/config.h"
 #include "common/log.h"
-#include "common/size.h"
 #include "engine/engine.h"
 #include "fs/fs.h"
 #include "tools/cmd.h"
+#include "tools/daemon.h"
 #include "tools/mounts.h"
 #include "tools/output.h"
 #include "tools/stores.h"
@@ -38,12 +31,11 @@
 enum { PROBE_MS = 10000 };
 
 struct mounting {
+	struct daemon daemon; /* first: work() and ready() get it */
 	struct config config;
 	char dir[PATH_MAX];
 	char store_name[STORES_NAME_MAX + 1];
 	char store[PATH_MAX];
-	int pipe; /* the daemon's end: one line when it is done or has failed */
-	char *why; /* what has failed, until that is told */
 	bool helper;     /* run by mount(8) */
 	bool check_only;
 };
@@ -179,25 +171,6 @@ static int check_device(void)
 					  "as root: chmod 666 /dev/fuse");
 }
 
-/* The daemon has another working directory. */
-static int make_log_absolute(struct mounting *m)
-{
-	const char *log = m->config.log;
-	char path[PATH_MAX];
-
-	if (!*log || *log == '/' || !strcmp(log, "syslog"))
-		return EXIT_DONE;
-	_cleanup_(freep) char *cwd = getcwd(NULL, 0);
-	if (!cwd)
-		return cmd_fail(EXIT_FAILED, "mount", "log %s: working directory: %s", log,
-				strerror(errno));
-	int n = snprintf(path, sizeof(path), "%s/%s", cwd, log);
-	if (n >= (int)sizeof(path) || config_set(&m->config, "log", path, NULL) < 0)
-		return cmd_fail(EXIT_FAILED, "mount", "log %s: its path is too long, or has bytes "
-				"that do not print", log);
-	return EXIT_DONE;
-}
-
 /* What fs_mount() would refuse is refused before there is a store. */
 static int check_options(const struct mounting *m)
 {
@@ -212,20 +185,6 @@ static int check_options(const struct mounting *m)
 			cmd_fail(EXIT_FAILED, "mount", "%s", why ? why : strerror(-r));
 }
 
-static int make_stores_root(void)
-{
-	char root[64];
-	int r = stores_root_make();
-
-	stores_root(root, sizeof(root));
-	if (r == -EPERM)
-		return cmd_fail(EXIT_FAILED, "mount",
-				"%s: not a folder that is this user's and that nobody else may "
-				"write to. Try: as root: mv %s %s.away", root, root, root);
-	return r < 0 ? cmd_fail(EXIT_FAILED, "mount", "%s: cannot be made: %s", root,
-				strerror(-r)) : EXIT_DONE;
-}
-
 /* The mount point, the device, the options, the folder of stores. */
 static int make_ready(struct mounting *m)
 {
@@ -237,7 +196,7 @@ static int make_ready(struct mounting *m)
 		status = check_device();
 	if (!status)
 		status = check_options(m);
-	return status ? status : make_stores_root();
+	return status ? status : stores_root_make("mount");
 }
 
 /* mount(8) hands -n, -v and -f (check only) on. Takes them out of argv; its new
@@ -284,33 +243,15 @@ static int prepare(int argc, char **argv, struct mounting *m)
 	/* mount(8) makes it a path if there is such a file here: a checkout, say. */
 	if (m->helper && source && *source == '/')
 		source = strrchr(source, '/') + 1;
-	int status = make_log_absolute(m);
+	int status = strcmp(m->config.log, "syslog") ?
+			     daemon_absolute("mount", &m->config, "log", m->config.log) :
+			     EXIT_DONE;
 	if (!status)
 		status = choose_store(source, m);
 	return status ? status : m->check_only ? -1 : make_ready(m);
 }
 
 /* ---- The daemon ----------------------------------------------------------- */
-
-/* One message to who waits: status, then the text up to the end of the pipe. */
-static int report(struct mounting *m, int status, const char *text)
-{
-	unsigned char s = (unsigned char)status;
-
-	if (m->pipe >= 0 && write(m->pipe, &s, 1) == 1 && text)
-		(void)!write(m->pipe, text, strlen(text));
-	if (m->pipe >= 0)
-		close(m->pipe);
-	m->pipe = -1;
-	return status;
-}
-
-/* To be told when all has been put back as it was. */
-static int fail_why(struct mounting *m, int err, const char *why)
-{
-	m->why = strdup(why ? why : strerror(-err));
-	return EXIT_FAILED;
-}
 
 static struct fs *serving; /* for the signal handler */
 
@@ -332,13 +273,9 @@ static void catch_signals(struct fs *fs)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-static bool wants_huge(const struct config *c)
+static int mount_and_serve(struct daemon *d, struct engine *e)
 {
-	return c->huge == CONFIG_HUGE_ON || (c->huge == CONFIG_HUGE_AUTO && geteuid() == 0);
-}
-
-static int run_fs(struct mounting *m, struct engine *e)
-{
+	const struct mounting *m = (const struct mounting *)d;
 	const struct config *c = &m->config;
 	_cleanup_(freep) char *why = NULL;
 	_cleanup_(freep) char *options = NULL;
@@ -349,7 +286,7 @@ static int run_fs(struct mounting *m, struct engine *e)
 	write_u8(&text, 0);
 	int r = config_mount_options(c, geteuid() == 0, &options);
 	if (r < 0 || text.bad)
-		return fail_why(m, -ENOMEM, NULL);
+		return daemon_fail(d, -ENOMEM, NULL);
 	struct fs_opts o = {
 		.dir = m->dir,
 		.source = m->store_name,
@@ -367,10 +304,10 @@ static int run_fs(struct mounting *m, struct engine *e)
 	r = fs_mount_told(e, &o, &fs, &why);
 	if (r < 0) {
 		writer_fini(&text);
-		return fail_why(m, r, why);
+		return daemon_fail(d, r, why);
 	}
 	catch_signals(fs);
-	report(m, EXIT_DONE, NULL);
+	daemon_ready(d, NULL);
 	r = fs_run(fs);
 	if (r < 0)
 		log_error("mount", "%s: serving ended: %s", m->dir, strerror(-r));
@@ -380,162 +317,38 @@ static int run_fs(struct mounting *m, struct engine *e)
 	return r < 0 ? EXIT_FAILED : EXIT_DONE;
 }
 
-/*
- * glibc would give memory back to the kernel, and fault it in again, with every
- * publish of a file in many extents: keep some instead.
- */
-static void keep_memory(void)
-{
-	mallopt(M_TRIM_THRESHOLD, 16 << 20);
-	mallopt(M_MMAP_THRESHOLD, 16 << 20);
-}
-
-static int open_log(struct mounting *m)
-{
-	const struct config *c = &m->config;
-	_cleanup_(freep) char *why = NULL;
-	int r = *c->log ? log_open(c->log) : 0;
-
-	log_set_level((enum log_level)c->log_level);
-	if (r == 0)
-		return EXIT_DONE;
-	if (asprintf(&why, "log %s: %s. Try: --log syslog", c->log, strerror(-r)) < 0)
-		why = NULL;
-	return fail_why(m, r, why);
-}
-
-static bool store_is_there(const struct mounting *m)
-{
-	struct store_stat st;
-
-	return engine_store_stat(m->store, &st) == 0 && st.state != STORE_NONE;
-}
-
-static int serve(struct mounting *m)
-{
-	const struct config *c = &m->config;
-	_cleanup_(freep) char *why = NULL;
-	struct engine *e;
-	bool there = store_is_there(m);
-
-	keep_memory();
-	if (open_log(m) != EXIT_DONE)
-		return EXIT_FAILED;
-	struct engine_opts o = {
-		.dir = m->store,
-		/* What was not asked for stays as it is in a store that exists. */
-		.pool_bytes = config_given(c, CONFIG_pool_size_bytes) ? c->pool_size_bytes : 0,
-		.index_bytes = config_given(c, CONFIG_index_size_bytes) ? c->index_size_bytes : 0,
-		.huge = wants_huge(c),
-		.fresh = c->fresh,
-		.verify = c->verify,
-	};
-	int r = engine_open(&o, &e, &why);
-	if (r < 0)
-		return fail_why(m, r, why);
-	int status = run_fs(m, e);
-	engine_close(e);
-	if (m->why && !there)
-		engine_store_remove(m->store);
-	return status;
-}
-
-static void become_daemon(const struct config *c)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	setsid();
-	umask(0);
-	if (chdir("/") < 0 || null < 0)
-		_exit(EXIT_FAILED);
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
-	dup2(null, STDERR_FILENO);
-	if (!*c->log)
-		log_open("syslog");
-}
-
 /* ---- Who waits for it ----------------------------------------------------- */
 
-static void say_mounted(const struct mounting *m)
+static int check_mounted(const struct daemon *d, const char *said)
 {
-	struct store_stat st;
-
-	if (engine_store_stat(m->store, &st) < 0)
-		return;
-	fprintf(stderr, "slicefs: %s is mounted on %s (pool %s, index %s)\n", m->store_name,
-		m->dir, size_column(st.pool_bytes).s, size_column(st.index_bytes).s);
-}
-
-static int await(const struct mounting *m, int fd)
-{
-	unsigned char status;
-	char text[2048];
-	size_t n = 0;
-	ssize_t got;
-
-	do {
-		got = read(fd, &status, 1);
-	} while (got < 0 && errno == EINTR);
-	if (got != 1)
-		return cmd_fail(EXIT_FAILED, "mount", "%s: the daemon ended without a word. "
-				"Try: slicefs mount --foreground %s", m->dir, m->dir);
-	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
-		n += (size_t)got;
-	text[n] = '\0';
-	if (status != EXIT_DONE)
-		return cmd_fail(status, "mount", "%s", text);
+	const struct mounting *m = (const struct mounting *)d;
 	int r = mounts_probe(m->dir, PROBE_MS);
+
+	(void)said;
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: mounted, but does not answer: %s. "
 				"Try: slicefs umount --abort %s", m->dir, strerror(-r), m->dir);
-	say_mounted(m);
+	fprintf(stderr, "slicefs: %s is mounted on %s%s\n", m->store_name, m->dir,
+		daemon_sizes(d).s);
 	return EXIT_DONE;
-}
-
-/* In the foreground the daemon is the shell's child, and who waits is a
- * grandchild, so that the daemon has nobody to reap. */
-static void await_aside(const struct mounting *m, int fd)
-{
-	if (m->config.foreground) {
-		pid_t pid = fork();
-		if (pid != 0)
-			_exit(pid < 0 ? EXIT_FAILED : EXIT_DONE);
-		_exit(await(m, fd));
-	}
 }
 
 static int mount_it(struct mounting *m)
 {
-	int fds[2];
+	_cleanup_(freep) char *again = NULL;
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return cmd_fail(EXIT_FAILED, "mount", "pipe: %s", strerror(errno));
-	fflush(NULL);
-	bool foreground = m->config.foreground;
-	pid_t pid = fork();
-	if (pid < 0)
-		return cmd_fail(EXIT_FAILED, "mount", "fork: %s", strerror(errno));
-	if ((pid == 0) == foreground) {
-		close(fds[1]);
-		await_aside(m, fds[0]);
-		int status = await(m, fds[0]);
-		close(fds[0]);
-		return status;
-	}
-	close(fds[0]);
-	m->pipe = fds[1];
-	if (foreground)
-		waitpid(pid, NULL, 0);
-	else
-		become_daemon(&m->config);
-	int status = serve(m);
-	exit(report(m, status, m->why));
+	if (asprintf(&again, "mount --foreground %s", m->dir) < 0)
+		return cmd_fail(EXIT_FAILED, "mount", "%s: out of memory", m->dir);
+	m->daemon = (struct daemon){
+		.cmd = "mount", .what = m->dir, .again = again, .store = m->store,
+		.config = &m->config, .work = mount_and_serve, .ready = check_mounted,
+	};
+	return daemon_run(&m->daemon);
 }
 
 int cmd_mount(int argc, char **argv)
 {
-	struct mounting m = { .pipe = -1 };
+	struct mounting m = { 0 };
 	int status = EXIT_FAILED;
 
 	if (config_init(&m.config) == 0) {

@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "tools/cmd.h"
+
 bool stores_name_ok(const char *name)
 {
 	size_t n = strlen(name);
@@ -59,12 +61,11 @@ void stores_dir(const char *name, char ret[PATH_MAX])
 	snprintf(ret, PATH_MAX, "%s/%s", root, name);
 }
 
-int stores_root_make(void)
+/* -EPERM: it is somebody else's. */
+static int make_root(const char *root)
 {
-	char root[64];
 	struct stat st;
 
-	stores_root(root, sizeof(root));
 	if (mkdir(root, 0700) < 0 && errno != EEXIST)
 		return -errno;
 	if (lstat(root, &st) < 0)
@@ -72,6 +73,20 @@ int stores_root_make(void)
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
 		return -EPERM;
 	return 0;
+}
+
+int stores_root_make(const char *cmd)
+{
+	char root[64];
+
+	stores_root(root, sizeof(root));
+	int r = make_root(root);
+	if (r == -EPERM)
+		return cmd_fail(EXIT_FAILED, cmd,
+				"%s: not a folder that is this user's and that nobody else may "
+				"write to. Try: as root: mv %s %s.away", root, root, root);
+	return r < 0 ? cmd_fail(EXIT_FAILED, cmd, "%s: cannot be made: %s", root,
+				strerror(-r)) : EXIT_DONE;
 }
 
 static int only_names(const struct dirent *d)

@@ -23,8 +23,8 @@ void stores_root(char *ret, size_t n);
 void stores_dir(const char *name, char ret[PATH_MAX]);
 
 /* Makes the root folder if missing: mode 0700, and really ours (not a link that
- * somebody else planted). -EPERM if it is not. */
-int stores_root_make(void);
+ * somebody else planted). Exit status; said under the name of the command. */
+int stores_root_make(const char *cmd);
 
 /* Calls fn(name, dir) for each store in the order of names until non-zero. */
 int stores_each(int (*fn)(const char *name, const char *dir, void *arg), void *arg);
