@@ -302,27 +302,59 @@ void engine_space(struct engine *e, struct engine_space *ret)
 
 /* Serving --------------------------------------------------------------------------- */
 
-int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
+/* `key` is there as long as *ret is in use. */
+static int server_opts_of(const struct serve_opts *o, struct auth_key *key,
+			  struct server_opts *ret, char **ret_why)
 {
-	struct server_opts so = {
-		.listen = o->listen, .anybody = o->insecure, .ix = e->ix, .pool = e->pool,
+	int r = auth_key_load(o->token_file, key, ret_why);
+
+	if (r < 0)
+		return r;
+	*ret = (struct server_opts){
+		.listen = o->listen, .key = o->token_file ? key : NULL, .anybody = o->insecure,
 		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
 	};
+	return 0;
+}
+
+int engine_serve_check(const struct serve_opts *o, char **ret_why)
+{
+	struct server_opts so;
 	struct auth_key key;
+	int r = server_opts_of(o, &key, &so, ret_why);
+
+	return r < 0 ? r : server_check(&so, ret_why);
+}
+
+int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
+{
+	char at[STREAM_NAME];
+	struct server_opts so;
+	struct auth_key key;
+	int r = server_opts_of(o, &key, &so, ret_why);
 
 	assert(!e->server && e->pool);
-	if (o->token_file) {
-		int r = auth_key_load(o->token_file, &key, ret_why);
-		if (r < 0)
-			return r;
-		so.key = &key;
-	}
-	return server_open(&so, &e->server, ret_why);
+	if (r < 0)
+		return r;
+	so.ix = e->ix;
+	so.pool = e->pool;
+	r = server_open(&so, &e->server, ret_why);
+	if (r < 0 || !e->store)
+		return r;
+	server_address(e->server, at);
+	r = store_note_served(e->store, at);
+	return r < 0 ? why(ret_why, r, "store %s: cannot write to store.lock: %s", dir_of(e),
+			   error_text(r)) : 0;
 }
 
 uint16_t engine_serve_port(const struct engine *e)
 {
 	return server_port(e->server);
+}
+
+void engine_serve_address(const struct engine *e, char *ret)
+{
+	server_address(e->server, ret);
 }
 
 void engine_serve_end(struct engine *e, uint32_t ms)

@@ -92,11 +92,17 @@ struct serve_opts {
 	uint32_t keep_alive_ms, max_sessions, threads;
 };
 
+/* Would they do? Looks at the token and the address, and is of use before there is an
+ * engine. Errors as engine_serve(). */
+int engine_serve_check(const struct serve_opts *o, char **ret_why);
+
 /* Listens when it returns, and serves until engine_serve_end() or engine_close().
  * Once. -EPERM (beyond loopback without a token, or a token that others can read),
  * -EINVAL, -ENOENT, -EADDRINUSE, -EACCES: with a sentence. */
 int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why);
 uint16_t engine_serve_port(const struct engine *e);
+/* "1.2.3.4:5", where it listens, for which ret has 64 bytes. */
+void engine_serve_address(const struct engine *e, char *ret);
 
 /* Lets nobody in any more, waits up to `ms` until those who are there have nothing
  * under way, ends their sessions, and returns when all that they held was given
@@ -108,6 +114,7 @@ struct store_stat {
 	enum store_state state;
 	uint64_t pool_bytes, index_bytes;
 	pid_t pid; /* of the daemon, if it runs */
+	char serves[64]; /* host:port that it serves it at, or "" */
 };
 int engine_store_stat(const char *dir, struct store_stat *ret);
 /* Gives its memory back. -EBUSY if it runs, -ENOENT. */

@@ -15,11 +15,26 @@
 
 #include "common/cleanup.h"
 
-pid_t lockfile_pid(int fd)
+struct lockfile_owner lockfile_owner(int fd)
 {
-	char s[16] = "";
+	struct lockfile_owner owner = { 0 };
+	char s[96] = "";
+	int pid;
 
-	return pread(fd, s, sizeof(s) - 1, 0) > 0 ? (pid_t)atoi(s) : 0;
+	if (pread(fd, s, sizeof(s) - 1, 0) > 0 && sscanf(s, "%d serves %63s", &pid, owner.serves))
+		owner.pid = pid;
+	return owner;
+}
+
+/* Begins with what is there: who looks meanwhile sees a pid. */
+int lockfile_note(int fd, const char *serves)
+{
+	char s[96];
+	int n = snprintf(s, sizeof(s), "%d serves %s\n", (int)getpid(), serves);
+
+	if (n >= (int)sizeof(s))
+		return -ENAMETOOLONG;
+	return pwrite(fd, s, (size_t)n, 0) == n ? 0 : -errno;
 }
 
 bool lockfile_is_taken(int fd)
@@ -29,7 +44,7 @@ bool lockfile_is_taken(int fd)
 	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
 }
 
-int lockfile_take(const char *path, bool create, int *ret_fd, pid_t *ret_pid)
+int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_owner *ret_owner)
 {
 	for (;;) {
 		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -39,8 +54,9 @@ int lockfile_take(const char *path, bool create, int *ret_fd, pid_t *ret_pid)
 		if (fd < 0)
 			return -errno;
 		if (fcntl(fd, F_OFD_SETLK, &l)) {
-			*ret_pid = lockfile_pid(fd);
-			return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+			int r = errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+			*ret_owner = lockfile_owner(fd);
+			return r;
 		}
 		/* Somebody may have removed the store between the two calls. */
 		if (fstat(fd, &mine) || stat(path, &there) || mine.st_ino != there.st_ino)

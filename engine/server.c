@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -50,13 +51,13 @@ struct server {
 	struct server_opts o;
 	struct auth_key key;
 	uint64_t incarnation;
-	uint16_t port;
 	struct loop *loop, *ends;
 	sem_t sem; /* what open and close wait for */
 	int opened;
 
+	struct sockaddr_storage at; /* stays as it is once it is open */
+
 	/* The loop's thread only. */
-	struct sockaddr_storage at;
 	struct listener *listener;
 	struct peer *peers;
 	uint32_t npeers, nsessions;
@@ -340,15 +341,10 @@ static void on_accept(void *arg, struct stream *stream)
 static void open_on_loop(void *arg)
 {
 	struct server *s = arg;
-	struct sockaddr_storage at;
 
 	s->opened = listener_new(s->loop, &s->at, on_accept, s, &s->listener);
-	if (s->opened >= 0) {
-		listener_address(s->listener, &at);
-		s->port = ntohs(at.ss_family == AF_INET6
-					? ((struct sockaddr_in6 *)&at)->sin6_port
-					: ((struct sockaddr_in *)&at)->sin_port);
-	}
+	if (s->opened >= 0)
+		listener_address(s->listener, &s->at);
 	sem_post(&s->sem);
 }
 
@@ -432,27 +428,71 @@ static struct server *server_new(const struct server_opts *o)
 	return s;
 }
 
+static const char *where(const struct server_opts *o)
+{
+	return o->listen ? o->listen : "127.0.0.1";
+}
+
+static int resolve(const struct server_opts *o, struct sockaddr_storage *ret, char **ret_why)
+{
+	int r = stream_resolve(where(o), SERVER_PORT, ret);
+
+	if (r < 0)
+		return why(ret_why, r, "listen %s: no such address. Try: --listen with HOST:PORT",
+			   where(o));
+	if (!stream_is_loopback(ret) && !o->key && !o->anybody)
+		return why(ret_why, -EPERM, "listen %s: other machines can reach it, and there is no "
+			   "token. Try: --token-file, or --insecure", where(o));
+	return 0;
+}
+
+static int refuse_address(const struct server_opts *o, int r, char **ret_why)
+{
+	switch (r) {
+	case -EADDRINUSE:
+		return why(ret_why, r, "listen %s: another process listens there. Try: ss -ltnp, or "
+			   "--listen with another port", where(o));
+	case -EADDRNOTAVAIL:
+		return why(ret_why, r, "listen %s: no address of this machine. Try: ip address",
+			   where(o));
+	case -EACCES:
+		return why(ret_why, r, "listen %s: %s. Try: a port above 1023, or as root", where(o),
+			   error_text(r));
+	default:
+		return why(ret_why, r, "listen %s: %s", where(o), error_text(r));
+	}
+}
+
+int server_check(const struct server_opts *o, char **ret_why)
+{
+	struct sockaddr_storage at;
+	int r = resolve(o, &at, ret_why), on = 1;
+
+	if (r < 0)
+		return r;
+	_cleanup_(closep) int fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		return refuse_address(o, -errno, ret_why);
+	return 0;
+}
+
 int server_open(const struct server_opts *o, struct server **ret, char **ret_why)
 {
 	_cleanup_(server_freep) struct server *s = server_new(o);
-	const char *at = o->listen ? o->listen : "";
 
 	if (!s)
 		return -ENOMEM;
-	int r = stream_resolve(at, SERVER_PORT, &s->at);
-	if (r < 0)
-		return why(ret_why, r, "serve: %s: no address to listen at. Try: host:port", at);
-	if (!stream_is_loopback(&s->at) && !o->key && !o->anybody)
-		return why(ret_why, -EPERM, "serve: %s can be reached from other machines, and "
-			   "there is no token. Try: --token-file", at);
-	r = loop_new("node", &s->loop);
+	int r = resolve(o, &s->at, ret_why);
+	if (!r)
+		r = loop_new("node", &s->loop);
 	if (r >= 0)
 		r = loop_new("node-ends", &s->ends);
 	if (r < 0)
 		return r;
 	run_and_wait(s, open_on_loop);
 	if (s->opened < 0)
-		return why(ret_why, s->opened, "serve: %s: %s", at, error_text(s->opened));
+		return refuse_address(o, s->opened, ret_why);
 	*ret = steal(&s);
 	return 0;
 }
@@ -483,5 +523,11 @@ void server_close(struct server *s)
 
 uint16_t server_port(const struct server *s)
 {
-	return s->port;
+	return ntohs(s->at.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&s->at)->sin6_port
+						 : ((const struct sockaddr_in *)&s->at)->sin_port);
+}
+
+void server_address(const struct server *s, char ret[STREAM_NAME])
+{
+	stream_name(&s->at, ret);
 }

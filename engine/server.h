@@ -27,8 +27,11 @@ struct server_opts {
 
 enum { SERVER_PORT = 7747 };
 
+/* Would it do? Of `o`, the address, key and anybody count. Errors as server_open(). */
+int server_check(const struct server_opts *o, char **ret_why);
+
 /* Listens when it returns. -EPERM (beyond loopback without a token), -EINVAL and
- * -ENOENT (no such address), -EADDRINUSE, -EACCES, -ENOMEM: with a sentence. */
+ * -ENOENT (no such address), -EADDRINUSE, -EADDRNOTAVAIL, -EACCES: with a sentence. */
 int server_open(const struct server_opts *o, struct server **ret, char **ret_why);
 
 /* Takes nobody in any more; returns when no session has anything under way (requests,
@@ -40,3 +43,4 @@ void server_drain(struct server *s, uint32_t ms);
 void server_close(struct server *s);
 
 uint16_t server_port(const struct server *s); /* that it listens at */
+void server_address(const struct server *s, char ret[STREAM_NAME]);

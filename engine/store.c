@@ -132,12 +132,16 @@ static int read_sizes(const char *data, struct sizes *ret)
 static int take_lock(struct store *s, bool create, char **ret_why)
 {
 	_cleanup_(freep) char *path = folder_join(s->dir, "store.lock");
-	pid_t pid = 0;
-	int r = path ? lockfile_take(path, create, &s->lock_fd, &pid) : -ENOMEM;
+	struct lockfile_owner owner = { 0 };
+	int r = path ? lockfile_take(path, create, &s->lock_fd, &owner) : -ENOMEM;
 
-	if (r == -EBUSY && pid)
+	if (r == -EBUSY && *owner.serves)
+		return why(ret_why, r, "store %s: in use by process %d, which serves it at %s. "
+			   "Try: kill %d, which ends it in order", s->dir, (int)owner.pid,
+			   owner.serves, (int)owner.pid);
+	if (r == -EBUSY && owner.pid)
 		return why(ret_why, r, "store %s: in use by process %d. Try: slicefs status, "
-			   "or slicefs umount", s->dir, (int)pid);
+			   "or slicefs umount", s->dir, (int)owner.pid);
 	if (r == -EBUSY)
 		return why(ret_why, r, "store %s: in use by another process. Try: slicefs status",
 			   s->dir);
@@ -499,6 +503,11 @@ static void undo(struct store *s)
 	}
 }
 
+int store_note_served(struct store *s, const char *where)
+{
+	return lockfile_note(s->lock_fd, where);
+}
+
 struct store *store_free(struct store *s)
 {
 	if (!s)
@@ -536,8 +545,11 @@ int engine_store_stat(const char *dir, struct store_stat *ret)
 
 	_cleanup_(closep) int fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd >= 0 && lockfile_is_taken(fd)) {
+		struct lockfile_owner owner = lockfile_owner(fd);
+
 		st.state = STORE_RUNNING;
-		st.pid = lockfile_pid(fd);
+		st.pid = owner.pid;
+		memcpy(st.serves, owner.serves, sizeof(st.serves));
 	}
 	*ret = st;
 	return 0;
@@ -563,13 +575,13 @@ int engine_store_remove(const char *dir)
 	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *text = folder_join(dir, "store.txt"),
 			      *lock = folder_join(dir, "store.lock");
 	_cleanup_(closep) int fd = -1;
-	pid_t pid;
+	struct lockfile_owner owner;
 
 	if (!mem || !text || !lock)
 		return -ENOMEM;
 	if (access(dir, F_OK))
 		return -errno;
-	int r = lockfile_take(lock, true, &fd, &pid);
+	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

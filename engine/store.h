@@ -30,6 +30,9 @@ char *store_path(const struct store *s, const char *file);
 /* What was made is the store from now on; what was there is moved aside. */
 int store_commit(struct store *s, char **ret_why);
 
+/* Says in its lock file where it is served: "host:port". */
+int store_note_served(struct store *s, const char *where);
+
 /* Gives the lock back, and undoes what was made and not committed. NULL is
  * fine; returns NULL. */
 struct store *store_free(struct store *s);

@@ -187,14 +187,22 @@ static void test_who_listens_to_all_has_a_token(void **state)
 	opts.listen = "0.0.0.0:0";
 	assert_int_equal(server_open(&opts, &s, &reason), -EPERM);
 	assert_non_null(strstr(reason, "--token-file"));
+	assert_int_equal(server_check(&opts, &reason), -EPERM);
 	opts.listen = "127.0.0.1:x";
 	assert_int_equal(server_open(&opts, &s, &reason), -EINVAL);
+	assert_int_equal(server_check(&opts, &reason), -EINVAL);
 	char where[32];
 	snprintf(where, sizeof(where), "127.0.0.1:%u", server_port(server));
 	opts.listen = where;
 	assert_int_equal(server_open(&opts, &s, &reason), -EADDRINUSE);
-	opts.listen = "0.0.0.0:0";
+	assert_int_equal(server_check(&opts, &reason), -EADDRINUSE);
+	assert_non_null(strstr(reason, where));
+	opts.listen = "192.0.2.1:1"; /* a document's, nobody's */
 	opts.anybody = true;
+	assert_int_equal(server_open(&opts, &s, &reason), -EADDRNOTAVAIL);
+	assert_int_equal(server_check(&opts, &reason), -EADDRNOTAVAIL);
+	opts.listen = "0.0.0.0:0";
+	assert_int_equal(server_check(&opts, &reason), 0);
 	assert_int_equal(server_open(&opts, &s, &reason), 0);
 	server_close(s);
 }

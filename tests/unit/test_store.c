@@ -1006,6 +1006,39 @@ static void test_read_only(void **state)
 	writer_fini(&w);
 }
 
+/* A store that is served says where, for as long as it is. */
+static void test_served(void **state)
+{
+	struct serve_opts so = { .listen = "127.0.0.1:0" };
+	struct engine_opts o = opts();
+	struct store_stat st;
+	char at[64], pid[32];
+	(void)state;
+
+	struct engine *e = open_store();
+	assert_int_equal(engine_store_stat(dir, &st), 0);
+	assert_string_equal(st.serves, "");
+	assert_int_equal(engine_serve(e, &so, NULL), 0);
+	engine_serve_address(e, at);
+	assert_int_equal(atoi(at + strlen("127.0.0.1:")), engine_serve_port(e));
+	assert_int_equal(engine_store_stat(dir, &st), 0);
+	assert_int_equal(st.state, STORE_RUNNING);
+	assert_int_equal(st.pid, getpid());
+	assert_string_equal(st.serves, at);
+	snprintf(pid, sizeof(pid), "Try: kill %d", (int)getpid());
+	refused(&o, -EBUSY, "serves it at", at, pid, NULL);
+	assert_int_equal(engine_store_remove(dir), -EBUSY);
+	engine_serve_end(e, 0);
+	engine_close(e);
+	assert_int_equal(engine_store_stat(dir, &st), 0);
+	assert_int_equal(st.state, STORE_STOPPED);
+	assert_string_equal(st.serves, "");
+	e = open_store();
+	assert_int_equal(engine_store_stat(dir, &st), 0);
+	assert_string_equal(st.serves, "");
+	engine_close(e);
+}
+
 static void test_remove(void **state)
 {
 	struct store_stat st;
@@ -1060,6 +1093,7 @@ int main(void)
 		T(test_mixed), T(test_no_permission), T(test_fresh), T(test_fresh_and_back),
 		T(test_fresh_refused), T(test_tmpfs), T(test_undone), T(test_failing_index),
 		T(test_fresh_to_tmpfs), T(test_disk), T(test_read_only), T(test_remove),
+		T(test_served),
 	};
 
 	strcpy(base, "/dev/shm/slicefs-store-XXXXXX");
