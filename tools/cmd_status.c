@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * slicefs status: what is mounted and how full it is, from each mount's own
- * statistics; a mount that does not answer is named as such, in bounded time.
+ * statistics; a mount that does not answer is named as such, in bounded time. Then
+ * the stores of this user that are served to others, of which only the sizes are known
+ * here.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -11,9 +13,11 @@
 #include <string.h>
 
 #include "common/bytes.h"
+#include "engine/engine.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 #include "tools/output.h"
+#include "tools/stores.h"
 
 enum { ANSWER_MS = 3000 };
 
@@ -101,6 +105,27 @@ static int add_mount(const struct mount_line *m, void *arg)
 	return 0;
 }
 
+static int add_served(const char *name, const char *dir, void *arg)
+{
+	struct status *s = arg;
+	struct store_stat st;
+
+	if (s->only || engine_store_stat(dir, &st) < 0 || !*st.serves)
+		return 0;
+	table_row(&s->t);
+	table_none(&s->t);
+	table_str(&s->t, name);
+	table_str(&s->t, "serving");
+	table_size(&s->t, st.pool_bytes);
+	table_none(&s->t); /* used, free */
+	table_none(&s->t);
+	table_size(&s->t, st.index_bytes);
+	table_none(&s->t); /* used, handles, drafts */
+	table_none(&s->t);
+	table_none(&s->t);
+	return 0;
+}
+
 int cmd_status(int argc, char **argv)
 {
 	char dir[PATH_MAX];
@@ -122,6 +147,8 @@ int cmd_status(int argc, char **argv)
 		return cmd_fail(EXIT_FAILED, "status", "%s: %s", argv[optind], strerror(-r));
 	table_init(&s.t, columns);
 	r = mounts_each(add_mount, &s);
+	if (r == 0)
+		stores_each(add_served, &s);
 	if (r == 0 && !(s.only && !s.found))
 		table_print(&s.t, json);
 	table_fini(&s.t);

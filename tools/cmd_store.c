@@ -14,15 +14,15 @@
 
 void cmd_store_help(void)
 {
-	printf("  ls [--json]  name, state, sizes and daemon of each store\n"
+	printf("  ls [--json]  name, state, sizes, daemon, and where it is served\n"
 	       "  rm NAME...   give a stopped store's memory back: its objects are gone\n");
 }
 
-static const char *state_name(enum store_state s)
+static const char *state_name(const struct store_stat *st)
 {
 	static const char *const names[] = { "none", "stopped", "running", "damaged" };
 
-	return names[s];
+	return *st->serves ? "serving" : names[st->state];
 }
 
 static int add_row(const char *name, const char *dir, void *arg)
@@ -34,10 +34,14 @@ static int add_row(const char *name, const char *dir, void *arg)
 		return 0;
 	table_row(t);
 	table_str(t, name);
-	table_str(t, state_name(st.state));
+	table_str(t, state_name(&st));
 	table_size(t, st.pool_bytes);
 	table_size(t, st.index_bytes);
 	table_int(t, st.state == STORE_RUNNING ? (int64_t)st.pid : 0);
+	if (*st.serves)
+		table_str(t, st.serves);
+	else
+		table_none(t);
 	return 0;
 }
 
@@ -45,7 +49,8 @@ static int store_ls(bool json)
 {
 	struct table t;
 
-	table_init(&t, (const char *const[]){ "store", "state", "pool", "index", "pid", NULL });
+	table_init(&t, (const char *const[]){ "store", "state", "pool", "index", "pid", "at",
+					       NULL });
 	int r = stores_each(add_row, &t);
 	if (r < 0)
 		cmd_fail(EXIT_FAILED, "store", "cannot list stores: %s", strerror(-r));
@@ -58,6 +63,7 @@ static int store_ls(bool json)
 static int store_rm(const char *name)
 {
 	char dir[PATH_MAX];
+	struct store_stat st;
 
 	if (!stores_name_ok(name))
 		return cmd_usage("store", "\"%s\" is no store's name: letters, digits, '.', '_' "
@@ -67,6 +73,10 @@ static int store_rm(const char *name)
 	if (r == -ENOENT)
 		return cmd_fail(EXIT_FAILED, "store", "%s: no such store. Try: slicefs store ls",
 				name);
+	if (r == -EBUSY && engine_store_stat(dir, &st) == 0 && *st.serves)
+		return cmd_fail(EXIT_FAILED, "store", "%s: process %d serves it at %s. Try: kill %d, "
+				"which ends it in order", name, (int)st.pid, st.serves,
+				(int)st.pid);
 	if (r == -EBUSY)
 		return cmd_fail(EXIT_FAILED, "store",
 				"%s: it is mounted. Try: slicefs umount --discard DIR", name);

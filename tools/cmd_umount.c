@@ -124,15 +124,31 @@ static int discard(const char *name, const char *store)
 	return EXIT_DONE;
 }
 
+/* A node's store, where a directory was to be named? */
+static bool is_served(const char *name, struct store_stat *ret)
+{
+	char dir[PATH_MAX];
+
+	if (!stores_name_ok(name))
+		return false;
+	stores_dir(name, dir);
+	return engine_store_stat(dir, ret) == 0 && *ret->serves;
+}
+
 static int umount_one(const char *arg, const struct umount_opts *o)
 {
 	char dir[PATH_MAX], store[PATH_MAX], said[SAID_BYTES];
 	struct mount_line m;
+	struct store_stat st;
 	pid_t pid;
 	int r = mounts_canonical(arg, dir);
 
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "umount", "%s: %s", arg, strerror(-r));
+	if (!mounts_find(dir, &m) && is_served(arg, &st))
+		return cmd_fail(EXIT_FAILED, "umount", "%s: no mount, but a store that process %d "
+				"serves at %s. Try: kill %d, which ends it in order", arg,
+				(int)st.pid, st.serves, (int)st.pid);
 	if (!mounts_find(dir, &m))
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: no slicefs is mounted there. Try: slicefs status", dir);

@@ -41,6 +41,11 @@ void table_int(struct table *t, int64_t n)
 	put(t, json_integer(n));
 }
 
+void table_none(struct table *t)
+{
+	put(t, json_null());
+}
+
 void table_size(struct table *t, uint64_t bytes)
 {
 	t->sizes |= 1ULL << t->at;
@@ -53,6 +58,8 @@ static const char *cell(const struct table *t, json_t *row, unsigned c, char buf
 
 	if (json_is_string(v))
 		return json_string_value(v);
+	if (json_is_null(v))
+		return "-";
 	if (t->sizes >> c & 1)
 		snprintf(buf, 32, "%s", size_column((uint64_t)json_integer_value(v)).s);
 	else

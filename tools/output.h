@@ -19,6 +19,7 @@ void table_init(struct table *t, const char *const *columns);
 void table_row(struct table *t); /* then one value a column, in order */
 void table_str(struct table *t, const char *s);
 void table_int(struct table *t, int64_t n);
+void table_none(struct table *t); /* not known, or there is none: "-", null */
 void table_size(struct table *t, uint64_t bytes); /* text: "5.9 GiB" */
 void table_print(struct table *t, bool json);
 void table_fini(struct table *t);
