@@ -23,12 +23,20 @@
 #include "common/error.h"
 
 const struct config_row config_rows[CONFIG_COUNT] = {
-#define CONFIG(id, type, name, def, min, max, unit, sentence)                  \
-	[CONFIG_##id] = { name, def, unit, sentence, CONFIG_TYPE_##type,       \
-			  min, max, offsetof(struct config, id) },
+#define CONFIG(id, of, type, name, def, min, max, unit, sentence)              \
+	[CONFIG_##id] = { name, def, unit, sentence, CONFIG_OF_##of,           \
+			  CONFIG_TYPE_##type, min, max, offsetof(struct config, id) },
 #include "common/config.def"
 #undef CONFIG
 };
+
+const struct config_row *config_row_of(enum config_of of, const struct config_row *from)
+{
+	for (; from < config_rows + CONFIG_COUNT; from++)
+		if (from->of & of)
+			return from;
+	return NULL;
+}
 
 /* A factor that may follow a number. */
 struct suffix {
@@ -288,7 +296,7 @@ static void print_value(const struct config_row *row, const struct config *c, st
 /* What to try instead of a value that was refused. */
 void config_row_print_try(const struct config_row *row, struct writer *w)
 {
-	bool path = !strcmp(row->unit, "PATH");
+	bool name = !strcmp(row->unit, "NAME"), path = !strcmp(row->unit, "PATH");
 
 	switch (row->type) {
 	case CONFIG_TYPE_BOOL:
@@ -300,7 +308,8 @@ void config_row_print_try(const struct config_row *row, struct writer *w)
 		return;
 	case CONFIG_TYPE_STRING:
 		write_format(w, "a %s of %" PRIu64 " to %" PRIu64 " bytes that print%s",
-			     path ? "path" : "name", row->min, row->max, path ? "" : ", without /");
+			     name ? "name" : path ? "path" : row->unit, row->min, row->max,
+			     path ? "" : ", without /");
 		return;
 	case CONFIG_TYPE_SIZE:
 		write_format(w, "512M, 4G or 25%%; ");
@@ -318,9 +327,9 @@ void config_row_print_try(const struct config_row *row, struct writer *w)
 
 void config_print(const struct config *c, struct writer *w)
 {
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		write_format(w, "%s=", config_rows[i].name);
-		print_value(&config_rows[i], c, w);
+	CONFIG_EACH_ROW(row, c->of) {
+		write_format(w, "%s=", row->name);
+		print_value(row, c, w);
 		write_format(w, "\n");
 	}
 }
@@ -350,9 +359,7 @@ void config_print_json(const struct config *c, struct writer *w)
 	json_t *o = json_object();
 	char key[64];
 
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		const struct config_row *row = &config_rows[i];
-
+	CONFIG_EACH_ROW(row, c->of) {
 		snprintf(key, sizeof(key), "%s%s%s", row->name,
 			 row->type == CONFIG_TYPE_TIME ? "-" : "",
 			 row->type == CONFIG_TYPE_TIME ? row->unit : "");
@@ -388,10 +395,9 @@ static bool is_on(const struct config_row *row)
 	return row->type == CONFIG_TYPE_BOOL && !strcmp(row->def, "on");
 }
 
-void config_print_help(struct writer *w)
+void config_print_help(enum config_of of, struct writer *w)
 {
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		const struct config_row *row = &config_rows[i];
+	CONFIG_EACH_ROW(row, of) {
 		const char *what = placeholder(row);
 		char left[64];
 
@@ -419,11 +425,9 @@ static void print_troff(struct writer *w, const char *s)
 			write_format(w, "%c", *s);
 }
 
-void config_print_man(struct writer *w)
+void config_print_man(enum config_of of, struct writer *w)
 {
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		const struct config_row *row = &config_rows[i];
-
+	CONFIG_EACH_ROW(row, of) {
 		write_format(w, ".TP\n\\fB\\-\\-");
 		print_troff(w, row->name);
 		write_format(w, "\\fR");

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * The settings of `slicefs mount`, declared once in common/config.def: from
- * that table follow struct config, the parser of command lines and of -o lists,
- * --help, the man page's list and the text of .slicefs/config.
+ * The settings of `slicefs mount` and `slicefs serve`, declared once in
+ * common/config.def: from that table follow struct config, the parser of command
+ * lines and of -o lists, --help, the man pages' lists and the text of
+ * .slicefs/config. A command has its own settings only: another's is as unknown to
+ * it as a word that nobody has.
  *
  * Sizes are written 4096, 64K, 512M, 4G, 1T, 4GiB or 25%; times 50us, 500ms,
  * 10s, 2m; switches --name, --no-name, --name=on|off. Of a setting given twice
@@ -23,10 +25,14 @@ enum config_huge { CONFIG_HUGE_AUTO, CONFIG_HUGE_ON, CONFIG_HUGE_OFF };
 #define CONFIG_FIELD_STRING char *
 #define CONFIG_FIELD_ENUM   int /* the place of the word: enum log_level, config_huge */
 
+/* The commands that have settings. */
+enum config_of { CONFIG_OF_MOUNT = 1, CONFIG_OF_SERVE = 2, CONFIG_OF_BOTH = 3 };
+
 struct config {
-#define CONFIG(id, type, ...) CONFIG_FIELD_##type id;
+#define CONFIG(id, of, type, ...) CONFIG_FIELD_##type id;
 #include "common/config.def"
 #undef CONFIG
+	enum config_of of;  /* whose settings these are; those of others are unset */
 	uint64_t given;     /* bit i: setting i was given, not left as it was */
 	char *kernel_words; /* "nosuid,nodev": mount(8)'s, in order, or NULL */
 };
@@ -38,8 +44,8 @@ enum config_id {
 	CONFIG_COUNT
 };
 
-/* All defaults. -ENOMEM. config_fini() also after a failure. */
-int config_init(struct config *c);
+/* All defaults of a command (not BOTH). -ENOMEM. config_fini() also after a failure. */
+int config_init(struct config *c, enum config_of of);
 void config_fini(struct config *c);
 
 static inline bool config_given(const struct config *c, enum config_id id)
@@ -51,14 +57,14 @@ enum { CONFIG_HELP = 1 }; /* outcome: --help was there */
 
 /*
  * Takes the options out of argv (as main() has it, argv[0] first): --name value,
- * --name=value, -o list, -r, --. What is left, in order, is moved to the front
+ * --name=value, --; of a mount also -o list, -r. What is left, in order, is moved to the front
  * of argv from argv[1] on, NULL after it, and counted in *ret_argc, argv[0]
  * included. 0 or CONFIG_HELP.
  * -EINVAL: *ret_why is one line for the user, to be freed (common/error.h).
  */
 int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **ret_why);
 
-/* "name=value,name,noname,...": what follows -o. Knows mount(8)'s words too. A
+/* "name=value,name,noname,...": what follows -o of a mount. Knows mount(8)'s words too. A
  * comma or backslash in a value has a backslash before it. -EINVAL, -ENOMEM. */
 int config_parse_list(struct config *c, const char *list, char **ret_why);
 
@@ -74,5 +80,5 @@ int config_mount_options(const struct config *c, bool as_root, char **ret);
  * --help (78 columns at most); a .TP per setting for man. */
 void config_print(const struct config *c, struct writer *w);
 void config_print_json(const struct config *c, struct writer *w);
-void config_print_help(struct writer *w);
-void config_print_man(struct writer *w);
+void config_print_help(enum config_of of, struct writer *w);
+void config_print_man(enum config_of of, struct writer *w);

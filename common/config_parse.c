@@ -4,8 +4,8 @@
  * here comes from outside: a refusal is one printable line that says what was
  * wrong and what to try, and what was parsed before it stays set.
  *
- * A name is looked for among the settings first (also with _ for -), then with
- * "no" or "no-" taken from its front, then among mount(8)'s words.
+ * A name is looked for among the command's settings first (also with _ for -), then
+ * with "no" or "no-" taken from its front, then, of a mount, among mount(8)'s words.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -31,6 +31,11 @@ static const struct mount_word {
 
 enum { QUOTED_BYTES = 80 };
 
+static const char *command(enum config_of of)
+{
+	return of == CONFIG_OF_MOUNT ? "slicefs mount" : "slicefs serve";
+}
+
 /* Settings by name ----------------------------------------------------------- */
 
 static bool same_name(const char *name, const char *word)
@@ -41,22 +46,22 @@ static bool same_name(const char *name, const char *word)
 	return *name == *word;
 }
 
-static const struct config_row *find_row(const char *word)
+static const struct config_row *find_row(enum config_of of, const char *word)
 {
-	for (unsigned i = 0; i < CONFIG_COUNT; i++)
-		if (same_name(config_rows[i].name, word))
-			return &config_rows[i];
+	CONFIG_EACH_ROW(row, of)
+		if (same_name(row->name, word))
+			return row;
 	return NULL;
 }
 
 /* The switch that "noX" or "no-X" turns off. */
-static const struct config_row *find_negated(const char *word)
+static const struct config_row *find_negated(enum config_of of, const char *word)
 {
 	const struct config_row *row;
 
 	if (strncmp(word, "no", 2))
 		return NULL;
-	row = find_row(word + (word[2] == '-' || word[2] == '_' ? 3 : 2));
+	row = find_row(of, word + (word[2] == '-' || word[2] == '_' ? 3 : 2));
 	return row && row->type == CONFIG_TYPE_BOOL ? row : NULL;
 }
 
@@ -74,34 +79,45 @@ static const struct mount_word *find_mount_word(const char *item)
 }
 
 /* A name nearby, but not for two letters another two. */
-static const char *nearest_name(const char *word)
+static const char *nearest_name(enum config_of of, const char *word)
 {
 	const char *nearest = NULL;
 	size_t len = strlen(word);
 	unsigned least = len < 3 ? (unsigned)len : 3;
 
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		unsigned d = error_distance(word, config_rows[i].name);
+	CONFIG_EACH_ROW(row, of) {
+		unsigned d = error_distance(word, row->name);
 
 		if (d < least) {
 			least = d;
-			nearest = config_rows[i].name;
+			nearest = row->name;
 		}
 	}
 	return nearest;
 }
 
-static int refuse_unknown(const char *word, char **ret_why)
+/* Another command's? */
+static bool is_of_other(enum config_of of, const char *word)
 {
-	const char *nearest = nearest_name(word);
+	enum config_of other = CONFIG_OF_BOTH & ~of;
+
+	return find_row(other, word) || find_negated(other, word);
+}
+
+static int refuse_unknown(enum config_of of, const char *word, char **ret_why)
+{
+	const char *nearest = nearest_name(of, word);
 	char quoted[QUOTED_BYTES];
 
 	error_quote(quoted, sizeof(quoted), word);
-	if (find_mount_word(word))
+	if (of == CONFIG_OF_MOUNT && find_mount_word(word))
 		return why(ret_why, -EINVAL, "%s: no such option. Try: -o %s", quoted, quoted);
+	if (is_of_other(of, word))
+		return why(ret_why, -EINVAL, "%s: no such option of %s, but one of %s. Try: %s --help",
+			   quoted, command(of), command(CONFIG_OF_BOTH & ~of), command(of));
 	if (nearest)
 		return why(ret_why, -EINVAL, "%s: no such option. Try: %s", quoted, nearest);
-	return why(ret_why, -EINVAL, "%s: no such option. Try: slicefs mount --help", quoted);
+	return why(ret_why, -EINVAL, "%s: no such option. Try: %s --help", quoted, command(of));
 }
 
 static int refuse_value(const struct config_row *row, const char *value, int err, char **ret_why)
@@ -141,14 +157,14 @@ static int set_row(struct config *c, const struct config_row *row, const char *v
 
 int config_set(struct config *c, const char *name, const char *value, char **ret_why)
 {
-	const struct config_row *row = find_row(name);
+	const struct config_row *row = find_row(c->of, name);
 	char quoted[QUOTED_BYTES];
 
 	if (row)
 		return set_row(c, row, value, ret_why);
-	row = find_negated(name);
+	row = find_negated(c->of, name);
 	if (!row)
-		return refuse_unknown(name, ret_why);
+		return refuse_unknown(c->of, name, ret_why);
 	if (!value)
 		return set_row(c, row, "off", ret_why);
 	error_quote(quoted, sizeof(quoted), value);
@@ -250,7 +266,7 @@ static int parse_long(struct config *c, int argc, char **argv, int *i, char **re
 	value = strchr(name, '=');
 	if (value)
 		*value++ = 0;
-	row = find_row(name);
+	row = find_row(c->of, name);
 	if (!value && row && row->type != CONFIG_TYPE_BOOL && *i + 1 < argc)
 		return config_set(c, name, argv[++*i], ret_why);
 	return config_set(c, name, value, ret_why);
@@ -269,16 +285,17 @@ static int parse_o(struct config *c, int argc, char **argv, int *i, char **ret_w
 static int parse_option(struct config *c, int argc, char **argv, int *i, char **ret_why)
 {
 	const char *arg = argv[*i];
+	bool mount = c->of == CONFIG_OF_MOUNT;
 
 	if (!strcmp(arg, "--help") || !strcmp(arg, "-h"))
 		return CONFIG_HELP;
-	if (!strcmp(arg, "-r"))
+	if (mount && !strcmp(arg, "-r"))
 		return config_set(c, "read-only", NULL, ret_why);
-	if (!strncmp(arg, "-o", 2))
+	if (mount && !strncmp(arg, "-o", 2))
 		return parse_o(c, argc, argv, i, ret_why);
 	if (!strncmp(arg, "--", 2))
 		return parse_long(c, argc, argv, i, ret_why);
-	return refuse_unknown(arg, ret_why);
+	return refuse_unknown(c->of, arg, ret_why);
 }
 
 int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **ret_why)
@@ -304,11 +321,11 @@ int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **
 
 /* Beginning and end ---------------------------------------------------------- */
 
-int config_init(struct config *c)
+int config_init(struct config *c, enum config_of of)
 {
-	*c = (struct config){ 0 };
-	for (unsigned i = 0; i < CONFIG_COUNT; i++) {
-		int r = config_row_parse(&config_rows[i], c, config_rows[i].def);
+	*c = (struct config){ .of = of };
+	CONFIG_EACH_ROW(row, of) {
+		int r = config_row_parse(row, c, row->def);
 		if (r < 0)
 			return r;
 	}

@@ -17,12 +17,20 @@ enum config_type {
 
 struct config_row {
 	const char *name, *def, *unit, *sentence;
+	enum config_of of;
 	enum config_type type;
 	uint64_t min, max;
 	size_t offset; /* of the field in struct config */
 };
 
 extern const struct config_row config_rows[CONFIG_COUNT];
+
+/* The first row from `from` on that the command has; NULL: none. */
+const struct config_row *config_row_of(enum config_of of, const struct config_row *from);
+
+#define CONFIG_EACH_ROW(row, of_)                                                      \
+	for (const struct config_row *row = config_row_of(of_, config_rows); row;      \
+	     row = config_row_of(of_, row + 1))
 
 /* Parses value into the row's field, which is changed on success only.
  * -EINVAL (not such a value), -ERANGE, -ENOMEM. */

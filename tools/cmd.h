@@ -29,6 +29,8 @@ int cmd_bad_option(const char *cmd, char **argv);
 
 int cmd_mount(int argc, char **argv);
 void cmd_mount_help(void);
+int cmd_serve(int argc, char **argv);
+void cmd_serve_help(void);
 int cmd_umount(int argc, char **argv);
 void cmd_umount_help(void);
 int cmd_status(int argc, char **argv);

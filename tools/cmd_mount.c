@@ -44,7 +44,7 @@ void cmd_mount_help(void)
 {
 	struct writer w = { 0 };
 
-	config_print_help(&w);
+	config_print_help(CONFIG_OF_MOUNT, &w);
 	print_writer(&w);
 	writer_fini(&w);
 }
@@ -71,10 +71,20 @@ static int check_source(const char *source, struct mounting *m)
 	return EXIT_DONE;
 }
 
+/* What only a mount of a node has a use for. */
+static int check_no_token(const struct mounting *m)
+{
+	return !*m->config.token_file ? EXIT_DONE :
+		       cmd_fail(EXIT_USAGE, "mount", "token-file: is for a node's store, and %s is "
+				"to have one of this host. Try: without --token-file", m->dir);
+}
+
 static int choose_store(const char *source, struct mounting *m)
 {
 	int status = check_source(source, m);
 
+	if (!status)
+		status = check_no_token(m);
 	if (status)
 		return status;
 	if (*m->config.store) {
@@ -351,7 +361,7 @@ int cmd_mount(int argc, char **argv)
 	struct mounting m = { 0 };
 	int status = EXIT_FAILED;
 
-	if (config_init(&m.config) == 0) {
+	if (config_init(&m.config, CONFIG_OF_MOUNT) == 0) {
 		status = prepare(argc, argv, &m);
 		status = status < 0 ? EXIT_DONE : status ? status : mount_it(&m);
 	}

@@ -30,6 +30,8 @@ static int cmd_help(int argc, char **argv);
 const struct cmd cmds[] = {
 	{ "mount", cmd_mount, "mount [OPTIONS] [SOURCE] DIR",
 	  "mount a memory cache on DIR", cmd_mount_help },
+	{ "serve", cmd_serve, "serve [OPTIONS]",
+	  "serve a store to mounts on other machines", cmd_serve_help },
 	{ "umount", cmd_umount, "umount [--discard|--abort|--lazy] DIR",
 	  "unmount DIR; its store stays for the next mount", cmd_umount_help },
 	{ "status", cmd_status, "status [--json] [DIR]",
@@ -117,12 +119,13 @@ static int help_crash_points(void)
 	return EXIT_DONE;
 }
 
-/* For the build: the settings in slicefs-mount(8). */
-static int help_man_settings(void)
+/* For the build: the settings in slicefs-mount(8) and slicefs-serve(8). */
+static int help_man_settings(const char *cmd)
 {
+	bool serve = cmd && !strcmp(cmd, "serve");
 	struct writer w = { 0 };
 
-	config_print_man(&w);
+	config_print_man(serve ? CONFIG_OF_SERVE : CONFIG_OF_MOUNT, &w);
 	print_writer(&w);
 	writer_fini(&w);
 	return EXIT_DONE;
@@ -147,7 +150,7 @@ static int cmd_help(int argc, char **argv)
 	if (!strcmp(argv[1], "crash-points"))
 		return help_crash_points();
 	if (!strcmp(argv[1], "man-settings"))
-		return help_man_settings();
+		return help_man_settings(argv[2]);
 	const struct cmd *c = cmd_find(argv[1]);
 	if (!c)
 		return cmd_fail(EXIT_USAGE, "help",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hostile options. The first byte chooses: a -o list, or a command line whose
- * arguments are the lines. A refusal has a sentence of one printable line;
+ * arguments are the lines; of which command; as whom. A refusal has a sentence of one printable line;
  * what was accepted prints as lines that set the same again.
  */
 #include <stdio.h>
@@ -49,7 +49,7 @@ static void check_round_trip(const struct config *c)
 	_cleanup_(writer_fini) struct writer w = { 0 }, w2 = { 0 }, json = { 0 };
 
 	config_print(c, &w);
-	CHECK(!w.bad && !config_init(&again));
+	CHECK(!w.bad && !config_init(&again, c->of));
 	_cleanup_(freep) char *s = strndup((char *)w.p, w.len);
 	char *rest = s;
 	for (char *one; (one = strsep(&rest, "\n")) && *one;) {
@@ -69,7 +69,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	_cleanup_(config_fini) struct config c;
 	_cleanup_(freep) char *why = NULL, *options = NULL;
 
-	CHECK(config_init(&c) == 0);
+	bool serve = len && (bytes[0] & 5) == 5;
+
+	CHECK(config_init(&c, serve ? CONFIG_OF_SERVE : CONFIG_OF_MOUNT) == 0);
 	if (!len)
 		return 0;
 	_cleanup_(freep) char *s = strndup((const char *)bytes + 1, len - 1);
@@ -79,6 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	else
 		CHECK(!why);
 	check_round_trip(&c);
+	if (serve)
+		return 0;
 	CHECK(config_mount_options(&c, bytes[0] & 2, &options) == 0);
 	CHECK(options[0] != ',');
 	return 0;

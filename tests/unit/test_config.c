@@ -22,7 +22,13 @@ static char *sentence;
 static int setup(void **state)
 {
 	(void)state;
-	return config_init(&conf);
+	return config_init(&conf, CONFIG_OF_MOUNT);
+}
+
+static int setup_serve(void **state)
+{
+	(void)state;
+	return config_init(&conf, CONFIG_OF_SERVE);
 }
 
 static int teardown(void **state)
@@ -248,6 +254,8 @@ static void test_command_lines(void **state)
 static void test_print_comes_back(void **state)
 {
 	(void)state;
+	enum config_of of = conf.of;
+
 	set("pool-size", "65M");
 	set("timeout", "1500ms");
 	set("store", "x=y,z");
@@ -257,7 +265,7 @@ static void test_print_comes_back(void **state)
 	assert_non_null(strstr(before, "pool-size=65M\n"));
 	assert_non_null(strstr(before, "timeout=1500ms\nthreads=0\nspin=50us\n"));
 	config_fini(&conf);
-	assert_int_equal(config_init(&conf), 0);
+	assert_int_equal(config_init(&conf, of), 0);
 	for (char *one; (one = strsep(&rest, "\n")) && *one;) {
 		char *eq = strchr(one, '=');
 		*eq = 0;
@@ -270,6 +278,20 @@ static void test_print_comes_back(void **state)
 	free(after);
 }
 
+static unsigned count_rows(enum config_of of)
+{
+	static const enum config_of owners[] = {
+#define CONFIG(id, of, ...) CONFIG_OF_##of,
+#include "common/config.def"
+#undef CONFIG
+	};
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < CONFIG_COUNT; i++)
+		n += (owners[i] & of) != 0;
+	return n;
+}
+
 static void test_json(void **state)
 {
 	(void)state;
@@ -278,7 +300,7 @@ static void test_json(void **state)
 	json_t *o = json_loads(s, JSON_REJECT_DUPLICATES, NULL);
 
 	assert_non_null(o);
-	assert_int_equal(json_object_size(o), CONFIG_COUNT);
+	assert_int_equal(json_object_size(o), count_rows(CONFIG_OF_MOUNT));
 	assert_int_equal(json_integer_value(json_object_get(o, "timeout-ms")), 10000);
 	assert_true(json_is_true(json_object_get(o, "xattrs")));
 	assert_string_equal(json_string_value(json_object_get(o, "store")), "\"\\ \xc3\xa4");
@@ -288,27 +310,97 @@ static void test_json(void **state)
 }
 
 /* --help and what stands around it fit 80 columns and 24 lines. */
-static void test_help_fits(void **state)
+static void help_fits(enum config_of of)
 {
 	struct writer w = { 0 };
 	unsigned lines = 0, column = 0;
-	(void)state;
 
-	config_print_help(&w);
+	config_print_help(of, &w);
 	for (size_t i = 0; i < w.len; i++) {
 		column = w.p[i] == '\n' ? 0 : column + 1;
 		lines += w.p[i] == '\n';
 		if (column > 78)
 			fail_msg("line %u of --help is too long", lines + 1);
 	}
-	assert_int_equal(lines, CONFIG_COUNT);
+	assert_int_equal(lines, count_rows(of));
 	assert_true(lines <= 20); /* a screen has 24, and there is a head */
 	writer_fini(&w);
-	config_print_man(&w);
+}
+
+static void test_help_fits(void **state)
+{
+	struct writer w = { 0 };
+	(void)state;
+
+	help_fits(CONFIG_OF_MOUNT);
+	help_fits(CONFIG_OF_SERVE);
+	config_print_man(CONFIG_OF_MOUNT, &w);
 	write_u8(&w, 0);
 	assert_non_null(strstr((char *)w.p, ".TP\n\\fB\\-\\-pool\\-size\\fR \\fISIZE\\fR\n"));
 	assert_non_null(strstr((char *)w.p, "\\fB\\-\\-no\\-xattrs\\fR\n"));
+	assert_null(strstr((char *)w.p, "listen"));
 	writer_fini(&w);
+	config_print_man(CONFIG_OF_SERVE, &w);
+	write_u8(&w, 0);
+	assert_non_null(strstr((char *)w.p, ".TP\n\\fB\\-\\-listen\\fR \\fIHOST:PORT\\fR\n"));
+	assert_null(strstr((char *)w.p, "xattrs"));
+	writer_fini(&w);
+}
+
+/* A node's settings, some of which have a mount's names. */
+static void test_serve(void **state)
+{
+	char *line[] = { "serve", "--store=n1", "--no-insecure", "--listen", "[::1]:0",
+			 "--threads", "3", NULL };
+	char *odd[] = { "serve", "-o", "ro", NULL };
+	int n = 0;
+	(void)state;
+
+	assert_string_equal(conf.node_store, "node");
+	assert_string_equal(conf.listen, "127.0.0.1:7747");
+	assert_int_equal(conf.keep_alive_ms, 10000);
+	assert_int_equal(conf.drain_ms, 10000);
+	assert_int_equal(conf.max_sessions, 256);
+	assert_null(conf.store);
+	assert_int_equal(config_parse(&conf, 7, line, &n, &sentence), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(conf.node_store, "n1");
+	assert_string_equal(conf.listen, "[::1]:0");
+	assert_int_equal(conf.node_threads, 3);
+	assert_int_equal(conf.threads, 0);
+	assert_true(config_given(&conf, CONFIG_node_store) && !config_given(&conf, CONFIG_store));
+	char *s = printed(config_print);
+	assert_non_null(strstr(s, "store=n1\n"));
+	assert_non_null(strstr(s, "drain=10s\n"));
+	assert_null(strstr(s, "timeout="));
+	free(s);
+	refused(config_parse(&conf, 3, odd, &n, &sentence), "-o: no such option. Try: slicefs serve");
+	refused(config_set(&conf, "ro", NULL, &sentence), "ro: no such option. Try: slicefs serve");
+	refused(config_set(&conf, "listen", "", &sentence),
+		"listen: \"\" is out of range. Try: a HOST:PORT of 1 to 255 bytes");
+	refused(config_set(&conf, "max-sessions", "0", &sentence), "max-sessions: \"0\"");
+}
+
+/* An option of the other command is none. */
+static void test_others_options(void **state)
+{
+	static const char *const mine[] = { "timeout", "xattrs", "no-xattrs", "spin", "verify" };
+	static const char *const its[] = { "listen", "insecure", "noinsecure", "drain" };
+	struct config mount;
+	(void)state;
+
+	for (unsigned i = 0; i < sizeof(mine) / sizeof(mine[0]); i++) {
+		refused(config_set(&conf, mine[i], "1s", &sentence), mine[i]);
+		assert_non_null(strstr(sentence, ": no such option of slicefs serve, but one of "
+						 "slicefs mount. Try: slicefs serve --help"));
+	}
+	assert_int_equal(config_init(&mount, CONFIG_OF_MOUNT), 0);
+	for (unsigned i = 0; i < sizeof(its) / sizeof(its[0]); i++) {
+		refused(config_set(&mount, its[i], "1s", &sentence), its[i]);
+		assert_non_null(strstr(sentence, ": no such option of slicefs mount, but one of "
+						 "slicefs serve. Try: slicefs mount --help"));
+	}
+	config_fini(&mount);
 }
 
 int main(void)
@@ -319,6 +411,8 @@ int main(void)
 		TEST(test_switches),	 TEST(test_strings),	     TEST(test_mount_lists),
 		TEST(test_command_lines), TEST(test_print_comes_back), TEST(test_json),
 		TEST(test_help_fits),
+		cmocka_unit_test_setup_teardown(test_serve, setup_serve, teardown),
+		cmocka_unit_test_setup_teardown(test_others_options, setup_serve, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
