@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/lock.h"
 #include "common/loop_uv.h"
 
@@ -230,6 +231,8 @@ static void start_timer(void *arg)
 
 	uv_timer_init(&t->loop->uv, &t->uv); /* these two cannot fail */
 	t->uv.data = t;
+	if (t->first_ms == LOOP_NEVER)
+		return;
 	uv_update_time(&t->loop->uv);
 	uv_timer_start(&t->uv, on_timer, t->first_ms, t->repeat_ms);
 }
@@ -277,6 +280,18 @@ int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
 	*ret = t;
 	loop_post_call(l, &t->start);
 	return 0;
+}
+
+void loop_timer_set(struct loop_timer *t, uint64_t at_ns)
+{
+	uint64_t now = clock_ns();
+
+	assert(loop_is_current(t->loop) && !t->repeat_ms);
+	uv_timer_stop(&t->uv);
+	if (!at_ns)
+		return;
+	uv_update_time(&t->loop->uv);
+	uv_timer_start(&t->uv, on_timer, at_ns > now ? (at_ns - now) / 1000000 + 1 : 0, 0);
 }
 
 void loop_timer_free(struct loop_timer *t)

@@ -31,10 +31,17 @@ struct loop_call {
 };
 void loop_post_call(struct loop *l, struct loop_call *c);
 
-/* Has fn(arg) called after first_ms, then every repeat_ms; 0: only once.
+#define LOOP_NEVER UINT64_MAX
+
+/* Has fn(arg) called after first_ms (LOOP_NEVER: when loop_timer_set() says), then every
+ * repeat_ms; 0: only once.
  * A loop that is late skips calls rather than make up for them. -ENOMEM. */
 int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
 		   void (*fn)(void *arg), void *arg, struct loop_timer **ret);
+
+/* On the loop's thread, of a timer without repeat: has fn called at at_ns (clock_ns()) or
+ * up to two milliseconds later, whatever was asked before. 0: not at all. */
+void loop_timer_set(struct loop_timer *t, uint64_t at_ns);
 
 /* After this fn is not running and will not run: it waits for a call that is
  * under way, so hold no lock that fn takes. Also from fn itself, where it does

@@ -10,11 +10,13 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/loop_uv.h"
@@ -223,6 +225,36 @@ void stream_start(struct stream *s, const struct stream_ops *ops, void *arg)
 	s->arg = arg;
 	if (!s->stopped)
 		read_as_wanted(s);
+}
+
+int stream_socket(struct stream *s)
+{
+	uv_os_fd_t fd;
+	int r = uv_fileno((uv_handle_t *)&s->tcp, &fd);
+
+	if (r < 0)
+		return r;
+	r = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return r < 0 ? -errno : r;
+}
+
+int stream_open(struct loop *l, int fd, struct stream **ret)
+{
+	struct stream *s = stream_new(loop_uv(l));
+
+	if (!s) {
+		close(fd);
+		return -ENOMEM;
+	}
+	int r = uv_tcp_open(&s->tcp, fd);
+	if (r < 0) {
+		close(fd);
+		stream_stop(s, r); /* nobody's: it goes without a word */
+		return r;
+	}
+	begin(s);
+	*ret = s;
+	return 0;
 }
 
 /* Connecting --------------------------------------------------------------------- */

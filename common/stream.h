@@ -58,6 +58,13 @@ void listener_address(struct listener *x, struct sockaddr_storage *ret);
 /* No accept() any more; closed(arg) when its socket is closed, and it is gone. */
 void listener_stop(struct listener *x, void (*closed)(void *arg), void *arg);
 
+/* The socket of s once more, for stream_open(), maybe on another loop; both share what
+ * comes, so s is to be stopped, without reading in between. Negative errno. */
+int stream_socket(struct stream *s);
+/* A stream of a socket that is connected, which it takes over, also on failure. As an
+ * accepted one it is for stream_start() or stream_stop(). */
+int stream_open(struct loop *l, int fd, struct stream **ret);
+
 /* Gives an accepted stream its owner, and begins to read. */
 void stream_start(struct stream *s, const struct stream_ops *ops, void *arg);
 

@@ -138,6 +138,35 @@ static void dawdle(void *arg)
 	atomic_fetch_add(&ticks, 1);
 }
 
+static struct loop_timer *again_timer;
+
+/* Each time in two milliseconds again, three times; then never. */
+static void tick_again(void *arg)
+{
+	tick(arg);
+	loop_timer_set(again_timer, atomic_load(&ticks) < 3 ? clock_ns() + 2000000 : 0);
+}
+
+static void set_again(void *arg)
+{
+	(void)arg;
+	loop_timer_set(again_timer, clock_ns() + 3600 * NS_PER_S);
+	loop_timer_set(again_timer, clock_ns());
+}
+
+static void test_a_timer_can_be_set_again(void **state)
+{
+	(void)state;
+	assert_int_equal(loop_timer_new(loop, LOOP_NEVER, 0, tick_again, &ticks, &again_timer), 0);
+	usleep(20000);
+	assert_int_equal(atomic_load(&ticks), 0);
+	assert_int_equal(loop_post(loop, set_again, NULL), 0);
+	wait_for(&ticks, 3);
+	usleep(20000);
+	assert_int_equal(atomic_load(&ticks), 3);
+	loop_timer_free(again_timer);
+}
+
 static void test_freeing_waits_for_the_call(void **state)
 {
 	struct loop_timer *t;
@@ -250,6 +279,7 @@ int main(void)
 		TEST(test_calls_keep_their_order),
 		TEST(test_a_call_may_post),
 		TEST(test_timers),
+		TEST(test_a_timer_can_be_set_again),
 		TEST(test_freeing_waits_for_the_call),
 		TEST(test_a_timer_may_free_itself),
 		TEST(test_made_and_freed_on_the_loop),
