@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bytes come into one buffer, in which messages are handled where they lie; one
- * that does not fit there gets memory of its own, and its rest is read straight
- * into that.
+ * Calls and their time, the beginning and the end of a connection. What comes is in
+ * conn_in.c, what is sent in conn_out.c.
  *
- *	 in:  | handled | whole message | whole message | part |   room ...   |
- *	                 ^in_at                                ^in_len
- *
- * A call is a `struct entry` from the moment that it has an id: the one thing
+ * A call is a `struct conn_entry` from the moment that it has an id: the one thing
  * that an answer can find. `call` in it is NULL once the call has ended otherwise,
  * or, if it has a late(), marked as owing that.
  *
- * Every message is one write to the stream, which keeps their order. Time is one
- * alarm (stream_wake()) at the earliest moment at which there is something to do.
+ * Time is one alarm (stream_wake()) at the earliest moment at which there is
+ * something to do.
  */
-#include "engine/conn.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -23,177 +17,14 @@
 #include "common/clock.h"
 #include "common/lock.h"
 #include "common/metrics.h"
+#include "engine/conn_priv.h"
 
-/* Ids rise by one: their low bits are spread already. */
-static inline unsigned id_hash(const void *p)
-{
-	uint64_t v;
+enum { NS_PER_MS = 1000000 };
 
-	memcpy(&v, p, sizeof(v));
-	return (unsigned)((v * 0x9e3779b97f4a7c15ULL) >> 32);
-}
-#define HASH_FUNCTION(p, len, hash) ((hash) = id_hash(p))
-#include <uthash.h>
-
-enum { IN_BYTES = 64 * 1024, NS_PER_MS = 1000000 };
-
-struct entry {
-	uint64_t id;
-	uint16_t type;
-	struct conn_call *call; /* NULL: ended before its answer; see owes_late */
-	struct writer parts;    /* of an answer that goes on */
-	UT_hash_handle hh;
-};
-
-struct out {
-	struct conn *conn;
-	uint8_t header[WIRE_HEADER];
-	struct writer body; /* freed with the last part of it */
-	size_t bytes;
-};
-
-struct conn {
-	struct loop *loop;
-	const struct conn_ops *ops;
-	void *arg;
-	struct conn_limits limits;
-	struct stream *stream;
-	bool up, stopped, ended;
-	atomic_flag stop_asked;
-	int stop_reason; /* of who set stop_asked */
-	struct loop_call stop_post, free_post;
-	char peer[STREAM_NAME];
-
-	uint8_t *in;
-	size_t in_at, in_len;
-	struct wire_header big; /* of the message that is read into big_body */
-	uint8_t *big_body;      /* NULL: none */
-	size_t big_len;
-	bool handling; /* somewhere below handle_messages() */
-	uint64_t last_id; /* of the other side's requests */
-	uint32_t owed;
-
-	uint64_t next_id;
-	struct entry *entries;
-	uint32_t nentries;
-	struct conn_call *first, **last; /* that have no entry yet */
-
-	size_t out_bytes;
-	uint64_t heard_ns, sent_ns; /* when something last came, or went */
-	uint64_t wake_ns;           /* 0: none */
-	struct conn_call ping;
-	bool pinging;
-};
-
-static void start_waiting(struct conn *c);
-static void handle_messages(struct conn *c);
-
-/* Sending ------------------------------------------------------------------------ */
-
-static bool must_wait(const struct conn *c)
-{
-	return (c->limits.max_owed && c->owed >= c->limits.max_owed) ||
-	       c->out_bytes > CONN_OUT_MAX;
-}
-
-static void stop(struct conn *c, int reason)
+void conn_stop_now(struct conn *c, int reason)
 {
 	c->stopped = true;
 	stream_stop(c->stream, reason);
-}
-
-static void on_sent(void *arg, int r)
-{
-	struct out *o = arg;
-	struct conn *c = o->conn;
-
-	c->out_bytes -= o->bytes;
-	writer_fini(&o->body);
-	free(o);
-	if (r < 0) {
-		c->stopped = true; /* by the stream, or before */
-		return;
-	}
-	c->heard_ns = clock_ns(); /* the other side takes what we send */
-	start_waiting(c);
-	handle_messages(c);
-}
-
-/* One message, of a body that is freed when it is gone. Was it handed over? */
-static bool send_one(struct conn *c, const struct wire_header *h, struct writer body)
-{
-	struct out *o = malloc(sizeof(*o));
-	int r = -ENOMEM;
-
-	if (o) {
-		*o = (struct out){ .conn = c, .body = body, .bytes = WIRE_HEADER + h->len };
-		wire_put_header(o->header, h);
-		struct iovec iov[] = { { o->header, WIRE_HEADER }, { body.p, h->len } };
-		c->out_bytes += o->bytes;
-		c->sent_ns = clock_ns();
-		r = stream_write(c->stream, iov, h->len ? 2 : 1, on_sent, o);
-		if (r >= 0)
-			return true;
-		c->out_bytes -= o->bytes;
-	}
-	writer_fini(&body);
-	free(o);
-	stop(c, r);
-	return false;
-}
-
-/* Takes the body, whatever becomes of it. Parts are copies: each is freed alone. */
-static bool send_message(struct conn *c, struct wire_header h, struct writer body)
-{
-	size_t at = 0;
-
-	if (body.bad && !c->stopped)
-		stop(c, -ENOMEM);
-	for (; !c->stopped && body.len - at > WIRE_BODY_MAX; at += WIRE_BODY_MAX) {
-		struct wire_header part = h;
-		struct writer copy = { 0 };
-
-		part.len = WIRE_BODY_MAX;
-		part.flags |= WIRE_MORE;
-		write_bytes(&copy, body.p + at, WIRE_BODY_MAX);
-		if (copy.bad)
-			stop(c, -ENOMEM);
-		else
-			send_one(c, &part, copy);
-	}
-	if (c->stopped) {
-		writer_fini(&body);
-		return false;
-	}
-	if (at) {
-		memmove(body.p, body.p + at, body.len - at);
-		body.len -= at;
-	}
-	h.len = (uint32_t)body.len;
-	return send_one(c, &h, body);
-}
-
-void conn_send(struct conn *c, uint16_t type, struct writer body)
-{
-	/* Nobody waits for these, so nothing else bounds them. */
-	if (c->out_bytes > 2 * CONN_OUT_MAX && !c->stopped)
-		stop(c, -ETIMEDOUT);
-	send_message(c, (struct wire_header){ .type = type }, body);
-}
-
-void conn_answer(struct conn *c, const struct wire_header *h, int r, struct writer body)
-{
-	struct wire_header answer = { .type = h->type, .flags = WIRE_ANSWER, .id = h->id };
-
-	assert(c->owed);
-	c->owed--;
-	if (body.len > CONN_ANSWER_MAX)
-		r = -E2BIG;
-	if (r < 0)
-		writer_fini(&body);
-	answer.result = wire_result(r);
-	send_message(c, answer, body);
-	handle_messages(c);
 }
 
 /* Time --------------------------------------------------------------------------- */
@@ -271,6 +102,27 @@ static struct conn_call *end_first(struct conn_call *call)
 	return next;
 }
 
+struct conn_entry *conn_entry_find(struct conn *c, uint64_t id)
+{
+	struct conn_entry *e;
+
+	HASH_FIND(hh, c->entries, &id, sizeof(id), e);
+	return e;
+}
+
+/* It has its answer: that goes to the call, if there still is one. */
+void conn_entry_end(struct conn *c, struct conn_entry *e, int r, struct bytes body)
+{
+	HASH_DEL(c->entries, e);
+	c->nentries--;
+	if (e->call) {
+		e->call->answered = true;
+		call_end(e->call, r, body);
+	}
+	writer_fini(&e->parts);
+	free(e);
+}
+
 static void end_all(struct conn_call *list, int r)
 {
 	for (struct conn_call *next; list; list = next) {
@@ -293,7 +145,7 @@ static void call_send(struct conn *c, struct conn_call *call)
 {
 	uint64_t now = clock_ns();
 	int r = given_up(call, now);
-	struct entry *e;
+	struct conn_entry *e;
 
 	if (r) {
 		call_end(call, r, BYTES_NONE);
@@ -304,7 +156,7 @@ static void call_send(struct conn *c, struct conn_call *call)
 		call_end(call, -ENOMEM, BYTES_NONE);
 		return;
 	}
-	*e = (struct entry){ .id = ++c->next_id, .type = call->type, .call = call };
+	*e = (struct conn_entry){ .id = ++c->next_id, .type = call->type, .call = call };
 	HASH_ADD(hh, c->entries, id, sizeof(e->id), e);
 	c->nentries++;
 	watch_call(c, call, now);
@@ -312,10 +164,10 @@ static void call_send(struct conn *c, struct conn_call *call)
 				 .timeout_ms = timeout_ms(call, now) };
 	struct writer body = call->body;
 	call->body = (struct writer){ 0 };
-	call->sent = send_message(c, h, body); /* it calls nobody back */
+	call->sent = conn_send_request(c, h, body, call->tail, e);
 }
 
-static void start_waiting(struct conn *c)
+void conn_start_waiting(struct conn *c)
 {
 	while (c->first && !c->stopped && c->nentries < c->limits.max_calls &&
 	       c->out_bytes <= CONN_OUT_MAX) {
@@ -351,12 +203,13 @@ static void call_begin(void *arg)
 	*c->last = call;
 	c->last = &call->next;
 	watch_call(c, call, clock_ns());
-	start_waiting(c);
+	conn_start_waiting(c);
 }
 
 void conn_call(struct conn *c, struct conn_call *call)
 {
 	lock_assert_none();
+	assert((!call->deadline_ns && !call->of) || (!call->tail.len && !call->into));
 	if (call != &c->ping)
 		metric_add(M_REMOTE_CALLS, 1);
 	call->conn = c;
@@ -373,7 +226,7 @@ void conn_call(struct conn *c, struct conn_call *call)
 static void end_given_up(struct conn *c, uint64_t now)
 {
 	struct conn_call *list = NULL, **at = &c->first;
-	struct entry *e, *next;
+	struct conn_entry *e, *next;
 
 	HASH_ITER(hh, c->entries, e, next) {
 		struct conn_call *call = e->call;
@@ -408,7 +261,7 @@ static void end_given_up(struct conn *c, uint64_t now)
 	while (list)
 		list = end_first(list);
 	c->handling = false;
-	handle_messages(c);
+	conn_handle_messages(c);
 }
 
 static void on_pinged(struct conn_call *call, int r, struct bytes body)
@@ -438,160 +291,13 @@ static void on_woken(void *arg)
 	if (c->limits.max_owed && c->owed >= c->limits.max_owed)
 		c->heard_ns = now;
 	if (is_past(c->limits.until_ns, now) || is_past(idle_ends_ns(c), now)) {
-		stop(c, -ETIMEDOUT);
+		conn_stop_now(c, -ETIMEDOUT);
 		return;
 	}
 	if (is_past(ping_due_ns(c), now))
 		ping(c);
 	end_given_up(c, now);
 	set_alarms(c);
-}
-
-/* What comes --------------------------------------------------------------------- */
-
-static int on_answer(struct conn *c, const struct wire_header *h, struct bytes body)
-{
-	struct entry *e;
-
-	HASH_FIND(hh, c->entries, &h->id, sizeof(h->id), e);
-	if (!e || e->type != h->type)
-		return -EPROTO;
-	if (h->flags & WIRE_MORE || e->parts.len) {
-		if (e->parts.len + body.len > CONN_ANSWER_MAX)
-			return -EPROTO;
-		if (e->call)
-			write_bytes(&e->parts, body.p, body.len);
-		if (e->parts.bad)
-			return -ENOMEM;
-	}
-	if (h->flags & WIRE_MORE)
-		return 0;
-	HASH_DEL(c->entries, e);
-	c->nentries--;
-	if (e->call) {
-		e->call->answered = true;
-		call_end(e->call, wire_errno(h->result),
-			 e->parts.len ? writer_bytes(&e->parts) : body);
-	}
-	writer_fini(&e->parts);
-	free(e);
-	start_waiting(c);
-	return 0;
-}
-
-static int on_request(struct conn *c, const struct wire_header *h, struct bytes body)
-{
-	if (!h->id)
-		return c->ops->message(c->arg, h, body);
-	if (!c->limits.max_owed || h->id <= c->last_id)
-		return -EPROTO;
-	c->last_id = h->id;
-	c->owed++;
-	if (h->type != WIRE_PING)
-		return c->ops->message(c->arg, h, body);
-	if (body.len)
-		return -EPROTO;
-	conn_answer(c, h, 0, (struct writer){ 0 });
-	return 0;
-}
-
-static void handle(struct conn *c, const struct wire_header *h, struct bytes body)
-{
-	int r = h->flags & WIRE_ANSWER ? on_answer(c, h, body) : on_request(c, h, body);
-
-	if (r && !c->stopped)
-		stop(c, r < 0 ? r : -EPROTO);
-}
-
-static bool begin_big(struct conn *c, const struct wire_header *h)
-{
-	c->big_body = malloc(h->len);
-	if (!c->big_body) {
-		stop(c, -ENOMEM);
-		return false;
-	}
-	c->big = *h;
-	c->big_len = c->in_len - c->in_at - WIRE_HEADER; /* less than all of it */
-	memcpy(c->big_body, c->in + c->in_at + WIRE_HEADER, c->big_len);
-	c->in_at = c->in_len = 0;
-	return true;
-}
-
-static bool handle_big(struct conn *c)
-{
-	uint8_t *body = c->big_body;
-
-	if (c->big_len < c->big.len)
-		return false;
-	c->big_body = NULL;
-	handle(c, &c->big, BYTES_OF(body, c->big.len));
-	free(body);
-	return true;
-}
-
-/* Handles the next message that is there; false: there is none. */
-static bool handle_one(struct conn *c)
-{
-	size_t len = c->in_len - c->in_at;
-	struct wire_header h;
-
-	if (c->big_body)
-		return handle_big(c);
-	if (len < WIRE_HEADER)
-		return false;
-	const uint8_t *p = c->in + c->in_at;
-	if (wire_get_header(p, &h) < 0 || h.len > c->limits.max_body) {
-		stop(c, -EPROTO);
-		return false;
-	}
-	if (WIRE_HEADER + (size_t)h.len > IN_BYTES)
-		return begin_big(c, &h);
-	if (len < WIRE_HEADER + (size_t)h.len)
-		return false;
-	c->in_at += WIRE_HEADER + h.len;
-	handle(c, &h, BYTES_OF(p + WIRE_HEADER, h.len));
-	return true;
-}
-
-/* All that is there, as long as the other side need not wait; then reads on or
- * not. Called within itself it leaves that to the outer one. */
-static void handle_messages(struct conn *c)
-{
-	if (c->handling || c->stopped || !c->up)
-		return;
-	c->handling = true;
-	while (!c->stopped && !must_wait(c) && handle_one(c))
-		;
-	c->handling = false;
-	if (!c->stopped)
-		stream_pause(c->stream, must_wait(c));
-}
-
-static void *on_room(void *arg, size_t *ret_len)
-{
-	struct conn *c = arg;
-
-	if (c->big_body) {
-		*ret_len = c->big.len - c->big_len;
-		return c->big_body + c->big_len;
-	}
-	c->in_len -= c->in_at;
-	memmove(c->in, c->in + c->in_at, c->in_len);
-	c->in_at = 0;
-	*ret_len = IN_BYTES - c->in_len;
-	return c->in + c->in_len;
-}
-
-static void on_arrived(void *arg, size_t n)
-{
-	struct conn *c = arg;
-
-	c->heard_ns = clock_ns();
-	if (c->big_body)
-		c->big_len += n;
-	else
-		c->in_len += n;
-	handle_messages(c);
 }
 
 /* Beginning and end -------------------------------------------------------------- */
@@ -604,14 +310,14 @@ static void on_connected(void *arg)
 	c->heard_ns = c->sent_ns = clock_ns();
 	set_alarms(c);
 	c->ops->up(c->arg);
-	start_waiting(c);
+	conn_start_waiting(c);
 }
 
 /* All that has been sent, unlinked. */
 static struct conn_call *take_sent(struct conn *c)
 {
 	struct conn_call *list = NULL;
-	struct entry *e, *next;
+	struct conn_entry *e, *next;
 
 	HASH_ITER(hh, c->entries, e, next) {
 		HASH_DEL(c->entries, e);
@@ -643,7 +349,7 @@ static void on_ended(void *arg, int reason)
 }
 
 static const struct stream_ops stream_ops = {
-	.connected = on_connected, .room = on_room, .arrived = on_arrived,
+	.connected = on_connected, .room = conn_room, .arrived = conn_arrived,
 	.woken = on_woken, .ended = on_ended,
 };
 
@@ -652,7 +358,7 @@ static struct conn *conn_new(struct loop *l, const struct conn_limits *limits,
 {
 	struct conn *c = calloc(1, sizeof(*c));
 
-	if (!c || !(c->in = malloc(IN_BYTES))) {
+	if (!c || !(c->in = malloc(CONN_IN_BYTES))) {
 		free(c);
 		return NULL;
 	}
@@ -670,7 +376,7 @@ static void free_now(void *arg)
 {
 	struct conn *c = arg;
 
-	free(c->big_body);
+	free(c->rest.own);
 	free(c->in);
 	free(c);
 	metric_add(M_CONNS, -1);
@@ -717,8 +423,17 @@ void conn_set_limits(struct conn *c, const struct conn_limits *limits)
 {
 	c->limits = *limits;
 	set_alarms(c);
-	start_waiting(c);
-	handle_messages(c);
+	conn_start_waiting(c);
+	conn_handle_messages(c);
+}
+
+int conn_socket(struct conn *c)
+{
+	if (c->stopped)
+		return -ENOTCONN;
+	if (c->in_at < c->in_len || c->out_bytes)
+		return -EPROTO;
+	return stream_socket(c->stream);
 }
 
 const char *conn_peer(const struct conn *c)
@@ -731,14 +446,14 @@ static void stop_posted(void *arg)
 	struct conn *c = arg;
 
 	if (!c->ended)
-		stop(c, c->stop_reason);
+		conn_stop_now(c, c->stop_reason);
 }
 
 void conn_stop(struct conn *c, int reason)
 {
 	if (loop_is_current(c->loop)) {
 		if (!c->ended)
-			stop(c, reason);
+			conn_stop_now(c, reason);
 		return;
 	}
 	if (atomic_flag_test_and_set(&c->stop_asked))

@@ -18,6 +18,10 @@
  * that the other side does not take, nothing more is read: so it waits, and
  * memory has a bound.
  *
+ * Bytes of slices are not copied. An answer may lend its body, a call may lend a
+ * tail that is sent behind its body, and both may say where bytes that come are to
+ * be put, which are read from the socket straight to there.
+ *
  * The end: conn_stop(), or the other side; then nothing is read any more, the
  * socket is closed, all calls end, and last ended() comes. conn_free() is after
  * that.
@@ -40,6 +44,7 @@ struct conn_limits {
 	uint32_t max_calls; /* out at a time; 0: none may be made yet */
 	uint32_t max_owed;  /* requests of the other side under way; 0: none yet */
 	uint32_t idle_ms;   /* ends it when nothing has come for so long; 0: never */
+	uint32_t ahead;     /* bytes that are read ahead of a message; 0: 64 KiB */
 	uint32_t ping_ms;   /* sends a PING when nothing was sent for so long */
 	uint64_t until_ns;  /* ends it at that time (clock_ns()); 0: never */
 };
@@ -53,6 +58,16 @@ struct conn_ops {
 	 * can hand it to another one. NULL: it ends with -ENOTCONN. */
 	void (*unsent)(void *arg, struct conn_call *call);
 	void (*ended)(void *arg, int reason); /* once; see stream_ops */
+
+	/* Of a request of type place_type the first CONN_HEAD bytes of the body are a
+	 * head. When they are there, place() says where the others go: memory for
+	 * h->len - CONN_HEAD bytes, or NULL: they are thrown away. When they have
+	 * come, message() gets the head alone as its body; only then comes the next
+	 * place(). If the connection ends before, nothing is put there after ended(). */
+	uint16_t place_type; /* 0: none */
+	void *(*place)(void *arg, const struct wire_header *h, const uint8_t *head);
+	/* What conn_answer_lent() lent is its owner's again; always before ended(). */
+	void (*returned)(void *arg, uint64_t cookie);
 };
 
 /* On the loop's thread. On failure there is no connection, and no ended(). */
@@ -82,6 +97,11 @@ struct conn_call {
 	 * -ENOTCONN. */
 	void (*late)(struct conn_call *call, int r, struct bytes body);
 
+	/* Lent until done(), so such a call is not given up: its connection ends it. */
+	struct bytes tail; /* is sent behind the body */
+	void *into;        /* an answer without an error has as many bytes, which go */
+	uint32_t into_len; /* here; with another length the connection ends */
+
 	bool sent;      /* the other side may have got it */
 	bool answered;  /* r is what it said */
 	bool owes_late; /* it was sent, is given up, and has a late() */
@@ -107,8 +127,18 @@ void conn_send(struct conn *c, uint16_t type, struct writer body);
  * only with r >= 0. On a connection that has ended it only frees. */
 void conn_answer(struct conn *c, const struct wire_header *h, int r, struct writer body);
 
+/* 0, and these bytes, which are lent until ops->returned(arg, cookie). That comes once,
+ * possibly before this returns; also on a connection that has ended. */
+void conn_answer_lent(struct conn *c, const struct wire_header *h, struct bytes lent,
+		      uint64_t cookie);
+
+/* Its socket once more, for stream_open() on another loop; c is to be stopped then, and
+ * sends and reads nothing more. -EPROTO: something has come that was not handled. */
+int conn_socket(struct conn *c);
+
 enum {
 	CONN_LOOK_MS = 25,           /* how often it is asked who was cancelled */
+	CONN_HEAD = 16,
 	CONN_OUT_MAX = 4 << 20,      /* bytes sent and not taken: no reading */
 	CONN_ANSWER_MAX = 256 << 20, /* of one answer in parts */
 };

@@ -459,7 +459,8 @@ static void on_ended(void *arg, int reason)
 	}
 }
 
-static const struct conn_ops ops = { on_up, on_message, on_unsent, on_ended };
+static const struct conn_ops ops = { .up = on_up, .message = on_message,
+				    .unsent = on_unsent, .ended = on_ended };
 
 /* Connecting again -------------------------------------------------------------------- */
 
