@@ -22,6 +22,7 @@ enum lock_rank {
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_DROPS,        /* engine/drop.c: how many are under way */
 	LOCK_NODE,         /* engine/node_remote.c, node_fault.c: one node */
+	LOCK_HOLDS,        /* engine/holds.c: what one session holds */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
 	LOCK_XFER,         /* engine/xfer.c: batches that wait to be posted again */
 	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */

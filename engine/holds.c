@@ -20,6 +20,7 @@ static inline unsigned slice_hash(const void *p)
 #define HASH_FUNCTION(p, len, hash) ((hash) = slice_hash(p))
 #include <uthash.h>
 
+#include "common/lock.h"
 #include "index/index.h"
 
 struct hold {
@@ -34,6 +35,7 @@ struct hold {
 
 struct holds {
 	struct pool *pool;
+	struct lock lock;
 	struct hold *table;
 	uint32_t npins, max, nused;
 };
@@ -45,6 +47,7 @@ int holds_new(struct pool *p, uint32_t max, struct holds **ret)
 	if (!h)
 		return -ENOMEM;
 	*h = (struct holds){ .pool = p, .max = max };
+	lock_init(&h->lock, LOCK_HOLDS);
 	*ret = h;
 	return 0;
 }
@@ -100,16 +103,19 @@ void holds_free(struct holds *h)
 			drop_pin(h, x);
 	}
 	assert(!h->table && !h->npins);
+	lock_fini(&h->lock);
 	free(h);
 }
 
-uint32_t holds_npins(const struct holds *h)
+uint32_t holds_npins(struct holds *h)
 {
+	WITH_LOCK(&h->lock);
 	return h->npins;
 }
 
-uint32_t holds_nwriting(const struct holds *h)
+uint32_t holds_nwriting(struct holds *h)
 {
+	WITH_LOCK(&h->lock);
 	uint32_t n = 0;
 
 	for (struct hold *x = h->table; x; x = x->hh.next)
@@ -146,6 +152,7 @@ int holds_alloc(struct holds *h, const struct wire_items *asked, struct wire_ite
 	for (uint32_t i = 0; i < asked->n; i++)
 		if (!asked->v[i].pages || asked->v[i].pages > SLICE_PAGES_MAX)
 			return -EINVAL;
+	WITH_LOCK(&h->lock);
 	if (asked->n > h->max - h->npins)
 		return -EAGAIN;
 	m.v = calloc(asked->n ? asked->n : 1, sizeof(*m.v));
@@ -194,6 +201,7 @@ int holds_seal(struct holds *h, const struct wire_items *asked, struct wire_resu
 	m.v = calloc(m.n ? m.n : 1, sizeof(*m.v));
 	if (!m.v)
 		return -ENOMEM;
+	WITH_LOCK(&h->lock);
 	for (uint32_t i = 0; i < m.n; i++)
 		m.v[i] = wire_result(seal_one(h, &asked->v[i]));
 	*ret = m;
@@ -256,6 +264,7 @@ int holds_pin(struct holds *h, const struct wire_pin *asked, struct wire_results
 
 	if (!m.v)
 		return -ENOMEM;
+	WITH_LOCK(&h->lock);
 	for (; m.n < items->n; m.n++) {
 		int r = pin_one(h, &items->v[m.n]);
 		if (r < 0 && !asked->each) {
@@ -272,6 +281,7 @@ int holds_pin(struct holds *h, const struct wire_pin *asked, struct wire_results
 
 int holds_unpin(struct holds *h, const struct wire_items *asked)
 {
+	WITH_LOCK(&h->lock);
 	for (uint32_t i = 0; i < asked->n; i++) {
 		struct hold *x = find(h, asked->v[i].slice);
 		if (!x || !x->pins)
@@ -285,6 +295,7 @@ int holds_unpin(struct holds *h, const struct wire_items *asked)
 
 int holds_use(struct holds *h, const struct wire_span *s, bool writes, void **ret)
 {
+	WITH_LOCK(&h->lock);
 	struct hold *x = find(h, s->slice);
 
 	if (!x || !x->pins || (writes && !x->is_writing))
@@ -303,6 +314,7 @@ int holds_use(struct holds *h, const struct wire_span *s, bool writes, void **re
 
 void holds_unuse(struct holds *h, struct slice_id s, bool writes)
 {
+	WITH_LOCK(&h->lock);
 	struct hold *x = find(h, s);
 
 	assert(x && (writes ? x->writes : x->reads));

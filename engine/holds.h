@@ -9,7 +9,9 @@
  * another session is writing it can neither pin nor read. It may seal and write
  * what it has allocated itself.
  *
- * Threads: one at a time, the loop's that the session is on.
+ * Threads: any: requests come on the session's loop, spans are used and given back
+ * on those of its data connections. One lock (LOCK_HOLDS) each; bytes are moved
+ * without it.
  */
 #include "engine/wire.h"
 
@@ -19,9 +21,9 @@ struct holds;
 int holds_new(struct pool *p, uint32_t max, struct holds **ret);
 /* Gives all pins back. No span may be in use. NULL is fine. */
 void holds_free(struct holds *h);
-uint32_t holds_npins(const struct holds *h);
+uint32_t holds_npins(struct holds *h);
 /* Slices that it allocated and has not sealed. */
-uint32_t holds_nwriting(const struct holds *h);
+uint32_t holds_nwriting(struct holds *h);
 
 /* Slices of up to these pages, in this order, until the pool is full: POOL_FULL.
  * ret is for wire_items_fini(), also then. -EINVAL (pages), -EAGAIN (over max),

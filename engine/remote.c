@@ -273,6 +273,7 @@ static void take_welcome(struct remote *x, const struct wire_welcome *m)
 	w->incarnation = m->incarnation;
 	w->keep_alive_ms = m->keep_alive_ms;
 	w->max_requests = m->max_requests;
+	w->max_lanes = m->max_lanes;
 	memcpy(w->secret, m->secret, sizeof(w->secret));
 }
 

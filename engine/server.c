@@ -8,7 +8,9 @@
  *
  * when its session has ended as well. Before UP it may say only what is next,
  * in short messages, and soon. It is WAITING while a session ends of which it has
- * proved that it takes the place: what that one had is gone when it begins.
+ * proved that it takes the place: what that one had is gone when it begins. A data
+ * connection ends here with its PROOF: its socket goes on as a lane of its session,
+ * on another loop (engine/lanes.h).
  */
 #include "engine/server.h"
 
@@ -32,6 +34,7 @@ enum {
 	HELLO_S = 5,
 	DRAIN_LOOK_NS = 20000000,
 	WAIT_S = 60, /* for the end of the session before */
+	THREADS_MAX = 64,
 };
 
 enum peer_state { PEER_NEW, PEER_CHALLENGED, PEER_WAITING, PEER_UP };
@@ -43,6 +46,8 @@ struct peer {
 	uint64_t number; /* of the session; WAITING: of the one before */
 	enum peer_state state;
 	struct writer hello; /* as it was sent */
+	uint64_t lane_of;    /* a session's number; 0: it is no data connection */
+	uint32_t lane;       /* its own */
 	struct wire_challenge challenge;
 	struct peer *prev, *next;
 };
@@ -52,6 +57,7 @@ struct server {
 	struct auth_key key;
 	uint64_t incarnation;
 	struct loop *loop, *ends;
+	struct loop *bytes[THREADS_MAX]; /* for lanes, in turn */
 	sem_t sem; /* what open and close wait for */
 	int opened;
 
@@ -62,6 +68,7 @@ struct server {
 	struct peer *peers;
 	uint32_t npeers, nsessions;
 	uint64_t last_session;
+	uint32_t last_lane;
 	bool closing;
 	bool deaf;      /* does not listen any more */
 	uint32_t nbusy; /* sessions, when server_drain() last looked */
@@ -122,8 +129,12 @@ static const char *reason_text(int reason)
 		return "the node stops";
 	case -ESTALE:
 		return "its mount has come back";
+	case -ENOENT:
+		return "its session is not there";
+	case -EEXIST:
+		return "its session has a data connection of that number";
 	case -EUSERS:
-		return "there are as many sessions as may be";
+		return "there are as many as may be";
 	default:
 		return error_text(reason);
 	}
@@ -139,13 +150,32 @@ static void peer_ended(void *arg, int reason)
 		session_end(p->session);
 		return;
 	}
-	if (reason != -ECONNRESET && reason != -ECANCELED)
+	if (reason != -ECONNRESET && reason != -ECANCELED && reason != -EALREADY)
 		log_warn("node", "%s was not let in: %s", conn_peer(p->conn),
 			 reason_text(reason));
 	peer_free(p);
 }
 
 /* The beginning ------------------------------------------------------------------- */
+
+static struct peer *peer_of_session(struct server *s, uint64_t number)
+{
+	struct peer *p = s->peers;
+
+	while (p && !(p->session && p->number == number))
+		p = p->next;
+	return p;
+}
+
+/* Under which it proves itself; NULL: its session is not there. */
+static const struct auth_key *key_of(const struct peer *p)
+{
+	struct peer *of = p->lane_of ? peer_of_session(p->server, p->lane_of) : NULL;
+
+	if (!p->lane_of)
+		return &p->server->key;
+	return of ? (const struct auth_key *)session_secret(of->session) : NULL;
+}
 
 static int on_hello(struct peer *p, const struct wire_header *h, struct bytes body)
 {
@@ -156,14 +186,17 @@ static int on_hello(struct peer *p, const struct wire_header *h, struct bytes bo
 		return -EPROTO;
 	if (m.version_min > WIRE_VERSION || m.version_max < WIRE_VERSION)
 		return -EPROTONOSUPPORT;
-	if (m.kind == WIRE_DATA)
-		return -EOPNOTSUPP;
+	p->lane_of = m.kind == WIRE_DATA ? m.session : 0;
+	p->lane = m.number;
+	const struct auth_key *key = key_of(p);
+	if (!key)
+		return -ENOENT;
 	write_bytes(&p->hello, body.p, body.len);
 	if (p->hello.bad)
 		return -ENOMEM;
 	p->challenge.version = WIRE_VERSION;
 	auth_random(p->challenge.nonce);
-	auth_prove(&p->server->key, AUTH_NODE, body, &p->challenge, p->challenge.proof);
+	auth_prove(key, AUTH_NODE, body, &p->challenge, p->challenge.proof);
 	p->state = PEER_CHALLENGED;
 	wire_write_challenge(&w, &p->challenge);
 	conn_send(p->conn, WIRE_CHALLENGE, w);
@@ -185,7 +218,9 @@ static int begin_session(struct peer *p)
 	struct session_opts o = {
 		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
 		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool,
-		.max_pins = s->o.max_pins, .read_only = m.read_only,
+		.max_pins = s->o.max_pins, .max_lanes = s->o.max_lanes,
+		.max_requests = s->o.max_requests, .keep_alive_ms = s->o.keep_alive_ms,
+		.read_only = m.read_only,
 		.name = m.name, .conn = p->conn, .ended = session_ended, .arg = p,
 	};
 	r = session_new(&o, &p->session);
@@ -212,7 +247,7 @@ static void welcome(struct peer *p)
 		.session = p->number, .incarnation = s->incarnation,
 		.pool_id = pool_id(s->o.pool), .pool_pages = pool_npages(s->o.pool),
 		.keep_alive_ms = s->o.keep_alive_ms, .max_requests = s->o.max_requests,
-		.max_pins = s->o.max_pins,
+		.max_pins = s->o.max_pins, .max_lanes = s->o.max_lanes,
 		.kv_compares = lesser(caps.max_compares, WIRE_KV_COMPARES),
 		.kv_writes = lesser(caps.max_writes, WIRE_KV_WRITES),
 		.kv_reads = lesser(caps.max_reads, WIRE_KV_READS),
@@ -241,15 +276,6 @@ static int let_in(struct peer *p)
 	return 0;
 }
 
-static struct peer *peer_of_session(struct server *s, uint64_t number)
-{
-	struct peer *p = s->peers;
-
-	while (p && !(p->session && p->number == number))
-		p = p->next;
-	return p;
-}
-
 /* The session that it takes the place of, if that is there: its secret is proved, so
  * that nobody ends another one's, and what has the number since the node began anew
  * is not taken for it. */
@@ -271,15 +297,33 @@ static struct peer *session_before(struct peer *p, const struct wire_proof *m)
 	return NULL;
 }
 
-static int on_proof(struct peer *p, const struct wire_header *h, struct bytes body)
+/* Its socket becomes a lane; what is left of it here ends without a word. */
+static int begin_lane(struct peer *p)
 {
 	struct server *s = p->server;
+	int fd = conn_socket(p->conn);
+
+	if (fd < 0)
+		return fd;
+	struct loop *on = s->bytes[s->last_lane++ % s->o.threads];
+	struct peer *of = peer_of_session(s, p->lane_of);
+	int r = session_add_lane(of->session, on, fd, p->lane);
+	return r < 0 ? r : -EALREADY;
+}
+
+static int on_proof(struct peer *p, const struct wire_header *h, struct bytes body)
+{
+	const struct auth_key *key = key_of(p);
 	struct wire_proof m;
 
 	if (h->type != WIRE_PROOF || wire_read_proof(body, &m) < 0)
 		return -EPROTO;
-	if (!auth_proves(&s->key, AUTH_MOUNT, writer_bytes(&p->hello), &p->challenge, m.proof))
+	if (!key)
+		return -ENOENT;
+	if (!auth_proves(key, AUTH_MOUNT, writer_bytes(&p->hello), &p->challenge, m.proof))
 		return -EKEYREJECTED;
+	if (p->lane_of)
+		return begin_lane(p);
 	struct peer *before = session_before(p, &m);
 	if (!before)
 		return let_in(p);
@@ -399,10 +443,19 @@ static void server_free(struct server *s)
 {
 	loop_free(s->ends); /* first: it posts to the other one */
 	loop_free(s->loop);
+	for (uint32_t i = 0; i < s->o.threads; i++)
+		loop_free(s->bytes[i]);
 	sem_destroy(&s->sem);
 	free(s);
 }
 DEFINE_CLEANUP(struct server *, server_free)
+
+static uint32_t usual_threads(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 1 ? 1 : n > 8 ? 8 : (uint32_t)n;
+}
 
 static struct server *server_new(const struct server_opts *o)
 {
@@ -420,6 +473,8 @@ static struct server *server_new(const struct server_opts *o)
 		s->o.kv = index_kv(o->ix);
 		s->last_session = index_session(o->ix);
 	}
+	s->o.max_lanes = o->max_lanes ? o->max_lanes : 16;
+	s->o.threads = lesser(o->threads ? o->threads : usual_threads(), THREADS_MAX);
 	if (o->key)
 		s->key = *o->key;
 	auth_random(chance);
@@ -477,6 +532,17 @@ int server_check(const struct server_opts *o, char **ret_why)
 	return 0;
 }
 
+static int new_loops(struct server *s)
+{
+	int r = loop_new("node", &s->loop);
+
+	if (r >= 0)
+		r = loop_new("node-ends", &s->ends);
+	for (uint32_t i = 0; r >= 0 && i < s->o.threads; i++)
+		r = loop_new("node-bytes", &s->bytes[i]);
+	return r;
+}
+
 int server_open(const struct server_opts *o, struct server **ret, char **ret_why)
 {
 	_cleanup_(server_freep) struct server *s = server_new(o);
@@ -485,9 +551,7 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 		return -ENOMEM;
 	int r = resolve(o, &s->at, ret_why);
 	if (!r)
-		r = loop_new("node", &s->loop);
-	if (r >= 0)
-		r = loop_new("node-ends", &s->ends);
+		r = new_loops(s);
 	if (r < 0)
 		return r;
 	run_and_wait(s, open_on_loop);

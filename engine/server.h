@@ -6,7 +6,8 @@
  *
  * Threads: server_open() and server_close() block; one loop of its own ("node")
  * does everything else, index requests included when the engine is in the
- * process; but for the ends of sessions in the index ("node-ends").
+ * process; but for the ends of sessions in the index ("node-ends"), and the bytes
+ * of slices: data connections are spread over loops of their own ("node-bytes").
  */
 #include "engine/auth.h"
 #include "engine/conn.h"
@@ -22,7 +23,8 @@ struct server_opts {
 			       key, and a session's end deletes its keys only */
 	struct pool *pool;  /* all of these outlive the server */
 	/* 0: what is usual */
-	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins;
+	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;
+	uint32_t threads; /* for data connections; as many as processors, 8 at most */
 };
 
 enum { SERVER_PORT = 7747 };

@@ -64,6 +64,8 @@ struct session {
 	char name[300];
 	uint8_t secret[WIRE_NONCE];
 	struct holds *holds;
+	struct lanes *lanes;
+	bool lanes_gone;
 	struct job *first, *last;
 	struct bell *bells;
 	uint32_t nbells;
@@ -422,6 +424,50 @@ static int on_unpin(struct session *s, struct bytes body)
 	return r;
 }
 
+/* Lanes ------------------------------------------------------------------------------ */
+
+static void fenced(void *arg, const struct wire_header *h)
+{
+	refuse(arg, h, 0);
+}
+
+static int on_fence(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	uint32_t number;
+
+	if (wire_read_fence(body, &number) < 0)
+		return -EPROTO;
+	int r = lanes_fence(s->lanes, number, h, fenced, s);
+	if (r < 0)
+		refuse(s, h, r);
+	return 0;
+}
+
+int session_add_lane(struct session *s, struct loop *on, int fd, uint32_t number)
+{
+	return lanes_add(s->lanes, on, fd, number);
+}
+
+/* From here on nothing that the mount has sent can touch a slice (I6). */
+static void lanes_are_gone(void *arg)
+{
+	struct session *s = arg;
+
+	s->lanes_gone = true;
+	settle(s);
+}
+
+static int begin_lanes(struct session *s)
+{
+	struct lanes_opts o = {
+		.loop = s->o.loop, .holds = s->holds, .read_only = s->o.read_only,
+		.max = s->o.max_lanes, .max_requests = s->o.max_requests,
+		.keep_alive_ms = s->o.keep_alive_ms, .gone = lanes_are_gone, .arg = s,
+	};
+
+	return lanes_new(&o, &s->lanes);
+}
+
 /* All of it -------------------------------------------------------------------------- */
 
 int session_message(struct session *s, const struct wire_header *h, struct bytes body)
@@ -440,6 +486,8 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return on_pin(s, h, body);
 	case WIRE_UNPIN:
 		return on_unpin(s, body);
+	case WIRE_FENCE:
+		return on_fence(s, h, body);
 	case WIRE_STAT:
 		return body.len ? -EPROTO : on_stat(s, h);
 	case WIRE_DROP_KEYS:
@@ -464,7 +512,10 @@ int session_new(const struct session_opts *o, struct session **ret)
 	snprintf(s->name, sizeof(s->name), "%llu (%s)", (unsigned long long)o->number, quoted);
 	auth_random(s->secret);
 	int r = holds_new(o->pool, o->max_pins, &s->holds);
+	if (!r)
+		r = begin_lanes(s);
 	if (r < 0) {
+		holds_free(s->holds);
 		free(s);
 		return r;
 	}
@@ -500,6 +551,7 @@ static void has_ended(void *arg)
 	HASH_ITER(hh, s->bells, b, next)
 		bell_free(s, b);
 	uint32_t pins = holds_npins(s->holds);
+	lanes_free(s->lanes);
 	holds_free(s->holds);
 	log_info("node", "session %s ended, %u pins given back", s->name, pins);
 	void (*ended)(void *arg) = s->o.ended;
@@ -521,7 +573,7 @@ static void end_on_ends(void *arg)
 /* The order is the protocol's. Nothing comes any more, so this goes on once only. */
 static void settle(struct session *s)
 {
-	if (!s->ending || s->first)
+	if (!s->ending || s->first || !s->lanes_gone)
 		return;
 	s->end = (struct loop_call){ .fn = end_on_ends, .arg = s };
 	loop_post_call(s->o.ends, &s->end);
@@ -533,5 +585,6 @@ void session_end(struct session *s)
 	s->ending = true;
 	for (struct job *j = s->first; j; j = j->next)
 		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
+	s->lanes_gone = lanes_close(s->lanes);
 	settle(s);
 }

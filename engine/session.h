@@ -11,11 +11,13 @@
  *	-> its doorbells -> its pins -> ended()
  *
  * What goes from the index may take a while: that is done on `ends`, a loop whose
- * calls may block, one session after the other. Threads: else the loop's. Index
- * requests are answered from any thread; they are posted back.
+ * calls may block, one session after the other. Threads: else the loop's; lanes have
+ * theirs (engine/lanes.h). Index requests are answered from any thread; they are
+ * posted back.
  */
 #include "engine/conn.h"
 #include "engine/holds.h"
+#include "engine/lanes.h"
 
 struct session;
 
@@ -25,7 +27,7 @@ struct session_opts {
 	struct index *ix; /* or NULL: the engine is bare, its keys are nobody's */
 	struct kv *kv;
 	struct pool *pool;
-	uint32_t max_pins;
+	uint32_t max_pins, max_lanes, max_requests, keep_alive_ms;
 	bool read_only;
 	struct bytes name; /* as the mount calls itself; copied */
 	struct conn *conn; /* control; must be there until ended() */
@@ -42,6 +44,9 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 
 /* Has it requests without an answer, or slices that it is writing to? */
 bool session_is_busy(const struct session *s);
+
+/* A data connection of its mount, as lanes_add(). */
+int session_add_lane(struct session *s, struct loop *on, int fd, uint32_t number);
 
 /* The control connection has ended. ended() may come before it returns. */
 void session_end(struct session *s);

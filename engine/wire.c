@@ -14,6 +14,7 @@
 _Static_assert(WIRE_KV_BYTES + 13 * WIRE_KV_COMPARES + 7 * WIRE_KV_WRITES + 9 * WIRE_KV_READS +
 		       7 <= WIRE_BODY_MAX,
 	       "every KV fits into a message");
+_Static_assert(WIRE_SPAN + WIRE_RUN_MAX <= WIRE_BODY_MAX, "and so does every WRITE");
 
 /* Headers ---------------------------------------------------------------------- */
 
@@ -27,6 +28,7 @@ static const struct {
 	[WIRE_CHALLENGE] = { "CHALLENGE", IS_TYPE },
 	[WIRE_PROOF] = { "PROOF", IS_TYPE },
 	[WIRE_WELCOME] = { "WELCOME", IS_TYPE },
+	[WIRE_READY] = { "READY", IS_TYPE },
 	[WIRE_PING] = { "PING", IS_TYPE | HAS_ID },
 	[WIRE_BYE] = { "BYE", IS_TYPE },
 	[WIRE_STAT] = { "STAT", IS_TYPE | HAS_ID },
@@ -39,6 +41,7 @@ static const struct {
 	[WIRE_SEAL] = { "SEAL", IS_TYPE | HAS_ID },
 	[WIRE_PIN] = { "PIN", IS_TYPE | HAS_ID },
 	[WIRE_UNPIN] = { "UNPIN", IS_TYPE },
+	[WIRE_FENCE] = { "FENCE", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -212,6 +215,7 @@ void wire_write_hello(struct writer *w, const struct wire_hello *m)
 	write_u8(w, m->read_only);
 	write_u16(w, 0);
 	write_u64(w, m->session);
+	write_u32(w, m->number);
 	write_bytes(w, m->nonce, sizeof(m->nonce));
 	write_short(w, m->name);
 }
@@ -230,11 +234,12 @@ int wire_read_hello(struct bytes body, struct wire_hello *ret)
 	m.read_only = read_bool(&r);
 	read_zeros(&r, 2);
 	m.session = read_u64(&r);
+	m.number = read_u32(&r);
 	read_fixed(&r, m.nonce, sizeof(m.nonce));
 	m.name = read_short(&r);
 	if (finish(&r) < 0 || memcmp(is, magic, sizeof(magic)) || m.kind > WIRE_DATA ||
 	    m.version_min > m.version_max || m.name.len > WIRE_NAME_MAX ||
-	    (!m.session && m.kind == WIRE_DATA))
+	    (!m.session && m.kind == WIRE_DATA) || !m.number != (m.kind == WIRE_CONTROL))
 		return -EPROTO;
 	*ret = m;
 	return 0;
@@ -292,6 +297,7 @@ void wire_write_welcome(struct writer *w, const struct wire_welcome *m)
 	write_u32(w, m->keep_alive_ms);
 	write_u32(w, m->max_requests);
 	write_u32(w, m->max_pins);
+	write_u32(w, m->max_lanes);
 	write_u32(w, m->kv_compares);
 	write_u32(w, m->kv_writes);
 	write_u32(w, m->kv_reads);
@@ -310,6 +316,7 @@ int wire_read_welcome(struct bytes body, struct wire_welcome *ret)
 	m.keep_alive_ms = read_u32(&r);
 	m.max_requests = read_u32(&r);
 	m.max_pins = read_u32(&r);
+	m.max_lanes = read_u32(&r);
 	m.kv_compares = read_u32(&r);
 	m.kv_writes = read_u32(&r);
 	m.kv_reads = read_u32(&r);
@@ -711,8 +718,24 @@ int wire_read_span(struct bytes body, struct wire_span *ret)
 
 	m.off = read_u32(&r);
 	m.bytes = read_u32(&r);
-	if (finish(&r) < 0)
+	if (finish(&r) < 0 || !m.bytes || m.bytes > WIRE_RUN_MAX)
 		return -EPROTO;
 	*ret = m;
+	return 0;
+}
+
+void wire_write_fence(struct writer *w, uint32_t number)
+{
+	write_u32(w, number);
+}
+
+int wire_read_fence(struct bytes body, uint32_t *ret)
+{
+	struct reader r = reader_of(body);
+	uint32_t number = read_u32(&r);
+
+	if (finish(&r) < 0 || !number)
+		return -EPROTO;
+	*ret = number;
 	return 0;
 }

@@ -32,7 +32,8 @@ enum {
 	WIRE_KV_WRITES = 1024,
 	WIRE_KV_READS = 1024,
 	WIRE_KV_BYTES = 1 << 20,
-	WIRE_WRITE_HEAD = 16,     /* of a WRITE's body, before the bytes */
+	WIRE_SPAN = 16,           /* bytes of a span: READ, and the head of WRITE */
+	WIRE_RUN_MAX = 1 << 20,   /* bytes of one READ or WRITE */
 };
 
 enum wire_type {
@@ -40,6 +41,7 @@ enum wire_type {
 	WIRE_CHALLENGE = 2,
 	WIRE_PROOF = 3,
 	WIRE_WELCOME = 4,
+	WIRE_READY = 5,
 	WIRE_PING = 16,
 	WIRE_BYE = 17,
 	WIRE_STAT = 18,
@@ -52,6 +54,7 @@ enum wire_type {
 	WIRE_SEAL = 33,
 	WIRE_PIN = 34,
 	WIRE_UNPIN = 35,
+	WIRE_FENCE = 36,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -97,6 +100,7 @@ struct wire_hello {
 	bool read_only;
 	uint64_t session; /* of a data connection; of a control connection: that it
 			     takes the place of, or 0 */
+	uint32_t number;  /* of a data connection, which has one; else 0 */
 	uint8_t nonce[WIRE_NONCE];
 	struct bytes name;
 };
@@ -115,6 +119,7 @@ struct wire_proof {
 struct wire_welcome {
 	uint64_t session, incarnation, pool_id;
 	uint32_t pool_pages, keep_alive_ms, max_requests, max_pins;
+	uint32_t max_lanes; /* data connections; 0: READ and WRITE go another way */
 	uint32_t kv_compares, kv_writes, kv_reads, kv_bytes; /* in one KV */
 	uint8_t secret[WIRE_NONCE];
 };
@@ -219,7 +224,7 @@ void wire_write_results(struct writer *w, const struct wire_results *m);
 int wire_read_results(struct bytes body, struct wire_results *ret);
 void wire_results_fini(struct wire_results *m);
 
-/* READ, and the head of WRITE. */
+/* READ, and the head of WRITE: 1 to WIRE_RUN_MAX bytes. */
 struct wire_span {
 	struct slice_id slice;
 	uint32_t off, bytes;
@@ -227,3 +232,7 @@ struct wire_span {
 
 void wire_write_span(struct writer *w, const struct wire_span *m);
 int wire_read_span(struct bytes body, struct wire_span *ret);
+
+/* FENCE: the number of a data connection, not 0. */
+void wire_write_fence(struct writer *w, uint32_t number);
+int wire_read_fence(struct bytes body, uint32_t *ret);

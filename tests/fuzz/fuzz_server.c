@@ -79,7 +79,7 @@ static void join_node(int fd)
 	auth_prove(&none, AUTH_MOUNT, writer_bytes(&hello), &c, proof);
 	tell(fd, (struct wire_header){ .type = WIRE_PROOF, .len = sizeof(proof) },
 	     BYTES_OF(proof, sizeof(proof)));
-	hear(fd, b, WIRE_HEADER + 88);
+	hear(fd, b, WIRE_HEADER + 92);
 	writer_fini(&hello);
 }
 

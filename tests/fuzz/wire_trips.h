@@ -11,7 +11,7 @@
 enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
-	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_PIN,
+	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
 	NTRIPS,
 };
 
@@ -47,6 +47,11 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
 		wire_write_session(w, m.session);
+		return 0;
+	case TRIP_FENCE:
+		if (wire_read_fence(b, &m.number) < 0)
+			return -1;
+		wire_write_fence(w, m.number);
 		return 0;
 	default:
 		if (wire_read_watch_number(b, &m.number) < 0)
@@ -185,16 +190,16 @@ static inline struct bytes random_run(struct dice *d, size_t least, size_t most)
 
 static inline void random_header(struct dice *d, struct writer *w)
 {
-	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 48, 49 };
+	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 36, 48, 49 };
 	struct wire_header h = { .len = (uint32_t)roll(d, WIRE_BODY_MAX + 1), .id = 1 + roll(d, 99) };
 
-	h.type = types[roll(d, 11)];
+	h.type = types[roll(d, 12)];
 	h.flags = (uint16_t)roll(d, 2);
 	h.timeout_ms = (uint32_t)roll(d, 9);
 	if (h.type == WIRE_KV && h.flags && h.len && !roll(d, 2))
 		h.flags |= WIRE_MORE;
 	if (!roll(d, 4))
-		h = (struct wire_header){ .type = (uint16_t)(1 + roll(d, 4)) };
+		h = (struct wire_header){ .type = (uint16_t)(1 + roll(d, 5)) };
 	wire_put_header(write_room(w, WIRE_HEADER), &h);
 }
 
@@ -205,12 +210,14 @@ static inline void random_beginning(struct dice *d, enum trip t, struct writer *
 	struct wire_welcome welcome = { .session = 1 + roll(d, 99), .incarnation = roll(d, 0),
 					.pool_id = roll(d, 0), .pool_pages = (uint32_t)roll(d, 0),
 					.keep_alive_ms = 10000, .max_requests = 64,
-					.max_pins = 9, .kv_compares = 1024, .kv_writes = 1024,
+					.max_pins = 9, .max_lanes = 4, .kv_compares = 1024,
+					.kv_writes = 1024,
 					.kv_reads = 1024, .kv_bytes = 1 << 20 };
 
 	hello.version_max = (uint16_t)(hello.version_min + roll(d, 3));
 	hello.kind = (uint8_t)roll(d, 2);
 	hello.session = hello.kind || !roll(d, 2) ? 1 + roll(d, 1000) : 0;
+	hello.number = hello.kind ? 1 + (uint32_t)roll(d, 1000) : 0;
 	hello.read_only = roll(d, 2);
 	hello.name = random_run(d, 0, WIRE_NAME_MAX);
 	random_fill(d, hello.nonce, WIRE_NONCE);
@@ -288,7 +295,7 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 			       roll(d, 0), roll(d, 2) };
 	struct wire_watch watch = { (uint32_t)roll(d, 0), random_run(d, 0, KV_KEY_MAX) };
 	struct wire_span span = { { (uint32_t)roll(d, 0), (uint32_t)roll(d, 0) },
-				  (uint32_t)roll(d, 0), (uint32_t)roll(d, 0) };
+				  (uint32_t)roll(d, 0), 1 + (uint32_t)roll(d, WIRE_RUN_MAX) };
 	struct wire_proof proof;
 
 	random_fill(d, proof.proof, WIRE_NONCE);
@@ -301,6 +308,8 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_watch(w, &watch);
 	else if (t == TRIP_SESSION)
 		wire_write_session(w, roll(d, 0));
+	else if (t == TRIP_FENCE)
+		wire_write_fence(w, 1 + (uint32_t)roll(d, 1000));
 	else if (t == TRIP_NUMBER)
 		wire_write_watch_number(w, (uint32_t)roll(d, 0));
 	else

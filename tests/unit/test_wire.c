@@ -67,9 +67,9 @@ static void test_headers(void **state)
 	assert_int_equal(header_with(0, 4, WIRE_BODY_MAX + 1), -EPROTO);
 	assert_int_equal(header_with(0, 4, UINT32_MAX), -EPROTO);
 	for (unsigned type = 0; type < 70; type++) {
-		bool known = (type >= 1 && type <= 4) || (type >= 16 && type <= 23) ||
-			     (type >= 32 && type <= 35) || type == 48 || type == 49;
-		bool plain = type <= 4 || type == WIRE_BYE || type == WIRE_RING ||
+		bool known = (type >= 1 && type <= 5) || (type >= 16 && type <= 23) ||
+			     (type >= 32 && type <= 36) || type == 48 || type == 49;
+		bool plain = type <= 5 || type == WIRE_BYE || type == WIRE_RING ||
 			     type == WIRE_UNPIN;
 		assert_int_equal(header_with(4, 2, type), known && !plain ? 0 : -EPROTO);
 		assert_string_not_equal(wire_type_name((uint16_t)type), known ? "?" : "");
@@ -148,8 +148,9 @@ static void test_hello(void **state)
 	assert_int_equal(hello_with(17, 2), -EPROTO);
 	assert_int_equal(hello_with(18, 1), -EPROTO);
 	assert_int_equal(hello_with(20, 1), 0); /* control, after a session */
-	assert_int_equal(hello_with(60, 3), -EPROTO);
-	assert_int_equal(hello_with(61, 1), -EPROTO);
+	assert_int_equal(hello_with(28, 1), -EPROTO); /* a number, of no data connection */
+	assert_int_equal(hello_with(64, 3), -EPROTO);
+	assert_int_equal(hello_with(65, 1), -EPROTO);
 }
 
 static int kv_body(const char *hex)
