@@ -6,7 +6,7 @@
  * once by post->done(), possibly before post() returns, possibly after its
  * transfer timed out or its peer died (then with the reason); one that was
  * refused never does. `local` copies within the process; `fault` wraps another
- * and delays, reorders, fails; `tcp` and `rdma` come in here.
+ * and delays, reorders, fails; `tcp` (engine/transport_tcp.h) and `rdma` ask a node.
  *
  * Complete means placed: a write's bytes are in the slice at the node (I5).
  */
@@ -25,6 +25,7 @@ struct post {
 	uint64_t off;  /* bytes from the slice's beginning */
 	void *local;   /* the transport reads from or writes to it until done() */
 	uint32_t len;
+	uint64_t deadline_ns; /* clock_ns(): it completes soon after; 0: none */
 	void (*done)(struct post *p, int result); /* 0 or negative errno */
 	struct post *next; /* the transport's */
 };

@@ -382,6 +382,7 @@ static int post_one(struct batch *b, struct xfer *x)
 		atomic_store_explicit(&x->state, XFER_POSTED, memory_order_relaxed);
 	else if (!claim(x, XFER_POSTED))
 		return 0;
+	x->post.deadline_ns = b->deadline_ns;
 	/* While a transfer is ours done() has not been called, and the call is
 	 * still there. */
 	int r = kv_call_is_cancelled(b->call) ?

@@ -17,15 +17,7 @@
 #include "common/stream.h"
 #include "engine/conn.h"
 #include "tests/unit/kv_kit.h"
-
-/* libuv closes descriptors by a system call of its own, which ThreadSanitizer does
- * not see: who gets the same number next seems to race with who had it. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-	return "race:^epoll_create1$\nrace:^pipe2$\nrace:^eventfd$\nrace:^socket$\n"
-	       "race:^accept4$\nrace:^accept$\n";
-}
+#include "tests/unit/tsan_kit.h"
 
 static struct loop *net_loop __attribute__((unused));
 

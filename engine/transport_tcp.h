@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A node's slices over data connections (lanes) of the session that a link has there.
+ *
+ * A post that was accepted is done, over another lane if one breaks, until its
+ * deadline. A write that was out on a lane that broke may have been done, or may still
+ * be: it is neither tried again nor told of before the node has fenced that lane, or
+ * the session has ended, and its slices with it: -ENOTCONN. Reads wait for the next
+ * session, in which their slices have been pinned again: this is for joining the link
+ * behind who does that (remote_join()).
+ *
+ * A read whose deadline passes while it is out takes its lane with it, since its memory
+ * is its owner's then.
+ *
+ * Threads: as transport.h; everything happens on the link's loop.
+ */
+#include "engine/remote.h"
+#include "engine/transport.h"
+
+struct transport_tcp_opts {
+	/* 0: what is usual */
+	uint32_t conns;      /* lanes; fewer where the node says so */
+	uint32_t timeout_ms; /* of a post that has no deadline */
+	uint32_t max_posts;  /* that are out or wait; more are refused with -EAGAIN */
+	uint64_t max_bytes;  /* of all of these */
+};
+
+/* Borrows x: close it before remote_close(). Blocks for a moment, not from the loop.
+ * -EOPNOTSUPP: the node has no data connections. */
+int transport_tcp_open(struct remote *x, const struct transport_tcp_opts *o,
+		       struct transport **ret);
