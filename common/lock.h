@@ -21,6 +21,7 @@ enum lock_rank {
 	LOCK_FILES,        /* engine/file.c: the table of open files */
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_DROPS,        /* engine/drop.c: how many are under way */
+	LOCK_PEER,         /* engine/peer.c: what is known of another host's node */
 	LOCK_NODE,         /* engine/node_remote.c, node_fault.c: one node */
 	LOCK_HOLDS,        /* engine/holds.c: what one session holds */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table */

@@ -476,6 +476,8 @@ int engine_check(struct engine *e, bool repair, struct writer *report, unsigned 
 
 	if (repair && (!e->offline || e->read_only))
 		return -EINVAL;
+	if (e->peer)
+		return 0;
 	table = pool_check(e->pool, report);
 	if (repair) {
 		/* It was checked, and repaired, before the slices were rebuilt. */

@@ -24,8 +24,11 @@
 #include "common/size.h"
 #include "engine/file.h"
 #include "engine/memory.h"
+#include "engine/node_remote.h"
+#include "engine/peer.h"
 #include "engine/priv.h"
 #include "engine/server.h"
+#include "engine/transport_tcp.h"
 #include "engine/store.h"
 
 DEFINE_CLEANUP(struct engine *, engine_close)
@@ -38,7 +41,7 @@ struct index *engine_index(struct engine *e) { return e->ix; }
 
 static const char *dir_of(const struct engine *e)
 {
-	return e->store ? store_dir(e->store) : "(memory)";
+	return e->store ? store_dir(e->store) : e->peer ? "of the node" : "(memory)";
 }
 
 /* Pool ---------------------------------------------------------------------------- */
@@ -87,7 +90,9 @@ static int open_kv(struct engine *e, const struct engine_opts *o, struct kv **re
 	struct kv *kv;
 	int r;
 
-	if (e->store) {
+	if (e->peer) {
+		r = kv_remote_open(peer_remote(e->peer), &kv);
+	} else if (e->store) {
 		_cleanup_(freep) char *path = store_path(e->store, STORE_INDEX);
 		struct kv_lmdb_opts ko = {
 			.path = path,
@@ -138,21 +143,22 @@ static int why_index(struct engine *e, int r, char **ret_why)
 
 static int open_index(struct engine *e, const struct engine_opts *o, char **ret_why)
 {
-	bool is_new = !e->store || store_is_new(e->store);
+	bool is_new = e->store ? store_is_new(e->store) : !e->peer;
 	struct kv *kv;
-	int r = open_kv(e, o, &kv);
+	uint64_t session = e->peer ? remote_session(peer_remote(e->peer)) : INDEX_SESSION_OWN;
+	int r = session ? open_kv(e, o, &kv) : -ENOTCONN; /* it is lost already */
 
 	if (!r)
-		r = index_open(kv, INDEX_SESSION_OWN, is_new, &e->ix);
+		r = index_open(kv, session, is_new, &e->ix);
 	if (!r && is_new)
-		r = index_set_pool(e->ix, pool_id(e->pool));
+		r = index_set_pool(e->ix, e->node->pool_id);
 	if (r < 0)
 		return why_index(e, r, ret_why);
 	uint64_t named = index_super(e->ix)->pool_id;
-	if (named != pool_id(e->pool))
+	if (named != e->node->pool_id)
 		return why(ret_why, -EUCLEAN, "store %s: index and pool do not belong together: the "
 			   "index names pool %016" PRIx64 ", the pool is %016" PRIx64 ". "
-			   FRESH_HINT, dir_of(e), named, pool_id(e->pool));
+			   FRESH_HINT, dir_of(e), named, e->node->pool_id);
 	return 0;
 }
 
@@ -161,7 +167,8 @@ static int open_index(struct engine *e, const struct engine_opts *o, char **ret_
 static int open_node(struct engine *e, const struct engine_opts *o)
 {
 	struct node *late;
-	int r = node_local_open(e->pool, &e->node);
+	int r = e->peer ? node_remote_open(peer_remote(e->peer), &e->node) :
+			  node_local_open(e->pool, &e->node);
 
 	if (r < 0 || !o->fault_seed)
 		return r;
@@ -173,8 +180,10 @@ static int open_node(struct engine *e, const struct engine_opts *o)
 
 static int open_transport(struct engine *e, const struct engine_opts *o)
 {
+	const struct transport_tcp_opts to = { .timeout_ms = o->timeout_ms };
 	struct transport *inner;
-	int r = transport_local_open(e->pool, &inner);
+	int r = e->peer ? transport_tcp_open(peer_remote(e->peer), &to, &inner) :
+			  transport_local_open(e->pool, &inner);
 
 	if (r < 0 || !o->fault_seed) {
 		if (!r)
@@ -229,6 +238,25 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 	return r;
 }
 
+/* Slices first, then their bytes, then names: in this order they are told of a new
+ * session. */
+static int open_peer(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	int r = peer_open(e, o, &e->peer, ret_why);
+
+	if (!r)
+		r = open_node(e, o);
+	if (!r)
+		r = open_transport(e, o);
+	if (!r)
+		r = open_index(e, o, ret_why);
+	if (!r)
+		r = files_new(e, &e->files);
+	if (!r)
+		peer_begin(e->peer);
+	return r;
+}
+
 int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why)
 {
 	_cleanup_(engine_closep) struct engine *e = calloc(1, sizeof(*e));
@@ -241,12 +269,13 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	e->verify = o->verify;
 	e->read_only = o->read_only;
 	e->offline = o->read_only || o->repair;
-	int r = open_all(e, o, &reason);
+	int r = o->node ? open_peer(e, o, &reason) : open_all(e, o, &reason);
 	if (r < 0) {
 		/* what has no sentence yet: memory, mostly */
 		if (!reason)
-			why(&reason, r, "store %s: cannot open it: %s", o->in_memory ? "(memory)" :
-			    o->dir, error_text(r));
+			why(&reason, r, "%s %s: cannot open it: %s", o->node ? "node" : "store",
+			    o->node ? o->node : o->in_memory ? "(memory)" : o->dir,
+			    error_text(r));
 		if (ret_why) {
 			free(*ret_why);
 			*ret_why = steal(&reason);
@@ -266,6 +295,8 @@ void engine_close(struct engine *e)
 {
 	if (!e)
 		return;
+	if (e->peer)
+		peer_last(e->peer);
 	server_close(e->server);
 	files_free(e->files);
 	drops_wait(&e->drops);
@@ -275,6 +306,7 @@ void engine_close(struct engine *e)
 	}
 	index_close(e->ix);
 	node_close(e->node);
+	peer_close(e->peer);
 	pool_close(e->pool);
 	store_free(e->store);
 	drops_fini(&e->drops);
@@ -282,15 +314,29 @@ void engine_close(struct engine *e)
 	free(e);
 }
 
-void engine_space(struct engine *e, struct engine_space *ret)
+static void space_of_peer(struct engine *e, struct engine_space *ret)
+{
+	struct wire_stat st;
+
+	peer_stat(e->peer, &st);
+	metric_set(M_SLICES_FREE, (int64_t)st.free);
+	metric_set(M_SLICES_LIVE, (int64_t)(st.total - st.free)); /* of all mounts, in any state */
+	*ret = (struct engine_space){
+		.total_bytes = st.total,
+		.free_bytes = st.free,
+		.index_size_bytes = st.index_size,
+		.index_used_bytes = st.index_used,
+		.pool_id = e->node->pool_id,
+	};
+}
+
+static void space_of_store(struct engine *e, struct engine_space *ret)
 {
 	struct kv *kv = index_kv(e->ix);
 	struct kv_stat st = { 0 };
 
 	if (kv->ops->stat(kv, &st) < 0)
 		st = (struct kv_stat){ 0 };
-	metric_set(M_INDEX_BYTES, (int64_t)st.used_bytes);
-	metric_set(M_INDEX_SIZE, (int64_t)st.size_bytes);
 	*ret = (struct engine_space){
 		.total_bytes = (uint64_t)pool_npages(e->pool) * PAGE_BYTES,
 		.free_bytes = (uint64_t)pool_nfree(e->pool) * PAGE_BYTES,
@@ -298,6 +344,16 @@ void engine_space(struct engine *e, struct engine_space *ret)
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
 	};
+}
+
+void engine_space(struct engine *e, struct engine_space *ret)
+{
+	if (e->peer)
+		space_of_peer(e, ret);
+	else
+		space_of_store(e, ret);
+	metric_set(M_INDEX_BYTES, (int64_t)ret->index_used_bytes);
+	metric_set(M_INDEX_SIZE, (int64_t)ret->index_size_bytes);
 }
 
 /* Serving --------------------------------------------------------------------------- */
@@ -313,6 +369,7 @@ static int server_opts_of(const struct serve_opts *o, struct auth_key *key,
 	*ret = (struct server_opts){
 		.listen = o->listen, .key = o->token_file ? key : NULL, .anybody = o->insecure,
 		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
+		.threads = o->threads,
 	};
 	return 0;
 }
@@ -417,6 +474,17 @@ static void print_holders(const struct holders *h, size_t *at, struct slice_id s
 	}
 }
 
+/* Another host's pool: what is held here is all that is known. */
+static void print_held(const struct holders *h, struct writer *w)
+{
+	for (size_t i = 0, at = 0; i < h->n; i = at) {
+		write_format(w, "%10u %10u %-7s %5s %6s %6s ", h->v[i].slice.page,
+			     h->v[i].slice.gen, "-", "-", "-", "-");
+		print_holders(h, &at, h->v[i].slice, w);
+		write_format(w, "\n");
+	}
+}
+
 /* Files and slices are not looked at in one moment: a holder whose slice went
  * meanwhile is left out, a slice whose holder came meanwhile has none. */
 void engine_print_slices(struct engine *e, struct writer *w)
@@ -431,7 +499,9 @@ void engine_print_slices(struct engine *e, struct writer *w)
 		write_format(w, "# not all holders: out of memory\n");
 	if (h.n)
 		qsort(h.v, h.n, sizeof(*h.v), holder_cmp);
-	for (uint32_t page = 0; pool_next(e->pool, page, &v); page = v.id.page + v.npages) {
+	if (e->peer)
+		print_held(&h, w);
+	for (uint32_t page = 0; e->pool && pool_next(e->pool, page, &v); page = v.id.page + v.npages) {
 		write_format(w, "%10u %10u %-7s %5u %6u %6u ", v.id.page, v.id.gen,
 			     slice_state_name(v.state), v.npages, v.refs, v.pins);
 		print_holders(&h, &at, v.id, w);

@@ -32,6 +32,15 @@ struct engine_opts {
 	bool repair;           /* for fsck: makes nothing, opens what a mount
 				  refuses; engine_check() then drops it */
 	bool in_memory;        /* tests: kv_mem and an anonymous pool; no dir */
+
+	/* Another host's store instead of one's own: its node's "host" or "host:port".
+	 * Then dir, sizes, huge, fresh and repair mean nothing. */
+	const char *node;
+	const char *token_file; /* or NULL: no token */
+	const char *name;       /* of this mount, for the node's log; or NULL */
+	uint32_t timeout_ms;    /* for the node to let us in; 0: 10 s */
+	bool only_reads;        /* the node is to refuse changes */
+
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
 	/* tests: wraps the index engine as it is opened, or NULL */
@@ -46,7 +55,13 @@ struct engine_opts {
  * -EBUSY (mounted already), -ENOMEM (pool larger than what is available),
  * -ENOSPC, -EUCLEAN (damaged: refused and kept), -EPROTONOSUPPORT (newer),
  * -EINVAL (sizes that do not fit what is there), -EACCES, -EEXIST (fresh, and
- * something is kept aside already), -ENOENT (read_only, repair: no store).
+ * something is kept aside already), -ENOENT (read_only, repair: no store; node: no
+ * such host), -ECONNREFUSED and its like, -ETIMEDOUT, -EKEYREJECTED (the node has
+ * another token), -EPROTO.
+ *
+ * With another host's node the engine outlives its sessions there: it connects again
+ * by itself. What was written and not published when a session ended is lost, and
+ * those files fail with EIO; all others go on (docs/semantics.md, P5).
  */
 int engine_open(const struct engine_opts *opts, struct engine **ret,
 		char **ret_why);
@@ -54,6 +69,9 @@ int engine_open(const struct engine_opts *opts, struct engine **ret,
 /* All files must be closed, all ops done. Ends the session: drops session keys;
  * pool and index stay for the next mount. NULL is fine. */
 void engine_close(struct engine *e);
+
+/* "host:port" of what a user calls a node: "host", "host:", "host:port". -EINVAL. */
+int engine_node_name(const char *node, char *ret, size_t len);
 
 struct index *engine_index(struct engine *e);
 
@@ -74,7 +92,8 @@ void engine_drop(struct engine *e, const struct gone *g);
  * references, pins, and which open file holds them since when. */
 void engine_print_slices(struct engine *e, struct writer *w);
 
-/* All x_check()s: slice table against pool, index against itself, index against
+/* (Of another host's node: nothing; it looks after its own.)
+ * All x_check()s: slice table against pool, index against itself, index against
  * slice table; a line each to report. The number of violations, or negative.
  * Without repair it may run on a live engine. With repair (opts->repair, else
  * -EINVAL) it drops the objects that it reports. On an engine that was opened

@@ -28,14 +28,15 @@
 #include "tools/output.h"
 #include "tools/stores.h"
 
-enum { PROBE_MS = 10000 };
+enum { PROBE_MS = 10000, NODE_NAME_MAX = 300 };
 
 struct mounting {
 	struct daemon daemon; /* first: work() and ready() get it */
 	struct config config;
 	char dir[PATH_MAX];
-	char store_name[STORES_NAME_MAX + 1];
+	char store_name[NODE_NAME_MAX]; /* or the node's */
 	char store[PATH_MAX];
+	char node[NODE_NAME_MAX]; /* "host:port", whose store it is; or "" */
 	bool helper;     /* run by mount(8) */
 	bool check_only;
 };
@@ -51,18 +52,54 @@ void cmd_mount_help(void)
 
 /* ---- What is wanted, and whether it can be -------------------------------- */
 
+static bool store_exists(const char *name)
+{
+	struct store_stat st;
+	char dir[PATH_MAX];
+
+	if (!stores_name_ok(name))
+		return false;
+	stores_dir(name, dir);
+	return engine_store_stat(dir, &st) == 0 && st.state != STORE_NONE;
+}
+
+/* A node's store has the node's sizes, and is the node's to begin anew. */
+static int choose_node(const char *source, struct mounting *m)
+{
+	static const struct {
+		enum config_id id;
+		const char *name;
+	} own[] = {
+		{ CONFIG_store, "store" },
+		{ CONFIG_fresh, "fresh" },
+		{ CONFIG_pool_size_bytes, "pool-size" },
+		{ CONFIG_index_size_bytes, "index-size" },
+		{ CONFIG_huge, "huge" },
+	};
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (config_given(&m->config, own[i].id))
+			return cmd_fail(EXIT_USAGE, "mount", "%s: is for a store of this host, and "
+					"%s is a node. Try: without --%s, or slicefs serve --%s there",
+					own[i].name, source, own[i].name, own[i].name);
+	/* With its port, so that its name is never that of a store. */
+	if (engine_node_name(source, m->node, sizeof(m->node)) < 0)
+		return cmd_fail(EXIT_USAGE, "mount", "\"%s\" is no node. Try: HOST or HOST:PORT",
+				source);
+	snprintf(m->store_name, sizeof(m->store_name), "%s", m->node);
+	return EXIT_DONE;
+}
+
 static int check_source(const char *source, struct mounting *m)
 {
 	if (!source || !strcmp(source, "slicefs") || !strcmp(source, "none"))
 		return EXIT_DONE;
-	if (strstr(source, "://") || strchr(source, ':'))
+	if (strstr(source, "://"))
 		return cmd_fail(EXIT_USAGE, "mount",
-				"%s: this version mounts stores of its own host only, no node and "
-				"no cluster. Try: slicefs mount DIR", source);
-	if (!stores_name_ok(source))
-		return cmd_fail(EXIT_USAGE, "mount",
-				"\"%s\" is no store's name: letters, digits, '.', '_' and '-', at "
-				"most %d. Try: slicefs mount DIR", source, STORES_NAME_MAX);
+				"%s: this version mounts stores and nodes, and no cluster. "
+				"Try: slicefs mount HOST:PORT DIR", source);
+	if (!store_exists(source))
+		return choose_node(source, m);
 	if (config_given(&m->config, CONFIG_store) && strcmp(m->config.store, source))
 		return cmd_fail(EXIT_USAGE, "mount",
 				"two stores are named: %s and %s. Try: one of them", source,
@@ -74,7 +111,7 @@ static int check_source(const char *source, struct mounting *m)
 /* What only a mount of a node has a use for. */
 static int check_no_token(const struct mounting *m)
 {
-	return !*m->config.token_file ? EXIT_DONE :
+	return *m->node || !*m->config.token_file ? EXIT_DONE :
 		       cmd_fail(EXIT_USAGE, "mount", "token-file: is for a node's store, and %s is "
 				"to have one of this host. Try: without --token-file", m->dir);
 }
@@ -85,7 +122,7 @@ static int choose_store(const char *source, struct mounting *m)
 
 	if (!status)
 		status = check_no_token(m);
-	if (status)
+	if (status || *m->node)
 		return status;
 	if (*m->config.store) {
 		if (!stores_name_ok(m->config.store))
@@ -206,7 +243,7 @@ static int make_ready(struct mounting *m)
 		status = check_device();
 	if (!status)
 		status = check_options(m);
-	return status ? status : stores_root_make("mount");
+	return status || *m->node ? status : stores_root_make("mount");
 }
 
 /* mount(8) hands -n, -v and -f (check only) on. Takes them out of argv; its new
@@ -256,6 +293,8 @@ static int prepare(int argc, char **argv, struct mounting *m)
 	int status = strcmp(m->config.log, "syslog") ?
 			     daemon_absolute("mount", &m->config, "log", m->config.log) :
 			     EXIT_DONE;
+	if (!status)
+		status = daemon_absolute("mount", &m->config, "token-file", m->config.token_file);
 	if (!status)
 		status = choose_store(source, m);
 	return status ? status : m->check_only ? -1 : make_ready(m);
@@ -351,7 +390,8 @@ static int mount_it(struct mounting *m)
 		return cmd_fail(EXIT_FAILED, "mount", "%s: out of memory", m->dir);
 	m->daemon = (struct daemon){
 		.cmd = "mount", .what = m->dir, .again = again, .store = m->store,
-		.config = &m->config, .work = mount_and_serve, .ready = check_mounted,
+		.node = *m->node ? m->node : NULL, .config = &m->config,
+		.work = mount_and_serve, .ready = check_mounted,
 	};
 	return daemon_run(&m->daemon);
 }

@@ -99,7 +99,7 @@ static bool store_is_there(const struct daemon *d)
 {
 	struct store_stat st;
 
-	return engine_store_stat(d->store, &st) == 0 && st.state != STORE_NONE;
+	return d->node || (engine_store_stat(d->store, &st) == 0 && st.state != STORE_NONE);
 }
 
 /* A store that was made for nothing goes again. */
@@ -121,6 +121,11 @@ static int work(struct daemon *d)
 		.huge = wants_huge(c),
 		.fresh = c->fresh,
 		.verify = c->verify,
+		.node = d->node,
+		.token_file = *c->token_file ? c->token_file : NULL,
+		.name = d->what,
+		.timeout_ms = (uint32_t)c->timeout_ms,
+		.only_reads = d->node && c->read_only,
 	};
 	int r = engine_open(&o, &e, &why);
 	if (r < 0)
@@ -154,7 +159,7 @@ struct daemon_sizes daemon_sizes(const struct daemon *d)
 	struct daemon_sizes text = { "" };
 	struct store_stat st;
 
-	if (engine_store_stat(d->store, &st) == 0)
+	if (!d->node && engine_store_stat(d->store, &st) == 0)
 		snprintf(text.s, sizeof(text.s), " (pool %s, index %s)",
 			 size_column(st.pool_bytes).s, size_column(st.index_bytes).s);
 	return text;

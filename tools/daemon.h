@@ -14,6 +14,7 @@ struct daemon {
 	const char *what;  /* on what: the directory, the store's name */
 	const char *again; /* what to try if it ends without a word: a command's words */
 	const char *store; /* the store's folder */
+	const char *node;  /* whose store it is, instead: "host:port"; or NULL */
 	const struct config *config;
 
 	/* In the daemon, the store being open: gets ready, says so, works until it is told
