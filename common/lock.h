@@ -24,13 +24,14 @@ enum lock_rank {
 	LOCK_PEER,         /* engine/peer.c: what is known of another host's node */
 	LOCK_NODE,         /* engine/node_remote.c, node_fault.c: one node */
 	LOCK_HOLDS,        /* engine/holds.c: what one session holds */
-	LOCK_POOL,         /* engine/pool.c: free lists and slice table */
 	LOCK_XFER,         /* engine/xfer.c: batches that wait to be posted again */
 	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
 	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */
 	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */
+	LOCK_POOL,         /* engine/pool.c: free lists and slice table; taken
+			      by who observes a commit (index/kv.h) */
 	LOCK_LOOP,         /* common/loop.c: posted calls */
 	LOCK_LOG,          /* common/log.c: may be taken under any other */
 };

@@ -209,6 +209,11 @@ static int fault_session_end(struct kv *kv, uint64_t session)
 	return r;
 }
 
+static struct kv *fault_inner(struct kv *kv)
+{
+	return fault_of(kv)->inner;
+}
+
 static int fault_check(struct kv *kv, struct writer *report)
 {
 	struct kv *inner = fault_of(kv)->inner;
@@ -245,6 +250,7 @@ static const struct kv_ops fault_ops = {
 	.caps = fault_caps,
 	.stat = fault_stat,
 	.session_end = fault_session_end,
+	.inner = fault_inner,
 	.check = fault_check,
 	.close = fault_close,
 };

@@ -188,6 +188,16 @@ void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
 	kv_completing = outer;
 }
 
+int kv_observe(struct kv *kv, const struct kv_observer *o)
+{
+	while (kv->ops->inner)
+		kv = kv->ops->inner(kv);
+	if (!kv->ops->observes)
+		return -EOPNOTSUPP;
+	kv->observer = o;
+	return 0;
+}
+
 struct waiter {
 	struct kv_req req; /* a copy: done() has no other way to the waiter */
 	sem_t sem;

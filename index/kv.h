@@ -146,6 +146,26 @@ struct kv_stat {
 struct kv;
 struct kv_watch;
 
+/*
+ * Who looks on while rows of some kinds are written, and has a say in it. write()
+ * comes for each such row that a request writes, before the commit and in the order
+ * of commits, with its value before and after (p == NULL: none). A negative answer
+ * refuses that request alone, with this error: nothing of it is written. end()
+ * comes once for all write()s since the last one: they were committed, and nobody
+ * has been told yet; or it is as if they had not been (the request was refused, a
+ * commit failed, others of its group failed), and those that count come again.
+ * The end of a session deletes its rows; a refusal is of no use then.
+ *
+ * Threads: one at a time, whichever commits. An engine's locks may be held, so both
+ * take locks above LOCK_INDEX_WATCH only, and return soon.
+ */
+struct kv_observer {
+	const char *kinds; /* first bytes of keys, durable or not */
+	int (*write)(void *arg, struct bytes key, struct bytes before, struct bytes after);
+	void (*end)(void *arg, bool committed);
+	void *arg;
+};
+
 struct kv_ops {
 	const char *name;
 	void (*submit)(struct kv *kv, struct kv_req *req);
@@ -155,6 +175,9 @@ struct kv_ops {
 	 * who watches session keys. The session's own requests are done by then,
 	 * and it makes no others: what it would still write stays. Blocks a little. */
 	int (*session_end)(struct kv *kv, uint64_t session);
+	bool observes; /* tells its observer of what it writes */
+	/* Of an engine around another one: the other one. Else NULL. */
+	struct kv *(*inner)(struct kv *kv);
 	/* Walks engine-level invariants; appends a line each to `report`.
 	 * 0, or the number of violations. */
 	int (*check)(struct kv *kv, struct writer *report);
@@ -170,6 +193,7 @@ struct kv_ops {
 struct kv {
 	const struct kv_ops *ops;
 	struct kv_watch *watches; /* kv.c's, under LOCK_INDEX_WATCH */
+	const struct kv_observer *observer; /* or NULL; set by kv_observe() */
 };
 
 /* Engines --------------------------------------------------------------- */
@@ -220,6 +244,31 @@ int kv_wait(struct kv *kv, struct kv_req *req);
 
 /* Frees the rows, whatever the outcome was. The rest of req is the caller's. */
 void kv_req_fini(struct kv_req *req);
+
+/*
+ * Sets (or with NULL removes) the one observer of an engine in this process, or of
+ * the one that it wraps: before there are other threads, or while no request is
+ * under way. *o is lent until the engine is closed or has another one.
+ * -EOPNOTSUPP: it does not tell.
+ */
+int kv_observe(struct kv *kv, const struct kv_observer *o);
+
+/* For engines: the row is about to be written; what becomes of all that was. */
+static inline bool kv_is_observed(const struct kv *kv, struct bytes key)
+{
+	return kv->observer && key.len && strchr(kv->observer->kinds, *(const char *)key.p);
+}
+
+static inline int kv_observe_write(struct kv *kv, struct bytes key, struct bytes before,
+				   struct bytes after)
+{
+	return kv->observer->write(kv->observer->arg, key, before, after);
+}
+
+static inline void kv_observe_end(struct kv *kv, bool committed)
+{
+	kv->observer->end(kv->observer->arg, committed);
+}
 
 /* For engines: the end of a request; calls done(). The engine touches neither
  * req nor, unless it has a hold of its own, itself afterwards. */

@@ -193,7 +193,7 @@ static int lmdb_session_end(struct kv *kv, uint64_t session)
 	{
 		WITH_LOCK(&l->state_lock);
 		int64_t before = (int64_t)l->session.n;
-		ordered_end_session(&l->session, session);
+		ordered_end_session(&l->session, session, kv);
 		metric_add(M_SESSION_KEYS, (int64_t)l->session.n - before);
 	}
 	lead(l);
@@ -246,6 +246,7 @@ static const struct kv_ops lmdb_ops = {
 	.caps = kv_local_caps,
 	.stat = lmdb_stat,
 	.session_end = lmdb_session_end,
+	.observes = true,
 	.check = lmdb_check,
 	.close = lmdb_close,
 };

@@ -5,7 +5,7 @@
  * each sees what those before it wrote. Then one commit, if a durable key was
  * written. If something fails (the map is full), LMDB's transaction and
  * `pending` are thrown away, and each request is done again in a group of its
- * own, so that one that does not fit fails alone. (A map may also seem full
+ * own, so that one that does not fit, or that who observes refuses, fails alone. (A map may also seem full
  * because pages that were just freed cannot be used yet: lmdb_make_room().)
  *
  * The reserve. Requests are refused with -ENOSPC before they can bring free
@@ -80,15 +80,33 @@ static int check_room(struct lmdb *l, struct lmdb_group *g, const struct kv_req 
 	return used + pages + l->reserve_pages > l->total_pages ? -ENOSPC : 0;
 }
 
-static int make_session_rows(struct lmdb_group *g, const struct kv_req *req)
+/* The row as it is, with what the group has written so far, is about to change. */
+static int observe(struct lmdb *l, struct lmdb_group *g, struct view *v, const struct kv_write *w)
 {
+	struct kv_row old = { 0 };
+
+	if (!kv_is_observed(&l->kv, w->key))
+		return 0;
+	int r = v->get(v, w->key, &old);
+	if (r < 0)
+		return r;
+	g->is_observed = true;
+	return kv_observe_write(&l->kv, w->key, r ? BYTES_NONE : old.value, w->value);
+}
+
+static int make_session_rows(struct lmdb *l, struct lmdb_group *g, const struct kv_req *req)
+{
+	struct view_ordered now = view_of(&l->session, &g->pending);
+
 	for (uint32_t i = 0; i < req->nwrites; i++) {
 		const struct kv_write *w = &req->writes[i];
 		struct ordered_row *row;
 
 		if (!kv_key_is_session(w->key))
 			continue;
-		int r = ordered_row_new(w->key, w->value, req->revision, &row);
+		int r = observe(l, g, &now.view, w);
+		if (!r)
+			r = ordered_row_new(w->key, w->value, req->revision, &row);
 		if (r < 0)
 			return r;
 		ordered_insert(&g->pending, row);
@@ -103,12 +121,14 @@ static int write_all(struct lmdb *l, struct lmdb_group *g, struct kv_req *req)
 	for (uint32_t i = 0; i < req->nwrites; i++) {
 		if (kv_key_is_session(req->writes[i].key))
 			continue;
-		int r = lmdb_write(&l->env, g->txn, &req->writes[i], req->revision);
+		int r = observe(l, g, &g->durable.view, &req->writes[i]);
+		if (!r)
+			r = lmdb_write(&l->env, g->txn, &req->writes[i], req->revision);
 		if (r < 0)
 			return r;
 		g->is_dirty = true;
 	}
-	return make_session_rows(g, req);
+	return make_session_rows(l, g, req);
 }
 
 /* What becomes of req alone goes to *ret_outcome; negative: of the group. */
@@ -178,6 +198,9 @@ static int group_try(struct lmdb *l, struct lmdb_group *g)
 		r = evaluate(l, g, g->reqs[i], &g->outcomes[i]);
 	if (!r)
 		r = group_commit(l, g);
+	if (g->is_observed)
+		kv_observe_end(&l->kv, !r);
+	g->is_observed = false;
 	group_end(l, g);
 	for (unsigned i = 0; r && i < g->n; i++) {
 		kv_req_fini(g->reqs[i]);

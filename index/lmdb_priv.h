@@ -46,6 +46,7 @@ struct lmdb_group {
 	struct lmdb_view durable;
 	struct ordered pending;
 	bool is_dirty;              /* durable keys were written */
+	bool is_observed;           /* somebody is to know its end */
 };
 
 /* Does all of it, or what fails alone: the outcomes are set. The caller leads. */

@@ -60,12 +60,43 @@ static void count_bytes(struct mem *m, const struct ordered *rows)
 	}
 }
 
+static int observe_rows(struct mem *m, const struct ordered *now, const struct ordered *rows)
+{
+	struct ordered_row *row = ordered_at(rows, BYTES_NONE);
+	int r = 0;
+
+	for (; !r && row; row = ordered_next(row)) {
+		struct bytes key = row->row.key;
+		if (!kv_is_observed(&m->kv, key))
+			continue;
+		struct ordered_row *old = ordered_get(now, key);
+		r = kv_observe_write(&m->kv, key, old ? old->row.value : BYTES_NONE,
+				     row->gone ? BYTES_NONE : row->row.value);
+	}
+	return r;
+}
+
+static int observe(struct mem *m, const struct ordered *durable, const struct ordered *session)
+{
+	int r = 0;
+
+	if (m->kv.observer)
+		r = observe_rows(m, &m->durable, durable);
+	if (!r && m->kv.observer)
+		r = observe_rows(m, &m->session, session);
+	if (r)
+		kv_observe_end(&m->kv, false);
+	return r;
+}
+
 static int write_rows(struct mem *m, struct kv_req *req)
 {
 	_cleanup_(rows_clear) struct ordered durable = { 0 }, session = { 0 };
 	int64_t before = (int64_t)m->session.n;
 	int r = make_rows(req, m->revision + 1, &durable, &session);
 
+	if (!r)
+		r = observe(m, &durable, &session);
 	if (r < 0)
 		return r;
 	count_bytes(m, &durable);
@@ -73,6 +104,8 @@ static int write_rows(struct mem *m, struct kv_req *req)
 	ordered_apply(&m->session, &session);
 	metric_add(M_SESSION_KEYS, (int64_t)m->session.n - before);
 	req->revision = ++m->revision;
+	if (m->kv.observer)
+		kv_observe_end(&m->kv, true);
 	return KV_DONE;
 }
 
@@ -128,7 +161,7 @@ static int mem_session_end(struct kv *kv, uint64_t session)
 	{
 		WITH_LOCK(&m->lock);
 		int64_t before = (int64_t)m->session.n;
-		ordered_end_session(&m->session, session);
+		ordered_end_session(&m->session, session, kv);
 		metric_add(M_SESSION_KEYS, (int64_t)m->session.n - before);
 	}
 	kv_ring_session_end(kv);
@@ -161,6 +194,7 @@ static const struct kv_ops mem_ops = {
 	.caps = kv_local_caps,
 	.stat = mem_stat,
 	.session_end = mem_session_end,
+	.observes = true,
 	.check = mem_check,
 	.close = mem_close,
 };

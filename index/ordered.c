@@ -79,16 +79,22 @@ void ordered_clear(struct ordered *o)
 		unlink_row(o, row);
 }
 
-void ordered_end_session(struct ordered *o, uint64_t session)
+void ordered_end_session(struct ordered *o, uint64_t session, struct kv *kv)
 {
 	struct ordered_row *row = ordered_at(o, BYTES_NONE);
 
 	while (row) {
 		struct ordered_row *next = ordered_next(row);
-		if (kv_key_is_session(row->row.key) && kv_key_session(row->row.key) == session)
+		struct bytes key = row->row.key;
+		if (kv_key_is_session(key) && kv_key_session(key) == session) {
+			if (kv_is_observed(kv, key))
+				kv_observe_write(kv, key, row->row.value, BYTES_NONE);
 			unlink_row(o, row);
+		}
 		row = next;
 	}
+	if (kv->observer)
+		kv_observe_end(kv, true);
 }
 
 void ordered_apply(struct ordered *to, struct ordered *from)

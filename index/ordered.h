@@ -34,8 +34,8 @@ void ordered_insert(struct ordered *o, struct ordered_row *row);
 bool ordered_remove(struct ordered *o, struct bytes key); /* was it there? */
 void ordered_clear(struct ordered *o);
 
-/* Removes all rows of this session's keys. */
-void ordered_end_session(struct ordered *o, uint64_t session);
+/* Removes all rows of this session's keys, and tells who observes kv. */
+void ordered_end_session(struct ordered *o, uint64_t session, struct kv *kv);
 
 /* Empties `from` into `to`: what is `gone` is removed there. */
 void ordered_apply(struct ordered *to, struct ordered *from);

@@ -162,6 +162,11 @@ static inline int shaky_session_end(struct kv *kv, uint64_t session)
 	return s->inner->ops->session_end(s->inner, session);
 }
 
+static inline struct kv *shaky_inner(struct kv *kv)
+{
+	return ((struct shaky *)kv)->inner;
+}
+
 static inline int shaky_check(struct kv *kv, struct writer *report)
 {
 	struct shaky *s = (struct shaky *)kv;
@@ -189,7 +194,7 @@ static inline struct shaky *shaky_over(struct kv *inner, struct shaky_opts o)
 	static const struct kv_ops ops = {
 		.name = "shaky", .submit = shaky_submit, .caps = shaky_caps,
 		.stat = shaky_stat, .session_end = shaky_session_end,
-		.check = shaky_check, .close = shaky_close,
+		.inner = shaky_inner, .check = shaky_check, .close = shaky_close,
 	};
 	struct shaky *s = calloc(1, sizeof(*s));
 

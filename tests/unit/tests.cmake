@@ -1,5 +1,6 @@
 # unit_test(name layers...)
 unit_test(kv engine index common)
+unit_test(observe index common)
 unit_test(lmdb index common PkgConfig::LMDB)
 unit_test(names index common)
 unit_test(object index common)
