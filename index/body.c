@@ -108,6 +108,9 @@ struct decoder {
 	uint64_t pools[POOLS_MAX];
 	unsigned npools, used; /* pools are used in order of their numbers */
 	struct extents out;
+	/* If set, each goes there, without its sums, and not to `out`. */
+	int (*visit)(void *arg, const struct extent *e);
+	void *arg;
 };
 
 static int decode_pools(struct decoder *d)
@@ -149,12 +152,16 @@ static int decode_fixed(struct decoder *d, uint64_t region, struct extent *e)
 	return 0;
 }
 
-static int decode_sums(struct reader *r, struct extent *e)
+static int decode_sums(struct reader *r, struct extent *e, bool skip)
 {
 	unsigned n = extent_nsums(e);
 
 	if (r->left / 8 < n)
 		return -EUCLEAN;
+	if (skip) {
+		read_bytes(r, n * sizeof(*e->sums));
+		return 0;
+	}
 	e->sums = malloc(n * sizeof(*e->sums));
 	if (!e->sums)
 		return -ENOMEM;
@@ -172,10 +179,12 @@ static int decode_extent(struct decoder *d, uint64_t region, uint64_t *end_page)
 		return r;
 	if (e.page < *end_page)
 		return -EUCLEAN;
-	r = decode_sums(&d->r, &e);
+	r = decode_sums(&d->r, &e, d->visit);
 	if (r < 0)
 		return r;
 	*end_page = e.page + e.npages;
+	if (d->visit)
+		return d->visit(d->arg, &e);
 	d->out.v[d->out.n++] = e;
 	return 0;
 }
@@ -185,6 +194,8 @@ static int decode_room(struct decoder *d, uint64_t n)
 {
 	if (!n || n > REGION_PAGES || d->r.left / EXTENT_BYTES_MIN < n)
 		return -EUCLEAN;
+	if (d->visit)
+		return 0;
 	/* It doubles: many regions of an extent each are to cost no square. */
 	return array_room(d->out.v, d->out.cap, d->out.n + n, 0);
 }
@@ -207,15 +218,15 @@ static int decode_all(struct decoder *d)
 
 	if (r < 0)
 		return r;
-	while (d->r.left) {
-		r = decode_region(&d->r, !d->out.n, &region);
+	for (bool first = true; d->r.left; first = false) {
+		r = decode_region(&d->r, first, &region);
 		if (r < 0)
 			return r;
 		uint64_t n = read_varint(&d->r), end_page = 0;
 		r = decode_room(d, d->r.bad ? 0 : n);
 		for (uint64_t i = 0; !r && i < n; i++)
 			r = decode_extent(d, region, &end_page);
-		if (r < 0)
+		if (r)
 			return r;
 	}
 	return d->used == d->npools ? 0 : -EUCLEAN;
@@ -228,6 +239,7 @@ int body_decode_extents(struct bytes b, struct extents *ret)
 	d.r = reader_of(b);
 	d.used = 0;
 	d.out = (struct extents){ 0 };
+	d.visit = NULL;
 	int r = decode_all(&d);
 	if (r < 0) {
 		extents_fini(&d.out);
@@ -235,6 +247,17 @@ int body_decode_extents(struct bytes b, struct extents *ret)
 	}
 	*ret = d.out;
 	return 0;
+}
+
+int body_each_extent(struct bytes b, int (*visit)(void *arg, const struct extent *e), void *arg)
+{
+	struct decoder d;
+
+	d.r = reader_of(b);
+	d.used = 0;
+	d.visit = visit;
+	d.arg = arg;
+	return decode_all(&d);
 }
 
 /* Encoding extents ------------------------------------------------------------- */

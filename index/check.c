@@ -98,6 +98,7 @@ static void check_fini(struct check *c)
 	free(c->files.v);
 	free(c->owners.v);
 	free(c->writers);
+	free(c->gone.v);
 	blockset_fini(&c->blocks);
 }
 

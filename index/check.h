@@ -56,6 +56,7 @@ struct check {
 	struct check_ids owners;  /* of extended attributes; sorted */
 	struct check_writer *writers; /* in order of id, session */
 	size_t nwriters, writers_cap;
+	struct check_ids gone;    /* with a `g`; sorted */
 	struct blockset blocks;   /* that bodies refer to; sorted after the walks */
 	uint64_t max_id;          /* the largest number in use */
 };

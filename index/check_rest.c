@@ -151,13 +151,30 @@ static int check_block_row(void *arg, const struct kv_row *row)
 		c->max_id = id;
 	if (c->stopped || blockset_has(&c->blocks, fileid, id))
 		return 0;
-	/* Whoever is writing the object may be about to publish it. */
-	if (!c->repair && check_writer_find(c, fileid, 0))
+	/* Whoever is writing the object may be about to publish it, and who has
+	 * unlinked it to delete it. */
+	if (!c->repair && (check_writer_find(c, fileid, 0) || check_ids_find(&c->gone, fileid)))
 		return 0;
 	complain(c, "block %llu of object %llu is not referred to", (unsigned long long)id,
 		 (unsigned long long)fileid);
 	fix_del(c, row->key);
 	return 0;
+}
+
+static int check_gone_row(void *arg, const struct kv_row *row)
+{
+	struct check *c = arg;
+	struct body body;
+	uint64_t fileid, note;
+	int r = key_parse_gone(row->key, &fileid, &note);
+
+	if (!r)
+		r = gone_decode(row->value, &body);
+	if (r < 0) {
+		complain_undecodable(c, row, r);
+		return 0;
+	}
+	return ids_add_next(&c->gone, fileid);
 }
 
 /* A body that refers to one block twice cannot be told from damage: which of the
@@ -177,7 +194,8 @@ int check_blocks(struct check *c)
 {
 	blockset_sort(&c->blocks);
 	check_blocks_once(c);
-	return walk_kind(c->kv, 'E', check_block_row, c);
+	int r = walk_kind(c->kv, 'g', check_gone_row, c);
+	return r ? r : walk_kind(c->kv, 'E', check_block_row, c);
 }
 
 /* The whole ---------------------------------------------------------------------------- */

@@ -356,6 +356,9 @@ int index_request_check(const struct kv_req *req, uint64_t session);
 
 /* -EUCLEAN on anything that a correct encoder would not have written. */
 int body_decode_extents(struct bytes b, struct extents *ret);
+/* The same, one at a time, without their sums, and without allocating anything. What
+ * is wrong may show behind some of them. Not 0 from visit: ends it with that. */
+int body_each_extent(struct bytes b, int (*visit)(void *arg, const struct extent *e), void *arg);
 int body_encode_extents(const struct extents *e, struct writer *w);
 int body_decode_blocks(struct bytes b, struct block_ref **ret, uint32_t *ret_n);
 /* The same, behind the *n that *v (heap, or NULL) has; on failure both stay. */

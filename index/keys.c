@@ -119,6 +119,11 @@ struct key key_note(uint64_t fileid, uint64_t number, uint64_t session)
 	return key_of_session(key_of_id2('b', fileid, number), session);
 }
 
+struct key key_gone(uint64_t fileid, uint64_t number, uint64_t session)
+{
+	return key_of_session(key_of_id2('g', fileid, number), session);
+}
+
 struct key key_xattr(uint64_t fileid, struct bytes name)
 {
 	return key_of_xattr('X', fileid, name);
@@ -225,6 +230,20 @@ int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id)
 		return -EUCLEAN;
 	*ret_fileid = fileid;
 	*ret_id = id;
+	return 0;
+}
+
+int key_parse_gone(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_number)
+{
+	struct reader r = key_reader(key);
+	char k = (char)read_u8(&r);
+	uint64_t fileid = read_be64(&r);
+	uint64_t number = read_be64(&r);
+
+	if (r.bad || r.left || k != 'g' || !fileid)
+		return -EUCLEAN;
+	*ret_fileid = fileid;
+	*ret_number = number;
 	return 0;
 }
 

@@ -33,6 +33,7 @@ struct key key_writer(uint64_t fileid, uint64_t session);         /* w */
 struct key key_draft_times(uint64_t fileid, uint64_t session);    /* t */
 struct key key_draft_xattr(uint64_t fileid, struct bytes name, uint64_t session); /* x */
 struct key key_note(uint64_t fileid, uint64_t number, uint64_t session); /* b */
+struct key key_gone(uint64_t fileid, uint64_t number, uint64_t session); /* g */
 
 /* The beginning of all keys of `kind` ('D', 'n', 'X', ...) under id, and, for D
  * and n, at or behind h; of all sessions. With key_prefix_end(): the range [from, to). */
@@ -50,6 +51,7 @@ int key_parse_name(struct bytes key, struct name_key *ret);
 int key_parse_id(struct bytes key, char kind, uint64_t *ret_id); /* F T L w t */
 int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name);
 int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id); /* E b */
+int key_parse_gone(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_number);
 
 /* The 63-bit hash of a name, low 8 bits zero, never below 256. */
 uint64_t name_hash(const uint8_t hash_key[16], struct bytes name);
@@ -89,6 +91,11 @@ struct writer_state {
 int writer_state_decode(struct bytes v, struct writer_state *ret);
 void writer_state_encode(const struct writer_state *s, struct writer *w);
 void writer_state_fini(struct writer_state *s);
+
+/* g: a body that no record names any more: of extents or blocks. *ret points into v. */
+bool gone_is_noted(const struct body *b); /* it is of those */
+int gone_decode(struct bytes v, struct body *ret);
+void gone_encode(const struct body *b, struct writer *w);
 
 struct dir_times {
 	struct timespec mtime, ctime;

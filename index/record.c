@@ -10,6 +10,7 @@
  *           body to the end
  *   ref     u8 kind, u64 fileid, u32 type
  *   w       u8 0, place, or u8 1, names: u64 parent, u64 h, u8 length, name
+ *   g       u8 body kind, body to the end
  *   T, t    mtime, ctime
  *   number  u64
  *   b       u64 each
@@ -313,6 +314,38 @@ void writer_state_fini(struct writer_state *s)
 {
 	free(s->names);
 	*s = (struct writer_state){ 0 };
+}
+
+/* What is gone ---------------------------------------------------------------- */
+
+bool gone_is_noted(const struct body *b)
+{
+	return b->kind == BODY_EXTENTS || b->kind == BODY_BLOCKS || b->kind == BODY_TREE;
+}
+
+int gone_decode(struct bytes v, struct body *ret)
+{
+	struct reader r;
+	int e = value_open(v, &r);
+
+	if (e < 0)
+		return e;
+	struct body b = { .kind = read_u8(&r) };
+	if (r.bad || !gone_is_noted(&b))
+		return -EUCLEAN;
+	b.bytes = BYTES_OF(r.p, r.left);
+	*ret = b;
+	return 0;
+}
+
+void gone_encode(const struct body *b, struct writer *w)
+{
+	size_t begin = value_begin(w);
+
+	assert(gone_is_noted(b));
+	write_u8(w, (uint8_t)b->kind);
+	write_bytes(w, b->bytes.p, b->bytes.len);
+	value_end(w, begin);
 }
 
 /* Small ones ------------------------------------------------------------------ */

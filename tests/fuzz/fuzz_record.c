@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		struct bytes v = i ? writer_bytes(&w) : BYTES_OF(p, n);
 		trip_record(v);
 		trip_writer_state(v);
+		trip_gone(v);
 		trip_small(v);
 	}
 	writer_fini(&w);

@@ -87,6 +87,7 @@ static void seed_keys(void)
 		key_file(1), key_times(2), key_ndirs(3), key_writer(4, 1), key_draft_times(5, 2),
 		key_xattr(6, bytes_str("user.x")), key_draft_xattr(6, bytes_str("user.y"), 3),
 		key_block(7, 8), key_meta("super"), key_note(7, 8, 1),
+		key_gone(9, 0, 1),
 	};
 
 	for (unsigned i = 0; i < sizeof(keys) / sizeof(*keys); i++)

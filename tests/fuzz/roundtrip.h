@@ -5,6 +5,7 @@
  * encodes to the very same bytes. Each function takes hostile bytes, and aborts
  * if that is not so. The fuzzers call them, and so do the unit tests.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -49,6 +50,18 @@ static inline bool trip_writer_state(struct bytes v)
 	writer_state_encode(&s, &w);
 	writer_state_fini(&s);
 	same_bytes(v, &w, "a writer state");
+	return true;
+}
+
+static inline bool trip_gone(struct bytes v)
+{
+	struct writer w = { 0 };
+	struct body b;
+
+	if (gone_decode(v, &b))
+		return false;
+	gone_encode(&b, &w);
+	same_bytes(v, &w, "what is gone");
 	return true;
 }
 
@@ -120,13 +133,40 @@ static inline void extents_hold(const struct extents *e)
 	}
 }
 
+struct each {
+	const struct extents *e;
+	uint32_t n;
+};
+
+static inline int each_is(void *arg, const struct extent *x)
+{
+	struct each *each = arg;
+	const struct extent *y = &each->e->v[each->n++];
+
+	must(x->pool_id == y->pool_id && x->page == y->page && x->slice == y->slice &&
+	     x->gen == y->gen && x->npages == y->npages && x->slice_pages == y->slice_pages &&
+	     x->slice_off == y->slice_off && !x->sums, "one extent after the other");
+	return 0;
+}
+
+static inline int each_any(void *arg, const struct extent *x)
+{
+	(void)arg;
+	(void)x;
+	return 0;
+}
+
 static inline bool trip_extents(struct bytes b)
 {
 	struct writer w = { 0 };
 	struct extents e;
 
-	if (body_decode_extents(b, &e))
+	if (body_decode_extents(b, &e)) {
+		must(body_each_extent(b, each_any, NULL) == -EUCLEAN, "neither decodes");
 		return false;
+	}
+	struct each each = { .e = &e };
+	must(!body_each_extent(b, each_is, &each) && each.n == e.n, "both decode");
 	extents_hold(&e);
 	must(e.cap <= b.len / 8 + 16, "memory in proportion to the input");
 	must(!body_encode_extents(&e, &w), "what decodes can be encoded");
@@ -178,6 +218,11 @@ static inline bool trip_key(struct bytes b)
 	if (!key_parse_block(b, &id, &id2)) {
 		k = session ? key_note(id, id2, session) : key_block(id, id2);
 		must(bytes_eq(key_bytes(&k), b), "a block's key");
+		return true;
+	}
+	if (!key_parse_gone(b, &id, &id2)) {
+		k = key_gone(id, id2, session);
+		must(bytes_eq(key_bytes(&k), b), "the key of what is gone");
 		return true;
 	}
 	for (unsigned i = 0; i < 5; i++) {

@@ -50,6 +50,29 @@ static void test_extents_come_back(void **state)
 	}
 }
 
+/* A tree's block must not be taken for one of extents. */
+static void test_references_are_no_extents(void **state)
+{
+	struct dice d = { seed };
+
+	(void)state;
+	for (unsigned i = 0; i < 100000; i++) {
+		uint32_t n = 1 + (uint32_t)roll(&d, 40);
+		struct block_ref v[40];
+		struct writer w = { 0 };
+		uint64_t region = roll(&d, 2) ? roll(&d, 4) : roll(&d, 300);
+		uint64_t id = roll(&d, UINT64_C(1) << (8 + roll(&d, 40)));
+		for (uint32_t k = 0; k < n; k++) {
+			v[k] = (struct block_ref){ region, ++id };
+			region += 1 + (roll(&d, 4) ? 0 : roll(&d, 300));
+			id += roll(&d, 4) ? 0 : roll(&d, 1 << 20);
+		}
+		assert_int_equal(body_encode_blocks(v, n, &w), 0);
+		assert_false(trip_extents(writer_bytes(&w)));
+		writer_fini(&w);
+	}
+}
+
 static void test_blocks_come_back(void **state)
 {
 	struct dice d = { seed };
@@ -229,6 +252,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_extents_come_back),
 		cmocka_unit_test(test_blocks_come_back),
+		cmocka_unit_test(test_references_are_no_extents),
 		cmocka_unit_test(test_cut_and_changed_bytes),
 		cmocka_unit_test(test_encoder_refuses_what_decoders_would),
 		cmocka_unit_test(test_decoder_refuses_each_wrong_field),
