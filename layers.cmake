@@ -4,7 +4,8 @@ layer(common
 	     size.c stream.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
-	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c collect.c request.c
+	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c extents.c
+	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
 	     kv.c view.c ordered.c mem.c
@@ -12,7 +13,7 @@ layer(index
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
 layer(engine
-	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c drop.c check.c
+	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c refs.c drop.c check.c
 	     pool.c buddy.c segment.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
 	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c lanes.c session.c server.c
 	     remote.c remote_lane.c transport_tcp.c index_remote.c node_remote.c peer.c

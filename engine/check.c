@@ -2,12 +2,11 @@
 /*
  * All invariants: slice table against itself (pool_check), index against itself
  * (index_check), and the index against the slice table: each extent names a slice
- * that is there, and each slice has as many references as extents name it. On a
- * stopped store the bytes are compared with their checksums, too.
+ * that is there, and each slice has as many references as extents in rows of the
+ * index name it (pool.h). On a stopped store the bytes are compared with their checksums, too.
  *
  * The index cannot be read in one moment while others write: an object that is
- * published, renamed or dropped meanwhile is counted twice, not at all, or before
- * its references are. So what looks wrong is only a suspect; it is looked at
+ * published, renamed or dropped meanwhile is counted twice or not at all. So what looks wrong is only a suspect; it is looked at
  * again after a while, and a violation is what looked wrong in the very same way
  * every time. What is really wrong stays so, and what moves does not.
  *
@@ -142,27 +141,39 @@ static int look_at_bytes(struct look *l, uint64_t fileid, const struct extent *x
 	return r;
 }
 
-static int look_at_extents(void *arg, const struct attr *a, const struct extents *x)
+static int look_at_extent(void *arg, uint64_t fileid, const struct extent *t)
 {
 	struct look *l = arg;
+	struct pool *p = l->e->pool;
 	struct slice_view v;
+
+	if (t->pool_id != pool_id(p) || t->slice >= pool_npages(p) ||
+	    !pool_next(p, t->slice, &v) || v.id.page != t->slice || v.id.gen != t->gen ||
+	    v.npages != t->slice_pages)
+		return add_suspect(l->suspects, (struct suspect){
+			.kind = NO_SLICE, .fileid = fileid, .slice = { t->slice, t->gen } });
+	l->refs[t->slice]++;
+	return l->e->offline ? look_at_bytes(l, fileid, t) : 0;
+}
+
+static int look_at_extents(void *arg, const struct attr *a, const struct extents *x)
+{
 	int r = 0;
 
-	for (uint32_t i = 0; !r && i < x->n; i++) {
-		const struct extent *t = &x->v[i];
-		if (t->pool_id == pool_id(l->e->pool) && t->slice < pool_npages(l->e->pool) &&
-		    pool_next(l->e->pool, t->slice, &v) && v.id.page == t->slice &&
-		    v.id.gen == t->gen && v.npages == t->slice_pages) {
-			l->refs[t->slice]++;
-			if (l->e->offline)
-				r = look_at_bytes(l, a->fileid, t);
-		} else {
-			r = add_suspect(l->suspects, (struct suspect){
-				.kind = NO_SLICE, .fileid = a->fileid,
-				.slice = { t->slice, t->gen } });
-		}
-	}
+	for (uint32_t i = 0; !r && i < x->n; i++)
+		r = look_at_extent(arg, a->fileid, &x->v[i]);
 	return r;
+}
+
+/* On a stopped store what versions consist of, as the rebuild has counted it: blocks
+ * that a publish left behind are for the next start to collect. On a live one every
+ * row counts, also of what is not published yet or gone already. */
+static int look_at_index(struct look *l)
+{
+	struct index_visitor visitor = { .extents = look_at_extents, .arg = l };
+
+	return l->e->offline ? index_scan(l->e->ix, &visitor) :
+			       index_all_extents(l->e->ix, look_at_extent, l);
 }
 
 static int look(struct engine *e, struct suspects *ret)
@@ -170,12 +181,11 @@ static int look(struct engine *e, struct suspects *ret)
 	_cleanup_(freep) uint32_t *refs = calloc(pool_npages(e->pool), sizeof(*refs));
 	_cleanup_(suspects_fini) struct suspects found = { 0 };
 	struct look l = { .e = e, .suspects = &found, .refs = refs };
-	struct index_visitor visitor = { .extents = look_at_extents, .arg = &l };
 	struct slice_view v;
 
 	if (!refs)
 		return -ENOMEM;
-	int r = index_scan(e->ix, &visitor);
+	int r = look_at_index(&l);
 	for (uint32_t page = 0; !r && pool_next(e->pool, page, &v); page = v.id.page + v.npages) {
 		if (v.refs != refs[v.id.page])
 			r = add_suspect(&found, (struct suspect){

@@ -4,7 +4,7 @@
  * them in order, and what spans them all (space, the view of slices).
  *
  * Opening goes up, closing down: store (folder, lock), pool, node, index, rebuild,
- * transport, files. engine_close() takes whatever a failed opening got to, so
+ * references, transport, files. engine_close() takes whatever a failed opening got to, so
  * there is one way down only.
  */
 #include "engine/engine.h"
@@ -27,6 +27,7 @@
 #include "engine/node_remote.h"
 #include "engine/peer.h"
 #include "engine/priv.h"
+#include "engine/refs.h"
 #include "engine/server.h"
 #include "engine/transport_tcp.h"
 #include "engine/store.h"
@@ -229,6 +230,9 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = engine_check_index(e);
 	if (!r)
 		r = rebuild(e, ret_why);
+	/* fsck takes nothing, and what it drops names slices that are not there. */
+	if (!r && !e->offline)
+		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
 	if (!r)
 		r = open_transport(e, o);
 	if (!r)
@@ -305,6 +309,7 @@ void engine_close(struct engine *e)
 		e->transport->ops->close(e->transport);
 	}
 	index_close(e->ix);
+	refs_close(e->refs);
 	node_close(e->node);
 	peer_close(e->peer);
 	pool_close(e->pool);

@@ -83,9 +83,9 @@ struct engine_space {
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
 
-/* Frees what an object that is gone consisted of: references of its slices are
- * given back at once (pinned ones go on as DYING), its blocks are deleted in
- * the background (gauge `drops`). Copies what it needs of g. */
+/* Frees what an object that is gone consisted of, in the background if need be
+ * (gauge `drops`): its blocks and the note of it in the index are deleted, and its
+ * slices go with them (pinned ones go on as DYING). Copies what it needs of g. */
 void engine_drop(struct engine *e, const struct gone *g);
 
 /* Appends a table of all slices that are not FREE: state, generation, pages,

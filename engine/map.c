@@ -391,16 +391,6 @@ static int by_slice(const void *a, const void *b)
 	return x->gen < y->gen ? -1 : x->gen > y->gen;
 }
 
-static int add_change(struct ref_changes *c, struct slice_id id, int n)
-{
-	if (!n)
-		return 0;
-	if (array_room(c->v, c->cap, c->n + 1, 16) < 0)
-		return -ENOMEM;
-	c->v[c->n++] = (struct ref_change){ id, n };
-	return 0;
-}
-
 static int region_slices(struct region *g)
 {
 	free(g->next);
@@ -414,36 +404,13 @@ static int region_slices(struct region *g)
 	return 0;
 }
 
-/* Both lists are sorted: merges them, counting. */
-static int region_diff(const struct region *g, struct ref_changes *ret)
-{
-	uint32_t i = 0, k = 0;
-
-	while (i < g->nnext || k < g->nbase) {
-		struct slice_id id = i == g->nnext ? g->base[k] :
-			k == g->nbase ? g->next[i] :
-			by_slice(&g->next[i], &g->base[k]) <= 0 ? g->next[i] : g->base[k];
-		int n = 0;
-		for (; i < g->nnext && !by_slice(&g->next[i], &id); i++)
-			n++;
-		for (; k < g->nbase && !by_slice(&g->base[k], &id); k++)
-			n--;
-		int r = add_change(ret, id, n);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-int map_diff(struct map *m, struct ref_changes *ret)
+int map_publishing(struct map *m)
 {
 	for (uint32_t i = 0; i < m->n; i++) {
 		struct region *g = m->v[i];
 		if (!g->changed)
 			continue;
 		int r = region_slices(g);
-		if (!r)
-			r = region_diff(g, ret);
 		if (r < 0) {
 			map_unpublished(m);
 			return r;
@@ -480,6 +447,12 @@ void map_unpublished(struct map *m)
 		free(steal(&g->next));
 		g->next_block = g->block;
 	}
+}
+
+void map_forget_blocks(struct map *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		m->v[i]->block = m->v[i]->next_block = 0;
 }
 
 int map_loaded(struct map *m)

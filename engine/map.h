@@ -75,16 +75,6 @@ struct map_view {
 	struct hold *hold;
 };
 
-struct ref_change {
-	struct slice_id id;
-	int n;
-};
-
-struct ref_changes {
-	struct ref_change *v;
-	size_t n, cap;
-};
-
 void map_init(struct map *m, struct node *n);
 void map_fini(struct map *m); /* unpins everything */
 
@@ -123,14 +113,14 @@ void map_load(struct map *m, uint64_t page, uint32_t npages, struct hold *h,
 struct region *map_region(const struct map *m, uint64_t index);
 uint32_t map_region_at(const struct map *m, uint64_t index);
 
-/*
- * What publishing the changed regions adds to (n > 0) and takes from (n < 0)
- * the slices' references; a slice may come once per region. Remembers it:
- * map_published() makes it the base, map_unpublished() forgets it. -ENOMEM.
- */
-int map_diff(struct map *m, struct ref_changes *ret);
+/* Changed regions are about to be published: notes the slices that they name.
+ * map_published() makes that the base, map_unpublished() forgets it. -ENOMEM. */
+int map_publishing(struct map *m);
 void map_published(struct map *m);
 void map_unpublished(struct map *m);
+
+/* What is published has been replaced by somebody: no block of ours is in it. */
+void map_forget_blocks(struct map *m);
 
 /* After loading: what is there is what is published. -ENOMEM. */
 int map_loaded(struct map *m);

@@ -32,11 +32,6 @@ struct node_call {
 	int result;
 };
 
-struct slice_run {
-	struct slice_id id;
-	uint32_t npages; /* of the slice; of a seal: that it keeps */
-};
-
 struct node_ops {
 	const char *name;
 	int (*alloc)(struct node *n, uint32_t npages, struct slice_id *ret,
@@ -49,7 +44,6 @@ struct node_ops {
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
 	int (*give_back)(struct node *n, struct slice_id s);
-	int (*add_refs)(struct node *n, struct slice_id s, int refs);
 	bool (*peek)(struct node *n, struct slice_id s, struct slice_view *ret);
 	bool (*is_lost)(struct node *n, struct slice_id s);
 	bool (*needs_verify)(struct node *n, struct slice_id s, uint32_t block);
@@ -134,12 +128,6 @@ static inline int node_give_back(struct node *n, struct slice_id s)
 static inline bool node_is_lost(struct node *n, struct slice_id s)
 {
 	return n->ops->is_lost(n, s);
-}
-
-/* How many more (or fewer) extents of published versions name the slice. */
-static inline int node_add_refs(struct node *n, struct slice_id s, int refs)
-{
-	return n->ops->add_refs(n, s, refs);
 }
 
 /* A slice that this engine has pinned, as the node knows it. False: it does not

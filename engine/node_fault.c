@@ -172,11 +172,6 @@ static bool fault_is_lost(struct node *n, struct slice_id s)
 	return node_is_lost(of(n)->inner, s);
 }
 
-static int fault_add_refs(struct node *n, struct slice_id s, int refs)
-{
-	return node_add_refs(of(n)->inner, s, refs);
-}
-
 static bool fault_peek(struct node *n, struct slice_id s, struct slice_view *ret)
 {
 	return node_peek(of(n)->inner, s, ret);
@@ -217,7 +212,6 @@ static const struct node_ops fault_ops = {
 	.pin = fault_pin,
 	.unpin = fault_unpin,
 	.give_back = fault_give_back,
-	.add_refs = fault_add_refs,
 	.peek = fault_peek,
 	.is_lost = fault_is_lost,
 	.needs_verify = fault_needs_verify,

@@ -98,11 +98,6 @@ static bool local_is_lost(struct node *n, struct slice_id s)
 	return false;
 }
 
-static int local_add_refs(struct node *n, struct slice_id s, int refs)
-{
-	return pool_add_refs(pool_of(n), s, refs);
-}
-
 static bool local_needs_verify(struct node *n, struct slice_id s, uint32_t block)
 {
 	return pool_needs_verify(pool_of(n), s, block);
@@ -127,7 +122,6 @@ static const struct node_ops local_ops = {
 	.pin = local_pin,
 	.unpin = local_unpin,
 	.give_back = local_unpin,
-	.add_refs = local_add_refs,
 	.peek = local_peek,
 	.is_lost = local_is_lost,
 	.needs_verify = local_needs_verify,

@@ -1088,15 +1088,6 @@ static void remote_verified(struct node *node, struct slice_id s, uint32_t block
 		h->verify &= ~(1ULL << block);
 }
 
-/* The node counts references itself, as versions are committed. */
-static int remote_add_refs(struct node *node, struct slice_id s, int refs)
-{
-	(void)node;
-	(void)s;
-	(void)refs;
-	return 0;
-}
-
 /* Sessions ------------------------------------------------------------------------------ */
 
 /* What was posted: UNPINs of all that was let go in the turn before, and ALLOCs. */
@@ -1321,7 +1312,6 @@ static const struct node_ops remote_ops = {
 	.pin = remote_pin,
 	.unpin = remote_unpin,
 	.give_back = remote_give_back,
-	.add_refs = remote_add_refs,
 	.peek = remote_peek,
 	.is_lost = remote_is_lost,
 	.needs_verify = remote_needs_verify,

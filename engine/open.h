@@ -59,7 +59,6 @@ struct file {
 	bool draft;           /* never published */
 	bool dirty;           /* changed since it was published */
 	bool small;           /* the bytes are in content[] */
-	bool unsure;          /* a publish may have been done, or not */
 	bool counted;         /* in M_DRAFTS */
 	uint64_t unclean;     /* bytes from the end to here may not be zeros */
 	struct block_ref *nodes; /* BODY_TREE: blocks of block references */

@@ -92,8 +92,12 @@ static int build_block(struct publish *p, uint32_t i)
 	struct region *g = p->w->f->map.v[i];
 
 	g->next_block = g->n ? g->block : 0;
-	if (!g->n || (g->block && !g->changed))
+	if (!g->n)
 		return 0;
+	if (g->block && !g->changed) {
+		p->shares = true;
+		return 0;
+	}
 	struct writer w = { 0 };
 	int r = encode_extents(&p->w->f->map, i, i + 1, &w);
 	if (!r)
@@ -245,7 +249,7 @@ int parts_build(struct publish *p)
 	if (!r)
 		r = build_dels(p);
 	if (!r)
-		r = map_diff(&f->map, &p->refs);
+		r = map_publishing(&f->map);
 	if (r < 0)
 		return r;
 	p->body.bytes = writer_bytes(&p->bytes);
@@ -262,5 +266,15 @@ void parts_fini(struct publish *p)
 	free(p->put);
 	free(p->del);
 	free(p->nodes);
-	free(p->refs.v);
+}
+
+void parts_reset(struct publish *p)
+{
+	parts_fini(p);
+	p->values = NULL;
+	p->put = p->del = p->nodes = NULL;
+	p->nput = p->put_cap = p->values_cap = 0;
+	p->ndel = p->del_cap = p->nnodes = 0;
+	p->body = (struct body){ 0 };
+	p->shares = false;
 }

@@ -341,23 +341,57 @@ int pool_seal(struct pool *p, struct slice_id s)
 	return e->state == SLICE_SEALED ? 0 : -EINVAL;
 }
 
-int pool_add_refs(struct pool *p, struct slice_id s, int n)
+/* Under the lock, as the next one. */
+static int ref_one(struct pool *p, const struct slice_run *s)
 {
-	WITH_LOCK(&p->lock);
-	struct slice *e = find(p, s);
+	struct slice *e = find(p, s->id);
 
-	if (!e)
+	if (!e || e->npages != s->npages)
 		return -ESTALE;
-	int64_t refs = (int64_t)e->refs + n;
-	if (e->state == SLICE_WRITING || refs < 0 || refs > UINT32_MAX)
+	if (e->state == SLICE_WRITING || e->refs == UINT32_MAX)
 		return -EINVAL;
-	if (!n)
-		return 0;
-	e->refs = (uint32_t)refs;
-	if (n > 0 && e->state != SLICE_LIVE)
+	e->refs++;
+	if (e->state != SLICE_LIVE)
 		become(p, e, SLICE_LIVE);
+	return 0;
+}
+
+static int unref_one(struct pool *p, const struct slice_run *s)
+{
+	struct slice *e = find(p, s->id);
+
+	if (!e || !e->refs)
+		return -ESTALE;
+	e->refs--;
 	settle(p, e);
 	return 0;
+}
+
+int pool_ref(struct pool *p, const struct slice_run *v, uint32_t nv)
+{
+	WITH_LOCK(&p->lock);
+
+	for (uint32_t i = 0; i < nv; i++) {
+		int r = ref_one(p, &v[i]);
+		if (r < 0) {
+			while (i--)
+				unref_one(p, &v[i]);
+			return r;
+		}
+	}
+	return 0;
+}
+
+int pool_unref(struct pool *p, const struct slice_run *v, uint32_t nv)
+{
+	WITH_LOCK(&p->lock);
+	int r = 0;
+
+	for (uint32_t i = 0; i < nv; i++) {
+		int one = unref_one(p, &v[i]);
+		r = r ? r : one;
+	}
+	return r;
 }
 
 /* Rebuild ------------------------------------------------------------------- */

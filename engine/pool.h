@@ -16,7 +16,9 @@
  *
  * pins: holds by open files and reads under way; while WRITING or SEALED, the
  * pins *are* the session's ownership, so what nobody remembers is free (I2).
- * refs: extents of published versions that name the slice.
+ * refs: extents in the index that name the slice: in records, in extent blocks
+ * (whether a record names those yet or not), in what is gone and not dropped yet.
+ * Whoever observes the index counts them (refs.h), nobody else.
  *
  * Threads: any; one lock (LOCK_POOL) guards table and free lists. Bytes are
  * read and written without it, by whoever holds a pin.
@@ -44,6 +46,11 @@ struct pool;
 struct slice_id {
 	uint32_t page; /* first page, through all segments */
 	uint32_t gen;
+};
+
+struct slice_run {
+	struct slice_id id;
+	uint32_t npages; /* of the slice; of a seal: that it keeps */
 };
 
 struct pool_opts {
@@ -91,8 +98,13 @@ int pool_unpin(struct pool *p, struct slice_id s);
 /* WRITING -> SEALED; SEALED stays (publishing again). -ESTALE, -EINVAL. */
 int pool_seal(struct pool *p, struct slice_id s);
 
-/* n references more (SEALED or DYING become LIVE) or less. -ESTALE, -EINVAL. */
-int pool_add_refs(struct pool *p, struct slice_id s, int n);
+/* A reference more on each of these slices, as often as it is listed (SEALED and
+ * DYING become LIVE); all or none. -ESTALE: one of them has another generation or
+ * length. -EINVAL: it is not sealed (I5). */
+int pool_ref(struct pool *p, const struct slice_run *v, uint32_t nv);
+/* One less on each; frees what nothing else keeps. -ESTALE, if one is not there or
+ * has none: the others are done. */
+int pool_unref(struct pool *p, const struct slice_run *v, uint32_t nv);
 
 /* Rebuild (I2), before anything is allocated: an extent names this slice.
  * Counts one reference. -EUCLEAN: outside, or overlaps another. */

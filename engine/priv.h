@@ -11,17 +11,27 @@
 #include "common/lock.h"
 #include "engine/engine.h"
 #include "engine/node.h"
+#include "engine/task.h"
 #include "engine/transport.h"
 
 struct files;
 struct peer;
+struct refs;
 struct server;
 struct store;
 
-/* drop.c: how many drops are under way, for who has to wait for the last. */
+/* Who found no free page, and looks again when a drop has ended. */
+struct drop_waiter {
+	struct task task;
+	struct drop_waiter *next;
+};
+
+/* drop.c: the drops under way, for who has to wait for the last, or for room. */
 struct drops {
 	struct lock lock; /* LOCK_DROPS */
 	uint64_t n;
+	_Atomic uint64_t ended; /* how many ever did */
+	struct drop_waiter *waiters;
 	pthread_cond_t none;
 };
 
@@ -29,6 +39,8 @@ struct engine {
 	struct store *store;         /* its folder and lock; NULL: in_memory */
 	struct index *ix;
 	struct pool *pool;           /* in this process */
+	struct refs *refs;           /* counts what the index names in it; offline:
+					nobody does */
 	struct node *node;           /* whose slices the files are made of */
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
@@ -59,3 +71,11 @@ int engine_check_index(struct engine *e);
 void drops_init(struct drops *d);
 void drops_wait(struct drops *d); /* until none is under way */
 void drops_fini(struct drops *d);
+
+/*
+ * After looking for room in vain: w->task is run when the next drop has ended, or
+ * at once if one has since drops_ended() was `ended`, which was read before looking.
+ * False: none has and none is under way.
+ */
+uint64_t drops_ended(struct drops *d);
+bool drops_wait_room(struct drops *d, uint64_t ended, struct drop_waiter *w);

@@ -2,18 +2,20 @@
 /*
  * Publishing: a draft becomes a version, in one index transaction.
  *
- *	seal -> put new blocks -> add references -> index_publish -> drop what the
- *	                                                version before it had
+ *	seal -> put new blocks -> index_publish -> delete blocks that only the
+ *	                                           version before it had
  *
  * A crash before index_publish leaves the old version whole: slices are rebuilt
  * from the index (I2), and blocks that no record names are orphans. After it, the
  * new one is whole, and what the old one had is free for the same reason.
  *
- * References are added before the transaction and taken back if it fails. The
- * other way round, somebody who unlinks the object right after the commit would
- * take away references that are not there yet. Meanwhile our map's pins hold the
- * slices: without references again, they are DYING, not free, and become LIVE
- * when the next try adds them.
+ * References are nobody's business here: whoever has the index counts them (refs.h),
+ * and our map's pins hold the slices until then.
+ *
+ * A version may share blocks with the one that it grew from. If that was replaced
+ * meanwhile (by another mount, or by a publish of ours of which no answer came), its
+ * blocks may be gone: so it is put together once more, of new blocks only, and takes
+ * the place of whatever is there (INDEX_CHANGED).
  *
  * The whole file is ours (range lock) from the seal to the end. Readers go on.
  */
@@ -54,33 +56,21 @@ static void new_op(struct publish *p, void (*done)(struct index_op *op, int outc
 	};
 }
 
-static void change_refs(struct publish *p, int sign, int by)
-{
-	struct engine *e = p->w->f->e;
-
-	for (size_t i = 0; i < p->refs.n; i++) {
-		struct ref_change *c = &p->refs.v[i];
-		if ((c->n > 0) != (sign > 0))
-			continue;
-		int r = node_add_refs(e->node, c->id, by * c->n);
-		/* Ours are pinned; what the old version had is LIVE. */
-		if (r < 0)
-			log_error("file", "references of slice %u (generation %u) cannot "
-				  "change by %d: %s", c->id.page, c->id.gen, by * c->n,
-				  strerror(-r));
-	}
-}
-
 /* After the end, for better or worse: blocks that nothing names --------------------- */
+
+static void warn_of_blocks(const struct index_op *op, int outcome)
+{
+	if (outcome < 0)
+		log_warn("file", "%u extent blocks of file %lu, and their slices, stay behind "
+			 "until the next start: %s", op->nblocks, (unsigned long)op->fileid,
+			 strerror(-outcome));
+}
 
 static void blocks_deleted(struct index_op *op, int outcome)
 {
 	struct publish *p = publish_of(op);
 
-	if (outcome < 0)
-		log_warn("file", "%u extent blocks of file %lu stay behind until the next "
-			 "start: %s", op->nblocks, (unsigned long)op->fileid,
-			 strerror(-outcome));
+	warn_of_blocks(op, outcome);
 	index_op_fini(op);
 	publish_end(p);
 }
@@ -159,18 +149,6 @@ static bool repair_attr(struct publish *p)
 	return true;
 }
 
-/* The version that ours replaced was not the one that it grew from: that one's
- * references were dropped by who replaced it, so all of ours are new. */
-static void add_all_refs(struct publish *p)
-{
-	struct file *f = p->w->f;
-
-	for (uint32_t i = 0; i < f->map.n; i++)
-		for (uint32_t k = 0; k < f->map.v[i]->n; k++)
-			node_add_refs(f->e->node, f->map.v[i]->v[k].hold->id, 1);
-	change_refs(p, 1, -1);
-}
-
 /* A name of this draft replaced an object, which may be open here. */
 static void drop_replaced(struct publish *p, const struct gone *g)
 {
@@ -189,11 +167,8 @@ static void drop_old(struct publish *p)
 	struct engine *e = p->w->f->e;
 
 	if (p->op.gone2.fileid) {
-		add_all_refs(p);
-		p->ndel = 0; /* they went with the version that had them */
+		p->ndel = 0; /* they go with the version that had them */
 		engine_drop(e, &p->op.gone2);
-	} else {
-		change_refs(p, -1, 1);
 	}
 	drop_replaced(p, &p->op.gone);
 	for (uint32_t i = 0; i < p->op.nmore_gone; i++)
@@ -213,6 +188,7 @@ static void committed(struct publish *p)
 		f->attr.version = en->attr.version;
 		f->attr.has_xattrs |= en->attr.has_xattrs;
 		f->place = en->place;
+		p->attr = en->attr;
 		f->draft = f->dirty = false;
 		file_count(f);
 	}
@@ -232,6 +208,8 @@ static void committed(struct publish *p)
 
 /* Steps ------------------------------------------------------------------------------ */
 
+static void publish_anew(struct publish *p);
+
 static void transacted(struct index_op *op, int outcome)
 {
 	struct publish *p = publish_of(op);
@@ -240,14 +218,11 @@ static void transacted(struct index_op *op, int outcome)
 		committed(p);
 		return;
 	}
-	if (outcome < 0 && op->unsure) {
-		/* The version may be there. References that are counted too often
-		 * last until the next start; one too few would free live bytes. */
-		WITH_LOCK(&p->w->f->lock);
-		p->w->f->unsure = true;
-	} else {
-		change_refs(p, 1, -1);
+	if (outcome == INDEX_CHANGED) {
+		publish_anew(p);
+		return;
 	}
+	/* If an answer was lost the version may be there, with its blocks. */
 	publish_failed(p, outcome == INDEX_UNLINKED ? 0 : outcome > 0 ? -EIO : outcome,
 		       !op->unsure);
 }
@@ -257,8 +232,8 @@ static void publish_transact(struct publish *p)
 	struct file *f = p->w->f;
 
 	crash_point(CRASH_PUBLISH_BLOCKS);
-	change_refs(p, 1, 1);
 	new_op(p, transacted);
+	p->op.flags = p->shares ? PUBLISH_SHARES : 0;
 	file_place(f, &p->op.place);
 	p->op.attr = p->attr;
 	p->op.body = p->body;
@@ -275,14 +250,10 @@ static void blocks_put(struct index_op *op, int outcome)
 		publish_transact(p);
 }
 
-static void sealed(struct work *w, int r)
+static void publish_build(struct publish *p)
 {
-	struct publish *p = w->publish;
+	int r = parts_build(p);
 
-	if (!r) {
-		crash_point(CRASH_PUBLISH_SEALED);
-		r = parts_build(p);
-	}
 	if (r < 0) {
 		publish_failed(p, r, false);
 		return;
@@ -295,7 +266,43 @@ static void sealed(struct work *w, int r)
 	p->op.blocks = p->put;
 	p->op.values = p->values;
 	p->op.nblocks = p->nput;
-	index_put_blocks(w->f->e->ix, &p->op);
+	index_put_blocks(p->w->f->e->ix, &p->op);
+}
+
+static void anew_deleted(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+	struct file *f = p->w->f;
+
+	warn_of_blocks(op, outcome);
+	parts_reset(p);
+	{
+		WITH_LOCK(&f->lock);
+		map_forget_blocks(&f->map);
+		free(steal(&f->nodes));
+		f->nnodes = 0;
+	}
+	publish_build(p);
+}
+
+/* Sharing was in vain. What was put for it goes, and all blocks are new. */
+static void publish_anew(struct publish *p)
+{
+	new_op(p, anew_deleted);
+	p->op.call = (struct kv_call){ 0 };
+	p->op.blocks = p->put;
+	p->op.nblocks = p->nput;
+	index_del_blocks(p->w->f->e->ix, &p->op);
+}
+
+static void sealed(struct work *w, int r)
+{
+	if (r < 0) {
+		publish_failed(w->publish, r, false);
+		return;
+	}
+	crash_point(CRASH_PUBLISH_SEALED);
+	publish_build(w->publish);
 }
 
 static void tail_cleaned(struct work *w, int r)
@@ -310,8 +317,6 @@ static void tail_cleaned(struct work *w, int r)
 static int publish_due(struct file *f)
 {
 	WITH_LOCK(&f->lock);
-	if (f->unsure)
-		return -EIO;
 	bool due = (f->dirty || f->draft) && f->attr.nlink;
 	return due && f->lost ? -EIO : due;
 }

@@ -6,8 +6,8 @@
 struct publish {
 	struct work *w;
 	void (*done)(struct work *w, int r);
-	struct attr attr;         /* as it was when the version was put together */
-	struct ref_changes refs;
+	struct attr attr;         /* as it was when the version was put together;
+				     then the record's */
 	struct index_op op;
 	struct body body;
 	struct writer bytes;      /* of the body */
@@ -18,6 +18,7 @@ struct publish {
 	uint32_t ndel, del_cap;
 	struct block_ref *nodes;  /* of a tree */
 	uint32_t nnodes;
+	bool shares;              /* blocks with the version that it grew from */
 	int result;
 };
 
@@ -25,3 +26,4 @@ struct publish {
  * regions their next_block. Nothing of the file changes that readers see. */
 int parts_build(struct publish *p);
 void parts_fini(struct publish *p);
+void parts_reset(struct publish *p); /* the same, to build once more */

@@ -565,24 +565,44 @@ static void put_placed(void *arg, int r)
 }
 
 static void put_begin(struct put *p);
+static void put_full(struct put *p);
 
 static void put_wanted(struct node_call *c, int r)
 {
 	struct put *p = (struct put *)((char *)c - offsetof(struct put, wanted));
 
-	if (r < 0)
+	if (r == -ENOSPC)
+		put_full(p);
+	else if (r < 0)
 		put_refused(p, r);
 	else
 		put_begin(p);
 }
 
+static void put_room(struct task *t)
+{
+	put_begin((struct put *)((char *)t - offsetof(struct put, room.task)));
+}
+
+/* What is about to be free counts as free (P7). */
+static void put_full(struct put *p)
+{
+	p->room.task.fn = put_room;
+	if (p->flags & PUT_MOVE ||
+	    !drops_wait_room(&p->f->e->drops, p->drops_ended, &p->room))
+		put_refused(p, -ENOSPC);
+}
+
 static void put_begin(struct put *p)
 {
+	p->drops_ended = drops_ended(&p->f->e->drops);
 	int r = put_plan(p);
 
 	if (r == NODE_WAIT) {
 		p->wanted = (struct node_call){ .of = p->call, .done = put_wanted };
 		node_want(p->f->e->node, p->want, &p->wanted);
+	} else if (r == -ENOSPC) {
+		put_full(p);
 	} else if (r < 0) {
 		put_refused(p, r);
 	} else if (!p->nruns) { /* nothing there, or nothing missing */

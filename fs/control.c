@@ -40,8 +40,6 @@ static int print_config(struct fs *fs, struct writer *w)
 
 static int print_check(struct fs *fs, struct writer *w)
 {
-	/* What only the kernel still knows is in no index. */
-	inodes_drop_kept(fs->inodes);
 	int n = engine_check(fs->engine, false, w, NULL);
 
 	return n < 0 ? n : 0;

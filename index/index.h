@@ -22,6 +22,9 @@
 enum {
 	INDEX_MISS = 1,     /* outcome: no such name, object or attribute */
 	INDEX_UNLINKED = 2, /* outcome of publish: no name is left to publish to */
+	INDEX_CHANGED = 3,  /* the same: it shares blocks of a version that was
+			       replaced meanwhile */
+	PUBLISH_SHARES = 1, /* flag of it: it does share some */
 
 	INDEX_ROOT = 1,         /* fileid of the root directory */
 	INDEX_SESSION_OWN = 1,  /* of a process that has its index to itself */
@@ -130,8 +133,10 @@ struct entry {
 struct gone {
 	uint64_t fileid;   /* 0: nothing did */
 	struct attr attr;  /* after it: nlink 0 if that was the last name */
-	struct body body;  /* nlink 0: what it consisted of; its slices are to be
-			      dropped (engine_drop()). Else empty. */
+	struct body body;  /* nlink 0: what it consisted of, to be dropped
+			      (engine_drop()): until then it names its slices
+			      under a key of the session. Else empty. */
+	uint64_t note;     /* under which the body lies until index_gone_end() */
 	bool draft;        /* it was a draft; its file knows what to free */
 	bool hidden;       /* by a draft's name, which has replaced it: still stored
 			      as it is, and lost when the draft is published */
@@ -163,11 +168,12 @@ struct index_op {
 	struct body body;
 	uint32_t umask;
 	unsigned mask;  /* INDEX_SET_* */
-	unsigned flags; /* RENAME_*, XATTR_* */
+	unsigned flags; /* RENAME_*, XATTR_*, PUBLISH_* */
 	uint64_t from;  /* index_list(): listing goes on behind this h */
 	uint32_t limit;
 	bool plus;
 	struct bytes value;
+	uint64_t note;
 	const struct block_ref *blocks;
 	const struct bytes *values;
 	uint32_t nblocks;
@@ -309,7 +315,8 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * the one it was based on (else the caller knows what it replaced: fileid 0),
  * because another session has published meanwhile.
  * The draft's names, ACLs and attributes become durable in the same
- * transaction. more_gone, nmore_gone: what other names of a draft replaced.
+ * transaction. flags: PUBLISH_SHARES: only if it replaces the version that it was
+ * based on, else INDEX_CHANGED. more_gone, nmore_gone: what other names of a draft replaced.
  * index_draft() or index_writer() went before (-EINVAL). INDEX_UNLINKED: nothing
  * has changed; a draft without a name (O_TMPFILE) may get one and be published.
  */
@@ -338,6 +345,10 @@ void index_put_blocks(struct index *ix, struct index_op *op);
  * -EUCLEAN if one is missing or damaged. */
 void index_get_blocks(struct index *ix, struct index_op *op);
 void index_del_blocks(struct index *ix, struct index_op *op);
+
+/* fileid, note (of struct gone): what was handed out as gone is not needed any
+ * more. Its blocks were deleted before; extents in the body itself go with this. */
+void index_gone_end(struct index *ix, struct index_op *op);
 
 /*
  * Ends another session, which makes no call any more (its node has seen to that): its
@@ -384,6 +395,21 @@ struct index_visitor {
  * visitor's negative, -EUCLEAN. Held in memory: one page, and 16 bytes for each
  * extent block. */
 int index_scan(struct index *ix, const struct index_visitor *v);
+
+/*
+ * Extents by the rows that they are in: records, extent blocks (whether a record
+ * names them already or not), bodies of what is gone and not dropped yet. For who
+ * counts them as they are written (kv_observe(), of these kinds).
+ */
+#define INDEX_EXTENT_KINDS "DEFg"
+/* Each extent of a row, as body_each_extent(). */
+int index_row_extents(struct bytes key, struct bytes value,
+		      int (*visit)(void *arg, const struct extent *e), void *arg);
+/* The same extents in both values of a row, at a glance; both decode. */
+bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b);
+/* All rows; blocks. What is written meanwhile may be seen or not. */
+int index_all_extents(struct index *ix, int (*visit)(void *arg, uint64_t fileid,
+			      const struct extent *e), void *arg);
 
 enum index_check_mode {
 	INDEX_CHECK_LIVE,    /* others may be writing */

@@ -5,8 +5,9 @@
  * is the caller's to delete or to overwrite; here it is about the object.
  *
  * With the last name go the record, extended attributes, times and counts; a
- * writer is told that there is no place left. The body is handed out in `gone`,
- * since only the engine can drop slices.
+ * writer is told that there is no place left. The body is handed out in `gone`, and
+ * lies under a key of the session, `g`, until the engine has dropped it: so there is
+ * always a row that names its slices, for as long as they may be asked for.
  */
 #include <assert.h>
 #include <errno.h>
@@ -72,8 +73,28 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret)
 	} else {
 		r = object_vanish(p, o);
 		ret->body = o->rec.body;
+		gone_note(p, ret, 0);
 	}
 	return r;
+}
+
+void gone_note(struct plan *p, struct gone *g, uint64_t note)
+{
+	g->note = note;
+	if (gone_is_noted(&g->body))
+		plan_put_encoded(p, key_gone(g->fileid, note, plan_session(p)), gone_encode,
+				 &g->body);
+}
+
+static int gone_end_plan(struct plan *p, struct index_op *op)
+{
+	plan_del(p, key_gone(op->fileid, op->note, plan_session(p)));
+	return 0;
+}
+
+void index_gone_end(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, gone_end_plan);
 }
 
 void object_hidden(const struct object *o, struct gone *ret)

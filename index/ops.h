@@ -178,6 +178,10 @@ int notes_drop(struct plan *p, uint64_t fileid);
  * then. */
 int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret);
 
+/* Notes the body of g, which no record will name. `note`: 0 of an object that is
+ * gone, its number of a version that was replaced. */
+void gone_note(struct plan *p, struct gone *g, uint64_t note);
+
 /* What object_lose() would say, without doing it (a name is only hidden). */
 void object_hidden(const struct object *o, struct gone *ret);
 

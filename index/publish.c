@@ -29,10 +29,11 @@ static bool is_ours(const struct record *rec, const struct index_op *op)
 	       bytes_eq(rec->body.bytes, op->body.bytes);
 }
 
-static void gone_version(const struct object *o, struct gone *ret)
+static void gone_version(struct plan *p, const struct object *o, struct gone *ret)
 {
 	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr, .body = o->rec.body };
 	ret->attr.nlink = 0;
+	gone_note(p, ret, o->rec.attr.version);
 }
 
 static int publish_version(struct plan *p, struct index_op *op, const struct writer_state *w)
@@ -56,8 +57,10 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 			op->gone2 = (struct gone){ .fileid = op->fileid };
 		return object_entry(p, &o, &op->entry);
 	}
+	if (a->version != op->attr.version && op->flags & PUBLISH_SHARES)
+		return INDEX_CHANGED;
 	if (a->version != op->attr.version)
-		gone_version(&o, &op->gone2);
+		gone_version(p, &o, &op->gone2);
 	a->version++;
 	a->size = op->attr.size;
 	a->pages = op->attr.pages;

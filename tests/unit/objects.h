@@ -90,8 +90,8 @@ static inline void sum_extent(struct pool *p, struct extent *x)
 	}
 }
 
-/* A slice of at most n pages with the bytes of page.. of that version, LIVE with
- * one reference; false: the pool is full. */
+/* A slice of at most n pages with the bytes of page.. of that version, SEALED with
+ * one pin; false: the pool is full. */
 static inline bool make_slice(struct engine *e, uint64_t fileid, uint64_t version, uint64_t page,
 			      uint32_t n, struct extent *ret)
 {
@@ -110,9 +110,15 @@ static inline bool make_slice(struct engine *e, uint64_t fileid, uint64_t versio
 	};
 	sum_extent(e->pool, ret);
 	assert_int_equal(pool_seal(e->pool, s), 0);
-	assert_int_equal(pool_add_refs(e->pool, s, 1), 0);
-	assert_int_equal(pool_unpin(e->pool, s), 0);
 	return true;
+}
+
+/* They are in the index, or never will be: what names them there holds them now. */
+static inline void unpin_extents(struct engine *e, const struct extents *x)
+{
+	for (uint32_t i = 0; i < x->n; i++)
+		assert_int_equal(pool_unpin(e->pool, (struct slice_id){ x->v[i].slice,
+									x->v[i].gen }), 0);
 }
 
 static inline void extents_add(struct extents *x, struct extent e)
@@ -124,7 +130,7 @@ static inline void extents_add(struct extents *x, struct extent e)
 	x->v[x->n++] = e;
 }
 
-/* Slices of at most `run` pages for npages; false: full, and nothing is left. */
+/* Slices of at most `run` pages for npages, pinned; false: full, and nothing is left. */
 static inline bool make_extents(struct engine *e, uint64_t fileid, uint64_t version,
 				uint64_t npages, uint32_t run, struct extents *ret)
 {
@@ -139,9 +145,7 @@ static inline bool make_extents(struct engine *e, uint64_t fileid, uint64_t vers
 		if (left > run)
 			left = run;
 		if (!make_slice(e, fileid, version, page, (uint32_t)left, &one)) {
-			for (uint32_t i = 0; i < x.n; i++)
-				pool_add_refs(e->pool, (struct slice_id){ x.v[i].slice, x.v[i].gen },
-					      -1);
+			unpin_extents(e, &x);
 			extents_fini(&x);
 			return false;
 		}
@@ -252,6 +256,7 @@ static inline bool make_object(struct engine *e, uint64_t fileid, uint64_t versi
 	if (!make_extents(e, fileid, version, npages, run, &x))
 		return false;
 	put_record(e, &a, make_body(e, fileid, kind, &x, &w));
+	unpin_extents(e, &x);
 	writer_fini(&w);
 	extents_fini(&x);
 	return true;

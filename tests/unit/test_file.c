@@ -42,12 +42,14 @@ static void world_free(struct world *w)
 
 	w->faults = false;
 	close_all(w);
+	drops_wait(&w->e->drops);
 	assert_idle();
 	check_engine(w);
 	reopen_all(w);
 	close_all(w);
 	for (int i = 0; i < NFILES; i++)
 		step_unlink(w, &w->slot[i]);
+	drops_wait(&w->e->drops);
 	assert_idle();
 	engine_space(w->e, &space);
 	assert_int_equal(space.free_bytes, space.total_bytes);

@@ -61,6 +61,11 @@ static int count_session_end(struct kv *kv, uint64_t session)
 	return inner->ops->session_end(inner, session);
 }
 
+static struct kv *count_inner(struct kv *kv)
+{
+	return ((struct counting *)kv)->inner;
+}
+
 static int count_check(struct kv *kv, struct writer *report)
 {
 	struct kv *inner = ((struct counting *)kv)->inner;
@@ -76,7 +81,7 @@ static void count_close(struct kv *kv)
 
 static const struct kv_ops count_ops = {
 	.name = "counting", .submit = count_submit, .caps = count_caps, .stat = count_stat,
-	.session_end = count_session_end, .check = count_check, .close = count_close,
+	.session_end = count_session_end, .inner = count_inner, .check = count_check, .close = count_close,
 };
 
 static int wrap_kv(struct kv *inner, struct kv **ret)

@@ -71,6 +71,7 @@ static void work(struct world *w, const struct engine_opts *o, unsigned nsteps, 
 		settle(w, i);
 	w->busy = -1;
 	check_engine(w);
+	drops_wait(&w->e->drops);
 	assert_idle();
 	for (unsigned i = 0; i < nsteps; i++)
 		step(w);

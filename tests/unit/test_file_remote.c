@@ -12,76 +12,6 @@
 
 /* A node over the wire ------------------------------------------------------------- */
 
-/* What the node does itself as versions are committed, the pool is told here. */
-struct far {
-	struct node node;
-	struct node *remote;
-	struct pool *pool;
-};
-
-static struct node *inner(struct node *n)
-{
-	return ((struct far *)n)->remote;
-}
-
-static int far_alloc(struct node *n, uint32_t npages, struct slice_id *ret, uint32_t *ret_npages)
-{
-	return node_alloc(inner(n), npages, ret, ret_npages);
-}
-
-static void far_want(struct node *n, uint32_t npages, struct node_call *c)
-{
-	node_want(inner(n), npages, c);
-}
-
-static void far_take(struct node *n, const struct slice_run *v, uint32_t nv, struct node_call *c)
-{
-	node_take(inner(n), v, nv, c);
-}
-
-static void far_seal(struct node *n, const struct slice_run *v, uint32_t nv, struct node_call *c)
-{
-	node_seal(inner(n), v, nv, c);
-}
-
-static int far_pin(struct node *n, struct slice_id s) { return node_pin(inner(n), s); }
-static int far_unpin(struct node *n, struct slice_id s) { return node_unpin(inner(n), s); }
-static int far_back(struct node *n, struct slice_id s) { return node_give_back(inner(n), s); }
-static bool far_is_lost(struct node *n, struct slice_id s) { return node_is_lost(inner(n), s); }
-
-static int far_add_refs(struct node *n, struct slice_id s, int refs)
-{
-	return pool_add_refs(((struct far *)n)->pool, s, refs);
-}
-
-static bool far_peek(struct node *n, struct slice_id s, struct slice_view *ret)
-{
-	return node_peek(inner(n), s, ret);
-}
-
-static bool far_needs_verify(struct node *n, struct slice_id s, uint32_t block)
-{
-	return node_needs_verify(inner(n), s, block);
-}
-
-static void far_verified(struct node *n, struct slice_id s, uint32_t block)
-{
-	node_verified(inner(n), s, block);
-}
-
-static void far_close(struct node *n)
-{
-	node_close(inner(n));
-	free(n);
-}
-
-static const struct node_ops far_ops = {
-	.name = "far", .alloc = far_alloc, .want = far_want, .take = far_take, .seal = far_seal,
-	.pin = far_pin, .unpin = far_unpin, .give_back = far_back, .add_refs = far_add_refs,
-	.peek = far_peek, .is_lost = far_is_lost, .needs_verify = far_needs_verify,
-	.verified = far_verified, .close = far_close,
-};
-
 static struct server *server;
 static struct relay relay;
 static struct remote *to_node;
@@ -91,7 +21,7 @@ static struct remote *to_node;
 static void go_far(struct engine *e, bool faults)
 {
 	struct server_opts so = { .listen = "127.0.0.1:0", .kv = index_kv(e->ix), .pool = e->pool };
-	struct far *f = calloc(1, sizeof(*f));
+	struct node *n;
 	char where[32];
 
 	assert_int_equal(server_open(&so, &server, NULL), 0);
@@ -99,14 +29,11 @@ static void go_far(struct engine *e, bool faults)
 	snprintf(where, sizeof(where), "127.0.0.1:%u", relay.port);
 	struct remote_opts ro = { .node = where, .name = "test" };
 	assert_int_equal(remote_open(&ro, &to_node, NULL), 0);
-	assert_int_equal(node_remote_open(to_node, &f->remote), 0);
-	f->node = *f->remote;
-	f->node.ops = &far_ops;
-	f->pool = e->pool;
+	assert_int_equal(node_remote_open(to_node, &n), 0);
 	node_close(e->node);
-	e->node = &f->node;
+	e->node = n;
 	if (faults)
-		assert_int_equal(node_fault_open(&f->node, &e->node), 0);
+		assert_int_equal(node_fault_open(n, &e->node), 0);
 }
 
 static void come_back(struct engine *e)
@@ -156,6 +83,7 @@ static void world_free(struct world *w)
 	close_all(w);
 	for (int i = 0; i < NFILES; i++)
 		step_unlink(w, &w->slot[i]);
+	drops_wait(&w->e->drops);
 	WAIT_FOR(!metric_get(M_STOCK) && !metric_get(M_PINS));
 	engine_space(w->e, &space);
 	assert_int_equal(space.free_bytes, space.total_bytes);

@@ -5,6 +5,7 @@
  * checked after each step, and is empty again when both have ended.
  */
 #include "tests/unit/kv_kit.h"
+#include "tests/unit/refs_kit.h"
 
 #include "engine/holds.h"
 #include "index/index.h"
@@ -71,7 +72,7 @@ static void step_seal(struct walk *w, struct holds *h)
 	if (!got.v[0]) {
 		know(w, v);
 		if (chance(&w->rng, 30))
-			assert_int_equal(pool_add_refs(w->pool, v.slice, 1), 0);
+			assert_int_equal(add_refs(w->pool, v.slice, 1), 0);
 	}
 	wire_results_fini(&got);
 }
@@ -182,7 +183,7 @@ static void drop_refs(struct pool *p)
 	for (uint32_t page = 0; pool_next(p, page, &v); page = v.id.page + v.npages) {
 		assert_int_equal(v.state, SLICE_LIVE); /* of nobody else */
 		assert_int_equal(v.pins, 0);
-		assert_int_equal(pool_add_refs(p, v.id, -(int)v.refs), 0);
+		assert_int_equal(add_refs(p, v.id, -(int)v.refs), 0);
 	}
 }
 

@@ -6,6 +6,7 @@
  * session; and in the end all is the node's again. SEED=n repeats a walk.
  */
 #include "tests/unit/relay.h"
+#include "tests/unit/refs_kit.h"
 
 #include "engine/node_remote.h"
 #include "engine/server.h"
@@ -239,7 +240,7 @@ static void test_sealed_published_taken(void **state)
 	assert_true(state_of(s, &v));
 	assert_int_equal(v.npages, 5);
 	assert_int_equal(v.state, SLICE_SEALED);
-	assert_int_equal(pool_add_refs(pool, s, 1), 0);
+	assert_int_equal(add_refs(pool, s, 1), 0);
 	assert_int_equal(take(s, 10), -ESTALE);
 	assert_int_equal(take(s, 5), 0);
 	assert_int_equal(node_unpin(node, s), 0);
@@ -250,7 +251,7 @@ static void test_sealed_published_taken(void **state)
 	assert_int_equal(take(s, 5), 0);
 	assert_true(state_of(s, &v));
 	assert_int_equal(v.pins, 1);
-	assert_int_equal(pool_add_refs(pool, s, -1), 0);
+	assert_int_equal(add_refs(pool, s, -1), 0);
 	assert_int_equal(node_unpin(node, s), 0);
 	WAIT_FOR(!state_of(s, &v));
 	assert_int_equal(take(s, 5), -ESTALE);
@@ -270,8 +271,8 @@ static void test_many_of_one_slice(void **state)
 	struct slice_id s = get_slice(4, &n), t = get_slice(4, &n);
 	assert_int_equal(seal(s, 4), 0);
 	assert_int_equal(seal(t, 4), 0);
-	pool_add_refs(pool, s, 1);
-	pool_add_refs(pool, t, 1);
+	add_refs(pool, s, 1);
+	add_refs(pool, t, 1);
 	node_unpin(node, s);
 	WAIT_FOR(state_of(s, &view) && !view.pins);
 	for (unsigned i = 0; i < 600; i++)
@@ -288,8 +289,8 @@ static void test_many_of_one_slice(void **state)
 	assert_int_equal(node_unpin(node, t), 0);
 	assert_int_equal(node_unpin(node, t), -ESTALE);
 	WAIT_FOR(state_of(s, &view) && !view.pins);
-	pool_add_refs(pool, s, -1);
-	pool_add_refs(pool, t, -1);
+	add_refs(pool, s, -1);
+	add_refs(pool, t, -1);
 	stop();
 }
 
@@ -306,7 +307,7 @@ static void test_who_gives_up_waits_no_longer(void **state)
 	s = get_slice(1, &n);
 	t = get_slice(1, &n);
 	assert_int_equal(seal(t, 1), 0);
-	pool_add_refs(pool, t, 1);
+	add_refs(pool, t, 1);
 	node_unpin(node, t);
 	WAIT_FOR(metric_get(M_STOCK) == 0);
 	relay.late_us = 2000000;
@@ -332,7 +333,7 @@ static void test_who_gives_up_waits_no_longer(void **state)
 	/* What came late was given back, too. */
 	WAIT_FOR(metric_get(M_STOCK) == 0 && pool_nfree(pool) == pool_npages(pool) - 1);
 	WAIT_FOR(metric_get(M_PINS) == 0);
-	pool_add_refs(pool, t, -1);
+	add_refs(pool, t, -1);
 	stop();
 }
 
@@ -360,9 +361,9 @@ static void test_what_is_published_outlives_its_session(void **state)
 	writing = get_slice(2, &n);
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(seal(i == 0 ? live : i == 1 ? unlinked : sealed, 2), 0);
-	pool_add_refs(pool, live, 1);
-	pool_add_refs(pool, unlinked, 1);
-	pool_add_refs(pool, unlinked, -1);
+	add_refs(pool, live, 1);
+	add_refs(pool, unlinked, 1);
+	add_refs(pool, unlinked, -1);
 	assert_true(state_of(unlinked, &v));
 	cut();
 	assert_false(node_is_lost(node, live));
@@ -383,7 +384,7 @@ static void test_what_is_published_outlives_its_session(void **state)
 	assert_int_equal(node_unpin(node, sealed), 0);
 	assert_int_equal(node_unpin(node, unlinked), 0);
 	WAIT_FOR(state_of(live, &v) && !v.pins);
-	pool_add_refs(pool, live, -1);
+	add_refs(pool, live, -1);
 	writing = get_slice(2, &n);
 	assert_int_equal(seal(writing, 1), 0);
 	node_unpin(node, writing);
@@ -410,7 +411,7 @@ static void test_many_pins_are_taken_again(void **state)
 		if (i % 500)
 			assert_int_equal(seal(s[i], 1), 0);
 	for (unsigned i = 0; i < N; i++)
-		pool_add_refs(pool, s[i], 1);
+		add_refs(pool, s[i], 1);
 	cut();
 	for (unsigned i = 0; i < N; i++) {
 		assert_false(node_is_lost(node, s[i]));
@@ -419,7 +420,7 @@ static void test_many_pins_are_taken_again(void **state)
 	}
 	WAIT_FOR(metric_get(M_PINS) == 0);
 	for (unsigned i = 0; i < N; i++)
-		pool_add_refs(pool, s[i], -1);
+		add_refs(pool, s[i], -1);
 	free(s);
 	stop();
 }
@@ -450,7 +451,7 @@ static void test_what_a_restarted_node_has_is_verified(void **state)
 	node_unpin(node, s);
 	node_unpin(node, old);
 	WAIT_FOR(metric_get(M_PINS) == 0); /* stock, too */
-	assert_int_equal(pool_add_refs(pool, old, -1), 0);
+	assert_int_equal(add_refs(pool, old, -1), 0);
 	stop();
 }
 
@@ -581,7 +582,7 @@ static void publish(struct walker *w, struct mine *m)
 {
 	pthread_mutex_lock(&all.mutex);
 	bool room = all.n < PUBLISHED && chance(&w->rng, 70);
-	int r = room ? pool_add_refs(pool, m->id, 1) : 0;
+	int r = room ? add_refs(pool, m->id, 1) : 0;
 	if (room && !r)
 		all.v[all.n++] = (struct published){ m->id, m->npages, m->paint };
 	else if (r)
@@ -647,7 +648,7 @@ static void unlink_one(struct walker *w)
 	pthread_mutex_lock(&all.mutex);
 	if (all.n) {
 		unsigned i = (unsigned)below(&w->rng, all.n);
-		assert_int_equal(pool_add_refs(pool, all.v[i].id, -1), 0);
+		assert_int_equal(add_refs(pool, all.v[i].id, -1), 0);
 		all.v[i] = all.v[--all.n];
 	}
 	pthread_mutex_unlock(&all.mutex);
@@ -689,7 +690,7 @@ static void *walk_thread(void *arg)
 static void unlink_all(void)
 {
 	while (all.n)
-		assert_int_equal(pool_add_refs(pool, all.v[--all.n].id, -1), 0);
+		assert_int_equal(add_refs(pool, all.v[--all.n].id, -1), 0);
 }
 
 static void walk(uint64_t seed)

@@ -5,6 +5,7 @@
  * requests that have no answer. Hostile peers speak through plain sockets.
  */
 #include "tests/unit/net_kit.h"
+#include "tests/unit/refs_kit.h"
 
 #include "engine/remote.h"
 #include "engine/server.h"
@@ -564,7 +565,7 @@ static void test_slices_belong_to_their_session(void **state)
 	assert_int_equal(seal(x, s, 6), 0);
 	assert_int_equal(seal(x, s, 5), -EINVAL);
 	assert_int_equal(pin(y, s, 1), -ESTALE);
-	assert_int_equal(pool_add_refs(pool, s, 1), 0); /* published */
+	assert_int_equal(add_refs(pool, s, 1), 0); /* published */
 	assert_int_equal(pin(y, s, 7), -EINVAL);
 	assert_int_equal(pin(y, s, 5), -EINVAL);
 	assert_int_equal(pin(y, s, 6), 0);
@@ -578,7 +579,7 @@ static void test_slices_belong_to_their_session(void **state)
 	assert_int_equal(seal(y, s, 6), -ESTALE);
 	assert_int_equal(ask_items(ro, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, 1), NULL), -EROFS);
 	assert_int_equal(metric_get(M_PINS), 5);
-	assert_int_equal(pool_add_refs(pool, s, -1), 0); /* unlinked: DYING */
+	assert_int_equal(add_refs(pool, s, -1), 0); /* unlinked: DYING */
 	remote_close(x);
 	WAIT_FOR(metric_get(M_PINS) == 3);
 	remote_close(y);

@@ -70,6 +70,7 @@
 #include "engine/xfer.h"
 #include "index/index.h"
 #include "tests/unit/ranges.h"
+#include "tests/unit/refs_kit.h"
 
 #define MS UINT64_C(1000000)
 
@@ -788,10 +789,10 @@ static void slow_read_keeps_its_slice(void **state)
 	(void)state;
 	memset(pool_page(pool, s.page), 'v', 4096);
 	assert_int_equal(pool_seal(pool, s), 0);
-	assert_int_equal(pool_add_refs(pool, s, 1), 0);
+	assert_int_equal(add_refs(pool, s, 1), 0);
 	transport_fault_hold(way, true);
 	start(POST_READ, s, buf, sizeof(buf), 0, &w); /* under the pin of take() */
-	assert_int_equal(pool_add_refs(pool, s, -1), 0); /* unlinked meanwhile */
+	assert_int_equal(add_refs(pool, s, -1), 0); /* unlinked meanwhile */
 	struct slice_id *others = calloc(pool_npages(pool), sizeof(*others));
 	unsigned nothers = 0;
 	while (!pool_alloc(pool, 1, &t, &n)) { /* and the pool is full */

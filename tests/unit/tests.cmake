@@ -31,6 +31,7 @@ unit_test(xfer engine)
 # Writes the seeds of the fuzzers: make_corpus tests/fuzz/corpus
 add_executable(make_corpus EXCLUDE_FROM_ALL fuzz/make_corpus.c)
 target_link_libraries(make_corpus PRIVATE engine index common warnings)
+unit_test(refs engine)
 unit_test(drop engine)
 unit_test(store engine)
 unit_test(rebuild engine)
