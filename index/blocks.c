@@ -11,7 +11,9 @@
  * at no cost of its own. Notes are numbered from 1 in each put, so that the next put
  * for the object writes over those of the last, which is published, or was taken
  * back; the end of writing takes them away. What is noted when a session ends is all
- * that may belong to nobody, found without looking at anything else (collect.c).
+ * that may belong to nobody, found without looking at anything else (collect.c). So a
+ * put stays with the session that it began in: if that ends meanwhile, the lots that
+ * were put go with it, and the next one is refused.
  *
  * Threads: a run belongs to one thread at a time (index/relay.h).
  */
@@ -33,6 +35,8 @@ struct blocks_run {
 	struct index_op *op;
 	struct plan *memory;
 	struct kv_caps caps;
+
+	uint64_t session; /* PUT: all notes are this one's */
 
 	enum blocks_job job;
 	uint32_t first, n, end; /* the lot under way: [first, first + n) of end */
@@ -128,7 +132,7 @@ static int lot_note(struct blocks_run *b, struct kv_write *w)
 	for (uint32_t i = 0; i < b->n; i++)
 		b->ids[i] = b->op->blocks[b->first + i].id;
 	note_encode(b->ids, b->n, &value);
-	b->note = key_note(b->op->fileid, b->nnotes + 1, index_session(b->ix));
+	b->note = key_note(b->op->fileid, b->nnotes + 1, b->session);
 	*w = (struct kv_write){ key_bytes(&b->note), writer_bytes(&value) };
 	return 0;
 }
@@ -293,6 +297,7 @@ static struct blocks_run *blocks_new(struct index *ix, struct index_op *op, enum
 		return NULL;
 	*b = (struct blocks_run){
 		.ix = ix, .op = op, .memory = memory, .job = job,
+		.session = index_session(ix),
 		.caps = index_kv(ix)->ops->caps(index_kv(ix)),
 		.end = op->nblocks,
 	};

@@ -231,7 +231,8 @@ void index_close(struct index *ix);
 uint64_t index_session(const struct index *ix);
 /* Another session, of a greater number, has taken the place of that one, which has
  * ended with all that was its (an engine over a wire). Any thread; calls that are
- * under way are run again in the name of the new one. */
+ * under way are run again in the name of the new one; but a put of blocks, of which
+ * a part may be gone with the old one, fails (-ESTALE). */
 void index_set_session(struct index *ix, uint64_t session);
 struct kv *index_kv(struct index *ix);
 const struct index_super *index_super(struct index *ix);

@@ -264,6 +264,34 @@ static void test_no_more_than_one_session_is_collected(void **state)
 	sessions_close(&s, &op);
 }
 
+static void follow(void *arg)
+{
+	index_set_session(arg, 77);
+}
+
+/* Another session follows in the middle of a put: all its notes are of the one that it
+ * began in, which alone is asked when that one ends. */
+static void test_a_put_is_of_one_session(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index_op op = { 0 };
+	struct blocks b;
+	unsigned n;
+
+	(void)state;
+	struct attr a = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+	s.shaky[1]->o.caps = (struct kv_caps){ 1024, 4, 1024, 1 << 20, true };
+	s.shaky[1]->o.before_write = follow;
+	s.shaky[1]->o.arg = s.ix[1];
+	assert_int_equal(put_blocks(s.ix[1], a.fileid, 8, &b), 0);
+	assert_int_equal(index_session(s.ix[1]), 77);
+	assert_int_equal(sessions_keys(&s, 77), 0);
+	assert_int_equal(index_session_end(s.ix[2], 2, &n), 0);
+	assert_int_equal(n, 8);
+	assert_int_equal(orphans(&s), 0);
+	sessions_close(&s, &op);
+}
+
 /* Random ------------------------------------------------------------------------------ */
 
 struct history {
@@ -477,6 +505,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_session_ends_at_each_step),
 		cmocka_unit_test(test_no_more_than_one_session_is_collected),
+		cmocka_unit_test(test_a_put_is_of_one_session),
 		cmocka_unit_test(test_random_ends),
 	};
 
