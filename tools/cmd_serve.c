@@ -20,6 +20,7 @@
 #include "common/cleanup.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "common/metrics.h"
 #include "engine/engine.h"
 #include "tools/cmd.h"
 #include "tools/daemon.h"
@@ -143,6 +144,17 @@ static void catch_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* All sessions have ended: what is in flight now is a leak (P10). */
+static void complain_if_busy(void)
+{
+	int64_t n;
+	const char *name = metrics_busy(&n);
+
+	if (name)
+		log_error("node", "in flight when all sessions have ended: %s %lld", name,
+			  (long long)n);
+}
+
 static int serve(struct daemon *d, struct engine *e)
 {
 	const struct config *c = d->config;
@@ -164,6 +176,7 @@ static int serve(struct daemon *d, struct engine *e)
 	notify("STOPPING=1\nSTATUS=waits up to %u s for sessions to finish",
 	       (unsigned)(c->drain_ms / 1000));
 	engine_serve_end(e, (uint32_t)c->drain_ms);
+	complain_if_busy();
 	return EXIT_DONE;
 }
 

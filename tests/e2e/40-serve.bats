@@ -5,6 +5,8 @@
 load lib
 setup_file() { begin_file; }
 teardown_file() { end_node || true; end_file; }
+# One that failed leaves no node to the next.
+teardown() { [[ -n ${BATS_TEST_COMPLETED:-} ]] || end_node || true; }
 
 serve() { # options...
 	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
@@ -36,29 +38,49 @@ end_node() {
 	gone "$pid" 20
 }
 
-# A client that speaks no slicefs. In the script: s is a socket of the node's.
+# Runs Python against the node. It has wire.py, and in `at` where the node is.
 client() { # script
-	python3 - "$(node at)" "$1" <<-'PYTHON'
-	import os, socket, sys, textwrap, time
-	host, port = sys.argv[1].rsplit(":", 1)
-	def connect():
-	    s = socket.create_connection((host, int(port)), 5)
-	    s.settimeout(20)
-	    return s
+	PYTHONPATH=$BATS_TEST_DIRNAME python3 -B - "$(node at)" "$1" <<-'PYTHON'
+	import os, sys, textwrap, time, wire
+	at = sys.argv[1]
 	def closed(s): # by the node
 	    try:
 	        while s.recv(65536): pass
 	    except ConnectionError: pass
 	    return True
-	s = connect()
+	def said(*words):
+	    print(*words, flush=True)
 	exec(textwrap.dedent(sys.argv[2]))
 	PYTHON
+}
+
+# The same in the background, until it has said a line; `finish` waits for its end.
+begin() { # script
+	: >"$SCRATCH/client"
+	client "$1" >"$SCRATCH/client" 2>&1 3>&- &
+	CLIENT=$!
+	until_said . "$SCRATCH/client"
+}
+
+finish() { # pattern that it has said
+	wait "$CLIENT"
+	grep -q "$1" "$SCRATCH/client"
+}
+
+until_said() { # pattern file
+	local _
+	for _ in $(seq 500); do
+		grep -q "$1" "$2" && return 0
+		sleep 0.02
+	done
+	cat "$2"
+	return 1
 }
 
 @test "serve returns when mounts can connect, and says where" {
 	serve 2>"$SCRATCH/said"
 	[[ $(cat "$SCRATCH/said") =~ ^"slicefs: node $STORE serves 127.0.0.1:"[0-9]+" (pool 64.0 MiB, index 64.0 MiB)"$ ]]
-	client 'assert s.getpeername()'
+	client 'wire.Mount(at)'
 }
 
 @test "store ls and status show it as serving, and where" {
@@ -83,20 +105,24 @@ client() { # script
 @test "rubbish is not let in, and the node goes on" {
 	client '
 	for bad in b"GET / HTTP/1.1\r\n\r\n" * 40, os.urandom(4096), b"\0" * 4096, b"\xff" * 4096:
-	    c = connect()
+	    c = wire.connect(at)
 	    try: c.sendall(bad)
 	    except ConnectionError: pass
 	    assert closed(c)
-	c = connect(); c.sendall(b"\1"); c.close()
-	many = [connect() for _ in range(200)]
+	    m = wire.Mount(at)
+	    try: m.s.sendall(bad)
+	    except ConnectionError: pass
+	    assert m.is_closed()
+	c = wire.connect(at); c.sendall(b"\1"); c.close()
+	many = [wire.connect(at) for _ in range(200)]
 	for c in many: c.close()'
-	client 'assert s.getpeername()'
+	client 'wire.Mount(at)'
 	[ "$(node state)" = serving ]
 }
 
 @test "who says nothing is shown out, in seconds" {
 	requires python3
-	client 't = time.time(); assert closed(s); assert time.time() - t < 9'
+	client 't = time.time(); assert closed(wire.connect(at)); assert time.time() - t < 9'
 }
 
 @test "TERM ends it in order, with the gauges at zero" {
@@ -105,7 +131,7 @@ client() { # script
 	[ "$(node state)" = stopped ]
 	[ "$(node at)" = null ]
 	grep -q "told to end" "$SCRATCH/log"
-	no grep -qiE 'error|assert' "$SCRATCH/log"
+	grep -E ' (error|warn): ' "$SCRATCH/log" | grep -v 'not let in' | no grep .
 	fsck_clean
 }
 
@@ -137,30 +163,120 @@ client() { # script
 
 @test "an idle connection does not hold up its end" {
 	serve --drain 1m
-	client 'print("there", flush=True); closed(s); print("closed", flush=True)' >"$SCRATCH/idle" 3>&- &
-	idle=$!
-	for _ in $(seq 250); do grep -q there "$SCRATCH/idle" && break; sleep 0.02; done
+	begin 's = wire.connect(at); m = wire.Mount(at); said("there"); closed(s); m.is_closed(); said("closed")'
 	SECONDS=0
 	end_node
 	[ "$SECONDS" -lt 10 ]
-	wait "$idle"
-	grep -q closed "$SCRATCH/idle"
+	finish closed
+}
+
+@test "what a session wrote and did not publish is free again when it is gone" {
+	serve
+	client '
+	m = wire.Mount(at)
+	assert m.stat()["total"] == 64 << 20 == m.pages * 4096
+	free = m.stat()["free"]
+	m.alloc(1000)
+	assert m.stat()["free"] == free - 1000 * 4096
+	m.s.close()
+	n = wire.Mount(at)
+	t = time.time()
+	while n.stat()["free"] < free: assert time.time() - t < 10'
+	end_node
+}
+
+@test "TERM lets a session finish what it writes, and nobody new in" {
+	serve --drain 1m
+	begin '
+	m = wire.Mount(at)
+	one = m.alloc(10)
+	said("writes")
+	while True:
+	    try: wire.connect(at).close()
+	    except ConnectionError: break
+	    time.sleep(0.02)
+	m.ask(wire.PING)
+	assert m.seal(one) == 0
+	m.unpin(one)
+	m.is_closed()
+	said("finished")'
+	SECONDS=0
+	end_node
+	[ "$SECONDS" -lt 20 ]
+	finish finished
+	[ "$(node state)" = stopped ]
+	fsck_clean
+}
+
+@test "it does not wait for longer than --drain" {
+	serve --drain 300ms
+	begin 'm = wire.Mount(at); m.alloc(10); said("writes"); m.is_closed(); said("closed")'
+	SECONDS=0
+	end_node
+	[ "$SECONDS" -lt 10 ]
+	finish closed
+	grep -q "1 sessions end with something under way" "$SCRATCH/log"
+	fsck_clean
+}
+
+@test "a second TERM ends it at once, and nothing is lost" {
+	serve --drain 1h
+	free=$(client 'said(wire.Mount(at).stat()["free"])')
+	begin 'm = wire.Mount(at); m.alloc(10); said("writes"); m.is_closed(); said("closed")'
+	pid=$(node pid)
+	: >"$SCRATCH/log"
+	kill -TERM "$pid"
+	until_said "told to end" "$SCRATCH/log"
+	sleep 0.5
+	[ "$(node state)" = serving ]
+	kill -TERM "$pid"
+	gone "$pid" 5
+	finish closed
+	fsck_clean
+	serve
+	client "assert wire.Mount(at).stat()['free'] == $free"
+	end_node
+}
+
+@test "as many sessions as it was told, and none that is silent for too long" {
+	serve --max-sessions 2 --keep-alive 500ms
+	client '
+	a, b = wire.Mount(at), wire.Mount(at)
+	try: wire.Mount(at); assert False
+	except (wire.Refused, ConnectionError): pass
+	t = time.time()
+	while time.time() - t < 1.5: a.ask(wire.PING); time.sleep(0.1)
+	assert b.is_closed()
+	wire.Mount(at); a.ask(wire.PING)'
+	end_node
+}
+
+@test "the token lets in who has it, and nobody else" {
+	(umask 077; printf 'one token\n' >"$SCRATCH/token")
+	serve --token-file "$SCRATCH/token"
+	client 'wire.Mount(at, b"one token\n").ask(wire.PING)'
+	client '
+	for token in None, b"one token", b"another":
+	    try: wire.Mount(at, token); assert False
+	    except wire.Refused: pass'
+	end_node
 }
 
 @test "in the foreground it is the shell's child, and INT ends it with status 0" {
 	"$SLICEFS" serve --foreground --store "$STORE" --listen 127.0.0.1:0 2>"$SCRATCH/fg" 3>&- &
 	pid=$!
-	for _ in $(seq 250); do grep -q "node $STORE serves" "$SCRATCH/fg" && break; sleep 0.02; done
-	grep -q "slicefs: node $STORE serves 127.0.0.1:" "$SCRATCH/fg"
+	until_said "slicefs: node $STORE serves 127.0.0.1:" "$SCRATCH/fg"
 	[ "$(node pid)" = "$pid" ]
 	kill -INT "$pid"
 	wait "$pid"
 	[ "$(node state)" = stopped ]
+	fails 1 '64 MiB.*128 MiB' serve --foreground --pool-size 128M
 }
 
 @test "who supervises it is told when it is ready, and when it stops" {
 	requires python3
 	for where in "$SCRATCH/notify" "@slicefs-$STORE"; do
+		: >"$SCRATCH/told"
 		python3 - "$where" >"$SCRATCH/told" 3>&- <<-'PYTHON' &
 		import socket, sys
 		at = sys.argv[1]
@@ -174,8 +290,9 @@ client() { # script
 		    if "STOPPING=1" in text: break
 		PYTHON
 		listener=$!
-		for _ in $(seq 250); do grep -q bound "$SCRATCH/told" && break; sleep 0.02; done
+		until_said bound "$SCRATCH/told"
 		NOTIFY_SOCKET=$where serve
+		until_said '^MAINPID=' "$SCRATCH/told"
 		grep -qx READY=1 "$SCRATCH/told"
 		grep -qx "MAINPID=$(node pid)" "$SCRATCH/told"
 		grep -qx "STATUS=store $STORE at $(node at)" "$SCRATCH/told"
