@@ -27,7 +27,7 @@ fuzzer(options common)
 fuzzer(lmdb index common)
 unit_test(pool engine)
 unit_test(segment engine)
-unit_test(xfer engine)
+unit_test(xfer engine index common)
 # Writes the seeds of the fuzzers: make_corpus tests/fuzz/corpus
 add_executable(make_corpus EXCLUDE_FROM_ALL fuzz/make_corpus.c)
 target_link_libraries(make_corpus PRIVATE engine index common warnings)
