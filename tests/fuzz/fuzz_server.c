@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A node that is told a sequence of messages over loopback: the first byte says
- * whether by one that was let in; then each message is a type, a byte that may
- * spoil its header, a length of two bytes, and its body. Whatever comes, the
- * session ends, and nothing of it is left.
+ * whether by one that was let in (bit 0), and that has a data connection (bit 1); then
+ * each message is a type, a byte that may spoil its header, a length of two bytes, and
+ * its body. READ and WRITE go over the data connection, if there is one. Whatever
+ * comes, the session ends, and nothing of it is left.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -63,32 +64,54 @@ static void hear(int fd, void *to, size_t n)
 	must(recv(fd, to, n, MSG_WAITALL) == (ssize_t)n, "an answer of the beginning");
 }
 
-static void join_node(int fd)
+/* HELLO, CHALLENGE and PROOF. */
+static void begin(int fd, struct wire_hello m, const struct auth_key *key)
 {
-	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION };
-	const struct auth_key none = { 0 };
 	struct writer hello = { 0 };
 	struct wire_challenge c;
 	uint8_t b[WIRE_HEADER + 200], proof[2 * WIRE_NONCE] = { 0 };
 
+	m.version_min = m.version_max = WIRE_VERSION;
 	wire_write_hello(&hello, &m);
 	tell(fd, (struct wire_header){ .type = WIRE_HELLO, .len = (uint32_t)hello.len },
 	     writer_bytes(&hello));
 	hear(fd, b, WIRE_HEADER + 72);
 	must(!wire_read_challenge(BYTES_OF(b + WIRE_HEADER, 72), &c), "CHALLENGE");
-	auth_prove(&none, AUTH_MOUNT, writer_bytes(&hello), &c, proof);
+	auth_prove(key, AUTH_MOUNT, writer_bytes(&hello), &c, proof);
 	tell(fd, (struct wire_header){ .type = WIRE_PROOF, .len = sizeof(proof) },
 	     BYTES_OF(proof, sizeof(proof)));
-	hear(fd, b, WIRE_HEADER + 92);
 	writer_fini(&hello);
+}
+
+static void join_node(int fd, struct wire_welcome *ret)
+{
+	const struct auth_key none = { 0 };
+	uint8_t b[WIRE_HEADER + 92];
+
+	begin(fd, (struct wire_hello){ 0 }, &none);
+	hear(fd, b, sizeof(b));
+	must(!wire_read_welcome(BYTES_OF(b + WIRE_HEADER, 92), ret), "WELCOME");
+}
+
+static int dial_lane(const struct wire_welcome *w)
+{
+	struct auth_key key;
+	uint8_t b[WIRE_HEADER];
+	int fd = dial();
+
+	memcpy(key.b, w->secret, sizeof(key.b));
+	begin(fd, (struct wire_hello){ .kind = WIRE_DATA, .session = w->session, .number = 1 },
+	      &key);
+	hear(fd, b, sizeof(b));
+	return fd;
 }
 
 static bool has_id(uint8_t type)
 {
-	return type > WIRE_WELCOME && type != WIRE_BYE && type != WIRE_RING && type != WIRE_UNPIN;
+	return type > WIRE_READY && type != WIRE_BYE && type != WIRE_RING && type != WIRE_UNPIN;
 }
 
-static void tell_all(int fd, struct reader *r)
+static void tell_all(int fd, int lane, struct reader *r)
 {
 	for (uint64_t id = 1; r->left >= 4; id++) {
 		uint8_t type = read_u8(r), spoil = read_u8(r);
@@ -102,7 +125,8 @@ static void tell_all(int fd, struct reader *r)
 			h.flags = spoil == 251 ? WIRE_ANSWER : spoil == 252 ? 0x8000 : 0;
 			h.id = spoil == 253 ? 1 : spoil == 254 ? UINT64_MAX : h.id;
 		}
-		tell(fd, h, BYTES_OF(read_bytes(r, len), len));
+		tell(lane >= 0 && type >= WIRE_READ ? lane : fd, h,
+		     BYTES_OF(read_bytes(r, len), len));
 	}
 }
 
@@ -115,15 +139,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		start();
 	if (!n)
 		return 0;
-	bool joins = read_u8(&r) & 1;
-	int fd = dial();
-	if (joins)
-		join_node(fd);
-	tell_all(fd, &r);
+	unsigned how = read_u8(&r);
+	int fd = dial(), lane = -1;
+	struct wire_welcome w;
+	if (how & 1)
+		join_node(fd, &w);
+	if ((how & 3) == 3)
+		lane = dial_lane(&w);
+	tell_all(fd, lane, &r);
 	shutdown(fd, SHUT_WR);
 	while (recv(fd, b, sizeof(b), 0) > 0)
 		;
 	close(fd);
+	if (lane >= 0)
+		close(lane);
 	for (uint64_t end = clock_ns() + 20 * NS_PER_S; metrics_busy(NULL);) {
 		int64_t busy = 0;
 		const char *name = metrics_busy(&busy);

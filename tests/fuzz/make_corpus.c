@@ -106,6 +106,45 @@ static void seed_wire(struct dice *d)
 	}
 }
 
+/* A message of fuzz_server.c. */
+static void say(struct writer *all, uint8_t type, const struct writer *body)
+{
+	write_u8(all, type);
+	write_u8(all, 0);
+	write_u16(all, (uint16_t)body->len);
+	write_bytes(all, body->p, body->len);
+}
+
+/* Slices, and bytes to and from them, and some that are not there. */
+static void seed_lanes(struct dice *d)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		struct writer all = { 0 }, w = { 0 };
+		write_u8(&all, 3);
+		write_u16(&w, 1);
+		write_u32(&w, 3);
+		say(&all, WIRE_ALLOC, &w);
+		for (unsigned k = 0; k < 8; k++) {
+			struct wire_span span = { { (uint32_t)roll(d, 2), 1 }, (uint32_t)roll(d, 9000),
+						  1 + (uint32_t)roll(d, 4000) };
+			bool writes = roll(d, 2);
+			w.len = 0;
+			if (!roll(d, 6)) {
+				wire_write_fence(&w, 1 + (uint32_t)roll(d, 2));
+				say(&all, WIRE_FENCE, &w);
+				continue;
+			}
+			wire_write_span(&w, &span);
+			if (writes)
+				memset(write_room(&w, span.bytes), 7, span.bytes);
+			say(&all, writes ? WIRE_WRITE : WIRE_READ, &w);
+		}
+		seed("server", "lane", i, writer_bytes(&all));
+		writer_fini(&all);
+		writer_fini(&w);
+	}
+}
+
 /* Ten messages that parse, of one that was let in; see fuzz_server.c. */
 static void seed_server(struct dice *d)
 {
@@ -130,10 +169,7 @@ static void seed_server(struct dice *d)
 				write_u16(&w, 1);
 				write_u32(&w, 3);
 			}
-			write_u8(&all, says[what].type);
-			write_u8(&all, 0);
-			write_u16(&all, (uint16_t)w.len);
-			write_bytes(&all, w.p, w.len);
+			say(&all, says[what].type, &w);
 			writer_fini(&w);
 		}
 		seed("server", "session", i, writer_bytes(&all));
@@ -156,5 +192,6 @@ int main(int argc, char **argv)
 	seed_keys();
 	seed_wire(&d);
 	seed_server(&d);
+	seed_lanes(&d);
 	return 0;
 }

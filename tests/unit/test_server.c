@@ -375,21 +375,21 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 {
 	static const uint16_t types[] = { WIRE_KV, WIRE_WATCH, WIRE_UNWATCH, WIRE_ALLOC, WIRE_SEAL,
 					  WIRE_PIN, WIRE_STAT, WIRE_DROP_KEYS, WIRE_READ,
-					  WIRE_WRITE };
+					  WIRE_WRITE, WIRE_FENCE };
 	static const uint16_t plain[] = { WIRE_HELLO, WIRE_CHALLENGE, WIRE_PROOF, WIRE_WELCOME,
-					  WIRE_RING, WIRE_UNPIN };
+					  WIRE_READY, WIRE_RING, WIRE_UNPIN };
 	struct raw w;
 
 	(void)state;
 	start();
-	for (unsigned i = 0; i < sizeof(types) / sizeof(*types) + 6; i++) {
+	for (unsigned i = 0; i < sizeof(types) / sizeof(*types) + 7; i++) {
 		struct writer body = { 0 };
 		w = raw_join();
 		write_bytes(&body, "x", 1);
-		if (i < 6)
+		if (i < 7)
 			raw_plain(&w, plain[i], body);
 		else
-			raw_message(w.fd, (struct wire_header){ .type = types[i - 6], .id = 1 },
+			raw_message(w.fd, (struct wire_header){ .type = types[i - 7], .id = 1 },
 				    body);
 		raw_end(&w);
 	}
@@ -617,6 +617,360 @@ static void test_limits_of_a_session(void **state)
 	wire_items_fini(&got);
 	remote_close(x);
 	WAIT_FOR(metric_get(M_PINS) == 0);
+}
+
+/* Lanes ------------------------------------------------------------------------------- */
+
+static struct wire_welcome welcome_of(struct raw *w)
+{
+	struct wire_welcome m;
+
+	assert_int_equal(wire_read_welcome(writer_bytes(&w->in), &m), 0);
+	return m;
+}
+
+static struct raw lane_hello(uint64_t session, uint32_t number)
+{
+	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION,
+				.kind = WIRE_DATA, .session = session, .number = number };
+	struct raw w = raw_begin();
+	struct writer body = { 0 };
+
+	auth_random(m.nonce);
+	wire_write_hello(&w.hello, &m);
+	write_bytes(&body, w.hello.p, w.hello.len);
+	raw_plain(&w, WIRE_HELLO, body);
+	return w;
+}
+
+static void lane_challenged(struct raw *w)
+{
+	raw_expect(w, WIRE_CHALLENGE);
+	assert_int_equal(wire_read_challenge(writer_bytes(&w->in), &w->challenge), 0);
+}
+
+/* Up to its PROOF, under its session's secret. */
+static struct raw lane_proven(const struct wire_welcome *m, uint32_t number)
+{
+	struct raw w = lane_hello(m->session, number);
+	struct auth_key key;
+
+	lane_challenged(&w);
+	memcpy(key.b, m->secret, sizeof(key.b));
+	raw_plain(&w, WIRE_PROOF, proof_of(&w, &key));
+	return w;
+}
+
+static struct raw raw_lane(const struct wire_welcome *m, uint32_t number)
+{
+	struct raw w = lane_proven(m, number);
+
+	raw_expect(&w, WIRE_READY);
+	return w;
+}
+
+static struct slice_id raw_alloc(struct raw *w, uint32_t pages)
+{
+	struct wire_items got;
+
+	raw_message(w->fd, (struct wire_header){ .type = WIRE_ALLOC, .id = ++w->id },
+		    one_slice(WIRE_PAGES, 0, 0, pages));
+	raw_expect(w, WIRE_ALLOC);
+	assert_int_equal(wire_read_items(writer_bytes(&w->in), WIRE_SLICE_PAGES, &got), 0);
+	struct slice_id s = got.v[0].slice;
+	wire_items_fini(&got);
+	return s;
+}
+
+/* WRITE of `bytes` says the span; `there` bytes follow it, of `len` in the header. */
+static void raw_write(struct raw *w, struct wire_span span, uint32_t len, uint32_t there)
+{
+	static uint8_t zs[WIRE_BODY_MAX];
+	struct wire_header h = { .type = WIRE_WRITE, .id = ++w->id, .len = len };
+	struct writer body = { 0 };
+
+	wire_put_header(write_room(&body, WIRE_HEADER), &h);
+	write_u32(&body, span.slice.page);
+	write_u32(&body, span.slice.gen);
+	write_u32(&body, span.off);
+	write_u32(&body, span.bytes);
+	memset(zs, 'z', sizeof(zs));
+	write_bytes(&body, zs, there);
+	raw_send(w->fd, body.p, body.len);
+	writer_fini(&body);
+}
+
+static void raw_read_span(struct raw *w, struct wire_span span)
+{
+	struct writer body = { 0 };
+
+	wire_write_span(&body, &span);
+	raw_message(w->fd, (struct wire_header){ .type = WIRE_READ, .id = ++w->id }, body);
+}
+
+static int raw_answer(struct raw *w)
+{
+	struct wire_header h;
+
+	assert_true(raw_next(w->fd, &h, &w->in));
+	assert_int_equal(h.id, w->id);
+	return wire_errno(h.result);
+}
+
+static int raw_fence(struct raw *w, uint32_t number)
+{
+	struct writer body = { 0 };
+
+	wire_write_fence(&body, number);
+	raw_message(w->fd, (struct wire_header){ .type = WIRE_FENCE, .id = ++w->id }, body);
+	return raw_answer(w);
+}
+
+static void raw_ping(struct raw *w)
+{
+	raw_message(w->fd, (struct wire_header){ .type = WIRE_PING, .id = ++w->id },
+		    (struct writer){ 0 });
+	assert_int_equal(raw_answer(w), 0);
+}
+
+static void raw_leave(struct raw *w)
+{
+	shutdown(w->fd, SHUT_WR);
+	raw_end(w);
+}
+
+static void test_lanes_are_let_in_by_their_session(void **state)
+{
+	struct writer none = { 0 };
+	struct raw w, x, lane, lane2;
+
+	(void)state;
+	opts.max_lanes = 2;
+	start();
+	w = raw_join();
+	struct wire_welcome m = welcome_of(&w), other;
+	assert_int_equal(m.max_lanes, 2);
+	x = lane_hello(m.session + 77, 1); /* of none */
+	raw_end(&x);
+	x = lane_hello(m.session, 1); /* with the token */
+	lane_challenged(&x);
+	raw_plain(&x, WIRE_PROOF, proof_of(&x, &token));
+	raw_end(&x);
+	x = raw_join(); /* with another session's secret */
+	other = welcome_of(&x);
+	other.session = m.session;
+	lane = lane_proven(&other, 1);
+	raw_end(&lane);
+	raw_leave(&x);
+	x = lane_hello(m.session, 1); /* requests before it is let in */
+	lane_challenged(&x);
+	raw_message(x.fd, (struct wire_header){ .type = WIRE_PING, .id = 1 }, none);
+	raw_end(&x);
+	lane = raw_lane(&m, 1);
+	raw_ping(&lane);
+	x = lane_proven(&m, 1); /* its number again */
+	raw_end(&x);
+	lane2 = raw_lane(&m, UINT32_MAX);
+	x = lane_proven(&m, 2); /* one too many */
+	raw_end(&x);
+	raw_leave(&lane);
+	raw_ping(&lane2);
+	raw_ping(&w);
+	x = lane_hello(m.session, 3); /* its session ends meanwhile */
+	lane_challenged(&x);
+	raw_leave(&w);
+	raw_end(&lane2); /* and takes its lanes along */
+	WAIT_FOR(metric_get(M_SESSIONS) == 0);
+	struct auth_key key;
+	memcpy(key.b, m.secret, sizeof(key.b));
+	raw_plain(&x, WIRE_PROOF, proof_of(&x, &key));
+	raw_end(&x);
+	x = lane_hello(m.session, 4); /* or has ended */
+	raw_end(&x);
+}
+
+static void test_what_does_not_parse_ends_a_lane(void **state)
+{
+	static const uint16_t types[] = { WIRE_KV, WIRE_ALLOC, WIRE_FENCE, WIRE_STAT };
+	struct writer none = { 0 };
+	struct raw w, x;
+	uint32_t number = 0;
+
+	(void)state;
+	start();
+	w = raw_join();
+	struct wire_welcome m = welcome_of(&w);
+	struct slice_id s = raw_alloc(&w, 300);
+	memset(pool_page(pool, s.page), 'a', 300 * 4096);
+	struct wire_span bad[] = { { s, 0, 0 }, { s, 0, WIRE_RUN_MAX + 1 }, { s, 0, 100 } };
+	for (unsigned i = 0; i < 2; i++) {
+		x = raw_lane(&m, ++number);
+		raw_read_span(&x, bad[i]);
+		raw_end(&x);
+		x = raw_lane(&m, ++number); /* as much as it says, which may not be */
+		raw_write(&x, bad[i], WIRE_SPAN + bad[i].bytes, bad[i].bytes);
+		raw_end(&x);
+	}
+	for (uint32_t there = 99; there <= 101; there += 2) { /* fewer, or more */
+		x = raw_lane(&m, ++number);
+		raw_write(&x, bad[2], WIRE_SPAN + there, there);
+		raw_end(&x);
+	}
+	x = raw_lane(&m, ++number); /* no span */
+	raw_message(x.fd, (struct wire_header){ .type = WIRE_WRITE, .id = 1 },
+		    one_slice(WIRE_SLICES, 1, 1, 1));
+	raw_end(&x);
+	x = raw_lane(&m, ++number); /* an id that does not rise */
+	x.id = 5;
+	raw_write(&x, (struct wire_span){ s, 4096, 8 }, WIRE_SPAN + 8, 8);
+	assert_int_equal(raw_answer(&x), 0);
+	x.id = 5;
+	raw_write(&x, (struct wire_span){ s, 8192, 8 }, WIRE_SPAN + 8, 8);
+	raw_end(&x);
+	for (unsigned i = 0; i < 4; i++) { /* what is for the other connection */
+		x = raw_lane(&m, ++number);
+		raw_message(x.fd, (struct wire_header){ .type = types[i], .id = 1 }, none);
+		raw_end(&x);
+	}
+	raw_ping(&w); /* the session goes on */
+	uint8_t *p = pool_page(pool, s.page);
+	for (unsigned i = 0; i < 300 * 4096; i++)
+		assert_int_equal(p[i], i >= 4096 && i < 4104 ? 'z' : 'a');
+	x = raw_join(); /* FENCE of no number */
+	raw_message(x.fd, (struct wire_header){ .type = WIRE_FENCE, .id = 1 },
+		    (struct writer){ .p = calloc(1, 4), .len = 4, .cap = 4 });
+	raw_end(&x);
+	raw_leave(&w);
+}
+
+static void test_lanes_move_what_the_session_holds(void **state)
+{
+	struct raw w, x;
+
+	(void)state;
+	start();
+	w = raw_join();
+	struct wire_welcome m = welcome_of(&w);
+	struct slice_id s = raw_alloc(&w, 2);
+	x = raw_lane(&m, 9);
+	static const struct {
+		uint32_t gen, off, bytes;
+		int r;
+	} says[] = {
+		{ 0, 0, 8192, 0 }, { 0, 1, 8191, 0 }, { 0, 1, 8192, -EINVAL },
+		{ 0, 8192, 1, -EINVAL }, { 0, UINT32_MAX, 2, -EINVAL },
+		{ 0, UINT32_MAX - 8191, 8192, -EINVAL }, { 1, 0, 1, -ESTALE },
+		{ 0, 0, WIRE_RUN_MAX, -EINVAL }, { 1, 0, WIRE_RUN_MAX, -ESTALE },
+	};
+	for (unsigned i = 0; i < sizeof(says) / sizeof(*says); i++) {
+		struct wire_span v = { { s.page, s.gen + says[i].gen }, says[i].off,
+				       says[i].bytes };
+		raw_write(&x, v, WIRE_SPAN + v.bytes, v.bytes);
+		assert_int_equal(raw_answer(&x), says[i].r);
+		assert_int_equal(x.in.len, 0);
+		raw_read_span(&x, v);
+		assert_int_equal(raw_answer(&x), says[i].r);
+		assert_int_equal(x.in.len, says[i].r ? 0 : v.bytes);
+		for (size_t k = 0; k < x.in.len; k++)
+			assert_int_equal(x.in.p[k], 'z');
+	}
+	raw_leave(&x);
+	raw_leave(&w);
+}
+
+/* Half of a WRITE has come: its slice stays whatever is unpinned, until the rest came,
+ * its lane is fenced, or its session ends (I6). */
+static void test_a_slice_stays_while_it_is_written_to(void **state)
+{
+	struct raw w, x;
+
+	(void)state;
+	start();
+	for (unsigned how = 0; how < 4; how++) {
+		w = raw_join();
+		struct wire_welcome m = welcome_of(&w);
+		struct slice_id s = raw_alloc(&w, 256), t;
+		x = raw_lane(&m, 1);
+		raw_write(&x, (struct wire_span){ s, 0, 1 << 20 }, WIRE_SPAN + (1 << 20), 500000);
+		WAIT_FOR(metric_get(M_PINS) == 2);
+		raw_plain(&w, WIRE_UNPIN, one_slice(WIRE_SLICES, s.page, s.gen, 0));
+		raw_ping(&w);
+		assert_int_equal(metric_get(M_PINS), 1);
+		t = raw_alloc(&w, 256); /* it is not that one */
+		assert_int_not_equal(t.page, s.page);
+		if (how == 0) {
+			struct writer rest = { 0 };
+			write_room(&rest, (1 << 20) - 500000);
+			memset(rest.p, 'z', rest.len);
+			raw_send(x.fd, rest.p, rest.len);
+			writer_fini(&rest);
+			assert_int_equal(raw_answer(&x), 0);
+		} else if (how == 1) {
+			assert_int_equal(raw_fence(&w, 1), 0);
+		} else if (how == 2) {
+			shutdown(x.fd, SHUT_WR);
+		} else {
+			shutdown(w.fd, SHUT_WR);
+		}
+		if (how < 2) /* at once */
+			assert_int_equal(metric_get(M_PINS), 1);
+		WAIT_FOR(metric_get(M_PINS) == (how < 3));
+		raw_leave(&x);
+		raw_leave(&w);
+		WAIT_FOR(metric_get(M_PINS) == 0);
+	}
+}
+
+static void test_fences(void **state)
+{
+	struct raw w, x, other;
+
+	(void)state;
+	start();
+	w = raw_join();
+	other = raw_join();
+	struct wire_welcome m = welcome_of(&w);
+	x = raw_lane(&m, 7);
+	assert_int_equal(raw_fence(&w, 8), 0); /* there is none */
+	assert_int_equal(raw_fence(&other, 7), 0); /* another one's */
+	raw_ping(&x);
+	for (unsigned i = 0; i < 3; i++) { /* asked three times at once */
+		struct writer body = { 0 };
+		wire_write_fence(&body, 7);
+		raw_message(w.fd, (struct wire_header){ .type = WIRE_FENCE, .id = ++w.id }, body);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		raw_expect(&w, WIRE_FENCE);
+	raw_end(&x);
+	assert_int_equal(raw_fence(&w, 7), 0);
+	x = raw_lane(&m, 7);
+	raw_leave(&other);
+	raw_leave(&w);
+	raw_end(&x);
+}
+
+/* Asks for much, and takes nothing of it. */
+static void test_a_lane_that_takes_nothing_is_not_read(void **state)
+{
+	struct raw w, x;
+
+	(void)state;
+	opts.keep_alive_ms = 400;
+	start();
+	w = raw_join();
+	struct wire_welcome m = welcome_of(&w);
+	struct slice_id s = raw_alloc(&w, 512);
+	x = raw_lane(&m, 1);
+	for (unsigned i = 0; i < 200; i++)
+		raw_read_span(&x, (struct wire_span){ s, i * 4096, 1 << 20 });
+	int64_t most = 0;
+	while (metric_get(M_SESSIONS)) {
+		most = metric_get(M_PINS) > most ? metric_get(M_PINS) : most;
+		usleep(1000);
+	}
+	assert_true(most > 1 && most < 10); /* of 4 MiB and one more */
+	raw_end(&x);
+	raw_end(&w);
 }
 
 /* The index ---------------------------------------------------------------------------- */
@@ -851,6 +1205,12 @@ int main(void)
 		T(test_who_takes_no_answers_is_not_read),
 		T(test_slices_belong_to_their_session),
 		T(test_limits_of_a_session),
+		T(test_lanes_are_let_in_by_their_session),
+		T(test_what_does_not_parse_ends_a_lane),
+		T(test_lanes_move_what_the_session_holds),
+		T(test_a_slice_stays_while_it_is_written_to),
+		T(test_fences),
+		T(test_a_lane_that_takes_nothing_is_not_read),
 		T(test_a_read_resolves_what_had_no_answer),
 		T(test_the_end_of_a_session_waits_for_what_is_under_way),
 		T(test_others_commits_ring),
