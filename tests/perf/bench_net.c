@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -28,6 +28,7 @@ static struct remote *x;
 static struct transport *way;
 static struct slice_id slices[SLICES];
 static double run_s = 2;
+static pid_t child; /* the node */
 
 static void die(const char *what, int r)
 {
@@ -116,20 +117,22 @@ static void go_on(void *arg, int result)
 	batch_submit(b, NULL, go_on, r);
 }
 
-static double cpu_s(void)
+/* Seconds of processor that a process has used; 0: this one. */
+static double cpu_s(pid_t pid)
 {
-	struct rusage u;
+	struct timespec t;
+	clockid_t c;
 
-	getrusage(RUSAGE_SELF, &u);
-	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+	if (clock_getcpuclockid(pid, &c) || clock_gettime(c, &t))
+		die("clock", -EINVAL);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 static void bench(enum post_kind kind, uint32_t len, unsigned depth)
 {
 	struct stream_of s = { .kind = kind, .len = len, .running = depth };
 	struct runner *r = calloc(depth, sizeof(*r));
-	double cpu = cpu_s();
+	double mount = cpu_s(0), node = cpu_s(child);
 	uint64_t begin = clock_ns();
 
 	sem_init(&s.done, 0, 0);
@@ -143,10 +146,14 @@ static void bench(enum post_kind kind, uint32_t len, unsigned depth)
 	while (sem_wait(&s.done) < 0)
 		;
 	double took = (double)(clock_ns() - begin) / 1e9;
-	printf("%-5s %7u bytes, %3u out: %7.2f GB/s %9.0f a second %8.1f us each, mount %.2f cpu\n",
+	mount = cpu_s(0) - mount;
+	node = cpu_s(child) - node;
+	printf("%-5s %7u bytes, %2u out: %6.2f GB/s %7.0f/s %8.1f us each; per second of processor "
+	       "%5.2f GB (mount %5.2f, node %5.2f)\n",
 	       kind == POST_WRITE ? "write" : "read", len, depth, (double)s.bytes / took / 1e9,
 	       (double)s.count / took, took * 1e6 / (double)s.count * depth,
-	       (cpu_s() - cpu) / took);
+	       (double)s.bytes / 1e9 / (mount + node), (double)s.bytes / 1e9 / mount,
+	       (double)s.bytes / 1e9 / node);
 	fflush(stdout);
 	for (unsigned i = 0; i < depth; i++)
 		free(r[i].buf);
@@ -166,7 +173,7 @@ int main(int argc, char **argv)
 	log_set_level(LOG_LEVEL_ERROR);
 	if (pipe(up) || pipe(down))
 		die("pipe", -errno);
-	pid_t child = fork(); /* before there are threads */
+	child = fork(); /* before there are threads */
 	if (child < 0)
 		die("fork", -errno);
 	if (!child) {
