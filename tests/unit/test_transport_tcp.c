@@ -5,6 +5,7 @@
  * byte again.
  */
 #include "tests/unit/net_kit.h"
+#include "tests/unit/refs_kit.h"
 #include "tests/unit/tcp_kit.h"
 
 #include "common/log.h"
@@ -604,7 +605,7 @@ static void test_reads_outlive_their_session(void **state)
 	p.slice = take(300);
 	poke(p.slice, 300, 9);
 	assert_int_equal(tcp_seal(mount, p.slice, 300), 0);
-	assert_int_equal(pool_add_refs(pool, p.slice, 1), 0); /* published */
+	assert_int_equal(add_refs(pool, p.slice, 1), 0); /* published */
 	atomic_store(&proxy->holds_lanes, true);
 	for (unsigned i = 0; i < N; i++) {
 		assert_int_equal(post(&reads[i], POST_READ, p.slice, i * LEN, buf[i], LEN, 20000),
@@ -622,7 +623,7 @@ static void test_reads_outlive_their_session(void **state)
 		assert_true(all(buf[i], LEN, 9));
 	}
 	assert_true(atomic_load(&p.begun) >= 1);
-	assert_int_equal(pool_add_refs(pool, p.slice, -1), 0);
+	assert_int_equal(add_refs(pool, p.slice, -1), 0);
 	close_way();
 	remote_leave(mount, &p.part);
 }
