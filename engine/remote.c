@@ -410,14 +410,16 @@ static void tell_lost(struct remote *x)
 			p->lost(p->arg);
 }
 
-static void session_lost(struct remote *x, int reason)
+static void session_lost(struct remote *x, enum remote_state was, int reason)
 {
 	log_error("node", "%s: session %llu has ended: %s", x->node,
 		  (unsigned long long)x->session, reason_text(reason));
 	atomic_store(&x->is_up, false);
 	atomic_store(&x->session, 0);
-	x->lost_ns = clock_ns();
-	x->pause_ms = 0;
+	if (was == REMOTE_UP) { /* not one that cannot join, again and again */
+		x->lost_ns = clock_ns();
+		x->pause_ms = 0;
+	}
 	x->has_complained = false;
 	tell_lost(x);
 }
@@ -449,7 +451,7 @@ static void on_ended(void *arg, int reason)
 	if (x->closing) {
 		close_now(x);
 	} else if (was >= REMOTE_JOINING) {
-		session_lost(x, reason);
+		session_lost(x, was, reason);
 		go_down(x);
 	} else if (x->had_session) {
 		attempt_failed(x, reason);

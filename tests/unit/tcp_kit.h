@@ -64,9 +64,19 @@ static inline int tcp_seal(struct remote *x, struct slice_id s, uint32_t pages)
 	return r;
 }
 
+static inline struct writer tcp_pin_body(struct slice_id s, uint32_t pages)
+{
+	struct wire_item item = { s, pages };
+	struct wire_pin m = { .items = { 1, &item } };
+	struct writer w = { 0 };
+
+	wire_write_pin(&w, &m);
+	return w;
+}
+
 static inline int tcp_pin(struct remote *x, struct slice_id s, uint32_t pages)
 {
-	return remote_ask(x, WIRE_PIN, tcp_item(WIRE_SLICE_PAGES, s, pages), 0, NULL);
+	return remote_ask(x, WIRE_PIN, tcp_pin_body(s, pages), 0, NULL);
 }
 
 /* Returns when the node has done it. */

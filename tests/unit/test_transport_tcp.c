@@ -583,7 +583,7 @@ static void on_begun(void *arg)
 
 	atomic_fetch_add(&p->begun, 1);
 	p->call = (struct conn_call){ .type = WIRE_PIN, .session = remote_session(mount),
-				      .body = tcp_item(WIRE_SLICE_PAGES, p->slice, 1),
+				      .body = tcp_pin_body(p->slice, 300),
 				      .done = on_pinned };
 	remote_call(mount, &p->call);
 }
