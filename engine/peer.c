@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The node's room is asked for once a second, and soon after somebody wanted to
- * know: statfs is answered from what came last, so that a node that hangs hangs
- * no `df` (P6).
+ * The node's room is asked for once a second, and when somebody wants to know. Who
+ * does waits for the answer, but not for long, and not at all while the last one is
+ * overdue: statfs is answered from what came last then, so that a node that hangs
+ * hangs no `df` (P6).
  *
  * A session that is lost takes with it what was written and not published (P5):
  * the files that it belonged to are told so (files_lost()), and fail. What was
@@ -22,7 +23,7 @@
 #include "engine/file.h"
 #include "engine/server.h"
 
-enum { STAT_EVERY_MS = 1000, STAT_SOON_MS = 50 };
+enum { STAT_EVERY_MS = 1000, STAT_OLD_MS = 5, STAT_WAIT_MS = 100 };
 
 struct peer {
 	struct engine *engine;
@@ -34,6 +35,7 @@ struct peer {
 	struct wire_stat stat;
 	uint64_t asked_ns; /* when the node was asked last */
 	bool is_asked;     /* and has not answered */
+	bool is_late;      /* somebody has waited for that in vain */
 	bool ending;
 	pthread_cond_t answered;
 	struct conn_call call;
@@ -55,7 +57,7 @@ static void stat_done(struct conn_call *call, int r, struct bytes body)
 	WITH_LOCK(&p->lock);
 	if (good)
 		p->stat = m;
-	p->is_asked = false;
+	p->is_asked = p->is_late = false;
 	pthread_cond_broadcast(&p->answered);
 }
 
@@ -82,8 +84,12 @@ static void tick(void *arg)
 
 void peer_stat(struct peer *p, struct wire_stat *ret)
 {
-	ask(p, STAT_SOON_MS);
+	uint64_t until_ns = clock_ns() + STAT_WAIT_MS * UINT64_C(1000000);
+
+	ask(p, STAT_OLD_MS);
 	WITH_LOCK(&p->lock);
+	while (p->is_asked && !p->is_late)
+		p->is_late = lock_wait_until(&p->lock, &p->answered, until_ns) == ETIMEDOUT;
 	*ret = p->stat;
 }
 

@@ -21,5 +21,6 @@ void peer_close(struct peer *p); /* all that uses its link is closed; NULL is fi
 
 struct remote *peer_remote(struct peer *p);
 
-/* What the node said last of its room, at most a second ago while it answers. */
+/* The node's room: as it is, or what it said last, if it does not answer at once. Not
+ * from the loop. */
 void peer_stat(struct peer *p, struct wire_stat *ret);

@@ -8,36 +8,6 @@ teardown_file() { end_node || true; end_file; }
 # One that failed leaves no node to the next.
 teardown() { [[ -n ${BATS_TEST_COMPLETED:-} ]] || end_node || true; }
 
-serve() { # options...
-	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
-		--listen 127.0.0.1:0 --log "$SCRATCH/log" "$@"
-}
-
-node() { # a field of its line in `store ls`
-	"$SLICEFS" store ls --json | jq -r --arg s "$STORE" --arg f "$1" '.[] | select(.store == $s) | .[$f]'
-}
-
-# Waits until the process is gone, or waits for its parent only, for no longer than so
-# many seconds.
-gone() { # pid seconds
-	local _
-	for _ in $(seq $(($2 * 50))); do
-		[[ -e /proc/$1/exe ]] || return 0
-		sleep 0.02
-	done
-	echo "process $1 is still there after $2 s"
-	return 1
-}
-
-# In order.
-end_node() {
-	local pid
-	pid=$(node pid)
-	[[ $pid -gt 0 ]] || return 1
-	kill -TERM "$pid"
-	gone "$pid" 20
-}
-
 # Runs Python against the node. It has wire.py, and in `at` where the node is.
 client() { # script
 	PYTHONPATH=$BATS_TEST_DIRNAME python3 -B - "$(node at)" "$1" <<-'PYTHON'

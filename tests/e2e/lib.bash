@@ -5,6 +5,8 @@
 #
 #   SLICEFS   the binary under test
 #   TWIN      the side-by-side tester (tests/e2e/twin.c)
+#   SHAPE     node: what is mounted is a node's store, over TCP on loopback; else
+#             the store of the mount itself
 #
 # A file is:  load lib
 #             setup_file() { begin_file; }
@@ -15,6 +17,7 @@
 
 : "${SLICEFS:=$BATS_TEST_DIRNAME/../../build/test/slicefs}"
 : "${TWIN:=$(dirname "$SLICEFS")/tests/twin}"
+: "${SHAPE:=}"
 
 begin_file() {
 	export SCRATCH STORE MNT POOL=64M INDEX=64M
@@ -28,6 +31,7 @@ begin_file() {
 
 end_file() {
 	unmount_all
+	[[ $SHAPE != node ]] || end_node || true
 	"$SLICEFS" store rm "$STORE" 2>/dev/null
 	rm -rf --one-file-system "$SCRATCH"
 }
@@ -49,14 +53,64 @@ unmount_all() {
 }
 
 mount_fs() { # options...
-	"$SLICEFS" mount --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
-		--log "$SCRATCH/log" "$@" "$MNT"
+	if [[ $SHAPE == node ]]; then
+		[[ $(node state) == serving ]] || serve || return 1
+		"$SLICEFS" mount --log "$SCRATCH/mount.log" "$@" "$(node at)" "$MNT"
+	else
+		"$SLICEFS" mount --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
+			--log "$SCRATCH/log" "$@" "$MNT"
+	fi
 }
+
+# Nodes ---------------------------------------------------------------------------
+
+serve() { # options...
+	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
+		--listen 127.0.0.1:0 --log "$SCRATCH/log" "$@"
+}
+
+node() { # a field of its line in `store ls`
+	"$SLICEFS" store ls --json | jq -r --arg s "$STORE" --arg f "$1" '.[] | select(.store == $s) | .[$f]'
+}
+
+# Waits until the process is gone, or waits for its parent only, for no longer than so
+# many seconds.
+gone() { # pid seconds
+	local _
+	for _ in $(seq $(($2 * 50))); do
+		[[ -e /proc/$1/exe ]] || return 0
+		sleep 0.02
+	done
+	echo "process $1 is still there after $2 s"
+	return 1
+}
+
+# In order.
+end_node() {
+	local pid
+	pid=$(node pid)
+	[[ $pid -gt 0 ]] || return 1
+	kill -TERM "$pid"
+	gone "$pid" 20
+}
+
+# The process behind the mount: of a node's store, its mount's.
+mount_pid() { # dir
+	local exe
+	for exe in /proc/[0-9]*/exe; do
+		[[ $(readlink "$exe") == "$(realpath "$SLICEFS")" ]] || continue
+		tr '\0' '\n' <"${exe%exe}cmdline" | grep -qx mount &&
+			tr '\0' '\n' <"${exe%exe}cmdline" | grep -qxF "$1" && basename "${exe%/exe}"
+	done 2>/dev/null
+}
+
+# ------------------------------------------------------------------------------------
 
 # As mount_fs, the daemon's memory and threads watched by nobody else: a store of
 # its own that starts empty.
 mount_fresh() {
 	"$SLICEFS" umount "$MNT" 2>/dev/null || true
+	[[ $SHAPE != node ]] || end_node || true
 	"$SLICEFS" store rm "$STORE" 2>/dev/null || true
 	mount_fs "$@"
 }
@@ -73,6 +127,7 @@ daemon_pid() {
 kill_daemon() {
 	local pid
 	pid=$(daemon_pid)
+	[[ $SHAPE != node ]] || pid=$(mount_pid "$MNT")
 	[[ $pid -gt 0 ]] || return 1
 	kill -9 "$pid"
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
@@ -97,7 +152,7 @@ gauges_zero() {
 			/^#/ { next }
 			/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
 			/^slicefs_slices\{state="(writing|sealed|dying)"\}/ ||
-			/^slicefs_(pins|kept|drafts|files|transfers|batches|drops|notifications|index_calls|session_keys) / {
+			/^slicefs_(pins|remote_pins|stock_bytes|kept|drafts|files|transfers|batches|drops|notifications|index_calls|session_keys) / {
 				if ($2 != 0) print; next }
 			/^slicefs_(handles|requests) / { if ($2 > 1) print }' "$MNT/.slicefs/stats")
 		[[ -z $busy ]] && return 0
