@@ -13,6 +13,10 @@
  * look at a record is enough, at whatever moment; it is repeated only if the record
  * could not be read whole.
  *
+ * What had lost its last name and was not dropped yet lies under `g`, whose rows say
+ * all that is to be deleted: nobody else deletes it, or names it. The extents in such
+ * a row itself go with it, and so with the session.
+ *
  * Threads: the caller's own; it blocks.
  */
 #include <errno.h>
@@ -158,23 +162,71 @@ static int collect_note(struct collect *c, const struct blockset_item *item)
 	return r == -EAGAIN ? -EIO : r;
 }
 
+/* What was gone -------------------------------------------------------------------- */
+
+static int gone_delete(struct collect *c, uint64_t fileid, const struct blockset *blocks)
+{
+	_cleanup_(freep) struct block_ref *refs = calloc(blocks->n, sizeof(*refs));
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .blocks = refs };
+
+	if (!refs)
+		return -ENOMEM;
+	for (size_t i = 0; i < blocks->n; i++)
+		refs[i].id = blocks->v[i].id;
+	op.nblocks = (uint32_t)blocks->n;
+	int r = index_wait(c->ix, &op, index_del_blocks);
+	if (!r)
+		c->deleted += op.nblocks;
+	return r;
+}
+
+static int gone_row(void *arg, const struct kv_row *row)
+{
+	_cleanup_(blockset_fini) struct blockset blocks = { 0 };
+	struct body_visitor v = { .block = add_named, .arg = &blocks };
+	struct collect *c = arg;
+	struct attr a = { 0 };
+	struct body body;
+	uint64_t note;
+
+	if (kv_key_session(row->key) != c->session)
+		return 0;
+	int r = key_parse_gone(row->key, &a.fileid, &note);
+	if (!r)
+		r = gone_decode(row->value, &body);
+	if (!r)
+		r = walk_body(c->ix, &a, &body, &v);
+	/* -EUCLEAN: blocks of a tree are deleted last, and some of them were. */
+	if (r && r != -EUCLEAN)
+		return r;
+	return blocks.n ? gone_delete(c, a.fileid, &blocks) : 0;
+}
+
 /* All of them ---------------------------------------------------------------------- */
 
-static int collect(struct collect *c)
+static int walk_again(struct collect *c, char kind, walk_row *row)
 {
-	int r, failed = 0;
+	unsigned failed = 0;
+	int r;
 
 	do {
 		c->notes.n = 0;
-		r = walk_kind(index_kv(c->ix), 'b', collect_row, c);
+		r = walk_kind(index_kv(c->ix), kind, row, c);
 	} while (r == -EIO && ++failed < COLLECT_TRIES_MAX); /* perhaps an answer was lost */
-	failed = r;
+	return r;
+}
+
+static int collect(struct collect *c)
+{
+	int r = walk_again(c, 'b', collect_row), failed = r;
+
 	for (size_t i = 0; !r && i < c->notes.n; i++) {
 		int one = collect_note(c, &c->notes.v[i]);
 		if (one < 0)
 			failed = one;
 	}
-	return failed;
+	r = walk_again(c, 'g', gone_row);
+	return r < 0 ? r : failed;
 }
 
 int index_session_end(struct index *ix, uint64_t session, unsigned *ret_blocks)

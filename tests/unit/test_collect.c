@@ -292,6 +292,39 @@ static void test_a_put_is_of_one_session(void **state)
 	sessions_close(&s, &op);
 }
 
+/* Whoever unlinked an object ended before it was dropped, or in the middle of that. */
+static void test_what_was_unlinked_is_dropped(void **state)
+{
+	(void)state;
+	for (unsigned half = 0; half < 6; half++) {
+		bool tree = half % 2;
+		struct sessions s = sessions_new();
+		struct blocks b = { .n = 9 }, nodes = { 0 };
+		struct index_op op = { 0 };
+		unsigned n;
+
+		struct attr a = kit_new_draft(s.ix[0], INDEX_ROOT, "f");
+		assert_int_equal(put_refs(s.ix[0], a.fileid, &b, tree ? &nodes : NULL), 0);
+		assert_int_equal(publish_blocks(s.ix[0], &op, a, tree ? &nodes : &b, tree), 0);
+		assert_int_equal(kit(s.ix[0], &op, index_writer_end,
+				     (struct index_op){ .fileid = a.fileid }), 0);
+		assert_int_equal(kit(s.ix[1], &op, index_unlink, (struct index_op){
+			.parent = INDEX_ROOT, .name = "f" }), 0);
+		assert_int_equal(op.gone.fileid, a.fileid);
+		if (half / 2 >= 1)
+			del_blocks(s.ix[1], a.fileid, b.refs, half / 2 == 1 ? 4 : b.n);
+		if (half / 2 == 2 && tree)
+			del_blocks(s.ix[1], a.fileid, nodes.refs, 1);
+		assert_int_equal(sessions_keys(&s, 2), 1);
+		assert_int_equal(index_session_end(s.ix[2], 1, &n), 0);
+		assert_int_equal(n, 0);
+		assert_int_equal(index_session_end(s.ix[2], 2, &n), 0);
+		assert_int_equal(sessions_keys(&s, 2), 0);
+		assert_int_equal(kit_keys(s.ix[0], "E"), 0);
+		sessions_close(&s, &op);
+	}
+}
+
 /* Random ------------------------------------------------------------------------------ */
 
 struct history {
@@ -506,6 +539,7 @@ int main(void)
 		cmocka_unit_test(test_a_session_ends_at_each_step),
 		cmocka_unit_test(test_no_more_than_one_session_is_collected),
 		cmocka_unit_test(test_a_put_is_of_one_session),
+		cmocka_unit_test(test_what_was_unlinked_is_dropped),
 		cmocka_unit_test(test_random_ends),
 	};
 
