@@ -7,8 +7,10 @@
 #include "tests/unit/net_kit.h"
 #include "tests/unit/refs_kit.h"
 
+#include "engine/refs.h"
 #include "engine/remote.h"
 #include "engine/server.h"
+#include "index/keys.h"
 #include "tests/fuzz/wire_trips.h"
 
 /* An index whose writes wait while it is shut -------------------------------------- */
@@ -586,6 +588,63 @@ static void test_slices_belong_to_their_session(void **state)
 	remote_close(ro);
 	WAIT_FOR(metric_get(M_PINS) == 0);
 	assert_int_equal(pool_nfree(pool), pool_npages(pool));
+}
+
+/* The node counts by what is committed: a mount that dies leaves no wrong count, and
+ * what a mount writes is looked at. */
+static void test_references_are_the_nodes_business(void **state)
+{
+	struct key d = key_name(INDEX_ROOT, 256, bytes_str("f")), g = key_gone(7, 0, 1);
+	struct record rec = { .attr = { .fileid = 7, .mode = S_IFREG, .nlink = 1 } };
+	uint64_t sum = 1;
+	struct extent e = { .pool_id = pool_id(pool), .npages = 3, .slice_pages = 3, .sums = &sum };
+	struct writer body = { 0 }, value = { 0 };
+	struct wire_items got;
+	struct slice_view v;
+	struct refs *refs;
+	struct remote *x;
+	struct kv *kv;
+
+	(void)state;
+	assert_int_equal(refs_open(pool, gate.inner, &refs), 0);
+	start();
+	assert_int_equal(join_as(&token, false, &x), 0);
+	remote_last(x);
+	assert_int_equal(kv_remote_open(x, &kv), 0);
+	assert_int_equal(kv_observe(kv, NULL), -EOPNOTSUPP);
+	assert_int_equal(ask_items(x, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, 3), &got), 0);
+	struct slice_id s = got.v[0].slice;
+	wire_items_fini(&got);
+	e.slice = s.page;
+	e.gen = s.gen;
+	struct extents one = { &e, 1, 1 };
+	assert_int_equal(body_encode_extents(&one, &body), 0);
+	rec.body = (struct body){ BODY_EXTENTS, writer_bytes(&body) };
+	record_encode(&rec, &value);
+	assert_int_equal(put_bytes(kv, key_bytes(&d), writer_bytes(&value)), -EINVAL);
+	assert_int_equal(seal(x, s, 3), 0);
+	assert_int_equal(put_bytes(kv, key_bytes(&d), writer_bytes(&value)), 0);
+	assert_true(pool_next(pool, 0, &v));
+	assert_int_equal(v.refs, 1);
+	/* Gone, and not dropped; then it dies. */
+	struct writer gone = { 0 };
+	gone_encode(&rec.body, &gone);
+	struct kv_write w[2] = { { key_bytes(&d), BYTES_NONE }, { key_bytes(&g), writer_bytes(&gone) } };
+	struct kv_req req = { .writes = w, .nwrites = 2 };
+	assert_int_equal(run(kv, &req), 0);
+	assert_true(pool_next(pool, 0, &v));
+	assert_int_equal(v.state, SLICE_LIVE);
+	assert_int_equal(kv->ops->session_end(kv, 1), 0);
+	kv_close(kv);
+	remote_close(x);
+	server_close(server);
+	server = NULL;
+	assert_int_equal(pool_nfree(pool), pool_npages(pool));
+	kv_observe(gate.inner, NULL);
+	refs_close(refs);
+	writer_fini(&body);
+	writer_fini(&value);
+	writer_fini(&gone);
 }
 
 static void test_limits_of_a_session(void **state)
@@ -1204,6 +1263,7 @@ int main(void)
 		T(test_a_silent_session_ends),
 		T(test_who_takes_no_answers_is_not_read),
 		T(test_slices_belong_to_their_session),
+		T(test_references_are_the_nodes_business),
 		T(test_limits_of_a_session),
 		T(test_lanes_are_let_in_by_their_session),
 		T(test_what_does_not_parse_ends_a_lane),
