@@ -3,12 +3,13 @@
  * All invariants: slice table against itself (pool_check), index against itself
  * (index_check), and the index against the slice table: each extent names a slice
  * that is there, and each slice has as many references as extents in rows of the
- * index name it (pool.h). On a stopped store the bytes are compared with their checksums, too.
+ * index name it (pool.h). On a stopped store the bytes are compared with their
+ * checksums, too.
  *
  * The index cannot be read in one moment while others write: an object that is
- * published, renamed or dropped meanwhile is counted twice or not at all. So what looks wrong is only a suspect; it is looked at
- * again after a while, and a violation is what looked wrong in the very same way
- * every time. What is really wrong stays so, and what moves does not.
+ * published, renamed or dropped meanwhile is counted twice or not at all. So what
+ * looks wrong is only a suspect; it is looked at again after a while, and a
+ * violation is what looked wrong in the very same way every time. What is really wrong stays so, and what moves does not.
  *
  * Repair drops objects: all names of one, as unlink would. Which bytes were meant
  * nobody knows any more, so it never cuts, pads or redirects anything.

@@ -5,8 +5,9 @@
  * each sees what those before it wrote. Then one commit, if a durable key was
  * written. If something fails (the map is full), LMDB's transaction and
  * `pending` are thrown away, and each request is done again in a group of its
- * own, so that one that does not fit, or that who observes refuses, fails alone. (A map may also seem full
- * because pages that were just freed cannot be used yet: lmdb_make_room().)
+ * own, so that one that does not fit, or that who observes refuses, fails alone.
+ * (A map may also seem full because pages that were just freed cannot be used
+ * yet: lmdb_make_room().)
  *
  * The reserve. Requests are refused with -ENOSPC before they can bring free
  * pages below `reserve_pages`, unless they say that they free something: also

@@ -81,7 +81,8 @@ static void count_close(struct kv *kv)
 
 static const struct kv_ops count_ops = {
 	.name = "counting", .submit = count_submit, .caps = count_caps, .stat = count_stat,
-	.session_end = count_session_end, .inner = count_inner, .check = count_check, .close = count_close,
+	.session_end = count_session_end, .inner = count_inner, .check = count_check,
+	.close = count_close,
 };
 
 static int wrap_kv(struct kv *inner, struct kv **ret)

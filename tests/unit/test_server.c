@@ -629,7 +629,8 @@ static void test_references_are_the_nodes_business(void **state)
 	/* Gone, and not dropped; then it dies. */
 	struct writer gone = { 0 };
 	gone_encode(&rec.body, &gone);
-	struct kv_write w[2] = { { key_bytes(&d), BYTES_NONE }, { key_bytes(&g), writer_bytes(&gone) } };
+	struct kv_write w[2] = { { key_bytes(&d), BYTES_NONE },
+				 { key_bytes(&g), writer_bytes(&gone) } };
 	struct kv_req req = { .writes = w, .nwrites = 2 };
 	assert_int_equal(run(kv, &req), 0);
 	assert_true(pool_next(pool, 0, &v));
