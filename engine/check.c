@@ -9,7 +9,8 @@
  * The index cannot be read in one moment while others write: an object that is
  * published, renamed or dropped meanwhile is counted twice or not at all. So what
  * looks wrong is only a suspect; it is looked at again after a while, and a
- * violation is what looked wrong in the very same way every time. What is really wrong stays so, and what moves does not.
+ * violation is what looked wrong in the very same way every time. What is really
+ * wrong stays so, and what moves does not.
  *
  * Repair drops objects: all names of one, as unlink would. Which bytes were meant
  * nobody knows any more, so it never cuts, pads or redirects anything.
