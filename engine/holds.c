@@ -28,6 +28,7 @@ struct hold {
 	uint32_t npages;
 	uint32_t pins;         /* the session's */
 	uint32_t reads, writes; /* spans in use */
+	uint64_t read_end;      /* no read in use goes further, bytes */
 	bool is_writing;       /* allocated here, and not sealed yet */
 	bool is_own;           /* allocated here */
 	UT_hash_handle hh;
@@ -180,7 +181,7 @@ static int seal_one(struct holds *h, const struct wire_item *w)
 		return -ESTALE;
 	if (!w->pages || w->pages > x->npages || (!x->is_writing && w->pages != x->npages))
 		return -EINVAL;
-	if (x->writes || (x->reads && w->pages < x->npages))
+	if (x->writes || (x->reads && w->pages * (uint64_t)PAGE_BYTES < x->read_end))
 		return -EAGAIN; /* what it would lose is being used */
 	if (w->pages < x->npages) {
 		int r = pool_trim(h->pool, w->slice, w->pages);
@@ -306,6 +307,8 @@ int holds_use(struct holds *h, const struct wire_span *s, bool writes, void **re
 	int r = pool_pin(h->pool, s->slice);
 	if (r < 0)
 		return r;
+	if (!writes && (!x->reads || x->read_end < (uint64_t)s->off + s->bytes))
+		x->read_end = (uint64_t)s->off + s->bytes;
 	*(writes ? &x->writes : &x->reads) += 1;
 	h->nused++;
 	*ret = (uint8_t *)pool_page(h->pool, s->slice.page) + s->off;

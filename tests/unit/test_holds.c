@@ -254,9 +254,44 @@ static void test_what_is_in_use_stays(void **state)
 	assert_nothing_in_flight();
 }
 
+/* A read whose bytes are on their way, and nothing of what it reads goes. */
+static void test_a_seal_gives_back_what_nobody_reads(void **state)
+{
+	struct pool_opts o = { .bytes = PAGES * 4096, .create = true };
+	struct wire_item four = { .pages = 4 };
+	struct wire_items got, asked = { 1, &four };
+	struct wire_results results;
+	struct pool *pool;
+	struct holds *h;
+	void *p;
+
+	(void)state;
+	assert_int_equal(pool_open(&o, &pool), 0);
+	assert_int_equal(holds_new(pool, MAX_PINS, &h), 0);
+	assert_int_equal(holds_alloc(h, &asked, &got), 0);
+	struct wire_span two = { got.v[0].slice, 4096, 4096 };
+	assert_int_equal(holds_use(h, &two, false, &p), 0);
+	got.v[0].pages = 1; /* would take its page away */
+	assert_int_equal(holds_seal(h, &got, &results), 0);
+	assert_int_equal(wire_errno(results.v[0]), -EAGAIN);
+	wire_results_fini(&results);
+	got.v[0].pages = 2;
+	assert_int_equal(holds_seal(h, &got, &results), 0);
+	assert_int_equal(results.v[0], 0);
+	wire_results_fini(&results);
+	assert_int_equal(pool_nfree(pool), PAGES - 2);
+	holds_unuse(h, two.slice, false);
+	wire_items_fini(&got);
+	holds_free(h);
+	assert_int_equal(pool_nfree(pool), PAGES);
+	pool_close(pool);
+	assert_nothing_in_flight();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_seal_gives_back_what_nobody_reads),
 		cmocka_unit_test(test_random_sessions),
 		cmocka_unit_test(test_what_is_in_use_stays),
 	};
