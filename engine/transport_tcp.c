@@ -399,6 +399,8 @@ static void take_inbox(struct tcp *t)
 /* Is all over, and nothing left that could begin something? */
 static void say_quiet(struct tcp *t)
 {
+	if (t->is_quiet) /* set here only */
+		return;
 	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
 		if (!slot_is_idle(s))
 			return;
@@ -422,7 +424,7 @@ static void pump(struct tcp *t)
 		op = t->waiting;
 		if (!op)
 			break;
-		if (t->ending || is_lost(op)) {
+		if (t->ending || is_lost(op) || is_late(op, clock_ns())) {
 			DL_DELETE(t->waiting, op);
 			again(op);
 			continue;
@@ -586,7 +588,10 @@ static void tcp_close(struct transport *transport)
 {
 	struct tcp *t = of(transport);
 
-	assert(t->is_quiet && !t->nout); /* quiesced before */
+	{
+		WITH_LOCK(&t->lock);
+		assert(t->is_quiet && !t->nout); /* quiesced before */
+	}
 	remote_leave(t->remote, &t->part); /* behind the last kick */
 	tcp_free(t);
 }

@@ -3,7 +3,9 @@
  * What the bytes of slices cost over TCP and loopback, from batch_submit() to done(),
  * a node in one process and a mount in another. It reports; nothing passes or fails.
  *
- *	bench_net [CONNS [THREADS [SECONDS]]]    lanes; loops of the node; of each line
+ *	bench_net [CONNS [THREADS [SECONDS [BYTES]]]]
+ *
+ * lanes, loops of the node, of each line; transfers of that size only.
  */
 #include <errno.h>
 #include <semaphore.h>
@@ -28,6 +30,7 @@ static struct remote *x;
 static struct transport *way;
 static struct slice_id slices[SLICES];
 static double run_s = 2;
+static uint32_t only; /* 0: all sizes */
 static pid_t child; /* the node */
 
 static void die(const char *what, int r)
@@ -130,6 +133,8 @@ static double cpu_s(pid_t pid)
 
 static void bench(enum post_kind kind, uint32_t len, unsigned depth)
 {
+	if (only && len != only)
+		return;
 	struct stream_of s = { .kind = kind, .len = len, .running = depth };
 	struct runner *r = calloc(depth, sizeof(*r));
 	double mount = cpu_s(0), node = cpu_s(child);
@@ -170,6 +175,7 @@ int main(int argc, char **argv)
 	char where[32], *reason = NULL;
 
 	run_s = argc > 3 ? atof(argv[3]) : run_s;
+	only = argc > 4 ? (uint32_t)atoi(argv[4]) : 0;
 	log_set_level(LOG_LEVEL_ERROR);
 	if (pipe(up) || pipe(down))
 		die("pipe", -errno);
