@@ -11,6 +11,7 @@
 struct end {
 	struct conn *conn;
 	struct conn_limits limits;
+	const struct conn_ops *ops;
 	int (*message)(struct end *e, const struct wire_header *h, struct bytes body);
 	sem_t ended;
 	atomic_int reason;
@@ -61,7 +62,7 @@ static void on_accept(void *arg, struct stream *s)
 		stream_stop(s, -EBUSY);
 		return;
 	}
-	assert_int_equal(conn_accept(net_loop, s, &server.limits, &end_ops, &server,
+	assert_int_equal(conn_accept(net_loop, s, &server.limits, server.ops, &server,
 				     &server.conn), 0);
 	sem_post(&accepted);
 }
@@ -89,7 +90,7 @@ static void stop_listener(void *arg)
 
 static void end_init(struct end *e)
 {
-	*e = (struct end){ .limits = usual };
+	*e = (struct end){ .limits = usual, .ops = &end_ops };
 	sem_init(&e->ended, 0, 0);
 }
 
@@ -772,6 +773,246 @@ static void test_messages_come_in_any_pieces(void **state)
 	writer_fini(&w);
 }
 
+/* Bytes that belong elsewhere ----------------------------------------------------------- */
+
+enum { PLACES = 64, PLACE_LEN = 300000 };
+
+/* Requests of type WRITE: the head says how many bytes are to come, and whether they
+ * are wanted. What is wanted is put into `placed` and kept. */
+static uint8_t placed[PLACE_LEN];
+static uint32_t place_len;
+static unsigned nplaced, nreturned;
+static bool is_placing, place_wanted;
+
+static void *place(void *arg, const struct wire_header *h, const uint8_t *head)
+{
+	(void)arg;
+	assert_false(is_placing);
+	is_placing = true;
+	place_len = h->len - CONN_HEAD;
+	place_wanted = head[0];
+	memset(placed, 0, sizeof(placed));
+	return place_wanted ? placed : NULL;
+}
+
+static int placed_message(struct end *e, const struct wire_header *h, struct bytes body)
+{
+	if (h->type != WIRE_WRITE) {
+		static uint8_t lent[PLACE_LEN];
+		memset(lent, (int)h->id, sizeof(lent));
+		uint32_t n;
+		memcpy(&n, body.p, 4);
+		conn_answer_lent(e->conn, h, BYTES_OF(lent, n), h->id);
+		return 0;
+	}
+	assert_true(is_placing && body.len == CONN_HEAD);
+	is_placing = false;
+	for (uint32_t i = 0; i < place_len; i++)
+		assert_int_equal(placed[i], place_wanted ? (uint8_t)(i * 7 + h->id) : 0);
+	nplaced++;
+	conn_answer(e->conn, h, place_wanted ? 0 : -ESTALE, (struct writer){ 0 });
+	return 0;
+}
+
+static void returned(void *arg, uint64_t cookie)
+{
+	(void)arg;
+	(void)cookie;
+	nreturned++;
+}
+
+static const struct conn_ops placing_ops = {
+	.up = end_up, .message = end_message, .ended = end_ended, .place_type = WIRE_WRITE,
+	.place = place, .returned = returned,
+};
+
+/* In pieces of any length, with other messages between, wanted and not. */
+static void walk_places(void *arg, uint64_t seed)
+{
+	struct rng g = { seed };
+	struct writer all = { 0 };
+	uint8_t b[WIRE_HEADER], head[CONN_HEAD] = { 0 };
+	int fd = connect_raw();
+	unsigned nwrites = 0;
+
+	(void)arg;
+	nplaced = 0;
+	for (uint64_t id = 1; id <= PLACES; id++) {
+		struct wire_header h = { .type = WIRE_WRITE, .id = id };
+		bool is_ping = chance(&g, 20);
+		uint32_t n = is_ping ? 0 : (uint32_t)below(&g, chance(&g, 50) ? 100 : PLACE_LEN);
+		h.type = is_ping ? WIRE_PING : WIRE_WRITE;
+		h.len = is_ping ? 0 : CONN_HEAD + n;
+		wire_put_header(b, &h);
+		write_bytes(&all, b, sizeof(b));
+		head[0] = chance(&g, 70);
+		write_bytes(&all, head, is_ping ? 0 : sizeof(head));
+		for (uint32_t i = 0; i < n; i++)
+			write_u8(&all, (uint8_t)(i * 7 + id));
+		nwrites += !is_ping;
+	}
+	for (size_t at = 0; at < all.len;) {
+		size_t n = 1 + (chance(&g, 60) ? below(&g, 60) : below(&g, 200000));
+		n = n < all.len - at ? n : all.len - at;
+		raw_send(fd, all.p + at, n);
+		at += n;
+		if (chance(&g, 3))
+			usleep(500);
+	}
+	for (uint64_t id = 1; id <= PLACES; id++) {
+		struct wire_header h;
+		all.len = 0;
+		assert_true(raw_next(fd, &h, &all));
+		assert_int_equal(h.id, id);
+	}
+	assert_int_equal(nplaced, nwrites);
+	close(fd);
+	sem_take(&server.ended);
+	conn_free(server.conn);
+	end_init(&server);
+	server.ops = &placing_ops;
+	server.message = placed_message;
+	server.limits.ahead = 5000;
+	writer_fini(&all);
+}
+
+static void test_bytes_go_straight_to_their_place(void **state)
+{
+	(void)state;
+	server.ops = &placing_ops;
+	server.message = placed_message;
+	for_seeds("places", walk_places, NULL);
+	is_placing = false;
+	int fd = connect_raw(); /* a body that has no head */
+	raw_message(fd, (struct wire_header){ .type = WIRE_WRITE, .id = 1 }, text("short"));
+	raw_expect_end(fd);
+	sem_take(&server.ended);
+	assert_int_equal(server.reason, -EPROTO);
+	assert_false(is_placing);
+	sem_post(&server.ended);
+}
+
+static void ask_into(struct asked *a, uint32_t n, void *into)
+{
+	*a = (struct asked){ .call = { .type = WIRE_READ, .done = asked_done, .into = into,
+				       .into_len = n } };
+	sem_init(&a->done, 0, 0);
+	write_u32(&a->call.body, n);
+	conn_call(client.conn, &a->call);
+}
+
+static void test_answers_go_straight_to_their_place(void **state)
+{
+	static uint8_t into[20][PLACE_LEN];
+	struct asked a[20], plain;
+	struct rng g = { 3 };
+	uint32_t n[20];
+
+	(void)state;
+	server.ops = &placing_ops;
+	server.message = placed_message;
+	nreturned = 0;
+	connect_both();
+	for (unsigned i = 0; i < 20; i++) {
+		n[i] = 1 + (uint32_t)below(&g, i % 2 ? 200 : PLACE_LEN - 1);
+		ask_into(&a[i], n[i], into[i]);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		sem_take(&a[i].done);
+		assert_int_equal(a[i].r, 0);
+		assert_int_equal(a[i].body.len, n[i]);
+		for (uint32_t k = 0; k < PLACE_LEN; k++)
+			assert_int_equal(into[i][k], k < n[i] ? into[i][0] : 0);
+		writer_fini(&a[i].body);
+	}
+	plain = (struct asked){ .call = { .type = WIRE_PING, .done = asked_done } };
+	sem_init(&plain.done, 0, 0);
+	conn_call(client.conn, &plain.call);
+	assert_int_equal(asked_end(&plain), 0);
+	assert_int_equal(nreturned, 20);
+}
+
+static int answer_with(struct end *e, const struct wire_header *h, struct bytes body)
+{
+	uint32_t n = 0;
+	struct writer w = { 0 };
+
+	memcpy(&n, body.p, body.len < 4 ? 0 : 4);
+	write_room(&w, n + 1); /* one more than is wanted */
+	memset(w.p, 5, w.len);
+	conn_answer(e->conn, h, 0, w);
+	return 0;
+}
+
+/* An answer of another length, or to a call whose tail has not gone out yet. */
+static void test_answers_that_do_not_fit(void **state)
+{
+	static uint8_t into[PLACE_LEN];
+	struct asked a;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		server.message = answer_with;
+		connect_both();
+		ask_into(&a, i == 0 ? 10 : i == 1 ? 100000 : 65536 - WIRE_HEADER, into);
+		assert_int_equal(asked_end(&a), -ENOTCONN);
+		assert_false(a.call.answered);
+		for (unsigned k = 0; k < PLACE_LEN; k++)
+			assert_int_equal(into[k], 0);
+		sem_take(&client.ended);
+		assert_int_equal(client.reason, -EPROTO);
+		conn_free(client.conn);
+		end_init(&client);
+		sem_take(&server.ended);
+		conn_free(server.conn);
+		end_init(&server);
+	}
+	server.message = echo;
+}
+
+/* The tail is lent until all of it is gone, whatever comes before. */
+static void test_an_answer_waits_for_the_tail(void **state)
+{
+	enum { N = 12 };
+	static uint8_t tail[1 << 20];
+	static struct asked a[N];
+	struct sockaddr_in at = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
+	uint16_t usual_port = port;
+
+	(void)state;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(fd, 5), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+	port = ntohs(at.sin_port);
+	on_loop(connect_client, NULL);
+	port = usual_port;
+	int peer = accept(fd, NULL, NULL);
+	assert_true(peer >= 0);
+	for (unsigned i = 0; i < N; i++) { /* more than the sockets take */
+		a[i] = (struct asked){ .call = { .type = WIRE_WRITE, .done = asked_done,
+						 .tail = BYTES_OF(tail, sizeof(tail)) } };
+		sem_init(&a[i].done, 0, 0);
+		conn_call(client.conn, &a[i].call);
+	}
+	WAIT_FOR(client.is_up);
+	/* The fourth is answered before it could be there. */
+	raw_message(peer, (struct wire_header){ .type = WIRE_WRITE, .id = 4,
+						.flags = WIRE_ANSWER }, text(""));
+	usleep(50000);
+	assert_int_equal(a[3].times, 0);
+	close(peer);
+	close(fd);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(asked_end(&a[i]), -ENOTCONN);
+	sem_take(&client.ended);
+	assert_true(client.reason == -ECONNRESET || client.reason == -EPIPE);
+	sem_post(&client.ended);
+}
+
 /* Many threads ------------------------------------------------------------------------ */
 
 static int sometimes(struct end *e, const struct wire_header *h, struct bytes body)
@@ -870,6 +1111,10 @@ int main(void)
 		T(test_nothing_is_asked_before_it_may_be),
 		T(test_a_slow_reader_has_bounded_answers),
 		T(test_messages_come_in_any_pieces),
+		T(test_bytes_go_straight_to_their_place),
+		T(test_answers_go_straight_to_their_place),
+		T(test_answers_that_do_not_fit),
+		T(test_an_answer_waits_for_the_tail),
 		T(test_every_call_ends_once_while_it_is_cut),
 	};
 
