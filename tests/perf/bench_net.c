@@ -131,7 +131,25 @@ static double cpu_s(pid_t pid)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static void bench(enum post_kind kind, uint32_t len, unsigned depth)
+/* How long a request over the control connection takes beside that. */
+static void bench_pings(uint64_t until_ns)
+{
+	uint64_t begin = clock_ns(), longest = 0;
+	unsigned n = 0;
+
+	for (uint64_t at = begin; at < until_ns; n++) {
+		int r = remote_ask(x, WIRE_PING, (struct writer){ 0 }, 0, NULL);
+		uint64_t now = clock_ns();
+		if (r)
+			die("PING", r);
+		longest = now - at > longest ? now - at : longest;
+		at = now;
+	}
+	printf("      requests beside it: %8.1f us each, the longest %8.1f\n",
+	       (double)(clock_ns() - begin) / 1e3 / n, (double)longest / 1e3);
+}
+
+static void bench(enum post_kind kind, uint32_t len, unsigned depth, bool pings)
 {
 	if (only && len != only)
 		return;
@@ -148,6 +166,8 @@ static void bench(enum post_kind kind, uint32_t len, unsigned depth)
 	}
 	for (unsigned i = 0; i < depth; i++)
 		go_on(&r[i], 0);
+	if (pings)
+		bench_pings(s.until_ns);
 	while (sem_wait(&s.done) < 0)
 		;
 	double took = (double)(clock_ns() - begin) / 1e9;
@@ -200,12 +220,13 @@ int main(int argc, char **argv)
 		die("transport", r);
 	for (unsigned k = 0; k < 2; k++) {
 		enum post_kind kind = k ? POST_READ : POST_WRITE;
-		bench(kind, 1 << 20, 1);
-		bench(kind, 1 << 20, 4);
-		bench(kind, 1 << 20, 16);
-		bench(kind, 64 << 10, 16);
-		bench(kind, 4096, 1);
-		bench(kind, 4096, 64);
+		bench(kind, 1 << 20, 1, false);
+		bench(kind, 1 << 20, 4, false);
+		bench(kind, 1 << 20, 16, false);
+		bench(kind, 1 << 20, 16, true);
+		bench(kind, 64 << 10, 16, false);
+		bench(kind, 4096, 1, false);
+		bench(kind, 4096, 64, false);
 	}
 	way->ops->quiesce(way);
 	way->ops->close(way);
