@@ -18,7 +18,7 @@ struct end {
 	atomic_uint messages;
 	struct wire_header kept[64]; /* requests that have no answer yet */
 	unsigned nkept;
-	bool is_up;
+	atomic_bool is_up;
 };
 
 static void end_up(void *arg)
@@ -1003,7 +1003,9 @@ static void test_an_answer_waits_for_the_tail(void **state)
 	raw_message(peer, (struct wire_header){ .type = WIRE_WRITE, .id = 4,
 						.flags = WIRE_ANSWER }, text(""));
 	usleep(50000);
+	on_loop(nothing, NULL);
 	assert_int_equal(a[3].times, 0);
+	on_loop(nothing, NULL);
 	close(peer);
 	close(fd);
 	for (unsigned i = 0; i < N; i++)

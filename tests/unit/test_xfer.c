@@ -761,7 +761,7 @@ static void timed_out_half_posted_waits_for_that_half(void **state)
 	transport_fault_hold(n->inner, true);
 	assert_int_equal(batch_new(way, 8, &b), 0);
 	for (unsigned i = 0; i < 8; i++)
-		assert_int_equal(batch_add(b, POST_WRITE, s, 0, buf[i], 512), 0);
+		assert_int_equal(batch_add(b, POST_WRITE, s, i * 512, buf[i], 512), 0);
 	w.call.deadline_ns = clock_ns() + 10 * MS;
 	batch_submit(b, &w.call, tell, &w);
 	sleep_ms(40);
@@ -982,7 +982,7 @@ static void cancelled_call_waits_for_what_is_out(void **state)
 	transport_fault_hold(n->inner, true);
 	assert_int_equal(batch_new(way, 8, &b), 0);
 	for (unsigned i = 0; i < 8; i++)
-		assert_int_equal(batch_add(b, POST_WRITE, s, 0, buf[i], 512), 0);
+		assert_int_equal(batch_add(b, POST_WRITE, s, i * 512, buf[i], 512), 0);
 	w.call = kv_call_of(&whole);
 	batch_submit(b, &w.call, tell, &w);
 	atomic_store(&whole.cancelled, true);
