@@ -25,7 +25,7 @@ enum lock_rank {
 	LOCK_NODE,         /* engine/node_remote.c, node_fault.c: one node */
 	LOCK_HOLDS,        /* engine/holds.c: what one session holds */
 	LOCK_XFER,         /* engine/xfer.c: batches that wait to be posted again */
-	LOCK_TRANSPORT,    /* engine/transport_fault.c: posts it holds back */
+	LOCK_TRANSPORT,    /* engine/transport_*.c: posts that are out, or held back */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
 	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */

@@ -15,8 +15,10 @@
  * after the other, and opens the next only when the last is fenced, so that there is
  * one fence at a time in each.
  *
- * Everything is the loop thread's, but for the inbox, the free records and the sums
- * that bound them, which are guarded by the lock.
+ * Everything is the thread's of a loop of its own, so that requests to the node do not
+ * wait behind the bytes; but for the inbox, the free records and the sums that bound
+ * them, and for the session, of which the link tells on its own loop: the lock guards
+ * these. Whoever takes from the inbox learns of the session at the same moment.
  */
 #include "engine/transport_tcp.h"
 
@@ -24,6 +26,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "common/clock.h"
@@ -64,17 +67,25 @@ struct slot {
 	uint64_t bytes;           /* of what is out */
 	bool is_fencing;
 	struct conn_call fence;
+	struct loop_call fence_post; /* from the link's loop to ours */
+	int fence_result;
 	uint64_t again_ns, pause_ms;
+};
+
+/* A session of the link, all parts before ours being ready. */
+struct tcp_session {
+	uint64_t number; /* 0: none */
+	uint8_t secret[WIRE_NONCE];
+	uint32_t keep_alive_ms;
 };
 
 struct tcp {
 	struct transport transport;
 	struct remote *remote;
-	struct loop *loop;
+	struct loop *loop;        /* ours */
 	struct transport_tcp_opts o;
 	struct remote_part part;
 	struct loop_call kick, errand;
-	_Atomic uint64_t session; /* 0: none; set on the loop */
 
 	struct lock lock;
 	pthread_cond_t idle;      /* nout is 0 and it is quiet */
@@ -82,8 +93,10 @@ struct tcp {
 	uint32_t nout;            /* accepted, done() has not returned */
 	uint64_t bytes;           /* of these */
 	bool has_begun, is_kicked, is_quiescing, is_quiet;
+	struct tcp_session linked; /* as the link says */
 
 	/* The loop's thread only. */
+	struct tcp_session session; /* that lanes are of */
 	struct op *waiting;
 	bool pumping, ending;
 	uint32_t last_number;
@@ -128,7 +141,7 @@ static bool is_late(const struct op *op, uint64_t now)
 
 static bool is_lost(const struct op *op)
 {
-	return op->post->kind == POST_WRITE && op->session != op->tcp->session;
+	return op->post->kind == POST_WRITE && op->session != op->tcp->session.number;
 }
 
 static void alarm_at(struct tcp *t, uint64_t at_ns)
@@ -244,12 +257,12 @@ static struct slot *best_slot(struct tcp *t)
 
 /* Nothing that was sent over the lane can touch a slice any more: the node says so, or
  * the session has ended. Its writes go again, or end. */
-static void on_fenced(struct conn_call *call, int r, struct bytes body)
+static void slot_fenced(void *arg)
 {
-	struct slot *s = (struct slot *)((char *)call - offsetof(struct slot, fence));
+	struct slot *s = arg;
 	struct op *list = s->fenced;
+	int r = s->fence_result;
 
-	(void)body;
 	s->is_fencing = false;
 	s->fenced = NULL;
 	if (r && r != -ENOTCONN) {
@@ -269,6 +282,17 @@ static void on_fenced(struct conn_call *call, int r, struct bytes body)
 	pump(s->tcp);
 }
 
+/* On the link's loop. */
+static void on_fenced(struct conn_call *call, int r, struct bytes body)
+{
+	struct slot *s = (struct slot *)((char *)call - offsetof(struct slot, fence));
+
+	(void)body;
+	s->fence_result = r;
+	s->fence_post = (struct loop_call){ .fn = slot_fenced, .arg = s };
+	loop_post_call(s->tcp->loop, &s->fence_post);
+}
+
 static void slot_fence(struct slot *s)
 {
 	struct conn_call *call = &s->fence;
@@ -286,7 +310,7 @@ static void on_lane_up(void *arg)
 {
 	struct slot *s = arg;
 
-	s->is_up = s->session == s->tcp->session && !s->tcp->ending;
+	s->is_up = s->session == s->tcp->session.number && !s->tcp->ending;
 	pump(s->tcp);
 }
 
@@ -304,7 +328,7 @@ static void on_lane_ended(void *arg, int reason)
 	struct tcp *t = s->tcp;
 
 	assert(!s->out);
-	if (s->session == t->session && !t->ending)
+	if (s->session == t->session.number && !t->ending)
 		log_warn("tcp", "data connection %u has ended: %s", s->number, error_text(reason));
 	remote_lane_free(s->lane);
 	s->lane = NULL;
@@ -318,16 +342,15 @@ static void on_lane_ended(void *arg, int reason)
 static void slot_open(struct slot *s)
 {
 	struct tcp *t = s->tcp;
-	const struct wire_welcome *w = remote_welcome(t->remote);
 	struct remote_lane_opts o = {
-		.loop = t->loop, .to = remote_address(t->remote), .session = t->session,
-		.secret = w->secret, .number = ++t->last_number,
-		.keep_alive_ms = w->keep_alive_ms, .max_calls = SLOT_POSTS + 1,
+		.loop = t->loop, .to = remote_address(t->remote), .session = t->session.number,
+		.secret = t->session.secret, .number = ++t->last_number,
+		.keep_alive_ms = t->session.keep_alive_ms, .max_calls = SLOT_POSTS + 1,
 		.until_ns = clock_ns() + OPEN_MS * NS_PER_MS, .up = on_lane_up,
 		.ended = on_lane_ended, .arg = s,
 	};
 
-	s->session = t->session;
+	s->session = o.session;
 	s->number = o.number;
 	if (remote_lane_open(&o, &s->lane) < 0)
 		try_later(s);
@@ -341,7 +364,7 @@ static bool slot_is_idle(const struct slot *s)
 static void open_lanes(struct tcp *t)
 {
 	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++) {
-		if (!slot_is_idle(s) || !t->session || t->ending)
+		if (!slot_is_idle(s) || !t->session.number || t->ending)
 			continue;
 		if (clock_ns() >= s->again_ns)
 			slot_open(s);
@@ -352,25 +375,34 @@ static void open_lanes(struct tcp *t)
 
 /* Sessions --------------------------------------------------------------------------- */
 
-static void on_lost(void *arg)
+static void kick(struct tcp *t)
 {
-	struct tcp *t = arg;
-	struct op *list = t->waiting;
-
-	t->session = 0;
-	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
-		slot_stop(s, -ENOTCONN);
-	t->waiting = NULL;
-	again_all(list); /* writes end */
-	pump(t);
+	{
+		WITH_LOCK(&t->lock);
+		if (t->is_kicked)
+			return;
+		t->is_kicked = true;
+	}
+	loop_post_call(t->loop, &t->kick);
 }
 
-static void session_is(struct tcp *t, uint64_t number)
+static void link_session(struct tcp *t, uint64_t number)
 {
-	t->session = number;
-	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
-		s->again_ns = s->pause_ms = 0;
-	pump(t);
+	const struct wire_welcome *w = remote_welcome(t->remote);
+
+	{
+		WITH_LOCK(&t->lock);
+		t->linked.number = number;
+		t->linked.keep_alive_ms = w->keep_alive_ms;
+		memcpy(t->linked.secret, w->secret, sizeof(t->linked.secret));
+	}
+	kick(t);
+}
+
+/* On the link's loop, as the next one. */
+static void on_lost(void *arg)
+{
+	link_session(arg, 0);
 }
 
 /* The slices are pinned again, by who joined before. */
@@ -378,22 +410,42 @@ static void on_begun(void *arg)
 {
 	struct tcp *t = arg;
 
-	session_is(t, remote_session(t->remote));
+	link_session(t, remote_session(t->remote));
 	remote_ready(t->remote, &t->part, 0);
+}
+
+/* From one session, or none, to another one, or none. */
+static void take_session(struct tcp *t, const struct tcp_session *is)
+{
+	struct op *list = t->waiting;
+
+	t->session = *is;
+	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++) {
+		slot_stop(s, -ENOTCONN);
+		s->again_ns = s->pause_ms = 0;
+	}
+	t->waiting = NULL;
+	again_all(list); /* writes of the old one end */
 }
 
 /* Posts -------------------------------------------------------------------------------- */
 
 static void take_inbox(struct tcp *t)
 {
-	WITH_LOCK(&t->lock);
+	struct tcp_session linked;
 	struct op *op, *next;
 
-	DL_FOREACH_SAFE(t->inbox, op, next) {
-		DL_DELETE(t->inbox, op);
-		DL_APPEND(t->waiting, op);
-		alarm_at(t, op->deadline_ns);
+	{
+		WITH_LOCK(&t->lock);
+		linked = t->linked;
+		DL_FOREACH_SAFE(t->inbox, op, next) {
+			DL_DELETE(t->inbox, op);
+			DL_APPEND(t->waiting, op);
+			alarm_at(t, op->deadline_ns);
+		}
 	}
+	if (linked.number != t->session.number)
+		take_session(t, &linked);
 }
 
 /* Is all over, and nothing left that could begin something? */
@@ -496,18 +548,17 @@ static void on_alarm(void *arg)
 /* Puts it into the inbox. 0, or why it is refused. *ret_kick: the loop does not know. */
 static int accept_post(struct tcp *t, struct post *p, bool *ret_kick)
 {
-	uint64_t session = t->session;
 	WITH_LOCK(&t->lock);
 	struct op *op = t->free;
 
-	if (t->is_quiescing || (!session && p->kind == POST_WRITE))
+	if (t->is_quiescing || (!t->linked.number && p->kind == POST_WRITE))
 		return -ENOTCONN;
 	if (!op || (t->bytes && t->bytes + p->len > t->o.max_bytes))
 		return -EAGAIN;
 	LL_DELETE(t->free, op);
 	op->tcp = t;
 	op->post = p;
-	op->session = session;
+	op->session = t->linked.number;
 	op->deadline_ns = p->deadline_ns ? p->deadline_ns
 					 : clock_ns() + t->o.timeout_ms * NS_PER_MS;
 	DL_APPEND(t->inbox, op);
@@ -544,14 +595,6 @@ static void *tcp_map(struct transport *t, struct slice_id s)
 
 /* Opening and closing ------------------------------------------------------------------ */
 
-/* fn(t) on the loop. */
-static void run_on_loop(struct tcp *t, void (*fn)(void *arg))
-{
-	t->errand = (struct loop_call){ .fn = fn, .arg = t };
-	assert(!loop_is_current(t->loop));
-	loop_post_call(t->loop, &t->errand);
-}
-
 static void quiesce_on_loop(void *arg)
 {
 	struct tcp *t = arg;
@@ -570,7 +613,9 @@ static void tcp_quiesce(struct transport *transport)
 		WITH_LOCK(&t->lock);
 		t->is_quiescing = true;
 	}
-	run_on_loop(t, quiesce_on_loop);
+	assert(!loop_is_current(t->loop));
+	t->errand = (struct loop_call){ .fn = quiesce_on_loop, .arg = t };
+	loop_post_call(t->loop, &t->errand);
 	WITH_LOCK(&t->lock);
 	while (t->nout || !t->is_quiet)
 		lock_wait(&t->lock, &t->idle);
@@ -579,6 +624,7 @@ static void tcp_quiesce(struct transport *transport)
 static void tcp_free(struct tcp *t)
 {
 	loop_timer_free(t->timer);
+	loop_free(t->loop);
 	pthread_cond_destroy(&t->idle);
 	lock_fini(&t->lock);
 	free(t);
@@ -592,7 +638,7 @@ static void tcp_close(struct transport *transport)
 		WITH_LOCK(&t->lock);
 		assert(t->is_quiet && !t->nout); /* quiesced before */
 	}
-	remote_leave(t->remote, &t->part); /* behind the last kick */
+	remote_leave(t->remote, &t->part); /* nothing comes from there any more */
 	tcp_free(t);
 }
 
@@ -604,13 +650,13 @@ static const struct transport_ops tcp_ops = {
 	.close = tcp_close,
 };
 
-static void begin_on_loop(void *arg)
+/* On the link's loop: otherwise on_begun() comes, or has come. */
+static void begin_on_link(void *arg)
 {
 	struct tcp *t = arg;
 
-	/* Otherwise on_begun() comes, or has come. */
-	if (!t->session && remote_is_up(t->remote))
-		session_is(t, remote_session(t->remote));
+	if (remote_is_up(t->remote))
+		link_session(t, remote_session(t->remote));
 	WITH_LOCK(&t->lock);
 	t->has_begun = true;
 	pthread_cond_broadcast(&t->idle);
@@ -619,7 +665,8 @@ static void begin_on_loop(void *arg)
 static void begin(struct tcp *t)
 {
 	remote_join(t->remote, &t->part);
-	run_on_loop(t, begin_on_loop);
+	t->errand = (struct loop_call){ .fn = begin_on_link, .arg = t };
+	loop_post_call(remote_loop(t->remote), &t->errand);
 	WITH_LOCK(&t->lock);
 	while (!t->has_begun)
 		lock_wait(&t->lock, &t->idle);
@@ -634,7 +681,6 @@ static struct tcp *tcp_new(struct remote *x, const struct transport_tcp_opts *o)
 		return NULL;
 	t->transport.ops = &tcp_ops;
 	t->remote = x;
-	t->loop = remote_loop(x);
 	t->o = *o;
 	t->o.timeout_ms = o->timeout_ms ? o->timeout_ms : 10000;
 	t->o.max_bytes = o->max_bytes ? o->max_bytes : 256 << 20;
@@ -658,14 +704,16 @@ int transport_tcp_open(struct remote *x, const struct transport_tcp_opts *o,
 	t = tcp_new(x, o);
 	if (!t)
 		return -ENOMEM;
-	t->nslots = o->conns ? o->conns : 4;
+	t->nslots = o->conns ? o->conns : 2;
 	if (t->nslots > most)
 		t->nslots = most;
 	if (t->nslots > SLOTS_MAX)
 		t->nslots = SLOTS_MAX;
 	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
 		s->tcp = t;
-	int r = loop_timer_new(t->loop, LOOP_NEVER, 0, on_alarm, t, &t->timer);
+	int r = loop_new("remote-bytes", &t->loop);
+	if (r >= 0)
+		r = loop_timer_new(t->loop, LOOP_NEVER, 0, on_alarm, t, &t->timer);
 	if (r < 0) {
 		tcp_free(t);
 		return r;

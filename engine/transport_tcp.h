@@ -13,7 +13,8 @@
  * A read whose deadline passes while it is out takes its lane with it, since its memory
  * is its owner's then.
  *
- * Threads: as transport.h; everything happens on the link's loop.
+ * Threads: as transport.h; one loop of its own ("remote-bytes") does everything, and
+ * done() is called there.
  */
 #include "engine/remote.h"
 #include "engine/transport.h"
