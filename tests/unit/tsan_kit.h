@@ -10,5 +10,6 @@ const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
 	return "race:^epoll_create1$\nrace:^pipe2$\nrace:^eventfd$\nrace:^socket$\n"
-	       "race:^accept4$\nrace:^accept$\nrace:^closep$\nrace:^conn_answer_lent$\n";
+	       "race:^accept4$\nrace:^accept$\nrace:^closep$\nrace:^conn_answer_lent$\n"
+	       "called_from_lib:liblmdb.so\n"; /* as index/lmdb_tsan.h */
 }
