@@ -165,6 +165,7 @@ static void call_send(struct conn *c, struct conn_call *call)
 	struct writer body = call->body;
 	call->body = (struct writer){ 0 };
 	call->sent = conn_send_request(c, h, body, call->tail, e);
+	metric_add(M_REMOTE_REQUESTS, call->sent && call != &c->ping);
 }
 
 void conn_start_waiting(struct conn *c)

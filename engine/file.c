@@ -66,6 +66,7 @@ static void file_free(struct file *f)
 	map_fini(&f->map);
 	free(f->nodes);
 	lock_fini(&f->lock);
+	free(f->early);
 	free(f);
 	metric_add(M_FILES, -1);
 }

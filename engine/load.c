@@ -3,7 +3,9 @@
  * Loading: the record, its blocks, a pin on each slice. Between reading the
  * record and pinning, the object may be unlinked and its slices freed: a pin
  * names a generation and is refused then (I3), blocks are missing; upon either
- * the record is read again.
+ * the record is read again. Where the node reads records itself (node_open()), it
+ * does all of that in one round trip, and gives the bytes of a small file as well:
+ * they are kept as long as nobody opens the file for writing.
  *
  * What comes from the index was written by us, but lives on a disk: it is checked
  * before it is believed.
@@ -15,9 +17,11 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "engine/fetch.h"
 #include "engine/load.h"
 
 enum {
+	EARLY_MAX = 16 << 10, /* bytes of a file that may come with its record */
 	LOAD_LOT = 128,  /* blocks of one index call */
 	LOAD_TRIES = 16, /* of a record that does not stand still */
 };
@@ -27,6 +31,13 @@ enum {
 
 static void load_again(struct load *l, int r);
 static void load_blocks(struct load *l);
+
+/* What was pinned and is not the map's. */
+static void unpin_runs(struct load *l, uint32_t from)
+{
+	for (uint32_t i = from; i < l->lot.n; i++)
+		node_unpin(l->f->e->node, l->runs[i].id);
+}
 
 static void lot_fini(struct load *l)
 {
@@ -40,6 +51,7 @@ static void load_reset(struct load *l)
 	struct file *f = l->f;
 
 	index_op_fini(&l->op);
+	node_open_fini(&l->opened);
 	lot_fini(l);
 	free(steal(&l->refs));
 	free(steal(&l->nodes));
@@ -48,6 +60,7 @@ static void load_reset(struct load *l)
 	map_fini(&f->map);
 	map_init(&f->map, f->e->node);
 	memset(f->content, 0, sizeof(f->content));
+	free(steal(&f->early));
 }
 
 static void load_end(struct load *l, int r)
@@ -64,6 +77,7 @@ static void load_end(struct load *l, int r)
 		}
 	}
 	index_op_fini(&l->op);
+	node_open_fini(&l->opened);
 	lot_fini(l);
 	free(steal(&l->refs));
 	free(steal(&l->nodes));
@@ -189,8 +203,7 @@ static int add_lot(struct load *l)
 	for (; !r && i < l->lot.n; i++)
 		r = add_extent(f, &l->lot.v[i]);
 	if (r < 0)
-		for (i--; i < l->lot.n; i++)
-			node_unpin(f->e->node, l->runs[i].id);
+		unpin_runs(l, i - 1);
 	return r ? r : note_blocks(l);
 }
 
@@ -209,19 +222,28 @@ static void lot_taken(struct node_call *c, int r)
 	end_lot(l, r, l->nblocks, blocks_task);
 }
 
+static int list_runs(struct load *l)
+{
+	uint32_t n = l->lot.n;
+
+	l->runs = calloc(n ? n : 1, sizeof(*l->runs));
+	if (!l->runs)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct extent *x = &l->lot.v[i];
+		l->runs[i] = (struct slice_run){ { x->slice, x->gen }, x->slice_pages };
+	}
+	return 0;
+}
+
 /* Pins the slices of the lot, all or none, and goes on. */
 static void take_lot(struct load *l)
 {
 	uint32_t n = l->lot.n;
 
-	l->runs = calloc(n ? n : 1, sizeof(*l->runs));
-	if (!l->runs) {
+	if (list_runs(l) < 0) {
 		load_again(l, -ENOMEM);
 		return;
-	}
-	for (uint32_t i = 0; i < n; i++) {
-		const struct extent *x = &l->lot.v[i];
-		l->runs[i] = (struct slice_run){ { x->slice, x->gen }, x->slice_pages };
 	}
 	l->taken = (struct node_call){ .of = l->call, .done = lot_taken };
 	node_take(l->f->e->node, l->runs, n, &l->taken);
@@ -387,6 +409,146 @@ static void take_entry(struct load *l, const struct entry *en)
 		load_blocks(l);
 }
 
+/* Early bytes ----------------------------------------------------------------------- */
+
+/* Do these pages of the slice match their sums? Whole blocks do only. */
+static bool early_is_sound(const struct extent *x, const uint8_t *pages)
+{
+	if (x->slice_off % SUM_PAGES ||
+	    (x->npages % SUM_PAGES && x->slice_off + x->npages != x->slice_pages))
+		return false;
+	for (uint32_t b = 0; b < extent_nsums(x); b++) {
+		uint64_t n = fetch_block_bytes(x->slice_pages, x->slice_off / SUM_PAGES + b);
+		if (fetch_sum(pages + b * (uint64_t)SUM_PAGES * PAGE_BYTES, n) != x->sums[b])
+			return false;
+	}
+	return true;
+}
+
+static bool early_must_verify(const struct engine *e, const struct extent *x)
+{
+	struct slice_id s = { x->slice, x->gen };
+
+	for (uint32_t b = x->slice_off / SUM_PAGES; b * SUM_PAGES < x->slice_off + x->npages; b++)
+		if (e->verify || node_needs_verify(e->node, s, b))
+			return true;
+	return false;
+}
+
+/* The file's bytes from those of its extents' pages. A favour: what does not match,
+ * or has no room, is read as usual, and then complained of. */
+static void take_early(struct load *l)
+{
+	struct file *f = l->f;
+	const uint8_t *from = l->opened.pages.p, *end = from + l->opened.pages.len;
+	uint64_t size = f->attr.size;
+	_cleanup_(freep) uint8_t *early = NULL;
+
+	if (from == end || !size || size > EARLY_MAX)
+		return;
+	early = calloc(1, size);
+	for (uint32_t i = 0; early && i < l->lot.n; i++) {
+		const struct extent *x = &l->lot.v[i];
+		uint64_t at = x->page * PAGE_BYTES, n = x->npages * (uint64_t)PAGE_BYTES;
+		if (n > (uint64_t)(end - from))
+			return;
+		if (early_must_verify(f->e, x) && !early_is_sound(x, from))
+			return;
+		if (at < size)
+			memcpy(early + at, from, at + n < size ? n : size - at);
+		from += n;
+	}
+	if (from != end)
+		return;
+	WITH_LOCK(&f->lock);
+	f->early = steal(&early);
+}
+
+/* A record and its pins ----------------------------------------------------------------- */
+
+static void opened_slices(struct load *l)
+{
+	int r = add_lot(l);
+
+	if (!r)
+		take_early(l);
+	lot_fini(l);
+	if (r < 0)
+		load_again(l, r);
+	else
+		load_end(l, 0);
+}
+
+/* Of a record that is not to be: what the node has pinned for it. */
+static void unpin_opened(struct load *l, const struct entry *en)
+{
+	_cleanup_(extents_fini) struct extents x = { 0 };
+
+	if (body_decode_extents(en->body.bytes, &x) < 0)
+		return; /* out of memory: they stay until the session ends */
+	for (uint32_t i = 0; i < x.n; i++)
+		node_unpin(l->f->e->node, (struct slice_id){ x.v[i].slice, x.v[i].gen });
+}
+
+/* All its extents are pinned: they are the map's, or let go. */
+static void take_opened(struct load *l, const struct entry *en)
+{
+	int r = take_record(l, en);
+	bool again = !r;
+
+	if (!r)
+		r = decode_extents(l, en->body.bytes, NULL);
+	if (!r)
+		r = list_runs(l);
+	if (!r) {
+		opened_slices(l);
+		return;
+	}
+	unpin_opened(l, en);
+	if (again)
+		load_again(l, r);
+	else
+		load_end(l, r);
+}
+
+static void ask_index(struct load *l);
+
+static void opened(struct node_call *c, int r)
+{
+	struct load *l = load_of(c, taken);
+	struct entry en;
+
+	if (!r)
+		r = index_record(l->f->fileid, l->opened.value, &en);
+	if (r == -ESTALE || r == -EUCLEAN) {
+		load_again(l, r);
+	} else if (r < 0) {
+		load_end(l, r);
+	} else if (r > 0) {
+		ask_index(l); /* which knows where it has gone */
+	} else {
+		en.place = l->place;
+		if (l->opened.pinned)
+			take_opened(l, &en);
+		else
+			take_entry(l, &en);
+	}
+}
+
+/* True: the node is asked for the record, and to pin what it names. */
+static bool open_at_node(struct load *l)
+{
+	struct node *n = l->f->e->node;
+
+	l->opened.fileid = l->f->fileid;
+	if (!node_opens(n) || !index_record_at(l->f->fileid, l->place, &l->opened.at))
+		return false;
+	l->opened.max = EARLY_MAX;
+	l->taken = (struct node_call){ .of = l->call, .done = opened };
+	node_open(n, &l->opened, &l->taken);
+	return true;
+}
+
 static void stat_done(struct index_op *op, int outcome)
 {
 	struct load *l = load_of(op, op);
@@ -397,15 +559,21 @@ static void stat_done(struct index_op *op, int outcome)
 		take_entry(l, &op->entry);
 }
 
+static void ask_index(struct load *l)
+{
+	new_op(l, stat_done);
+	l->op.place = l->place;
+	index_stat(l->f->e->ix, &l->op);
+}
+
 static void load_stat(struct load *l)
 {
 	if (l->gone) {
 		take_entry(l, &(struct entry){ .attr = l->gone->attr, .body = l->gone->body });
 		return;
 	}
-	new_op(l, stat_done);
-	l->op.place = l->place;
-	index_stat(l->f->e->ix, &l->op);
+	if (!open_at_node(l))
+		ask_index(l);
 }
 
 static void stat_task(struct task *t)
@@ -440,6 +608,7 @@ void load_start(struct load *l)
 	l->refs = l->nodes = NULL;
 	l->lot = (struct extents){ 0 };
 	l->runs = NULL;
+	l->opened = (struct node_open){ 0 };
 	l->nrefs = l->nnodes = l->at = l->nblocks = 0;
 	l->tries = 0;
 	load_stat(l);

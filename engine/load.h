@@ -21,6 +21,7 @@ struct load {
 	struct slice_run *runs; /* and their slices, */
 	uint32_t nblocks;       /* from so many blocks at refs[at]; 0: the record */
 	struct node_call taken;
+	struct node_open opened; /* where the node reads the record */
 	unsigned tries;
 };
 

@@ -15,13 +15,14 @@
  * (LOCK_POOL) at most and may be called under a file's lock.
  */
 #include "engine/pool.h"
-#include "index/kv.h"
+#include "index/index.h"
 
 struct node;
 
 enum {
 	NODE_FULL = 1, /* no page is free */
 	NODE_WAIT = 2, /* none in hand: node_want(), then again */
+	NODE_MISS = 3, /* that is not the object's record */
 };
 
 struct node_call {
@@ -30,6 +31,18 @@ struct node_call {
 	struct node_call *next; /* the node's, as the rest */
 	uint32_t npages;
 	int result;
+};
+
+struct node_open {
+	uint64_t fileid;
+	struct index_at at; /* where its record is, as far as one knows */
+	uint32_t max;       /* bytes that may come with it */
+
+	/* Came of it; for node_open_fini(). */
+	struct bytes value; /* of the record, for index_record() */
+	bool pinned;        /* its extents' slices are, once for each extent */
+	struct bytes pages; /* of its extents, one behind the other; or none */
+	void *memory;
 };
 
 struct node_ops {
@@ -41,6 +54,7 @@ struct node_ops {
 		     struct node_call *c);
 	void (*seal)(struct node *n, const struct slice_run *v, uint32_t nv,
 		     struct node_call *c);
+	void (*open)(struct node *n, struct node_open *o, struct node_call *c); /* or NULL */
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
 	int (*give_back)(struct node *n, struct slice_id s);
@@ -92,6 +106,27 @@ static inline void node_take(struct node *n, const struct slice_run *v, uint32_t
 			     struct node_call *c)
 {
 	n->ops->take(n, v, nv, c);
+}
+
+/* Does the node read records for us? Else the index has to be asked, then it. */
+static inline bool node_opens(const struct node *n)
+{
+	return n->ops->open != NULL;
+}
+
+/* A record, and a pin on each slice that its extents name, all or none. NODE_MISS;
+ * -ESTALE: it has changed meanwhile, ask again. */
+static inline void node_open(struct node *n, struct node_open *o, struct node_call *c)
+{
+	n->ops->open(n, o, c);
+}
+
+static inline void node_open_fini(struct node_open *o)
+{
+	free(o->memory);
+	o->memory = NULL;
+	o->value = o->pages = BYTES_NONE;
+	o->pinned = false;
 }
 
 /* Each keeps its first npages, gives the others back, and goes WRITING -> SEALED;

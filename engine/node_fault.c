@@ -16,13 +16,14 @@
 #include "common/lock.h"
 #include "engine/node.h"
 
-enum kind { WANT, TAKE, SEAL };
+enum kind { WANT, TAKE, SEAL, OPEN };
 enum { HAND_MAX = 1024 };
 
 struct late {
 	enum kind kind;
 	uint32_t npages, nv;
 	const struct slice_run *v; /* lent to us until the call is done */
+	struct node_open *open;
 	struct node_call *call;    /* the caller's */
 	struct node_call inner;
 	struct fault *fault;
@@ -31,6 +32,7 @@ struct late {
 
 struct fault {
 	struct node node;
+	struct node_ops ops; /* without what inner has not */
 	struct node *inner;
 
 	struct lock lock;
@@ -91,6 +93,9 @@ static void hand_on(struct fault *f, struct late *l)
 		break;
 	case SEAL:
 		node_seal(f->inner, l->v, l->nv, &l->inner);
+		break;
+	case OPEN:
+		node_open(f->inner, l->open, &l->inner);
 		break;
 	}
 }
@@ -159,6 +164,11 @@ static void fault_seal(struct node *n, const struct slice_run *v, uint32_t nv,
 	put_off(n, &(struct late){ .kind = SEAL, .v = v, .nv = nv, .call = c });
 }
 
+static void fault_open(struct node *n, struct node_open *o, struct node_call *c)
+{
+	put_off(n, &(struct late){ .kind = OPEN, .open = o, .call = c });
+}
+
 static int fault_pin(struct node *n, struct slice_id s) { return node_pin(of(n)->inner, s); }
 static int fault_unpin(struct node *n, struct slice_id s) { return node_unpin(of(n)->inner, s); }
 
@@ -209,6 +219,7 @@ static const struct node_ops fault_ops = {
 	.want = fault_want,
 	.take = fault_take,
 	.seal = fault_seal,
+	.open = fault_open,
 	.pin = fault_pin,
 	.unpin = fault_unpin,
 	.give_back = fault_give_back,
@@ -226,7 +237,10 @@ int node_fault_open(struct node *inner, struct node **ret)
 	if (!f)
 		return -ENOMEM;
 	f->node = *inner;
-	f->node.ops = &fault_ops;
+	f->ops = fault_ops;
+	if (!node_opens(inner))
+		f->ops.open = NULL;
+	f->node.ops = &f->ops;
 	f->inner = inner;
 	f->last = &f->first;
 	f->next = 1;
@@ -247,7 +261,7 @@ void node_fault_arm(struct node *n, uint64_t nth, int error)
 {
 	struct fault *f = of(n);
 
-	assert(f->node.ops == &fault_ops);
+	assert(f->node.ops == &f->ops);
 	WITH_LOCK(&f->lock);
 	f->nth = nth;
 	f->error = error;

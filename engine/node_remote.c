@@ -154,7 +154,9 @@ struct ask {
 	struct conn_call call; /* first: done() gets it */
 	struct remote_node *n;
 	void (*answer)(struct ask *a, int r, struct bytes body, bool late);
-	struct node_call *of;  /* of PIN and SEAL */
+	struct node_call *of;  /* of PIN, SEAL and OPEN */
+	struct node_open *open;
+	uint64_t fileid;       /* of OPEN */
 	uint32_t bin;          /* of ALLOC */
 	bool was_tight;
 	uint32_t nv;
@@ -236,8 +238,21 @@ static void items_of(const struct ask *a, struct wire_items *ret)
 			ret->v[ret->n++] = a->v[i].wire;
 }
 
+static void write_open(struct ask *a)
+{
+	const struct node_open *o = a->open;
+	struct wire_open m = { o->fileid, BYTES_OF(o->at.from, o->at.nfrom),
+			       BYTES_OF(o->at.to, o->at.nto), o->max };
+
+	wire_write_open(&a->call.body, &m);
+}
+
 static void write_ask(struct ask *a)
 {
+	if (a->call.type == WIRE_OPEN) {
+		write_open(a);
+		return;
+	}
 	struct wire_items m = { .v = malloc((a->nv ? a->nv : 1) * sizeof(*m.v)) };
 
 	if (!m.v) {
@@ -964,6 +979,118 @@ static void remote_take(struct node *node, const struct slice_run *v, uint32_t n
 	finish(c, r);
 }
 
+/* Opening ---------------------------------------------------------------------------- */
+
+static struct slice_id slice_of(const struct extent *x)
+{
+	return (struct slice_id){ x->slice, x->gen };
+}
+
+static int opened_pin(struct remote_node *n, const struct extent *x, int32_t result)
+{
+	struct wire_item w = { slice_of(x), x->slice_pages };
+	int r = is_slice(n, &w) ? pinned_locked(n, &w, result) : -EUCLEAN;
+
+	if (!r)
+		pin_locked(find(n, w.slice));
+	return r;
+}
+
+/* The slices of a record, with the pin that the node has given us for each; ours as
+ * well if they are wanted, or none. */
+static int opened_pins(struct ask *a, const struct extents *x, const struct wire_results *pins,
+		       bool wanted)
+{
+	struct remote_node *n = a->n;
+	struct unpins back = { 0 };
+	uint32_t i = 0;
+	int r = 0;
+	{
+		WITH_LOCK(&n->lock);
+		for (; !r && i < x->n; i++)
+			r = opened_pin(n, &x->v[i], pins->v[i]);
+		if (r < 0)
+			i--; /* it has none of ours */
+		for (uint32_t k = i; k < x->n; k++)
+			unpins_add(&back, slice_of(&x->v[k]), 1);
+		while ((r < 0 || !wanted) && i--)
+			unpin_locked(n, find(n, slice_of(&x->v[i])));
+	}
+	unpins_send(n, &back);
+	return r;
+}
+
+/* Is this an answer to what was asked? And with pins, those of its extents. */
+static int opened_extents(const struct wire_opened *m, uint64_t fileid, struct extents *ret)
+{
+	struct entry en;
+	int r = index_record(fileid, m->value, &en);
+
+	if (r || !m->pins.n)
+		return r ? -EUCLEAN : 0;
+	if (en.body.kind != BODY_EXTENTS)
+		return -EPROTO;
+	r = body_decode_extents(en.body.bytes, ret);
+	return r < 0 ? r : ret->n == m->pins.n ? 0 : -EPROTO;
+}
+
+/* Of a copy, which lives as long as what came of it. */
+static int opened(struct ask *a, struct bytes body, struct node_open *o)
+{
+	_cleanup_(wire_results_fini) struct wire_results pins = { 0 };
+	_cleanup_(extents_fini) struct extents x = { 0 };
+	_cleanup_(freep) uint8_t *copy = malloc(body.len ? body.len : 1);
+	struct wire_opened m;
+
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, body.p, body.len);
+	int r = wire_read_opened(BYTES_OF(copy, body.len), &m);
+	if (r < 0)
+		return r;
+	pins = m.pins;
+	r = opened_extents(&m, a->fileid, &x);
+	if (!r && x.n)
+		r = opened_pins(a, &x, &pins, o != NULL);
+	if (r < 0 || !o)
+		return r;
+	o->value = m.value;
+	o->pages = m.pages;
+	o->pinned = pins.n;
+	o->memory = steal(&copy);
+	return 0;
+}
+
+/* What it has pinned is not known then: only the session's end gives it back. */
+static void open_answer(struct ask *a, int r, struct bytes body, bool late)
+{
+	struct node_call *c = a->of;
+	bool was_there = r == 0;
+
+	if (was_there)
+		r = opened(a, body, late ? NULL : a->open);
+	if (was_there && r < 0)
+		remote_stop(a->n->remote, r);
+	if (!late)
+		finish(c, r > 0 ? NODE_MISS : take_error(r));
+}
+
+static void remote_open_object(struct node *node, struct node_open *o, struct node_call *c)
+{
+	struct ask *a = ask_new(of(node), WIRE_OPEN, 0, open_answer);
+
+	o->memory = NULL;
+	node_open_fini(o);
+	if (!a) {
+		finish(c, -ENOMEM);
+		return;
+	}
+	a->open = o;
+	a->fileid = o->fileid;
+	ask_is_part_of(a, c);
+	ask_begin(a);
+}
+
 /* Sealing ---------------------------------------------------------------------------- */
 
 /* What was sealed is so, whoever waits for that; 0, or the first error. */
@@ -1309,6 +1436,7 @@ static const struct node_ops remote_ops = {
 	.want = remote_want,
 	.take = remote_take,
 	.seal = remote_seal,
+	.open = remote_open_object,
 	.pin = remote_pin,
 	.unpin = remote_unpin,
 	.give_back = remote_give_back,

@@ -188,6 +188,7 @@ static void open_writing(struct visit *v)
 	if (v->flags & FILE_WRITE || v->flags & FILE_TRUNCATE) {
 		WITH_LOCK(&f->lock);
 		f->nwriters += !!(v->flags & FILE_WRITE);
+		free(steal(&f->early));
 		if (v->flags & FILE_TRUNCATE)
 			make_empty(f);
 	}

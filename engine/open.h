@@ -63,6 +63,8 @@ struct file {
 	uint64_t unclean;     /* bytes from the end to here may not be zeros */
 	struct block_ref *nodes; /* BODY_TREE: blocks of block references */
 	uint32_t nnodes;
+	uint8_t *early;       /* all bytes, as they came with the record; or NULL:
+				 also once somebody may write */
 	uint8_t content[INDEX_INLINE_MAX]; /* zeros behind the end */
 };
 

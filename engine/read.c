@@ -82,14 +82,15 @@ static bool read_quickly(struct file *f, struct file_op *op, uint64_t len)
 	return true;
 }
 
-static int read_small(struct file *f, struct file_op *op, uint64_t len)
+/* Of bytes that are here, small or early. */
+static int read_small(const uint8_t *bytes, struct file_op *op, uint64_t len)
 {
 	struct kept *k = kept_of(op);
 
 	k->copy = malloc(len);
 	if (!k->copy)
 		return -ENOMEM;
-	memcpy(k->copy, f->content + op->off, len);
+	memcpy(k->copy, bytes + op->off, len);
 	k->iov = (struct iovec){ k->copy, len };
 	op->iov = &k->iov;
 	op->niov = 1;
@@ -243,8 +244,8 @@ static int64_t read_look(struct file *f, struct file_op *op, struct reading **re
 		return 0;
 	if (len > f->attr.size - op->off)
 		len = f->attr.size - op->off;
-	if (f->small) {
-		int r = read_small(f, op, len);
+	if (f->small || f->early) {
+		int r = read_small(f->small ? f->content : f->early, op, len);
 		return r < 0 ? r : (int64_t)len;
 	}
 	if (read_quickly(f, op, len))

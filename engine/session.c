@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/auth.h"
+#include "engine/serve_open.h"
 #include "index/index.h"
 
 /* Watches are numbered by the mount, from 0 or 1 on as a rule. */
@@ -34,7 +35,7 @@ static inline unsigned number_hash(const void *p)
 
 enum { WATCHES_MAX = 1024 };
 
-struct job { /* a KV */
+struct job { /* a KV, or an OPEN */
 	struct kv_req req; /* first: done() gets it */
 	struct session *session;
 	struct job *prev, *next;
@@ -42,6 +43,9 @@ struct job { /* a KV */
 	bool is_submitting, has_ended; /* the loop's thread only */
 	struct wire_header header;
 	struct wire_kv kv;
+	bool opens;
+	struct wire_open open;
+	struct kv_read read; /* of an OPEN */
 	struct kv_call call;
 	int outcome;
 	struct writer answer;
@@ -106,11 +110,16 @@ static bool job_submit(struct job *j)
  * request is read (conn.h). */
 static void job_finish(struct job *j)
 {
+	struct session *s = j->session;
 	struct writer answer = j->answer;
 
+	if (j->opens && j->outcome >= 0) {
+		j->outcome = serve_open(s->holds, s->o.pool, &j->open, j->req.rows, &answer);
+		kv_req_fini(&j->req);
+	}
 	j->answer = (struct writer){ 0 };
 	job_unlink(j);
-	conn_answer(j->session->o.conn, &j->header, j->outcome, answer);
+	conn_answer(s->o.conn, &j->header, j->outcome, answer);
 	job_free(j);
 }
 
@@ -133,11 +142,12 @@ static void job_done(struct kv_req *req, int outcome)
 	struct loop *loop = j->session->o.loop;
 
 	j->outcome = outcome;
-	if (outcome >= 0)
+	if (outcome >= 0 && !j->opens)
 		wire_write_kv_answer(&j->answer, req);
 	if (j->answer.bad)
 		j->outcome = outcome == KV_DONE && req->nwrites ? KV_UNKNOWN : -ENOMEM;
-	kv_req_fini(req);
+	if (outcome < 0 || !j->opens)
+		kv_req_fini(req);
 	if (loop_is_current(loop) && j->is_submitting)
 		j->has_ended = true;
 	else
@@ -149,6 +159,19 @@ static void refuse(struct session *s, const struct wire_header *h, int r)
 	conn_answer(s->o.conn, h, r, (struct writer){ 0 });
 }
 
+static int job_open(struct job *j, struct bytes body)
+{
+	struct wire_open *m = &j->open;
+	int r = wire_read_open(body, m);
+
+	j->read = (struct kv_read){ .from = m->from };
+	if (m->to.len) {
+		j->read.to = m->to;
+		j->read.limit = 1;
+	}
+	return r;
+}
+
 /* Takes apart a copy of the body, which is there as long as the job. */
 static int job_new(struct session *s, const struct wire_header *h, struct bytes body,
 		   struct job **ret)
@@ -158,7 +181,9 @@ static int job_new(struct session *s, const struct wire_header *h, struct bytes 
 	if (!j)
 		return -ENOMEM;
 	memcpy(j->body, body.p, body.len);
-	int r = wire_read_kv(BYTES_OF(j->body, body.len), &j->kv);
+	j->opens = h->type == WIRE_OPEN;
+	int r = j->opens ? job_open(j, BYTES_OF(j->body, body.len))
+			 : wire_read_kv(BYTES_OF(j->body, body.len), &j->kv);
 	if (r < 0) {
 		free(j);
 		return r;
@@ -174,6 +199,10 @@ static int job_new(struct session *s, const struct wire_header *h, struct bytes 
 		.nreads = j->kv.nreads, .reserve = j->kv.reserve,
 		.call = &j->call, .done = job_done, .max_memory = CONN_ANSWER_MAX,
 	};
+	if (j->opens) {
+		j->req.reads = &j->read;
+		j->req.nreads = 1;
+	}
 	*ret = j;
 	return 0;
 }
@@ -474,6 +503,7 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 {
 	switch (h->type) {
 	case WIRE_KV:
+	case WIRE_OPEN:
 		return on_kv(s, h, body);
 	case WIRE_WATCH:
 		return on_watch(s, h, body);

@@ -42,6 +42,7 @@ static const struct {
 	[WIRE_PIN] = { "PIN", IS_TYPE | HAS_ID },
 	[WIRE_UNPIN] = { "UNPIN", IS_TYPE },
 	[WIRE_FENCE] = { "FENCE", IS_TYPE | HAS_ID },
+	[WIRE_OPEN] = { "OPEN", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -682,19 +683,31 @@ void wire_write_results(struct writer *w, const struct wire_results *m)
 		write_u32(w, (uint32_t)m->v[i]);
 }
 
+static int read_results(struct reader *r, struct wire_results *ret)
+{
+	struct wire_results m = { .n = read_u16(r) };
+
+	m.v = read_room(r, m.n, 4, sizeof(*m.v));
+	if (!m.v)
+		return r->bad ? -EPROTO : -ENOMEM;
+	for (uint32_t i = 0; i < m.n; i++)
+		m.v[i] = (int32_t)read_u32(r);
+	*ret = m;
+	return 0;
+}
+
 int wire_read_results(struct bytes body, struct wire_results *ret)
 {
 	struct reader r = reader_of(body);
-	struct wire_results m = { .n = read_u16(&r) };
+	_cleanup_(wire_results_fini) struct wire_results m = { 0 };
+	int result = read_results(&r, &m);
 
-	if (r.bad || r.left != m.n * 4)
+	if (result < 0)
+		return result;
+	if (finish(&r) < 0)
 		return -EPROTO;
-	m.v = calloc(m.n ? m.n : 1, sizeof(*m.v));
-	if (!m.v)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < m.n; i++)
-		m.v[i] = (int32_t)read_u32(&r);
 	*ret = m;
+	m = (struct wire_results){ 0 };
 	return 0;
 }
 
@@ -702,6 +715,54 @@ void wire_results_fini(struct wire_results *m)
 {
 	free(m->v);
 	*m = (struct wire_results){ 0 };
+}
+
+void wire_write_open(struct writer *w, const struct wire_open *m)
+{
+	write_u64(w, m->fileid);
+	write_short(w, m->from);
+	write_short(w, m->to);
+	write_u32(w, m->max);
+}
+
+int wire_read_open(struct bytes body, struct wire_open *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_open m = { .fileid = read_u64(&r) };
+
+	m.from = read_short(&r);
+	m.to = read_short(&r);
+	m.max = read_u32(&r);
+	if (finish(&r) < 0 || !m.from.len || m.from.len > KV_KEY_MAX || m.to.len > KV_KEY_MAX)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_opened(struct writer *w, const struct wire_opened *m)
+{
+	write_u64(w, m->revision);
+	write_long(w, m->value);
+	wire_write_results(w, &m->pins);
+	write_long(w, m->pages);
+}
+
+int wire_read_opened(struct bytes body, struct wire_opened *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_opened m = { .revision = read_u64(&r) };
+
+	m.value = read_long(&r);
+	int result = read_results(&r, &m.pins);
+	if (result < 0)
+		return result;
+	m.pages = read_long(&r);
+	if (finish(&r) < 0) {
+		wire_results_fini(&m.pins);
+		return -EPROTO;
+	}
+	*ret = m;
+	return 0;
 }
 
 void wire_write_span(struct writer *w, const struct wire_span *m)

@@ -55,6 +55,7 @@ enum wire_type {
 	WIRE_PIN = 34,
 	WIRE_UNPIN = 35,
 	WIRE_FENCE = 36,
+	WIRE_OPEN = 37,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -223,6 +224,27 @@ struct wire_results {
 void wire_write_results(struct writer *w, const struct wire_results *m);
 int wire_read_results(struct bytes body, struct wire_results *ret);
 void wire_results_fini(struct wire_results *m);
+
+struct wire_open {
+	uint64_t fileid;
+	struct bytes from, to; /* its record is the first in [from, to); to empty: at from */
+	uint32_t max;          /* bytes that may come with it */
+};
+
+void wire_write_open(struct writer *w, const struct wire_open *m);
+int wire_read_open(struct bytes body, struct wire_open *ret);
+
+enum { WIRE_NOT_THERE = 1 }; /* OPEN's result: that is not its record */
+
+struct wire_opened {
+	uint64_t revision;
+	struct bytes value;       /* of the record */
+	struct wire_results pins; /* of its extents' slices, one each; none: not pinned */
+	struct bytes pages;       /* of its extents, one behind the other; or none */
+};
+
+void wire_write_opened(struct writer *w, const struct wire_opened *m);
+int wire_read_opened(struct bytes body, struct wire_opened *ret); /* pins: _fini() */
 
 /* READ, and the head of WRITE: 1 to WIRE_RUN_MAX bytes. */
 struct wire_span {

@@ -23,6 +23,7 @@ void file_count(struct file *f)
 
 void file_changed(struct file *f)
 {
+	assert(!f->early);
 	f->dirty = true;
 	f->attr.mtime = f->attr.ctime = clock_now();
 	file_count(f);

@@ -364,6 +364,22 @@ int index_session_end(struct index *ix, uint64_t session, unsigned *ret_blocks);
  * a key of another session, other than plans do. */
 int index_request_check(const struct kv_req *req, uint64_t session);
 
+/* Records, for who reads them without an index of his own: pure --------------- */
+
+/* Keys that begin with one of the object at a place. */
+struct index_at {
+	uint8_t from[32], to[32];
+	uint8_t nfrom, nto; /* nto 0: the one key */
+};
+
+/* Where the record of fileid is if it is at place (PLACE_NAME, PLACE_FILEID, else
+ * false): the first row of that. */
+bool index_record_at(uint64_t fileid, struct place place, struct index_at *ret);
+
+/* What such a row says: *ret without a place, its body in `value`. INDEX_MISS: it is
+ * another object's, or a directory's, which is more than one row. */
+int index_record(uint64_t fileid, struct bytes value, struct entry *ret);
+
 /* Body encodings, pure (index/body.c) --------------------------------------- */
 
 /* -EUCLEAN on anything that a correct encoder would not have written. */

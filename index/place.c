@@ -9,6 +9,7 @@
  * in the directory, so that an idle session has no keys.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "index/ops.h"
 #include "index/priv.h"
@@ -69,6 +70,38 @@ static int find_by_name(struct plan *p, uint64_t fileid, struct place place, str
 		return INDEX_MISS;
 	o.key = key_name(k.parent, k.h, k.name);
 	*ret = o;
+	return 0;
+}
+
+/* The same without a plan. */
+bool index_record_at(uint64_t fileid, struct place place, struct index_at *ret)
+{
+	struct key from, to = { 0 };
+
+	if (place.kind == PLACE_NAME) {
+		from = key_prefix_h('D', place.parent, place.h);
+		to = key_prefix_end(from);
+	} else if (place.kind == PLACE_FILEID) {
+		from = key_file(fileid);
+	} else {
+		return false;
+	}
+	*ret = (struct index_at){ .nfrom = (uint8_t)from.len, .nto = (uint8_t)to.len };
+	memcpy(ret->from, from.b, from.len);
+	memcpy(ret->to, to.b, to.len);
+	return true;
+}
+
+int index_record(uint64_t fileid, struct bytes value, struct entry *ret)
+{
+	struct record rec;
+	int r = record_decode(value, &rec);
+
+	if (r < 0)
+		return r;
+	if (rec.kind != RECORD_WHOLE || rec.attr.fileid != fileid || S_ISDIR(rec.attr.mode))
+		return INDEX_MISS;
+	*ret = (struct entry){ .attr = rec.attr, .body = rec.body };
 	return 0;
 }
 

@@ -12,6 +12,7 @@ enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
+	TRIP_OPEN, TRIP_OPENED,
 	NTRIPS,
 };
 
@@ -25,6 +26,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_stat stat;
 		struct wire_watch watch;
 		struct wire_span span;
+		struct wire_open open;
 		uint32_t number;
 		uint64_t session;
 	} m;
@@ -43,6 +45,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_STAT, stat, stat)
 	TRIP(TRIP_WATCH, watch, watch)
 	TRIP(TRIP_SPAN, span, span)
+	TRIP(TRIP_OPEN, open, open)
 	case TRIP_SESSION:
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
@@ -101,6 +104,17 @@ static inline int trip_kv_answer(struct bytes b, struct writer *w)
 	return r;
 }
 
+static inline int trip_opened(struct bytes b, struct writer *w)
+{
+	struct wire_opened m;
+
+	if (wire_read_opened(b, &m) < 0)
+		return -1;
+	wire_write_opened(w, &m);
+	wire_results_fini(&m.pins);
+	return 0;
+}
+
 static inline int trip_list(enum trip t, struct bytes b, struct writer *w)
 {
 	enum wire_form form = t == TRIP_PAGES ? WIRE_PAGES :
@@ -146,6 +160,9 @@ static inline bool trip(enum trip t, struct bytes b)
 	case TRIP_KV_ANSWER:
 		r = trip_kv_answer(b, &w);
 		break;
+	case TRIP_OPENED:
+		r = trip_opened(b, &w);
+		break;
 	case TRIP_PAGES:
 	case TRIP_SLICES:
 	case TRIP_SLICE_PAGES:
@@ -190,10 +207,10 @@ static inline struct bytes random_run(struct dice *d, size_t least, size_t most)
 
 static inline void random_header(struct dice *d, struct writer *w)
 {
-	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 36, 48, 49 };
+	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 36, 37, 48, 49 };
 	struct wire_header h = { .len = (uint32_t)roll(d, WIRE_BODY_MAX + 1), .id = 1 + roll(d, 99) };
 
-	h.type = types[roll(d, 12)];
+	h.type = types[roll(d, 13)];
 	h.flags = (uint16_t)roll(d, 2);
 	h.timeout_ms = (uint32_t)roll(d, 9);
 	if (h.type == WIRE_KV && h.flags && h.len && !roll(d, 2))
@@ -316,6 +333,25 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_span(w, &span);
 }
 
+static inline void random_open(struct dice *d, struct writer *w)
+{
+	struct wire_open m = { roll(d, 0), random_run(d, 1, KV_KEY_MAX),
+			       random_run(d, 0, KV_KEY_MAX), (uint32_t)roll(d, 0) };
+
+	wire_write_open(w, &m);
+}
+
+static inline void random_opened(struct dice *d, struct writer *w)
+{
+	int32_t results[20];
+	struct wire_opened m = { roll(d, 0), random_run(d, 0, 2000),
+				 { (uint32_t)roll(d, 21), results }, random_run(d, 0, 3000) };
+
+	for (unsigned i = 0; i < 20; i++)
+		results[i] = (int32_t)roll(d, 0);
+	wire_write_opened(w, &m);
+}
+
 static inline void random_message(struct dice *d, enum trip t, struct writer *w)
 {
 	switch (t) {
@@ -332,6 +368,12 @@ static inline void random_message(struct dice *d, enum trip t, struct writer *w)
 		break;
 	case TRIP_KV_ANSWER:
 		random_kv_answer(d, w);
+		break;
+	case TRIP_OPEN:
+		random_open(d, w);
+		break;
+	case TRIP_OPENED:
+		random_opened(d, w);
 		break;
 	case TRIP_PAGES:
 	case TRIP_SLICES:

@@ -164,6 +164,187 @@ static void test_failing_walk(void **state)
 	world_free(w);
 }
 
+/* One engine's files, as a mount has them whose index is the node's, too -------------- */
+
+static struct index *near_ix;
+
+static void index_far(struct engine *e)
+{
+	struct kv *kv;
+
+	near_ix = e->ix;
+	assert_int_equal(kv_remote_open(to_node, &kv), 0);
+	assert_int_equal(index_open(kv, remote_session(to_node), false, &e->ix), 0);
+}
+
+static void index_back(struct engine *e)
+{
+	index_close(e->ix);
+	e->ix = near_ix;
+}
+
+static int64_t requests;
+
+static void assert_requests(int64_t n)
+{
+	assert_int_equal(metric_get(M_REMOTE_REQUESTS) - requests, n);
+	requests = metric_get(M_REMOTE_REQUESTS);
+}
+
+static void put_file(struct engine *e, const char *name, const uint8_t *bytes, uint64_t n)
+{
+	struct file *f = NULL;
+
+	assert_int_equal(kit_create(e, name, &f), 0);
+	assert_int_equal(kit_write(f, 0, bytes, n), n);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+}
+
+static struct engine *far_engine(bool verify)
+{
+	struct engine_opts o = local;
+	struct engine *e;
+
+	o.verify = verify;
+	assert_int_equal(engine_open(&o, &e, NULL), 0);
+	go_far(e, false);
+	index_far(e);
+	return e;
+}
+
+static void close_far(struct engine *e)
+{
+	WAIT_FOR(!metric_get(M_STOCK) && !metric_get(M_PINS));
+	index_back(e);
+	come_back(e);
+	engine_close(e);
+	assert_idle();
+}
+
+static const uint8_t *some_bytes(uint64_t n)
+{
+	static uint8_t bytes[100000];
+	struct rng g = { n };
+
+	assert_true(n <= sizeof(bytes));
+	for (uint64_t i = 0; i < n; i++)
+		bytes[i] = (uint8_t)below(&g, 256);
+	return bytes;
+}
+
+/* Of a small file: one to find it, one to open it, none to read and to close it. */
+static void round_trips(bool verify)
+{
+	struct engine *e = far_engine(verify);
+	const uint8_t *bytes = some_bytes(70000);
+	static uint8_t got[70000];
+	struct place place = { 0 };
+	struct attr a = { 0 };
+	struct file *f = NULL;
+
+	put_file(e, "small", bytes, 10000);
+	put_file(e, "16k", bytes, 16384);
+	put_file(e, "large", bytes, 70000);
+	put_file(e, "tiny", bytes, 100);
+	WAIT_FOR(!metric_get(M_STOCK));
+	requests = metric_get(M_REMOTE_REQUESTS);
+	for (unsigned i = 0; i < 4; i++) {
+		const char *name = i == 0 ? "small" : i == 1 ? "16k" : i == 2 ? "large" : "tiny";
+		assert_int_equal(kit_lookup(e, name, &a, &place), 0);
+		assert_requests(1);
+		assert_int_equal(kit_open(e, a.fileid, place, 0, &f), 0);
+		assert_requests(1);
+		assert_int_equal(f->early != NULL, i < 2);
+		assert_int_equal(kit_read(f, 3, got, sizeof(got)), a.size - 3);
+		assert_memory_equal(got, bytes + 3, a.size - 3);
+		assert_int_equal(kit_close(f, 0), 0);
+		assert_requests(0);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(kit_unlink(e, i == 0 ? "small" : i == 1 ? "16k" :
+					    i == 2 ? "large" : "tiny"), 0);
+	close_far(e);
+}
+
+static void test_round_trips(void **state)
+{
+	(void)state;
+	round_trips(false);
+	round_trips(true);
+}
+
+/* What came with the record is not believed once somebody writes, nor if it does not
+ * match. */
+static void test_early_bytes_are_the_version(void **state)
+{
+	struct engine *e = far_engine(true);
+	const uint8_t *bytes = some_bytes(9000);
+	struct file *r = NULL, *w = NULL;
+	uint8_t got[9000];
+
+	(void)state;
+	put_file(e, "f", bytes, 9000);
+	assert_int_equal(kit_open_name(e, "f", 0, &r), 0);
+	assert_non_null(r->early);
+	assert_int_equal(kit_open_name(e, "f", FILE_WRITE, &w), 0);
+	assert_null(r->early);
+	assert_int_equal(kit_write(w, 5000, "new", 3), 3);
+	assert_int_equal(kit_read(r, 5000, got, 3), 3);
+	assert_memory_equal(got, "new", 3);
+	assert_int_equal(kit_close(w, FILE_WRITE), 0);
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_int_equal(kit_open_name(e, "f", 0, &r), 0);
+	assert_null(r->early); /* of two slices, neither whole: it cannot be verified */
+	assert_int_equal(kit_read(r, 4999, got, 5), 5);
+	assert_memory_equal(got + 1, "new", 3);
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	put_file(e, "f", bytes, 9000);
+	assert_int_equal(kit_open_name(e, "f", 0, &r), 0);
+	assert_non_null(r->early);
+	struct map_view v;
+	assert_true(map_at(&r->map, 0, &v));
+	uint8_t *at = pool_page(e->pool, v.hold->id.page);
+	at[0] ^= 1;
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_int_equal(kit_open_name(e, "f", 0, &r), 0);
+	assert_null(r->early);
+	assert_int_equal(kit_read(r, 0, got, 5), -EIO);
+	assert_int_equal(kit_close(r, 0), 0);
+	at[0] ^= 1;
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	close_far(e);
+}
+
+/* Renamed, linked, unlinked between the look and the open. */
+static void test_who_has_moved_is_found(void **state)
+{
+	struct engine *e = far_engine(false);
+	struct place place = { 0 };
+	struct attr a = { 0 };
+	struct file *f = NULL;
+
+	(void)state;
+	put_file(e, "f", some_bytes(9000), 9000);
+	assert_int_equal(kit_lookup(e, "f", &a, &place), 0);
+	struct index_op op = { .fileid = a.fileid, .place = place, .parent = INDEX_ROOT,
+			       .name = "g" };
+	assert_int_equal(index_wait(e->ix, &op, index_link), 0);
+	index_op_fini(&op);
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), 0); /* under its fileid now */
+	assert_int_equal(kit_close(f, 0), 0);
+	assert_int_equal(kit_open_name(e, "g", 0, &f), 0);
+	assert_non_null(f->early);
+	assert_int_equal(kit_close(f, 0), 0);
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	assert_int_equal(kit_unlink(e, "g"), 0);
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), -ESTALE);
+	put_file(e, "f", some_bytes(9000), 9000); /* another one at its place */
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), -ESTALE);
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	close_far(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -171,6 +352,9 @@ int main(void)
 		cmocka_unit_test(test_late_walk),
 		cmocka_unit_test(test_walk_in_a_small_pool),
 		cmocka_unit_test(test_failing_walk),
+		cmocka_unit_test(test_round_trips),
+		cmocka_unit_test(test_early_bytes_are_the_version),
+		cmocka_unit_test(test_who_has_moved_is_found),
 	};
 
 	if (getenv("TEST"))
