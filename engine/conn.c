@@ -164,8 +164,11 @@ static void call_send(struct conn *c, struct conn_call *call)
 				 .timeout_ms = timeout_ms(call, now) };
 	struct writer body = call->body;
 	call->body = (struct writer){ 0 };
-	call->sent = conn_send_request(c, h, body, call->tail, e);
-	metric_add(M_REMOTE_REQUESTS, call->sent && call != &c->ping);
+	/* Also if the connection ends over it: its body is gone, and it is for who
+	 * asked to ask again, as when it ends a moment later. */
+	call->sent = true;
+	conn_send_request(c, h, body, call->tail, e);
+	metric_add(M_REMOTE_REQUESTS, call != &c->ping);
 }
 
 void conn_start_waiting(struct conn *c)
