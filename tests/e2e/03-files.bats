@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: short
 # Files and directories, as one works with them in a shell.
 load lib
@@ -17,10 +18,10 @@ teardown() { cd /; }
 
 @test "a 4 KiB file wastes less than a quarter, one over 1 MiB less than 1 %" {
 	before=$(stat_value 'pool_bytes{state="free"}')
-	for i in $(seq 100); do head -c 4096 /dev/urandom >"small$i"; done; sync
+	for i in $(seq 100); do head -c 4096 /dev/urandom >"small$i"; done; stock_is_back
 	used=$((before - $(stat_value 'pool_bytes{state="free"}'))); [ "$used" -le $((409600 * 5 / 4)) ]
 	before=$(stat_value 'pool_bytes{state="free"}')
-	for i in 1 2 3; do head -c $((1048577 + i * 777777)) /dev/urandom >"large$i"; done; sync
+	for i in 1 2 3; do head -c $((1048577 + i * 777777)) /dev/urandom >"large$i"; done; stock_is_back
 	used=$((before - $(stat_value 'pool_bytes{state="free"}')))
 	want=$((3 * 1048577 + 6 * 777777)); [ "$used" -le $((want * 101 / 100)) ] || { echo "$used for $want"; false; }
 	rm small* large*

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: short
 # Attributes, links, special files, extended attributes, ACLs.
 load lib

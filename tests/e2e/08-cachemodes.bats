@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: short
 # One file, open in several ways at once: page cache and direct writes agree (P3).
 load lib

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: long
 # timeout: 1800
 # The main job on real input.

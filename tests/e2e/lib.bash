@@ -94,6 +94,16 @@ end_node() {
 	gone "$pid" 20
 }
 
+# What a mount has in hand of a node's slices is given back when it is idle.
+stock_is_back() {
+	local _
+	for _ in $(seq 50); do
+		[[ $(stat_value stock_bytes) != 0 ]] || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
 # The process behind the mount: of a node's store, its mount's.
 mount_pid() { # dir
 	local exe

@@ -1,6 +1,8 @@
 # Each tests/e2e/NN-topic.bats is one test. A line "# labels: short crash" in it
 # adds labels: short ones also run under the sanitizers, long ones only with
-# tests/run --full. A line "# timeout: 900" gives it more than ten minutes.
+# tests/run --full. A line "# timeout: 900" gives it more than ten minutes. One
+# "# shapes: own node" has it run a second time, as e2e-node/NN-topic, on the store
+# of a node, over TCP.
 include(e2e/programs.cmake)
 
 file(GLOB topics CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/e2e/*.bats)
@@ -23,9 +25,21 @@ foreach(topic ${topics})
 	endif()
 	# run-bats stops in time to clean up; ctest's own limit comes later.
 	math(EXPR timeout "${timeout} + 60")
-	slicefs_test(NAME e2e/${name} LABELS e2e ${labels} TIMEOUT ${timeout} SERIAL
-		COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
-			$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
+	set(shapes "")
+	file(STRINGS ${topic} shape REGEX "^# shapes: own node")
+	# Under the sanitizers two of them will do: all are slow there.
+	if(shape AND (NOT sanitized OR name MATCHES "03-files|21-publish"))
+		set(shapes node)
+	endif()
+	foreach(shape own ${shapes})
+		set(test e2e/${name})
+		if(shape STREQUAL node)
+			set(test e2e-node/${name})
+		endif()
+		slicefs_test(NAME ${test} LABELS e2e ${labels} TIMEOUT ${timeout} SERIAL
+			COMMAND env SHAPE=${shape} bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
+				$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
+	endforeach()
 	# Labels are read when cmake runs, so it runs again when they may differ.
 	set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${topic})
 endforeach()
