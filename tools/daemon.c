@@ -137,10 +137,25 @@ static int work(struct daemon *d)
 	return status;
 }
 
-static void become_daemon(const struct config *c)
+/* What the caller had open is not ours to keep open, but for who waits for us. */
+static void close_others(struct daemon *d)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int kept = dup2(d->pipe, STDERR_FILENO + 1);
 
+	if (kept < 0)
+		_exit(EXIT_FAILED);
+	d->pipe = kept;
+	fcntl(kept, F_SETFD, FD_CLOEXEC);
+	close_range((unsigned)kept + 1, ~0U, 0);
+}
+
+static void become_daemon(struct daemon *d)
+{
+	const struct config *c = d->config;
+	int null;
+
+	close_others(d);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	setsid();
 	umask(0);
 	if (chdir("/") < 0 || null < 0)
@@ -221,7 +236,7 @@ int daemon_run(struct daemon *d)
 	if (foreground)
 		waitpid(pid, NULL, 0);
 	else
-		become_daemon(d->config);
+		become_daemon(d);
 	int status = work(d);
 	exit(report(d, status, d->why));
 }
