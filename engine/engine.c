@@ -39,6 +39,7 @@ enum { TEST_POOL_BYTES = 64 << 20 };
 #define FRESH_HINT "Try: slicefs fsck, or slicefs mount --fresh, which keeps the old contents aside"
 
 struct index *engine_index(struct engine *e) { return e->ix; }
+bool engine_is_remote(const struct engine *e) { return e->peer; }
 
 static const char *dir_of(const struct engine *e)
 {

@@ -75,6 +75,9 @@ int engine_node_name(const char *node, char *ret, size_t len);
 
 struct index *engine_index(struct engine *e);
 
+/* Is its store another host's? Then others may change it, and it may not answer. */
+bool engine_is_remote(const struct engine *e);
+
 struct engine_space {
 	uint64_t total_bytes, free_bytes; /* of the pool */
 	uint64_t index_size_bytes, index_used_bytes;

@@ -94,6 +94,40 @@ static void stat_go(struct req *q)
 	learn_attr(q, reply_now);
 }
 
+/* The root of a node's store: who asks for it asks for the mount, and is answered
+ * though the node is not there (P6). It has a moment to say something newer. */
+enum { ROOT_WAIT_MS = 250 };
+
+static void root_done(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+	struct fs *fs = q->fs;
+	bool known = !r;
+	{
+		WITH_LOCK(&fs->root_lock);
+		if (!r)
+			fs->root_attr = op->entry.attr;
+		else if (r == -ETIMEDOUT || r == -ENOTCONN)
+			known = fs->root_attr.fileid;
+		q->now = fs->root_attr;
+	}
+	if (known)
+		req_attr(q, &q->now);
+	else
+		req_error(q, r < 0 ? r : -EIO);
+}
+
+static void root_stat(struct req *q)
+{
+	uint64_t until_ns = q->start_ns + ROOT_WAIT_MS * UINT64_C(1000000);
+
+	req_place(q);
+	if (until_ns < q->ix.call.deadline_ns)
+		q->ix.call.deadline_ns = until_ns;
+	q->ix.done = root_done;
+	index_stat(q->fs->ix, &q->ix);
+}
+
 void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)fi;
@@ -102,7 +136,9 @@ void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	struct req *q = req_begin_on(f, MOP_GETATTR, ino);
-	if (q)
+	if (q && ino == INDEX_ROOT && engine_is_remote(q->fs->engine))
+		root_stat(q);
+	else if (q)
 		stat_go(q);
 }
 

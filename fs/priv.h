@@ -72,6 +72,9 @@ struct fs {
 	atomic_bool tuned;      /* what needs an answered INIT has been done */
 	int wake_fd;            /* an eventfd: fs_run() waits for it */
 	struct inode *root;     /* held */
+
+	struct lock root_lock;
+	struct attr root_attr;  /* as last heard of; fileid 0: never */
 };
 
 /* One request of the kernel, from its arrival to after its answer. */

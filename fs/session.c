@@ -187,6 +187,7 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	awake_init(&fs->awake, o->spin_us);
 	lock_init(&fs->moves.lock, LOCK_FS_INODE);
 	lock_init(&fs->handles_lock, LOCK_FS_INODE);
+	lock_init(&fs->root_lock, LOCK_FS_INODE);
 	r = copy_opts(fs, o);
 	if (r == 0)
 		r = make_parts(fs);
@@ -269,6 +270,7 @@ void fs_free(struct fs *fs)
 	awake_fini(&fs->awake);
 	lock_fini(&fs->moves.lock);
 	lock_fini(&fs->handles_lock);
+	lock_fini(&fs->root_lock);
 	free(fs->dir);
 	free(fs->source);
 	free(fs->config);

@@ -1,0 +1,178 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short crash
+# Mounts of a node's store: what a node that dies, freezes or comes back means for
+# them, and they for it. All over TCP on loopback.
+load lib
+setup_file() { begin_file; export SHAPE=node MNT2=$SCRATCH/mnt2; mkdir "$MNT2"; }
+teardown_file() { end_file; }
+setup() { is_mounted || mount_fs --timeout 2s; rm -rf "${MNT:?}"/*; }
+teardown() { [[ -n ${BATS_TEST_COMPLETED:-} ]] || { kill -CONT "$(node pid)" "$(mount_pid "$MNT")"; unmount_all; end_node; } 2>/dev/null || true; }
+
+# A node that takes a mount for gone soon.
+serve() {
+	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --keep-alive 1s \
+		--listen "${1:-127.0.0.1:0}" --log "$SCRATCH/log"
+}
+
+kill_node() { # its pool and index stay
+	local pid
+	at=$(node at) pid=$(node pid)
+	kill -9 "$pid"
+	gone "$pid" 5
+}
+
+mount_second() { "$SLICEFS" mount --log "$SCRATCH/mount2.log" "$(node at)" "$MNT2"; }
+
+# within SECONDS COMMAND...: it ends, however, in that time.
+within() {
+	local limit=$1 from=${EPOCHREALTIME/./} status=0
+	shift
+	"$@" || status=$?
+	local took=$(((${EPOCHREALTIME/./} - from) / 1000))
+	((took <= limit * 1000)) || { echo "$* took $took ms"; return 99; }
+	return $status
+}
+
+# Waits until it succeeds, for no longer than ten seconds.
+soon() {
+	local _
+	for _ in $(seq 100); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		sleep 0.1
+	done
+	"$@"
+}
+
+# Sessions of which the node heard nothing any more.
+deaths() { grep -c 'ends: nothing was heard of it' "$SCRATCH/log"; }
+
+free_bytes() { stat_value 'pool_bytes{state="free"}'; }
+
+@test "what was published is there after the node was killed, and what is open goes on (P4, P8)" {
+	random_file "$SCRATCH/a" 5000000; cp "$SCRATCH/a" "$MNT/a"
+	exec 5<"$MNT/a"
+	head -c 100 <&5 | cmp - <(head -c 100 "$SCRATCH/a")
+	kill_node; serve "$at"
+	soon ls "$MNT"
+	echo 3 >/proc/sys/vm/drop_caches # what is read comes from the node
+	cat <&5 | cmp - <(tail -c +101 "$SCRATCH/a")
+	exec 5<&-
+	cmp "$MNT/a" "$SCRATCH/a"
+	echo more >"$MNT/b"; [ "$(cat "$MNT/b")" = more ]
+	rm "$MNT/a" "$MNT/b"; stock_is_back; gauges_zero
+}
+
+@test "what was written and not published is lost with the node, and says so (P5)" {
+	hold "$MNT/draft" 3000000
+	kill_node; serve "$at"
+	soon ls "$MNT"
+	no dd if=/dev/zero of="$MNT/draft" bs=4096 count=1 conv=notrunc,nocreat 2>/dev/null
+	let_go 2>"$SCRATCH/held" || true
+	soon no test -e "$MNT/draft"
+	echo new >"$MNT/draft"; [ "$(cat "$MNT/draft")" = new ]
+	rm "$MNT/draft"; gauges_zero
+}
+
+@test "a node that is frozen holds up no call for longer than the timeout (P6)" {
+	echo x >"$MNT/x"
+	kill -STOP "$(node pid)"
+	within 1 df "$MNT"
+	within 1 cat "$MNT/.slicefs/stats" >/dev/null
+	no within 4 cat "$MNT/nothing"
+	no within 4 sh -c 'echo y >"$1"' sh "$MNT/y"
+	no within 6 mkdir "$MNT/d"
+	within 1 df "$MNT"
+	kill -CONT "$(node pid)"
+	soon cat "$MNT/x"
+	echo y >"$MNT/y"; [ "$(cat "$MNT/y")" = y ]
+	rm -rf "$MNT"/x "$MNT"/y "$MNT"/d
+	gauges_zero
+}
+
+@test "Ctrl-C ends what waits for a frozen node" {
+	kill -STOP "$(node pid)"
+	cat "$MNT/nothing" 3>&- & local pid=$!
+	sleep 0.3; kill -TERM $pid
+	within 1 wait $pid || [ $? != 99 ]
+	kill -CONT "$(node pid)"
+	soon ls "$MNT"
+}
+
+@test "a mount ends while its node is gone" {
+	hold "$MNT/draft" 100000
+	kill_node
+	let_go 2>/dev/null || true
+	within 15 "$SLICEFS" umount "$MNT"
+	serve "$at"; mount_fs --timeout 2s
+	[ ! -e "$MNT/draft" ]
+	gauges_zero
+}
+
+@test "nobody mounts a node that is not there, or not let in" {
+	kill_node
+	mkdir -p "$SCRATCH/none"
+	fails 1 'refused.*node running' "$SLICEFS" mount "$at" "$SCRATCH/none"
+	serve "$at"
+	fails 1 'another token' "$SLICEFS" mount --token-file <(echo secret) "$at" "$SCRATCH/none" ||
+		fails 1 'token' "$SLICEFS" mount --token-file <(echo secret) "$at" "$SCRATCH/none"
+	fails 2 'is a node' "$SLICEFS" mount --pool-size 1G "$at" "$SCRATCH/none"
+	fails 2 'is a node' "$SLICEFS" mount --fresh "$at" "$SCRATCH/none"
+	soon ls "$MNT"
+}
+
+@test "a mount that was frozen past its session has lost its draft, and nothing else" {
+	echo kept >"$MNT/kept"
+	hold "$MNT/draft" 3000000
+	mount_second
+	local pid
+	pid=$(mount_pid "$MNT")
+	local before
+	before=$(deaths)
+	kill -STOP "$pid"
+	soon eval '[ "$(deaths)" -gt '"$before"' ]'
+	echo mine >"$MNT2/draft" # the name is free
+	kill -CONT "$pid"
+	soon cat "$MNT/kept"
+	let_go 2>/dev/null || true
+	[ "$(cat "$MNT2/draft")" = mine ]
+	soon grep -qx mine "$MNT/draft"
+	rm "$MNT2/draft" "$MNT2/kept"
+	"$SLICEFS" umount "$MNT2"
+	gauges_zero
+}
+
+@test "a mount that is killed leaves neither name nor slice (P5)" {
+	mount_second
+	soon test "$(free_bytes)" -gt 0
+	local before
+	before=$(MNT=$MNT2 free_bytes)
+	hold "$MNT/draft" 5000000
+	[ "$(MNT=$MNT2 free_bytes)" -lt "$before" ]
+	kill_daemon
+	let_go 2>/dev/null || true
+	soon eval '[ "$(MNT=$MNT2 free_bytes)" = '"$before"' ]'
+	[ ! -e "$MNT2/draft" ]
+	"$SLICEFS" umount "$MNT2"
+	mount_fs --timeout 2s
+	gauges_zero
+}
+
+@test "both are killed: what was published is there" {
+	random_file "$SCRATCH/a" 3000000; cp "$SCRATCH/a" "$MNT/a"
+	hold "$MNT/draft" 100000
+	kill_node
+	kill_daemon
+	let_go 2>/dev/null || true
+	fsck_clean
+	serve "$at"; mount_fs --timeout 2s
+	cmp "$MNT/a" "$SCRATCH/a"; [ "$(ls "$MNT")" = a ]
+	rm "$MNT/a"; gauges_zero
+}
+
+@test "when all is idle, nothing is in flight (P10)" {
+	stock_is_back; gauges_zero
+	"$SLICEFS" umount "$MNT"
+	end_node
+	fsck_clean
+}
