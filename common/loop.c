@@ -8,7 +8,9 @@
  *   closed. Since callbacks and posted calls run on the one thread, the
  *   timer's fn cannot be running then.
  *
- * Threads: the queue, `stopping` and a timer's `closed` are guarded by the
+ * Timers and watches differ in the handle only; what they share is a `source`.
+ *
+ * Threads: the queue, `stopping` and a source's `is_closed` are guarded by the
  * lock; uv handles are the loop thread's.
  */
 #include "common/loop.h"
@@ -28,8 +30,8 @@ struct loop {
 	struct lock lock;
 	struct loop_call *first, **last;
 	bool stopping;
-	unsigned timers;       /* that exist */
-	pthread_cond_t closed; /* some timer's handle was closed */
+	unsigned sources;      /* that exist */
+	pthread_cond_t closed; /* some source's handle was closed */
 
 	uv_loop_t uv;
 	uv_async_t wake;
@@ -37,16 +39,30 @@ struct loop {
 	char name[16];
 };
 
-struct loop_timer {
+/* What calls fn now and then, and whose end is waited for. */
+struct source {
 	struct loop *loop;
 	void (*fn)(void *arg);
 	void *arg;
-	uint64_t first_ms, repeat_ms;
 	struct loop_call start, stop; /* never fails for want of memory */
-	bool is_closed;          /* the loop's lock */
-	bool forgotten;          /* freed on the loop's thread, whose field this is */
+	bool is_closed;               /* the loop's lock */
+	bool forgotten;               /* freed on the loop's thread, whose field this is */
 
-	uv_timer_t uv;
+	union {
+		uv_handle_t handle;
+		uv_timer_t timer;
+		uv_poll_t poll;
+	} uv;
+};
+
+struct loop_timer {
+	struct source source; /* first */
+	uint64_t first_ms, repeat_ms;
+};
+
+struct loop_watch {
+	struct source source; /* first */
+	int fd;
 };
 
 static _Thread_local const struct loop *current; /* that this thread runs */
@@ -211,54 +227,89 @@ void loop_free(struct loop *l)
 		uv_async_send(&l->wake);
 	}
 	pthread_join(l->thread, NULL);
-	assert(!l->first && !l->timers);
+	assert(!l->first && !l->sources);
 	free_parts(l);
+}
+
+/* Sources -------------------------------------------------------------------- */
+
+static void source_fire(struct source *s)
+{
+	if (!s->forgotten)
+		s->fn(s->arg);
+}
+
+static void on_source_closed(uv_handle_t *h)
+{
+	struct source *s = h->data;
+	bool forgotten = s->forgotten;
+
+	{
+		WITH_LOCK(&s->loop->lock);
+		s->is_closed = true;
+		s->loop->sources--;
+		pthread_cond_broadcast(&s->loop->closed);
+	}
+	/* Otherwise s may be gone by now: who waited frees it. */
+	if (forgotten)
+		free(s);
+}
+
+static void source_stop(void *arg)
+{
+	struct source *s = arg;
+
+	uv_close(&s->uv.handle, on_source_closed); /* it stops it as well */
+}
+
+static void source_init(struct source *s, struct loop *l, void (*fn)(void *arg), void *arg,
+			void (*start)(void *source))
+{
+	*s = (struct source){ .loop = l, .fn = fn, .arg = arg,
+			      .start = { .fn = start, .arg = s },
+			      .stop = { .fn = source_stop, .arg = s } };
+	WITH_LOCK(&l->lock);
+	l->sources++;
+}
+
+static void source_free(struct source *s)
+{
+	struct loop *l = s->loop;
+
+	if (loop_is_current(l)) {
+		/* Stopping is posted, too: it may not have been started yet. */
+		s->forgotten = true;
+		loop_post_call(l, &s->stop);
+		return;
+	}
+	lock_assert_none();
+	loop_post_call(l, &s->stop);
+	{
+		WITH_LOCK(&l->lock);
+		while (!s->is_closed)
+			lock_wait(&l->lock, &l->closed);
+	}
+	free(s);
 }
 
 /* Timers --------------------------------------------------------------------- */
 
 static void on_timer(uv_timer_t *uv)
 {
-	struct loop_timer *t = uv->data;
-
-	if (!t->forgotten)
-		t->fn(t->arg);
+	source_fire(uv->data);
 }
 
 static void start_timer(void *arg)
 {
 	struct loop_timer *t = arg;
+	uv_timer_t *uv = &t->source.uv.timer;
 
-	uv_timer_init(&t->loop->uv, &t->uv); /* these two cannot fail */
-	t->uv.data = t;
+	uv_timer_init(&t->source.loop->uv, uv); /* these two cannot fail */
+	uv->data = t;
 	if (t->first_ms == LOOP_NEVER)
 		return;
-	uv_update_time(&t->loop->uv);
-	uv_timer_start(&t->uv, on_timer, t->first_ms, t->repeat_ms);
-}
-
-static void on_timer_closed(uv_handle_t *h)
-{
-	struct loop_timer *t = h->data;
-	bool forgotten = t->forgotten;
-
-	{
-		WITH_LOCK(&t->loop->lock);
-		t->is_closed = true;
-		t->loop->timers--;
-		pthread_cond_broadcast(&t->loop->closed);
-	}
-	/* Otherwise t may be gone by now: who waited frees it. */
-	if (forgotten)
-		free(t);
-}
-
-static void stop_timer(void *arg)
-{
-	struct loop_timer *t = arg;
-
-	uv_timer_stop(&t->uv);
-	uv_close((uv_handle_t *)&t->uv, on_timer_closed);
+	uv_update_time(&t->source.loop->uv);
+	uv_timer_start(uv, on_timer, t->first_ms, t->repeat_ms);
 }
 
 int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
@@ -268,48 +319,74 @@ int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
 
 	if (!t)
 		return -ENOMEM;
-	*t = (struct loop_timer){ .loop = l, .fn = fn, .arg = arg,
-				  .first_ms = first_ms, .repeat_ms = repeat_ms,
-				  .start = { .fn = start_timer, .arg = t },
-				  .stop = { .fn = stop_timer, .arg = t } };
-	{
-		WITH_LOCK(&l->lock);
-		l->timers++;
-	}
+	t->first_ms = first_ms;
+	t->repeat_ms = repeat_ms;
+	source_init(&t->source, l, fn, arg, start_timer);
 	/* Before the first call, which may want to free it by this very name. */
 	*ret = t;
-	loop_post_call(l, &t->start);
+	loop_post_call(l, &t->source.start);
 	return 0;
 }
 
 void loop_timer_set(struct loop_timer *t, uint64_t at_ns)
 {
+	uv_timer_t *uv = &t->source.uv.timer;
 	uint64_t now = clock_ns();
 
-	assert(loop_is_current(t->loop) && !t->repeat_ms);
-	uv_timer_stop(&t->uv);
+	assert(loop_is_current(t->source.loop) && !t->repeat_ms);
+	uv_timer_stop(uv);
 	if (!at_ns)
 		return;
-	uv_update_time(&t->loop->uv);
-	uv_timer_start(&t->uv, on_timer, at_ns > now ? (at_ns - now) / 1000000 + 1 : 0, 0);
+	uv_update_time(&t->source.loop->uv);
+	uv_timer_start(uv, on_timer, at_ns > now ? (at_ns - now) / 1000000 + 1 : 0, 0);
 }
 
 void loop_timer_free(struct loop_timer *t)
 {
-	if (!t)
+	if (t)
+		source_free(&t->source);
+}
+
+/* Watches -------------------------------------------------------------------- */
+
+static void on_readable(uv_poll_t *uv, int status, int events)
+{
+	(void)status; /* who reads sees the error */
+	(void)events;
+	source_fire(uv->data);
+}
+
+static void start_watch(void *arg)
+{
+	struct loop_watch *w = arg;
+	uv_poll_t *uv = &w->source.uv.poll;
+
+	/* They fail only for what is no descriptor that can be polled. */
+	int r = uv_poll_init(&w->source.loop->uv, uv, w->fd);
+	assert(r == 0);
+	uv->data = w;
+	r = uv_poll_start(uv, UV_READABLE, on_readable);
+	assert(r == 0);
+}
+
+int loop_watch_new(struct loop *l, int fd, void (*fn)(void *arg), void *arg,
+		   struct loop_watch **ret)
+{
+	struct loop_watch *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->fd = fd;
+	source_init(&w->source, l, fn, arg, start_watch);
+	*ret = w;
+	loop_post_call(l, &w->source.start);
+	return 0;
+}
+
+void loop_watch_free(struct loop_watch *w)
+{
+	if (!w)
 		return;
-	if (loop_is_current(t->loop)) {
-		/* Stopping is posted, too: it may not have been started yet. */
-		t->forgotten = true;
-		loop_post_call(t->loop, &t->stop);
-		return;
-	}
-	lock_assert_none();
-	loop_post_call(t->loop, &t->stop);
-	{
-		WITH_LOCK(&t->loop->lock);
-		while (!t->is_closed)
-			lock_wait(&t->loop->lock, &t->loop->closed);
-	}
-	free(t);
+	assert(!loop_is_current(w->source.loop)); /* fd would be closed too early */
+	source_free(&w->source);
 }

@@ -11,13 +11,14 @@
 
 struct loop;
 struct loop_timer;
+struct loop_watch;
 
 /* Starts the thread, named `name` (15 bytes at most) and deaf to signals. Not
  * before a fork that is to go on. */
 int loop_new(const char *name, struct loop **ret);
 
-/* Runs what has been posted, ends the thread and waits for it. Timers must have
- * been freed. Not from the loop's thread. NULL is fine. */
+/* Runs what has been posted, ends the thread and waits for it. Timers and watches
+ * must have been freed. Not from the loop's thread. NULL is fine. */
 void loop_free(struct loop *l);
 
 /* Has fn(arg) called once, in the order of posting. -ENOMEM. */
@@ -47,5 +48,14 @@ void loop_timer_set(struct loop_timer *t, uint64_t at_ns);
  * under way, so hold no lock that fn takes. Also from fn itself, where it does
  * not wait. NULL is fine. */
 void loop_timer_free(struct loop_timer *t);
+
+/* Has fn(arg) called as long as fd has something to read, and once at an error. fd is
+ * one that can be polled and that nothing else watches; it is the caller's, who
+ * closes it after loop_watch_free(). -ENOMEM. */
+int loop_watch_new(struct loop *l, int fd, void (*fn)(void *arg), void *arg,
+		   struct loop_watch **ret);
+
+/* As loop_timer_free(), but not from the loop's thread. */
+void loop_watch_free(struct loop_watch *w);
 
 bool loop_is_current(const struct loop *l); /* on this loop's thread? */

@@ -231,6 +231,46 @@ static void test_made_and_freed_on_the_loop(void **state)
 	assert_int_equal(atomic_load(&ticks), 0);
 }
 
+/* A pipe and how many bytes came out of it. */
+struct watched {
+	int fds[2];
+	atomic_uint bytes;
+};
+
+static void read_one(void *arg)
+{
+	struct watched *w = arg;
+	char c;
+
+	assert(loop_is_current(loop));
+	if (read(w->fds[0], &c, 1) == 1)
+		atomic_fetch_add(&w->bytes, 1);
+}
+
+static void test_watches(void **state)
+{
+	struct watched w = { 0 };
+	struct loop_watch *watch;
+	(void)state;
+
+	assert_int_equal(pipe(w.fds), 0);
+	assert_int_equal(write(w.fds[1], "abc", 3), 3);
+	assert_int_equal(loop_watch_new(loop, w.fds[0], read_one, &w, &watch), 0);
+	wait_for(&w.bytes, 3);
+	assert_int_equal(write(w.fds[1], "d", 1), 1);
+	wait_for(&w.bytes, 4);
+	loop_watch_free(watch);
+	loop_watch_free(NULL);
+	assert_int_equal(write(w.fds[1], "e", 1), 1);
+	usleep(20000);
+	assert_int_equal(atomic_load(&w.bytes), 4);
+	/* Watched anew, and freed with something to read. */
+	assert_int_equal(loop_watch_new(loop, w.fds[0], read_one, &w, &watch), 0);
+	loop_watch_free(watch);
+	close(w.fds[0]);
+	close(w.fds[1]);
+}
+
 static void *walk(void *arg)
 {
 	struct loop_timer *t[8] = { NULL };
@@ -283,6 +323,7 @@ int main(void)
 		TEST(test_freeing_waits_for_the_call),
 		TEST(test_a_timer_may_free_itself),
 		TEST(test_made_and_freed_on_the_loop),
+		TEST(test_watches),
 		TEST(test_random_walk_of_threads),
 	};
 
