@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The choice among ports, and nothing that needs a device: rdma_list.c has that. */
+#include "engine/rdma_port.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/bytes.h"
+#include "common/cleanup.h"
+#include "common/error.h"
+
+/* From worst to best. */
+enum rank { RANK_NONE, RANK_LINK_LOCAL, RANK_IB, RANK_IPV6, RANK_IPV4, RANK_LOCAL };
+
+static const char *const reasons[] = {
+	[RANK_LINK_LOCAL] = "RoCE v2 with a link-local address: nothing better is there",
+	[RANK_IB] = "InfiniBand",
+	[RANK_IPV6] = "RoCE v2 with an IPv6 address",
+	[RANK_IPV4] = "RoCE v2 with an IPv4 address",
+	[RANK_LOCAL] = "it has the address of the TCP connection",
+};
+
+const char *rdma_gid_kind_name(enum rdma_gid_kind k)
+{
+	static const char *const names[] = { "IB", "RoCE v1", "RoCE v2" };
+
+	return names[k];
+}
+
+const char *rdma_link_name(enum rdma_link l)
+{
+	static const char *const names[] = { "other", "InfiniBand", "Ethernet" };
+
+	return names[l];
+}
+
+void rdma_ports_free(struct rdma_port *v, unsigned n)
+{
+	for (unsigned i = 0; v && i < n; i++)
+		free(v[i].gids);
+	free(v);
+}
+
+static bool is_mapped(const struct rdma_gid *g)
+{
+	static const uint8_t prefix[12] = { [10] = 0xff, [11] = 0xff };
+
+	return !memcmp(g->raw, prefix, sizeof(prefix));
+}
+
+static bool is_link_local(const struct rdma_gid *g)
+{
+	return g->raw[0] == 0xfe && (g->raw[1] & 0xc0) == 0x80;
+}
+
+void rdma_gid_address(const struct rdma_gid *g, struct sockaddr_storage *ret)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
+
+	*ret = (struct sockaddr_storage){ 0 };
+	if (is_mapped(g)) {
+		v4->sin_family = AF_INET;
+		memcpy(&v4->sin_addr, g->raw + 12, 4);
+		return;
+	}
+	v6->sin6_family = AF_INET6;
+	memcpy(&v6->sin6_addr, g->raw, 16);
+	if (is_link_local(g))
+		v6->sin6_scope_id = g->interface;
+}
+
+bool rdma_gid_is_address(const struct rdma_gid *g, const struct sockaddr_storage *a)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)a;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
+
+	if (a->ss_family == AF_INET)
+		return is_mapped(g) && !memcmp(&v4->sin_addr, g->raw + 12, 4);
+	return a->ss_family == AF_INET6 && !memcmp(&v6->sin6_addr, g->raw, 16);
+}
+
+/* ret_why_not: a constant, where the answer is RANK_NONE. */
+static enum rank rank_gid(const struct rdma_port *p, const struct rdma_gid *g,
+			  const struct rdma_want *w, const char **ret_why_not)
+{
+	if (w->gid_index >= 0 && g->index != (unsigned)w->gid_index)
+		return RANK_NONE;
+	if (p->link == RDMA_LINK_IB)
+		return RANK_IB;
+	if (g->kind != RDMA_GID_ROCE_V2) {
+		*ret_why_not = "has RoCE v1 only, which connections cannot be made with";
+		return RANK_NONE;
+	}
+	if (w->local && rdma_gid_is_address(g, w->local))
+		return RANK_LOCAL;
+	if (is_mapped(g))
+		return RANK_IPV4;
+	return is_link_local(g) ? RANK_LINK_LOCAL : RANK_IPV6;
+}
+
+/* Is it the port "device" or "device:port"? */
+static bool is_named(const struct rdma_port *p, const char *name)
+{
+	char full[RDMA_NAME + 16];
+
+	snprintf(full, sizeof(full), "%s:%u", p->device, p->port);
+	return !strcmp(name, p->device) || !strcmp(name, full);
+}
+
+static const char *why_not(const struct rdma_port *p)
+{
+	if (p->iwarp)
+		return "is iWARP, which is not supported";
+	if (!p->active)
+		return "is not active";
+	return p->link == RDMA_LINK_OTHER ? "is neither InfiniBand nor Ethernet" : NULL;
+}
+
+/* The best GID of the port, if better than *best, becomes *ret. */
+static void consider(const struct rdma_port *p, const struct rdma_want *w, enum rank *best,
+		     struct rdma_choice *ret, const char **ret_why_not)
+{
+	for (unsigned i = 0; i < p->ngids; i++) {
+		const struct rdma_gid *g = &p->gids[i];
+		enum rank rank = rank_gid(p, g, w, ret_why_not);
+
+		if (rank <= *best)
+			continue;
+		*best = rank;
+		*ret = (struct rdma_choice){ .port = p->port, .gid_index = g->index };
+		memcpy(ret->device, p->device, sizeof(ret->device));
+		ret->reason = reasons[rank];
+		if (rank != RANK_IB)
+			rdma_gid_address(g, &ret->address);
+	}
+}
+
+static void say(struct writer *w, const struct rdma_port *p, const char *what)
+{
+	write_format(w, "%s%s:%u %s", w->len ? "; " : "", p->device, p->port, what);
+}
+
+static int none(const struct rdma_want *w, struct writer *faults, char **ret_why)
+{
+	write_u8(faults, 0);
+	const char *found = faults->bad ? "" : (const char *)faults->p;
+
+	if (*found)
+		return why(ret_why, -ENODEV, "no RDMA port can be used: %s. Try: slicefs doctor",
+			   found);
+	if (w->device)
+		return why(ret_why, -ENODEV, "there is no RDMA device %s. Try: slicefs doctor",
+			   w->device);
+	return why(ret_why, -ENODEV, "there is no RDMA device on this host");
+}
+
+int rdma_choose(const struct rdma_port *v, unsigned n, const struct rdma_want *w,
+		struct rdma_choice *ret, char **ret_why)
+{
+	_cleanup_(writer_fini) struct writer faults = { 0 };
+	struct rdma_choice choice = { 0 };
+	enum rank best = RANK_NONE;
+
+	for (unsigned i = 0; i < n; i++) {
+		const char *fault = why_not(&v[i]);
+		enum rank before = best;
+
+		if (w->device && !is_named(&v[i], w->device))
+			continue;
+		if (!fault) {
+			fault = w->gid_index < 0 ? "has no address" : "has no GID of that index";
+			consider(&v[i], w, &best, &choice, &fault);
+		}
+		if (best == before)
+			say(&faults, &v[i], fault);
+	}
+	if (best == RANK_NONE)
+		return none(w, &faults, ret_why);
+	if (w->gid_index >= 0 && best != RANK_LOCAL)
+		choice.reason = "this GID was asked for";
+	else if (w->device && best != RANK_LOCAL)
+		choice.reason = "this device was asked for";
+	*ret = choice;
+	return 0;
+}
