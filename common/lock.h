@@ -27,6 +27,7 @@ enum lock_rank {
 	LOCK_XFER,         /* engine/xfer.c: batches that wait to be posted again */
 	LOCK_TRANSPORT,    /* engine/transport_*.c: posts that are out, or held back */
 	LOCK_RDMA,         /* engine/rdma_post.c: one queue pair's requests */
+	LOCK_STAGING,      /* engine/staging.c: registered buffers */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
 	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */
