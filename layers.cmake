@@ -8,7 +8,7 @@ layer(index
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
-	     kv.c view.c ordered.c mem.c
+	     kv.c view.c ordered.c mem.c lend.c
 	     lmdb.c lmdb_group.c lmdb_read.c lmdb_rows.c lmdb_env.c lmdb_guard.c fault.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
