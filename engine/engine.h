@@ -16,6 +16,7 @@
 
 struct engine;
 struct file;
+struct pool;
 
 /* A store: the folder that pool and index of one directory live in ---------- */
 
@@ -45,6 +46,12 @@ struct engine_opts {
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
 	/* tests: wraps the index engine as it is opened, or NULL */
 	int (*wrap_kv)(struct kv *inner, struct kv **ret);
+	/* tests: works in this index and this pool, which are another engine's or
+	 * the test's and stay open, as the session of this number. An engine on
+	 * another one's index sees a change of it as a mount elsewhere would. */
+	struct kv *lent_kv;
+	struct pool *lent_pool;
+	uint64_t session;
 };
 
 /*
@@ -74,6 +81,9 @@ void engine_close(struct engine *e);
 int engine_node_name(const char *node, char *ret, size_t len);
 
 struct index *engine_index(struct engine *e);
+struct pool *engine_pool(struct engine *e); /* for opts.lent_pool */
+/* Nobody but this engine changes its index. */
+bool engine_is_alone(const struct engine *e);
 
 /* Is its store another host's? Then others may change it, and it may not answer. */
 bool engine_is_remote(const struct engine *e);
@@ -147,6 +157,7 @@ int engine_store_remove(const char *dir);
 struct file_op {
 	struct file *file; /* the caller holds it until done() */
 	struct file *to;   /* file_copy(): the destination */
+	struct file *known;/* file_open(): what the caller has of the object, or NULL */
 	uint64_t off, off2, len;
 	const void *buf;   /* file_write(): lent until done() (I10) */
 	int mode;          /* FALLOC_FL_*, SEEK_DATA, SEEK_HOLE */
@@ -171,6 +182,8 @@ struct file_op {
 enum {
 	FILE_WRITE = 1 << 0,    /* opens for writing (index_writer()) */
 	FILE_TRUNCATE = 1 << 1, /* and makes it empty; with FILE_WRITE only */
+	FILE_HERE = 1 << 2,     /* -ESTALE also if its record is elsewhere by now */
+	FILE_KNOWN = 1 << 3,    /* op->known, whatever others have published since */
 };
 
 /*
@@ -178,6 +191,11 @@ enum {
  * (I4), then op->done(op, 0) with op->file set, a reference for the caller. An
  * object that is open already is shared: all handles see one draft (P3).
  * flags: FILE_*. -ESTALE: there is no such object there any more. -EIO.
+ *
+ * Where others change the index (engine_is_alone() is false), what is open is shared
+ * only if it has grown from what is published now; else it stays as it is for who has
+ * it (P4), and op->file is another one (P2): at some moment of this call its version
+ * was the published one. What has no record any more is op->known, but for FILE_HERE.
  */
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op);

@@ -189,7 +189,7 @@ static void committed(struct publish *p)
 		f->attr.has_xattrs |= en->attr.has_xattrs;
 		f->place = en->place;
 		p->attr = en->attr;
-		f->draft = f->dirty = false;
+		f->draft = f->dirty = f->publishing = false;
 		file_count(f);
 	}
 	drop_old(p);
@@ -218,6 +218,10 @@ static void transacted(struct index_op *op, int outcome)
 		committed(p);
 		return;
 	}
+	{
+		WITH_LOCK(&p->w->f->lock);
+		p->w->f->publishing = false;
+	}
 	if (outcome == INDEX_CHANGED) {
 		publish_anew(p);
 		return;
@@ -237,6 +241,10 @@ static void publish_transact(struct publish *p)
 	file_place(f, &p->op.place);
 	p->op.attr = p->attr;
 	p->op.body = p->body;
+	{
+		WITH_LOCK(&f->lock);
+		f->publishing = true;
+	}
 	index_publish(f->e->ix, &p->op);
 }
 
