@@ -215,6 +215,9 @@ int file_create(struct engine *e, const struct attr *a, struct file **ret);
 /* The open file of that object with a reference more, or NULL. */
 struct file *file_find(struct engine *e, uint64_t fileid);
 struct file *file_ref(struct file *f);
+/* Gives back a reference from file_ref(); if it is the last one by then, what is to be
+ * done goes on by itself. */
+void file_unref(struct file *f);
 
 /*
  * Gives back one reference (and one FILE_WRITE, if `flags` says so; drafts have
@@ -238,6 +241,7 @@ bool file_is_draft(struct file *f);         /* never published */
  * object; later moves it knows by itself. */
 void file_place(struct file *f, struct place *ret);
 bool file_is_dirty(struct file *f);
+bool file_is_lost(struct file *f);          /* its session was: all calls fail */
 
 /* off, len -> iov, niov (holes are zeros); r = bytes, 0 at or past the end.
  * Bytes that fail their checksum: -EIO (P9). */
@@ -262,7 +266,8 @@ void file_copy(struct file_op *op);
  * Publishes everything written so far as one version (I5): seals, writes new
  * extent blocks, then one index transaction. 0 also if there is nothing to
  * publish, or no name left. A draft to which nothing has been written is
- * published only with `off` != 0 (fsync, last release), not by a FLUSH. After
+ * published only with `off` != 0 (fsync, last release), not by a FLUSH. With `len` != 0
+ * (release) a new version is not published while others have it open for writing: they will. After
  * an error the draft is as before and may be published again.
  */
 void file_publish(struct file_op *op);

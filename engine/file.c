@@ -326,6 +326,11 @@ bool file_is_dirty(struct file *f)
 	return f->dirty;
 }
 
+bool file_is_lost(struct file *f)
+{
+	return f->lost;
+}
+
 /* Slices live in segments that hold many: none of them is a descriptor. */
 int file_backing_fd(struct file *f)
 {

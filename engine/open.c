@@ -188,6 +188,24 @@ void file_close(struct file_op *op, unsigned flags)
 	work_lock(&v->w, 0, RANGE_END, leave_locked);
 }
 
+static void unref_closed(struct file_op *op, int64_t r)
+{
+	(void)r;
+	free(op);
+}
+
+void file_unref(struct file *f)
+{
+	if (files_put(f))
+		return;
+	struct file_op *op = calloc(1, sizeof(*op));
+	/* XXX: without memory for this the file stays open. */
+	if (!op)
+		return;
+	*op = (struct file_op){ .file = f, .done = unref_closed };
+	file_close(op, 0);
+}
+
 /* Open ------------------------------------------------------------------------- */
 
 static void open_end(struct visit *v, int r)
@@ -291,6 +309,12 @@ static void loaded(struct load *l, int r)
 		open_loaded(v);
 }
 
+static bool is_open(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->state == FILE_OPEN;
+}
+
 static void open_locked(struct work *w, int r)
 {
 	struct visit *v = visit_of(w, w);
@@ -311,12 +335,6 @@ static void open_locked(struct work *w, int r)
 	v->load.call = &w->op->call;
 	v->load.done = loaded;
 	load_start(&v->load);
-}
-
-static bool is_open(struct file *f)
-{
-	WITH_LOCK(&f->lock);
-	return f->state == FILE_OPEN;
 }
 
 /* Opens what is open already at once: NULL. Or a visit with room for `more` bytes,
@@ -387,7 +405,10 @@ static void waited(struct work *w, int r)
 {
 	struct visit *v = visit_of(w, w);
 
-	(void)r;
+	if (!is_open(w->f)) { /* who was to load it could not */
+		open_locked(w, r);
+		return;
+	}
 	v->again = true;
 	work_unlock(w);
 	leave(v);

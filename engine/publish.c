@@ -359,14 +359,15 @@ static void published(struct work *w, int r)
 static void publish_locked(struct work *w, int r)
 {
 	struct file *f = w->f;
-	bool untouched;
+	bool not_now;
 
 	(void)r;
 	{
 		WITH_LOCK(&f->lock);
-		untouched = f->draft && !f->dirty && !w->op->off;
+		not_now = (f->draft && !f->dirty && !w->op->off) || /* untouched */
+			  (w->op->len && f->nwriters > 1 && !f->draft);
 	}
-	if (untouched)
+	if (not_now)
 		work_end(w, 0);
 	else
 		publish_start(w, published);
