@@ -25,6 +25,8 @@ struct fs_opts {
 	const char *control;    /* name of the control directory, ".slicefs" */
 	unsigned spin_us;       /* how long an idle worker polls before it sleeps */
 	uint64_t direct_from_bytes; /* larger files are read past the page cache */
+	uint64_t cache_ms;      /* how long names and attributes may be kept that other
+				 * mounts can change; a mount that is alone keeps them */
 };
 
 /*

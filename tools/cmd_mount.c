@@ -322,6 +322,13 @@ static void catch_signals(struct fs *fs)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* Of another host's bytes what the page cache has is not fetched again. */
+static uint64_t direct_from(const struct config *c, const struct engine *e)
+{
+	return engine_is_alone(e) || config_given(c, CONFIG_direct_from_bytes) ?
+		       c->direct_from_bytes : 0;
+}
+
 static int mount_and_serve(struct daemon *d, struct engine *e)
 {
 	const struct mounting *m = (const struct mounting *)d;
@@ -348,7 +355,8 @@ static int mount_and_serve(struct daemon *d, struct engine *e)
 		.config = (const char *)text.p,
 		.control = c->control,
 		.spin_us = (unsigned)c->spin_us,
-		.direct_from_bytes = c->direct_from_bytes,
+		.direct_from_bytes = direct_from(c, e),
+		.cache_ms = c->cache_ms,
 	};
 	r = fs_mount_told(e, &o, &fs, &why);
 	if (r < 0) {
