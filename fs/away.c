@@ -8,16 +8,16 @@
  * ESTALE is the application's, and so would be an ENOENT for a name that has been there
  * all the time, if it is replaced once more between that lookup and the open.
  *
- * So a thread that was answered ESTALE, to whatever it asked, is noted, and his next lookup of a file makes a
- * *promise*: a handle is opened, before it is answered, and held for him; when he comes
- * to open the nodeid, or to look at it, it is still open as what he was shown, whatever
- * has become of the name. That was published after his call began, so it is what he may see (P2). The
- * handle is a writer's, so that renames and unlinks keep track of it (index_writer()).
+ * So a thread that was answered ESTALE, to whatever it asked, is noted, and its next
+ * lookup of a file makes a *promise*: a handle is opened, before it is answered, and held
+ * for it; when it comes to open the nodeid, or to look at it, that is still open as what
+ * it was shown, whatever has become of the name. That was published after its call began,
+ * so it is what it may see (P2). The handle is a writer's, so that renames and unlinks keep
+ * track of it (index_writer()).
  *
- * Whether it is the same call that comes back can only be guessed, from its kind and
- * from what else the thread has asked since. So what
- * open(2) asks before it opens, the attributes, is not answered ESTALE: inode.c remembers
- * them (inode_attr_missed()).
+ * Whether it is the same call that comes back can only be guessed, from its kind and from
+ * what else the thread has asked since. So what open(2) asks before it opens, the
+ * attributes, is not answered ESTALE: inode.c remembers them (inode_attr_missed()).
  *
  * A promise that nobody comes for (he may not open it, or was killed) is given up after
  * PROMISE_MS, by the notify thread.

@@ -64,6 +64,7 @@ mount_fs() { # options...
 
 # Nodes ---------------------------------------------------------------------------
 
+# shellcheck disable=SC2120 # files pass options
 serve() { # options...
 	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
 		--listen 127.0.0.1:0 --log "$SCRATCH/log" "$@"

@@ -329,8 +329,10 @@ static void names_that_change(void)
 	/* Writing to what was moved. */
 	fd = openat(B, "g", O_RDWR);
 	EXPECT(renameat(A, "g", A, "i") == 0 && is_missing(B, "g"));
-	EXPECT(pwrite(fd, "O", 1, 0) == 1 && close(fd) == 0 && has(A, "i", "Other") && has(B, "i", "Other"));
-	EXPECT(unlinkat(B, "i", 0) == 0 && is_missing(A, "i") && unlinkat(A, "i", 0) < 0 && errno == ENOENT);
+	EXPECT(pwrite(fd, "O", 1, 0) == 1 && close(fd) == 0);
+	EXPECT(has(A, "i", "Other") && has(B, "i", "Other"));
+	EXPECT(unlinkat(B, "i", 0) == 0 && is_missing(A, "i"));
+	EXPECT(unlinkat(A, "i", 0) < 0 && errno == ENOENT);
 }
 
 static void links(void)
@@ -547,7 +549,8 @@ static void *watches(void *arg)
 			posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 			n = pread(fd, v, sizeof(v), 0);
 			fstat(fd, &st);
-			fprintf(stderr, "again: %zd bytes of version %u size %ld\n", n, n > 0 ? v[0] : 0, (long)st.st_size);
+			fprintf(stderr, "again: %zd bytes of version %u size %ld\n", n,
+				n > 0 ? v[0] : 0, (long)st.st_size);
 			_exit(1);
 		}
 		if ((size_t)n != (1 + v[0] * 7 % FILL) * sizeof(*v)) {
@@ -1021,7 +1024,8 @@ static void random_walk(void)
 			walk_close(&W.fd[i]);
 	for (unsigned d = 0; d < DIRS; d++)
 		for (unsigned n = 0; n < NAMES; n++) {
-			int fds[] = { openat(A, path_at(d, n), O_RDONLY), openat(B, path_at(d, n), O_RDONLY) };
+			int fds[] = { openat(A, path_at(d, n), O_RDONLY),
+				      openat(B, path_at(d, n), O_RDONLY) };
 			struct object *o = W.name[d][n];
 			for (unsigned i = 0; i < 2; i++) {
 				EXPECT((fds[i] >= 0) == (o != NULL));
