@@ -93,7 +93,8 @@ static void publish_failed(struct publish *p, int r, bool put)
 {
 	struct file *f = p->w->f;
 
-	p->result = r;
+	/* Of a session that has ended: whatever the next one made of it. */
+	p->result = f->lost ? -EIO : r;
 	{
 		WITH_LOCK(&f->lock);
 		map_unpublished(&f->map);
