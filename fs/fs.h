@@ -29,6 +29,13 @@ struct fs_opts {
 				 * mounts can change; a mount that is alone keeps them */
 };
 
+/* The libfuse that runs, and the one that it was built with: that decides what is used. */
+struct fs_library {
+	const char *running; /* "3.14.0"; a constant */
+	unsigned major, minor;
+};
+void fs_library(struct fs_library *ret);
+
 /*
  * Mounts. The kernel may send requests from now on; fs_run() answers them.
  * On failure *ret_why is a sentence for the user, to be freed. -EACCES, -EPERM,

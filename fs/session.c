@@ -64,6 +64,11 @@ static const struct fuse_lowlevel_ops ops = {
 #endif
 };
 
+void fs_library(struct fs_library *ret)
+{
+	*ret = (struct fs_library){ fuse_pkgversion(), FUSE_MAJOR_VERSION, FUSE_MINOR_VERSION };
+}
+
 /* libfuse's own words ---------------------------------------------------------------- */
 
 static char last_words[256];
