@@ -41,3 +41,5 @@ int cmd_store(int argc, char **argv);
 void cmd_store_help(void);
 int cmd_fsck(int argc, char **argv);
 void cmd_fsck_help(void);
+int cmd_doctor(int argc, char **argv);
+void cmd_doctor_help(void);
