@@ -77,7 +77,8 @@ int engine_open(const struct engine_opts *opts, struct engine **ret,
  * pool and index stay for the next mount. NULL is fine. */
 void engine_close(struct engine *e);
 
-/* "host:port" of what a user calls a node: "host", "host:", "host:port". -EINVAL. */
+/* "host:port" of what a user calls a node: "host", "host:", "host:port". Blocks while
+ * it asks for the name. -EINVAL, -ENOENT (no such host). */
 int engine_node_name(const char *node, char *ret, size_t len);
 
 struct index *engine_index(struct engine *e);
