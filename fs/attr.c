@@ -365,6 +365,7 @@ static void truncate_close(struct req *q)
 	struct file_op *op = req_file(q, q->file.file, truncate_closed);
 
 	inode_keep_file(q->fs->inodes, q->inode, op->file);
+	notify_kept(q->fs);
 	file_close(op, FILE_WRITE);
 }
 
@@ -431,12 +432,6 @@ static void truncate_open(struct req *q)
 	open_inode(q, FILE_WRITE, truncate_opened);
 }
 
-static void truncate_path(struct req *q)
-{
-	away_take(q);
-	truncate_open(q);
-}
-
 static void decode(struct req *q, const struct stat *st, int to_set)
 {
 	struct timespec now = clock_now();
@@ -468,7 +463,7 @@ static void setattr_go(struct req *q)
 	else if (q->on && q->on->file)
 		truncate_file(q, q->on->file);
 	else
-		truncate_path(q);
+		truncate_open(q);
 }
 
 /* Set-gid without group execute, which meant mandatory locking once: local file

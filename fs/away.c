@@ -56,14 +56,20 @@ static struct handle *clear(struct sent_away *s)
 	return h;
 }
 
-void away_note(struct req *q)
+static bool is_his(struct req *q, const struct sent_away *s, pid_t pid)
+{
+	return s->ns && s->pid == pid &&
+	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * 1000000ULL);
+}
+
+bool away_note(struct req *q)
 {
 	pid_t pid;
 	struct sent_away *s = slot_of(q, &pid);
 	struct handle *h;
 
 	if (!q->fs->shared)
-		return;
+		return false;
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		h = clear(s);
@@ -73,12 +79,7 @@ void away_note(struct req *q)
 		};
 	}
 	promise_drop(q->fs, h);
-}
-
-static bool is_his(struct req *q, const struct sent_away *s, pid_t pid)
-{
-	return s->ns && s->pid == pid &&
-	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * 1000000ULL);
+	return q->back && q->kind != MOP_OPEN;
 }
 
 bool away_is(struct req *q)
@@ -119,8 +120,6 @@ static bool is_same_call(struct req *q, const struct sent_away *s)
 {
 	uint64_t promised_ns = s->until_ns - PROMISE_MS * 1000000ULL;
 
-	if (s->kind != q->kind)
-		return false;
 	if (!s->promise)
 		return !s->looked && s->from == q->inode->nodeid;
 	return !s->missed || q->start_ns < promised_ns + AT_ONCE_MS * 1000000ULL;
@@ -159,9 +158,10 @@ void away_take(struct req *q)
 		return;
 	{
 		WITH_LOCK(&q->fs->away_lock);
-		if (!is_his(q, s, pid))
+		if (!is_his(q, s, pid) || s->kind != q->kind)
 			return;
 		uint64_t ns = s->ns;
+		q->back = s->looked && !s->missed;
 		bool same = is_same_call(q, s);
 		h = clear(s);
 		if (same && (!h || h->inode == q->inode)) {

@@ -88,6 +88,7 @@ struct kept {
 	struct gone *gone; /* what the index said; hidden: not ours to drop yet */
 	struct file *file; /* held: it was open, and may have changed since */
 	struct file_op op; /* to close it */
+	uint64_t since_ns;
 };
 
 struct opens {
@@ -583,16 +584,53 @@ static bool kept_lost(struct kept *k)
 static void kept_add(struct inodes *t, struct inode *i, struct kept *k)
 {
 	k->relic = i->relic;
+	k->since_ns = clock_ns();
 	i->relic->kept = k;
 	DL_APPEND(t->kept, k);
 	metric_add(M_KEPT, 1);
 }
 
+/* What is open as another line is that one's. */
+static bool may_keep(struct inodes *t, struct inode *i)
+{
+	FOR_LINES(t, other, i->fileid)
+		if (other != i && other->opens)
+			return false;
+	return true;
+}
+
+/* Under the lock: what is kept longest, of what may be dropped. */
+static struct kept *kept_first(struct inodes *t)
+{
+	struct kept *k = t->kept;
+
+	while (k && is_hidden(k))
+		k = k->next;
+	return k;
+}
+
+uint64_t inodes_expire_kept(struct inodes *t, uint64_t before_ns)
+{
+	for (;;) {
+		struct kept *k;
+		{
+			WITH_LOCK(&t->lock);
+			k = kept_first(t);
+			if (!k || k->since_ns > before_ns)
+				return k ? k->since_ns : 0;
+			kept_take(t, k);
+		}
+		kept_drop(t, k);
+	}
+}
+
 bool inode_keep(struct inodes *t, const struct gone *g)
 {
 	WITH_LOCK(&t->lock);
-	struct inode *i = t->shared ? NULL : find(t, g->fileid);
+	struct inode *i = find(t, g->fileid);
 
+	if (i && !may_keep(t, i))
+		return false;
 	if (i && i->relic && i->relic->kept)
 		return kept_lost(i->relic->kept);
 	/* An open file holds its bytes itself. */
@@ -615,9 +653,7 @@ static void keep_file(struct inodes *t, struct inode *i, struct file *f)
 {
 	struct kept *k;
 
-	/* With other mounts the kernel may be wrong about how many names are left,
-	 * and remember for ever what has none. */
-	if (t->shared || !i->nlookup || !i->relic || i->relic->kept || i->lost ||
+	if (!may_keep(t, i) || !i->nlookup || !i->relic || i->relic->kept || i->lost ||
 	    !S_ISREG(i->relic->attr.mode))
 		return;
 	k = calloc(1, sizeof(*k));
@@ -682,8 +718,7 @@ bool inodes_drop_kept(struct inodes *t)
 		struct kept *k;
 		{
 			WITH_LOCK(&t->lock);
-			for (k = t->kept; k && is_hidden(k); k = k->next)
-				;
+			k = kept_first(t);
 			kept_take(t, k);
 		}
 		if (!k)
@@ -966,7 +1001,7 @@ static int may_open(struct inodes *t, struct inode *i, struct file *f, bool last
 		return 0;
 	if (i->opens)
 		return i->opens->file == f ? 0 : -ESTALE;
-	if (last)
+	if (last || i->place.kind == PLACE_NONE)
 		return 0;
 	file_attr(f, &a);
 	return is_open_as(t, i, f) || i->shown->told.size != a.size ? -ESTALE : 0;
@@ -983,7 +1018,10 @@ struct file *inode_file(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
 
-	return i->opens ? file_ref(i->opens->file) : NULL;
+	if (i->opens)
+		return file_ref(i->opens->file);
+	return i->relic && i->relic->kept && i->relic->kept->file ?
+		       file_ref(i->relic->kept->file) : NULL;
 }
 
 bool inode_in_doubt(struct inodes *t, struct inode *i)

@@ -127,6 +127,10 @@ struct gone *inode_kept(struct inodes *t, struct inode *i);
 void inode_drop_kept(struct inodes *t, struct inode *i);
 /* Gives all that is kept up, because the room is needed. True: some was. */
 bool inodes_drop_kept(struct inodes *t);
+/* The same of what has been kept since before_ns or longer; since when the oldest is that
+ * is left, or 0. In a shared table the kernel may have names that are gone, and for their
+ * sake not forget what has none. */
+uint64_t inodes_expire_kept(struct inodes *t, uint64_t before_ns);
 /* How much room that would make, about. */
 uint64_t inodes_kept_bytes(struct inodes *t);
 /* The draft has been published by now, maybe: notes the place if so. */
@@ -199,7 +203,7 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
  * kernel has done that, and would not again: only if i is open, and not as f.
  */
 int inode_may_open(struct inodes *t, struct inode *i, struct file *f, bool last);
-/* i's file with a reference more, if it is open; NULL. */
+/* i's file with a reference more, if it is open or kept; NULL. */
 struct file *inode_file(struct inodes *t, struct inode *i);
 /* The kernel may come to it by a name that it does not have any more. */
 bool inode_in_doubt(struct inodes *t, struct inode *i);

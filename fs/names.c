@@ -331,7 +331,7 @@ static void link_found(struct index_op *op, int r)
 		req_missed(q, link_check, -ESTALE);
 	else if (r)
 		req_error(q, r);
-	else if (!q->away_ns && !inode_is_at(q->fs->inodes, q->inode, &place))
+	else if (!q->away_ns && !q->back && !inode_is_at(q->fs->inodes, q->inode, &place))
 		req_missed(q, link_check, -ESTALE);
 	else
 		link_go(q);
@@ -386,7 +386,6 @@ void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 	}
 	q->ix.parent = parent;
 	q->ix.name = name;
-	away_take(q);
 	if (q->fs->shared)
 		link_check(q);
 	else
@@ -402,6 +401,7 @@ static void take_gone(struct fs *fs, const struct gone *g)
 	inode_gone(fs->inodes, g);
 	if (g->draft || g->attr.nlink)
 		return;
+	notify_kept(fs);
 	if (inode_keep(fs->inodes, g))
 		return;
 	if (!g->hidden && g->body.kind != BODY_NONE)

@@ -60,12 +60,24 @@ void notify_wake_at(struct fs *fs, uint64_t ns)
 	pthread_cond_signal(&n->more);
 }
 
+/* How long what has lost its last name is kept for who looked it up, in a shared mount. */
+#define KEPT_NS (2 * NS_PER_S)
+
+void notify_kept(struct fs *fs)
+{
+	if (fs->shared)
+		notify_wake_at(fs, clock_ns() + KEPT_NS);
+}
+
 static void expire(struct notify *n)
 {
-	uint64_t next = away_expire(n->fs, clock_ns());
+	uint64_t now = clock_ns(), next = away_expire(n->fs, now), since;
 
 	if (next)
 		notify_wake_at(n->fs, next);
+	since = n->fs->shared ? inodes_expire_kept(n->fs->inodes, now - KEPT_NS) : 0;
+	if (since)
+		notify_wake_at(n->fs, since + KEPT_NS);
 }
 
 static void *run(void *arg)

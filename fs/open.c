@@ -106,6 +106,7 @@ static void published(struct fs *fs, struct inode *i)
 static bool replaced(struct fs *fs, const struct gone *g)
 {
 	inode_gone(fs->inodes, g);
+	notify_kept(fs);
 	return inode_keep(fs->inodes, g);
 }
 
@@ -214,6 +215,8 @@ static void close_file(struct closing *c)
 
 	move_begin(c->fs);
 	inode_close(c->fs->inodes, h->inode, &h->caching);
+	if (c->fs->shared && inode_place(c->fs->inodes, h->inode).kind == PLACE_NONE)
+		notify_kept(c->fs);
 	c->op.file = h->file;
 	c->op.done = closed;
 	file_close(&c->op, h->writer ? FILE_WRITE : 0);
@@ -414,7 +417,7 @@ static void open_line(struct req *q)
 	if (q->promise) {
 		q->known = file_ref(q->promise->file);
 		open_by(q, FILE_KNOWN);
-	} else if (q->away_ns) {
+	} else if (q->away_ns || q->ix.place.kind == PLACE_NONE) {
 		q->known = inode_file(q->fs->inodes, q->inode);
 		open_by(q, 0);
 	} else if (inode_in_doubt(q->fs->inodes, q->inode)) {
@@ -430,18 +433,15 @@ void open_inode(struct req *q, unsigned flags,
 	struct engine *e = q->fs->engine;
 
 	req_place(q);
-	if (q->fs->shared) {
-		q->open_flags = flags;
-		q->opened = done;
-		open_line(q);
-		return;
-	}
-	struct file_op *op = req_file(q, NULL, done);
+	q->open_flags = flags;
+	q->opened = done;
 	_cleanup_(freep) struct gone *g = inode_kept(q->fs->inodes, q->inode);
 	if (g)
-		file_open_gone(e, g, flags, op);
+		file_open_gone(e, g, flags, req_file(q, NULL, done));
+	else if (q->fs->shared)
+		open_line(q);
 	else
-		file_open(e, q->ix.fileid, q->ix.place, flags, op);
+		file_open(e, q->ix.fileid, q->ix.place, flags, req_file(q, NULL, done));
 }
 
 void open_stale(struct req *q, void (*again)(struct req *q))
@@ -590,7 +590,6 @@ void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!q)
 		return;
 	mask_of(q, fi->flags);
-	away_take(q);
 	q->handle = handle_new(q->fs, false);
 	if (!q->handle)
 		req_error(q, -ENOMEM);

@@ -136,6 +136,7 @@ struct req {
 	struct handle *promise; /* with what it was promised: away.c */
 	struct file *known;     /* held while it is opened */
 	bool no_promise;        /* it could not be made */
+	bool back;              /* of a thread that was sent away */
 	size_t size;
 	uint64_t off;
 	const char *data;       /* in buf */
@@ -212,15 +213,17 @@ void req_missed(struct req *q, void (*again)(struct req *q), int err);
 /* away.c ---------------------------------------------------------------------- */
 
 /* q is about to be answered ESTALE, upon which the kernel looks the name up again and
- * comes back. */
-void away_note(struct req *q);
+ * comes back. True: it has come back already, and what it found has gone, too; and
+ * it is not an open, which is promised what it finds. */
+bool away_note(struct req *q);
 /* q has begun: its thread may not be on its way back any more. */
 void away_begin(struct req *q);
 /* Has q's thread been sent away? Then its lookups make promises. */
 bool away_is(struct req *q);
 /* Holds h for q's thread, until it opens h's inode. Takes it. */
 void away_promise(struct req *q, struct handle *h);
-/* If q's thread comes back to q->inode: q->away_ns, and q->promise (or NULL). */
+/* q->inode is known. If q's thread comes back to it: q->away_ns, and q->promise (or
+ * NULL). */
 void away_take(struct req *q);
 /* It found that there is no such name. */
 void away_missed(struct req *q);
@@ -413,6 +416,8 @@ void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
 /* done(q) after all of the above that has been asked for. */
 void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
+/* Something may be kept from now on (inode_keep()): in a shared mount not for ever. */
+void notify_kept(struct fs *fs);
 /* away_expire() is called at that time, or before. */
 void notify_wake_at(struct fs *fs, uint64_t ns);
 

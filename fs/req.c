@@ -69,8 +69,10 @@ struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino)
 	if (!q)
 		return NULL;
 	q->inode = inode_get(q->fs->inodes, ino);
-	if (q->inode)
+	if (q->inode) {
+		away_take(q);
 		return q;
+	}
 	req_error(q, is_control(ino) ? -EPERM : -ESTALE);
 	return NULL;
 }
@@ -118,8 +120,8 @@ void req_error(struct req *q, int r)
 	/* Positive outcomes that an op has no meaning for: it is not there. */
 	int err = r > 0 ? ENOENT : r == -ECANCELED ? EINTR : -r;
 
-	if (r == -ESTALE)
-		away_note(q);
+	if (r == -ESTALE && away_note(q))
+		err = ENOENT;
 	fuse_reply_err(req_answer(q, err), err);
 	req_free(q);
 }
