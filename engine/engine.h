@@ -185,6 +185,7 @@ enum {
 	FILE_TRUNCATE = 1 << 1, /* and makes it empty; with FILE_WRITE only */
 	FILE_HERE = 1 << 2,     /* -ESTALE also if its record is elsewhere by now */
 	FILE_KNOWN = 1 << 3,    /* op->known, whatever others have published since */
+	FILE_DISCARD = 1 << 4,  /* file_close(), with FILE_WRITE: see there */
 };
 
 /*
@@ -226,6 +227,9 @@ void file_unref(struct file *f);
  * has a name; the last reference unpins and frees. done() follows those; r is
  * what publishing said, logged and counted already. op->file is not the
  * caller's afterwards.
+ *
+ * With FILE_DISCARD the last writer publishes nothing: what is not published yet is
+ * given up, and a draft with its names. Who has it open all the same gets EIO.
  */
 void file_close(struct file_op *op, unsigned flags);
 

@@ -153,7 +153,7 @@ static void leave_locked(struct work *w, int r)
 {
 	struct visit *v = visit_of(w, w);
 	struct file *f = w->f;
-	bool others;
+	bool others, discard;
 
 	(void)r;
 	{
@@ -162,13 +162,18 @@ static void leave_locked(struct work *w, int r)
 			f->nwriters--;
 		v->flags &= ~(unsigned)FILE_WRITE;
 		others = f->nwriters;
+		discard = !others && v->flags & FILE_DISCARD;
+		if (discard && (f->draft || f->dirty))
+			f->lost = true;
 	}
 	if (others) {
 		work_unlock(w);
 		leave(v);
-		return;
+	} else if (discard) {
+		last_published(w, 0);
+	} else {
+		publish_start(w, last_published);
 	}
-	publish_start(w, last_published);
 }
 
 void file_close(struct file_op *op, unsigned flags)
