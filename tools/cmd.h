@@ -43,3 +43,5 @@ int cmd_fsck(int argc, char **argv);
 void cmd_fsck_help(void);
 int cmd_doctor(int argc, char **argv);
 void cmd_doctor_help(void);
+int cmd_ls(int argc, char **argv);
+void cmd_ls_help(void);

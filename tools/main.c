@@ -32,6 +32,8 @@ const struct cmd cmds[] = {
 	  "mount a memory cache on DIR", cmd_mount_help },
 	{ "serve", cmd_serve, "serve [OPTIONS]",
 	  "serve a store to mounts on other machines", cmd_serve_help },
+	{ "ls", cmd_ls, "ls [-l] [-R] [-d] [--json] HOST[:PORT]:/PATH...",
+	  "list names of a node", cmd_ls_help },
 	{ "umount", cmd_umount, "umount [--discard|--abort|--lazy] DIR",
 	  "unmount DIR; its store stays for the next mount", cmd_umount_help },
 	{ "status", cmd_status, "status [--json] [DIR]",
