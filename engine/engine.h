@@ -77,9 +77,10 @@ int engine_open(const struct engine_opts *opts, struct engine **ret,
  * pool and index stay for the next mount. NULL is fine. */
 void engine_close(struct engine *e);
 
-/* "host:port" of what a user calls a node: "host", "host:", "host:port". Blocks while
- * it asks for the name. -EINVAL, -ENOENT (no such host). */
+/* "host:port" of what a user calls a node: "host", "host:", "host:port". -EINVAL. */
 int engine_node_name(const char *node, char *ret, size_t len);
+/* Is there a host of this name? Blocks while it asks. */
+bool engine_node_resolves(const char *name);
 
 struct index *engine_index(struct engine *e);
 struct pool *engine_pool(struct engine *e); /* for opts.lent_pool */

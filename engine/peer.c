@@ -142,7 +142,14 @@ int engine_node_name(const char *node, char *ret, size_t len)
 				   snprintf(ret, len, "%s", node);
 	if (put < 0 || (size_t)put >= len)
 		return -EINVAL;
-	return stream_resolve(ret, SERVER_PORT, &at);
+	return stream_resolve(ret, SERVER_PORT, &at) == -EINVAL ? -EINVAL : 0;
+}
+
+bool engine_node_resolves(const char *name)
+{
+	struct sockaddr_storage at;
+
+	return stream_resolve(name, SERVER_PORT, &at) == 0;
 }
 
 /* Opening and closing ------------------------------------------------------------------ */

@@ -90,13 +90,11 @@ static const char *own_setting(const struct config *c)
  */
 static bool is_node(const char *source, const struct mounting *m)
 {
-	char name[NODE_NAME_MAX];
-
 	if (strchr(source, ':') || *m->config.token_file || !stores_name_ok(source))
 		return true;
 	if (store_exists(source) || own_setting(&m->config))
 		return false;
-	return engine_node_name(source, name, sizeof(name)) == 0;
+	return engine_node_resolves(source);
 }
 
 static int choose_node(const char *source, struct mounting *m)
@@ -108,13 +106,9 @@ static int choose_node(const char *source, struct mounting *m)
 				"%s is a node. Try: without --%s, or slicefs serve --%s there",
 				own, source, own, own);
 	/* With its port, so that its name is never that of a store. */
-	int r = engine_node_name(source, m->node, sizeof(m->node));
-	if (r < 0)
-		return cmd_fail(r == -EINVAL ? EXIT_USAGE : EXIT_FAILED, "mount",
-				r == -EINVAL ? "\"%s\" is neither a store nor a node. Try: a name of "
-				"letters, digits, '.', '_' and '-', or HOST:PORT" :
-				"%s: no such host. Try: HOST or HOST:PORT, or --store for a store of "
-				"this host", source);
+	if (engine_node_name(source, m->node, sizeof(m->node)) < 0)
+		return cmd_fail(EXIT_USAGE, "mount", "\"%s\" is neither a store nor a node. Try: a "
+				"name of letters, digits, '.', '_' and '-', or HOST:PORT", source);
 	snprintf(m->store_name, sizeof(m->store_name), "%s", m->node);
 	return EXIT_DONE;
 }

@@ -323,8 +323,10 @@ static void names_that_change(void)
 	/* Writing to what was moved. */
 	fd = openat(B, "g", O_RDWR);
 	EXPECT(renameat(A, "g", A, "i") == 0 && is_missing(B, "g"));
-	EXPECT(pwrite(fd, "O", 1, 0) == 1 && close(fd) == 0 && has(A, "i", "Other") && has(B, "i", "Other"));
-	EXPECT(unlinkat(B, "i", 0) == 0 && is_missing(A, "i") && unlinkat(A, "i", 0) < 0 && errno == ENOENT);
+	EXPECT(pwrite(fd, "O", 1, 0) == 1 && close(fd) == 0);
+	EXPECT(has(A, "i", "Other") && has(B, "i", "Other"));
+	EXPECT(unlinkat(B, "i", 0) == 0 && is_missing(A, "i"));
+	EXPECT(unlinkat(A, "i", 0) < 0 && errno == ENOENT);
 }
 
 static void links(void)
@@ -1026,7 +1028,8 @@ static void random_walk(void)
 			walk_close(&W.fd[i]);
 	for (unsigned d = 0; d < DIRS; d++)
 		for (unsigned n = 0; n < NAMES; n++) {
-			int fds[] = { openat(A, path_at(d, n), O_RDONLY), openat(B, path_at(d, n), O_RDONLY) };
+			int fds[] = { openat(A, path_at(d, n), O_RDONLY),
+				      openat(B, path_at(d, n), O_RDONLY) };
 			struct object *o = W.name[d][n];
 			for (unsigned i = 0; i < 2; i++) {
 				EXPECT((fds[i] >= 0) == (o != NULL));
