@@ -113,6 +113,11 @@ void away_promise(struct req *q, struct handle *h)
 	notify_wake_at(q->fs, now + PROMISE_MS * 1000000ULL);
 }
 
+static bool has_missed(struct req *q, const struct sent_away *s)
+{
+	return s->missed && q->kind != MOP_LINK; /* whose new name is to be missed */
+}
+
 /* Is it the call that was sent away, and not a later one? That comes back as what it was;
  * without a lookup if it comes by a descriptor (/proc/self/fd). If it missed the name
  * it may have ended so: then it comes at once, or is another one. */
@@ -122,7 +127,7 @@ static bool is_same_call(struct req *q, const struct sent_away *s)
 
 	if (!s->promise)
 		return !s->looked && s->from == q->inode->nodeid;
-	return !s->missed || q->start_ns < promised_ns + AT_ONCE_MS * 1000000ULL;
+	return !has_missed(q, s) || q->start_ns < promised_ns + AT_ONCE_MS * 1000000ULL;
 }
 
 /* Requests that a walk to a name consists of, besides the one it is for. */
@@ -161,7 +166,7 @@ void away_take(struct req *q)
 		if (!is_his(q, s, pid) || s->kind != q->kind)
 			return;
 		uint64_t ns = s->ns;
-		q->back = s->looked && !s->missed;
+		q->back = s->looked && !has_missed(q, s);
 		bool same = is_same_call(q, s);
 		h = clear(s);
 		if (same && (!h || h->inode == q->inode)) {
