@@ -35,3 +35,12 @@ void auth_prove(const struct auth_key *key, enum auth_side side, struct bytes he
 		const struct wire_challenge *c, uint8_t ret[WIRE_NONCE]);
 bool auth_proves(const struct auth_key *key, enum auth_side side, struct bytes hello,
 		 const struct wire_challenge *c, const uint8_t proof[WIRE_NONCE]);
+
+/*
+ * What a mount makes of the message that came after its HELLO (hello: as it was sent):
+ * the challenge, of a node that has the key, and the proof for it. -EPROTO (it is none,
+ * or hello is bad), -EKEYREJECTED, -EPROTONOSUPPORT (its version, or features).
+ */
+int auth_challenged(const struct auth_key *key, const struct writer *hello,
+		    const struct wire_header *h, struct bytes body,
+		    struct wire_challenge *ret, uint8_t ret_proof[WIRE_NONCE]);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/lock.h"
 #include "common/metrics.h"
 #include "engine/conn_priv.h"
@@ -438,6 +439,20 @@ int conn_socket(struct conn *c)
 	if (c->in_at < c->in_len || c->out_bytes)
 		return -EPROTO;
 	return stream_socket(c->stream);
+}
+
+const char *conn_reason_text(int reason)
+{
+	switch (reason) {
+	case -ECONNRESET:
+		return "it closed the connection";
+	case -ETIMEDOUT:
+		return "nothing was heard of it";
+	case -EPROTO:
+		return "what it said does not parse";
+	default:
+		return error_text(reason);
+	}
 }
 
 const char *conn_peer(const struct conn *c)

@@ -77,6 +77,8 @@ int conn_connect(struct loop *l, const struct sockaddr_storage *to,
 /* Takes s over, also on failure. */
 int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limits,
 		const struct conn_ops *ops, void *arg, struct conn **ret);
+/* Why a connection has ended, as people understand it: ended()'s reason. */
+const char *conn_reason_text(int reason);
 void conn_set_limits(struct conn *c, const struct conn_limits *limits);
 const char *conn_peer(const struct conn *c);
 

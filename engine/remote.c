@@ -236,14 +236,10 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 	struct auth_key secret;
 	struct wire_proof m;
 	struct writer w = { 0 };
+	int r = auth_challenged(&x->key, &x->hello, h, body, &c, m.proof);
 
-	if (h->type != WIRE_CHALLENGE || wire_read_challenge(body, &c) < 0 || x->hello.bad)
-		return -EPROTO;
-	if (!auth_proves(&x->key, AUTH_NODE, writer_bytes(&x->hello), &c, c.proof))
-		return -EKEYREJECTED;
-	if (c.version != WIRE_VERSION || c.features)
-		return -EPROTONOSUPPORT;
-	auth_prove(&x->key, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.proof);
+	if (r < 0)
+		return r;
 	memcpy(secret.b, x->welcome.secret, sizeof(secret.b)); /* of the one before */
 	auth_prove(&secret, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.before);
 	wire_write_proof(&w, &m);
@@ -382,12 +378,6 @@ static int on_message(void *arg, const struct wire_header *h, struct bytes body)
 static const char *reason_text(int reason)
 {
 	switch (reason) {
-	case -ECONNRESET:
-		return "it closed the connection";
-	case -ETIMEDOUT:
-		return "nothing was heard of it";
-	case -EPROTO:
-		return "what it said does not parse";
 	case -EKEYREJECTED:
 		return "it has another token";
 	case -EPROTONOSUPPORT:
@@ -395,7 +385,7 @@ static const char *reason_text(int reason)
 	case -ESTALE:
 		return "it has another pool than before: unmount, and mount again";
 	default:
-		return error_text(reason);
+		return conn_reason_text(reason);
 	}
 }
 

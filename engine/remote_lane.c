@@ -43,14 +43,10 @@ static int on_challenge(struct remote_lane *x, const struct wire_header *h, stru
 	struct wire_challenge c;
 	struct wire_proof m = { 0 };
 	struct writer w = { 0 };
+	int r = auth_challenged(&x->key, &x->hello, h, body, &c, m.proof);
 
-	if (h->type != WIRE_CHALLENGE || wire_read_challenge(body, &c) < 0 || x->hello.bad)
-		return -EPROTO;
-	if (!auth_proves(&x->key, AUTH_NODE, writer_bytes(&x->hello), &c, c.proof))
-		return -EKEYREJECTED;
-	if (c.version != WIRE_VERSION || c.features)
-		return -EPROTONOSUPPORT;
-	auth_prove(&x->key, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.proof);
+	if (r < 0)
+		return r;
 	wire_write_proof(&w, &m);
 	x->state = LANE_PROVEN;
 	conn_send(x->conn, WIRE_PROOF, w);

@@ -115,12 +115,6 @@ static void session_ended(void *arg)
 static const char *reason_text(int reason)
 {
 	switch (reason) {
-	case -ECONNRESET:
-		return "it closed the connection";
-	case -ETIMEDOUT:
-		return "nothing was heard of it";
-	case -EPROTO:
-		return "what it said does not parse";
 	case -EKEYREJECTED:
 		return "its token is another one";
 	case -ESHUTDOWN:
@@ -136,7 +130,7 @@ static const char *reason_text(int reason)
 	case -EUSERS:
 		return "there are as many as may be";
 	default:
-		return error_text(reason);
+		return conn_reason_text(reason);
 	}
 }
 

@@ -69,6 +69,11 @@ void fix_put(struct check *c, struct bytes key, struct writer *value); /* takes 
 void fix_del(struct check *c, struct bytes key);
 void fix_move(struct check *c, struct bytes from, struct bytes to, struct bytes value);
 
+/* A row of an extended attribute, taken apart. False: it does not decode, and that was
+ * said. */
+bool check_read_xattr(struct check *c, const struct kv_row *row, uint64_t *ret_id,
+		      struct bytes *ret_name);
+
 /* Says that the row does not decode, and deletes it. */
 void complain_undecodable(struct check *c, const struct kv_row *row, int why);
 

@@ -16,20 +16,26 @@ static int ids_add_next(struct check_ids *t, uint64_t id)
 	return t->n && t->v[t->n - 1].id == id ? 0 : check_ids_add(t, id);
 }
 
-static int check_owner_row(void *arg, const struct kv_row *row)
+bool check_read_xattr(struct check *c, const struct kv_row *row, uint64_t *ret_id,
+		      struct bytes *ret_name)
 {
-	struct check *c = arg;
-	struct bytes name, value;
-	uint64_t id;
-	int r = key_parse_xattr(row->key, &id, &name);
+	struct bytes value;
+	int r = key_parse_xattr(row->key, ret_id, ret_name);
 
 	if (!r)
 		r = xattr_decode(row->value, &value);
-	if (r < 0) {
+	if (r < 0)
 		complain_undecodable(c, row, r);
-		return 0;
-	}
-	return ids_add_next(&c->owners, id);
+	return r >= 0;
+}
+
+static int check_owner_row(void *arg, const struct kv_row *row)
+{
+	struct check *c = arg;
+	struct bytes name;
+	uint64_t id;
+
+	return check_read_xattr(c, row, &id, &name) ? ids_add_next(&c->owners, id) : 0;
 }
 
 int check_owners(struct check *c)

@@ -280,16 +280,11 @@ static int check_draft_times_row(void *arg, const struct kv_row *row)
 static int check_draft_xattr_row(void *arg, const struct kv_row *row)
 {
 	struct check *c = arg;
-	struct bytes name, value;
+	struct bytes name;
 	uint64_t id;
-	int r = key_parse_xattr(row->key, &id, &name);
 
-	if (!r)
-		r = xattr_decode(row->value, &value);
-	if (r < 0) {
-		complain_undecodable(c, row, r);
+	if (!check_read_xattr(c, row, &id, &name))
 		return 0;
-	}
 	const struct check_writer *w = check_writer_find(c, id, kv_key_session(row->key));
 	char shown[SHOWN_MAX];
 	if (!w || !w->draft) {

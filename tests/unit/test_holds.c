@@ -216,21 +216,29 @@ static void test_random_sessions(void **state)
 	for_seeds("holds", walk, NULL);
 }
 
-/* I4, I6: what is in use stays, whatever is unpinned or sealed meanwhile. */
-static void test_what_is_in_use_stays(void **state)
+/* A session that has allocated a slice of four pages. */
+static void take_four(struct pool **ret_pool, struct holds **ret, struct wire_items *ret_got)
 {
 	struct pool_opts o = { .bytes = PAGES * 4096, .create = true };
 	struct wire_item four = { .pages = 4 };
-	struct wire_items got, asked = { 1, &four };
+	struct wire_items asked = { 1, &four };
+
+	assert_int_equal(pool_open(&o, ret_pool), 0);
+	assert_int_equal(holds_new(*ret_pool, MAX_PINS, ret), 0);
+	assert_int_equal(holds_alloc(*ret, &asked, ret_got), 0);
+}
+
+/* I4, I6: what is in use stays, whatever is unpinned or sealed meanwhile. */
+static void test_what_is_in_use_stays(void **state)
+{
 	struct wire_results results;
+	struct wire_items got;
 	struct pool *pool;
 	struct holds *h;
 	void *p;
 
 	(void)state;
-	assert_int_equal(pool_open(&o, &pool), 0);
-	assert_int_equal(holds_new(pool, MAX_PINS, &h), 0);
-	assert_int_equal(holds_alloc(h, &asked, &got), 0);
+	take_four(&pool, &h, &got);
 	struct wire_span all = { got.v[0].slice, 0, 4 * 4096 }, past = { all.slice, 1, 4 * 4096 };
 	struct wire_span far = { all.slice, UINT32_MAX, UINT32_MAX }, none = { all.slice, 0, 0 };
 	assert_int_equal(holds_use(h, &past, true, &p), -EINVAL);
@@ -257,18 +265,14 @@ static void test_what_is_in_use_stays(void **state)
 /* A read whose bytes are on their way, and nothing of what it reads goes. */
 static void test_a_seal_gives_back_what_nobody_reads(void **state)
 {
-	struct pool_opts o = { .bytes = PAGES * 4096, .create = true };
-	struct wire_item four = { .pages = 4 };
-	struct wire_items got, asked = { 1, &four };
 	struct wire_results results;
+	struct wire_items got;
 	struct pool *pool;
 	struct holds *h;
 	void *p;
 
 	(void)state;
-	assert_int_equal(pool_open(&o, &pool), 0);
-	assert_int_equal(holds_new(pool, MAX_PINS, &h), 0);
-	assert_int_equal(holds_alloc(h, &asked, &got), 0);
+	take_four(&pool, &h, &got);
 	struct wire_span two = { got.v[0].slice, 4096, 4096 };
 	assert_int_equal(holds_use(h, &two, false, &p), 0);
 	got.v[0].pages = 1; /* would take its page away */
