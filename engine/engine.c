@@ -375,7 +375,7 @@ static int server_opts_of(const struct serve_opts *o, struct auth_key *key,
 	*ret = (struct server_opts){
 		.listen = o->listen, .key = o->token_file ? key : NULL, .anybody = o->insecure,
 		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
-		.threads = o->threads,
+		.threads = o->threads, .rdma = o->rdma,
 	};
 	return 0;
 }
