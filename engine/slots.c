@@ -136,12 +136,12 @@ static void again(struct slot_op *op)
 {
 	struct slots *t = op->slots;
 
-	if (t->ending)
-		complete(op, -ECANCELED);
-	else if (is_lost(op))
+	if (is_lost(op))
 		complete(op, -ENOTCONN);
 	else if (t->has_given_up) /* set on this thread only */
 		complete(op, -ENODEV);
+	else if (t->ending)
+		complete(op, -ECANCELED);
 	else if (is_late(op, clock_ns()))
 		complete(op, -ETIMEDOUT);
 	else
@@ -618,8 +618,10 @@ static int slots_post(struct transport *transport, struct post *p)
 	int r = accept_post(t, p, &must_kick);
 	if (r < 0)
 		return r;
-	if (loop_is_current(t->loop))
+	if (loop_is_current(t->loop) && !t->o.kind->flush)
 		pump(t);
+	else if (loop_is_current(t->loop))
+		kick(t); /* with what else is posted in this turn */
 	else if (must_kick)
 		loop_post_call(t->loop, &t->kick);
 	return 0;
