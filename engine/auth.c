@@ -119,3 +119,8 @@ bool auth_proves(const struct auth_key *key, enum auth_side side, struct bytes h
 	auth_prove(key, side, hello, c, right);
 	return !sodium_memcmp(right, proof, sizeof(right));
 }
+
+bool auth_is_secret(const uint8_t secret[WIRE_TICKET], const uint8_t *said)
+{
+	return !sodium_memcmp(secret, said, WIRE_TICKET);
+}

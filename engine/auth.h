@@ -35,3 +35,6 @@ void auth_prove(const struct auth_key *key, enum auth_side side, struct bytes he
 		const struct wire_challenge *c, uint8_t ret[WIRE_NONCE]);
 bool auth_proves(const struct auth_key *key, enum auth_side side, struct bytes hello,
 		 const struct wire_challenge *c, const uint8_t proof[WIRE_NONCE]);
+
+/* Are these the same 32 bytes? It takes as long whichever differs. */
+bool auth_is_secret(const uint8_t secret[WIRE_TICKET], const uint8_t *said);

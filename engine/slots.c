@@ -267,8 +267,8 @@ static void slot_fenced(void *arg)
 	s->fenced = NULL;
 	if (r && r != -ENOTCONN) {
 		r = r < 0 ? r : -EPROTO;
-		log_error(s->slots->o.kind->name, "a data connection cannot be fenced: %s. The session is given up",
-			  error_text(r));
+		log_error(s->slots->o.kind->name, "a data connection cannot be fenced: %s. The "
+			  "session is given up", error_text(r));
 		remote_stop(s->slots->remote, r);
 	}
 	if (r) {

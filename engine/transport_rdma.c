@@ -24,7 +24,14 @@
 #include "engine/slots.h"
 #include "engine/staging.h"
 
-enum { CHAIN_MAX = 16, STAGING_BYTES = 32 << 20, OPEN_MS = 5000 };
+enum {
+	CHAIN_MAX = 16,
+	STAGING_BYTES = 32 << 20,
+	OPEN_MS = 5000,
+	/* A dead peer is seen after 2 s: with this, what was out goes another way well
+	 * before its deadline. The first way to an address may take 2 s. */
+	CONNECT_MS = 3000,
+};
 
 struct rdma_way {
 	struct transport_rdma_opts o;
@@ -268,9 +275,11 @@ static int way_open(struct slot *s, uint64_t until_ns)
 	if (!l)
 		return -ENOMEM;
 	l->slot = s;
-	l->until_ns = until_ns;
+	l->until_ns = clock_ns() + CONNECT_MS * UINT64_C(1000000);
+	if (l->until_ns > until_ns)
+		l->until_ns = until_ns;
 	l->call = (struct conn_call){ .type = WIRE_RDMA, .session = s->session,
-				      .deadline_ns = until_ns, .done = on_told };
+				      .deadline_ns = l->until_ns, .done = on_told };
 	wire_write_fence(&l->call.body, s->number);
 	s->lane = l;
 	remote_call(slots_remote(s->slots), &l->call);

@@ -32,7 +32,8 @@ struct transport_rdma_opts {
 };
 
 /* Borrows x: close it before remote_close(). Returns when a connection is up. Blocks,
- * not from a loop of x. -EOPNOTSUPP (not built in), -ENOENT (no device here), -ENODEV, -ENOMEM, -ETIMEDOUT, ...: with a sentence. */
+ * not from a loop of x. -EOPNOTSUPP (not built in), -ENOENT (no device here), -ENODEV,
+ * -ENOMEM, -ETIMEDOUT, ...: with a sentence. */
 int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
 			struct transport **ret, char **ret_why);
 /* It has given up: close it. Any thread. */
