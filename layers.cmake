@@ -8,7 +8,7 @@ layer(index
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
-	     kv.c view.c ordered.c mem.c
+	     kv.c view.c ordered.c mem.c lend.c
 	     lmdb.c lmdb_group.c lmdb_read.c lmdb_rows.c lmdb_env.c lmdb_guard.c fault.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
@@ -16,14 +16,14 @@ layer(engine
 	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c refs.c drop.c check.c
 	     pool.c buddy.c segment.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
 	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c lanes.c ways.c doors.c session.c server.c
-	     remote.c remote_lane.c slots.c transport_tcp.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c
+	     remote.c remote_lane.c slots.c transport_tcp.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c probe.c
 	     file.c regain.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	     rdma_port.c ${RDMA_SRC} staging.c
 	USES index common
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
 layer(fs
-	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c names.c attr.c
+	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c away.c names.c attr.c
 	     xattr.c layout.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

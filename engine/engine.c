@@ -41,6 +41,8 @@ enum { TEST_POOL_BYTES = 64 << 20 };
 
 struct index *engine_index(struct engine *e) { return e->ix; }
 bool engine_is_remote(const struct engine *e) { return e->peer; }
+struct pool *engine_pool(struct engine *e) { return e->pool; }
+bool engine_is_alone(const struct engine *e) { return e->alone; }
 
 static const char *dir_of(const struct engine *e)
 {
@@ -54,6 +56,11 @@ static int open_pool(struct engine *e, const struct engine_opts *o, char **ret_w
 	struct pool_opts po = { .create = true };
 	_cleanup_(freep) char *path = NULL;
 
+	if (o->lent_pool) {
+		e->pool = o->lent_pool;
+		e->pool_is_lent = true;
+		return 0;
+	}
 	if (e->store) {
 		po.path = path = store_path(e->store, STORE_POOL);
 		if (!path)
@@ -104,6 +111,8 @@ static int open_kv(struct engine *e, const struct engine_opts *o, struct kv **re
 			.read_only = o->read_only,
 		};
 		r = path ? kv_lmdb_open(&ko, &kv) : -ENOMEM;
+	} else if (o->lent_kv) {
+		r = kv_lend(o->lent_kv, &kv);
 	} else {
 		r = kv_mem_open(&kv);
 	}
@@ -148,15 +157,18 @@ static int open_index(struct engine *e, const struct engine_opts *o, char **ret_
 {
 	bool is_new = e->store ? store_is_new(e->store) : !e->peer;
 	struct kv *kv;
-	uint64_t session = e->peer ? remote_session(peer_remote(e->peer)) : INDEX_SESSION_OWN;
+	uint64_t session = e->peer ? remote_session(peer_remote(e->peer)) :
+			   o->session ? o->session : INDEX_SESSION_OWN;
 	int r = session ? open_kv(e, o, &kv) : -ENOTCONN; /* it is lost already */
 
 	if (!r)
 		r = index_open(kv, session, is_new, &e->ix);
-	if (!r && is_new)
+	if (!r && is_new && !index_super(e->ix)->pool_id)
 		r = index_set_pool(e->ix, e->node->pool_id);
 	if (r < 0)
 		return why_index(e, r, ret_why);
+	kv = index_kv(e->ix);
+	e->alone = kv->ops->caps(kv).alone;
 	uint64_t named = index_super(e->ix)->pool_id;
 	if (named != e->node->pool_id)
 		return why(ret_why, -EUCLEAN, "store %s: index and pool do not belong together: the "
@@ -240,10 +252,10 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = open_index(e, o, ret_why);
 	if (!r && o->repair)
 		r = engine_check_index(e);
-	if (!r)
+	if (!r && !e->pool_is_lent)
 		r = rebuild(e, ret_why);
 	/* fsck takes nothing, and what it drops names slices that are not there. */
-	if (!r && !e->offline)
+	if (!r && !e->offline && !e->pool_is_lent)
 		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
 	if (!r)
 		r = open_transport(e, o, ret_why);
@@ -324,7 +336,8 @@ void engine_close(struct engine *e)
 	refs_close(e->refs);
 	node_close(e->node);
 	peer_close(e->peer);
-	pool_close(e->pool);
+	if (!e->pool_is_lent)
+		pool_close(e->pool);
 	store_free(e->store);
 	drops_fini(&e->drops);
 	writer_fini(&e->index_report);

@@ -16,6 +16,7 @@
 
 struct engine;
 struct file;
+struct pool;
 
 /* How bytes go between a mount and another host's node. */
 enum engine_bytes_by { ENGINE_AUTO, ENGINE_RDMA, ENGINE_TCP };
@@ -56,6 +57,12 @@ struct engine_opts {
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
 	/* tests: wraps the index engine as it is opened, or NULL */
 	int (*wrap_kv)(struct kv *inner, struct kv **ret);
+	/* tests: works in this index and this pool, which are another engine's or
+	 * the test's and stay open, as the session of this number. An engine on
+	 * another one's index sees a change of it as a mount elsewhere would. */
+	struct kv *lent_kv;
+	struct pool *lent_pool;
+	uint64_t session;
 };
 
 /*
@@ -81,10 +88,14 @@ int engine_open(const struct engine_opts *opts, struct engine **ret,
  * pool and index stay for the next mount. NULL is fine. */
 void engine_close(struct engine *e);
 
-/* "host:port" of what a user calls a node: "host", "host:", "host:port". -EINVAL. */
+/* "host:port" of what a user calls a node: "host", "host:", "host:port". Blocks while
+ * it asks for the name. -EINVAL, -ENOENT (no such host). */
 int engine_node_name(const char *node, char *ret, size_t len);
 
 struct index *engine_index(struct engine *e);
+struct pool *engine_pool(struct engine *e); /* for opts.lent_pool */
+/* Nobody but this engine changes its index. */
+bool engine_is_alone(const struct engine *e);
 
 /* Is its store another host's? Then others may change it, and it may not answer. */
 bool engine_is_remote(const struct engine *e);
@@ -159,6 +170,7 @@ int engine_store_remove(const char *dir);
 struct file_op {
 	struct file *file; /* the caller holds it until done() */
 	struct file *to;   /* file_copy(): the destination */
+	struct file *known;/* file_open(): what the caller has of the object, or NULL */
 	uint64_t off, off2, len;
 	const void *buf;   /* file_write(): lent until done() (I10) */
 	int mode;          /* FALLOC_FL_*, SEEK_DATA, SEEK_HOLE */
@@ -183,6 +195,9 @@ struct file_op {
 enum {
 	FILE_WRITE = 1 << 0,    /* opens for writing (index_writer()) */
 	FILE_TRUNCATE = 1 << 1, /* and makes it empty; with FILE_WRITE only */
+	FILE_HERE = 1 << 2,     /* -ESTALE also if its record is elsewhere by now */
+	FILE_KNOWN = 1 << 3,    /* op->known, whatever others have published since */
+	FILE_DISCARD = 1 << 4,  /* file_close(), with FILE_WRITE: see there */
 };
 
 /*
@@ -190,6 +205,11 @@ enum {
  * (I4), then op->done(op, 0) with op->file set, a reference for the caller. An
  * object that is open already is shared: all handles see one draft (P3).
  * flags: FILE_*. -ESTALE: there is no such object there any more. -EIO.
+ *
+ * Where others change the index (engine_is_alone() is false), what is open is shared
+ * only if it has grown from what is published now; else it stays as it is for who has
+ * it (P4), and op->file is another one (P2): at some moment of this call its version
+ * was the published one. What has no record any more is op->known, but for FILE_HERE.
  */
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op);
@@ -209,6 +229,9 @@ int file_create(struct engine *e, const struct attr *a, struct file **ret);
 /* The open file of that object with a reference more, or NULL. */
 struct file *file_find(struct engine *e, uint64_t fileid);
 struct file *file_ref(struct file *f);
+/* Gives back a reference from file_ref(); if it is the last one by then, what is to be
+ * done goes on by itself. */
+void file_unref(struct file *f);
 
 /*
  * Gives back one reference (and one FILE_WRITE, if `flags` says so; drafts have
@@ -216,6 +239,9 @@ struct file *file_ref(struct file *f);
  * has a name; the last reference unpins and frees. done() follows those; r is
  * what publishing said, logged and counted already. op->file is not the
  * caller's afterwards.
+ *
+ * With FILE_DISCARD the last writer publishes nothing: what is not published yet is
+ * given up, and a draft with its names. Who has it open all the same gets EIO.
  */
 void file_close(struct file_op *op, unsigned flags);
 
@@ -232,6 +258,7 @@ bool file_is_draft(struct file *f);         /* never published */
  * object; later moves it knows by itself. */
 void file_place(struct file *f, struct place *ret);
 bool file_is_dirty(struct file *f);
+bool file_is_lost(struct file *f);          /* its session was: all calls fail */
 
 /* off, len -> iov, niov (holes are zeros); r = bytes, 0 at or past the end.
  * Bytes that fail their checksum: -EIO (P9). */
@@ -256,7 +283,8 @@ void file_copy(struct file_op *op);
  * Publishes everything written so far as one version (I5): seals, writes new
  * extent blocks, then one index transaction. 0 also if there is nothing to
  * publish, or no name left. A draft to which nothing has been written is
- * published only with `off` != 0 (fsync, last release), not by a FLUSH. After
+ * published only with `off` != 0 (fsync, last release), not by a FLUSH. With `len` != 0
+ * (release) a new version is not published while others have it open for writing: they will. After
  * an error the draft is as before and may be published again.
  */
 void file_publish(struct file_op *op);

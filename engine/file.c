@@ -2,7 +2,8 @@
 /*
  * The table of open files, and what can be asked of one without waiting. A file
  * is in the table from the first open to the last close; while it is being
- * loaded, file_find() does not see it.
+ * loaded, file_find() does not see it. Lines of one object (open.h) are a list, the
+ * newest first; one that lost its draft (regain.c) is nobody's but its handles'.
  *
  * References are counted under the table's lock, so that nobody finds a file
  * whose last reference has gone. A file that the index knows as written to
@@ -79,23 +80,125 @@ static struct file *table_find(struct files *fs, uint64_t fileid)
 	return f;
 }
 
-int files_get(struct engine *e, uint64_t fileid, struct file **ret)
+/* Under the table's lock: f becomes the newest line. */
+static void table_add(struct files *fs, struct file *f)
 {
-	struct files *fs = e->files;
-	struct file *f;
+	f->older = table_find(fs, f->fileid);
+	if (f->older)
+		HASH_DEL(fs->table, f->older);
+	HASH_ADD(hh, fs->table, fileid, sizeof(f->fileid), f);
+}
 
-	WITH_LOCK(&fs->lock);
-	f = table_find(fs, fileid);
-	if (f) {
-		f->refs++;
-		*ret = f;
-		return 0;
+static void table_del(struct files *fs, struct file *f)
+{
+	struct file *newer = table_find(fs, f->fileid);
+
+	if (newer == f) {
+		HASH_DEL(fs->table, f);
+		if (f->older)
+			HASH_ADD(hh, fs->table, fileid, sizeof(f->fileid), f->older);
+		return;
 	}
+	while (newer->older != f)
+		newer = newer->older;
+	newer->older = f->older;
+}
+
+static int table_new(struct engine *e, uint64_t fileid, struct file **ret)
+{
+	struct file *f;
 	int r = file_new(e, fileid, &f);
+
 	if (r < 0)
 		return r;
-	HASH_ADD(hh, fs->table, fileid, sizeof(f->fileid), f);
+	table_add(e->files, f);
 	*ret = f;
+	return 0;
+}
+
+int files_get(struct engine *e, uint64_t fileid, struct file **ret)
+{
+	WITH_LOCK(&e->files->lock);
+	struct file *f = table_find(e->files, fileid);
+
+	if (!f)
+		return table_new(e, fileid, ret);
+	f->refs++;
+	*ret = f;
+	return 0;
+}
+
+/* Lines -------------------------------------------------------------------------- */
+
+/* What one line is to an open that knows, or not, what is published. 0: it is old. */
+static int line_is(struct file *f, const struct attr *is)
+{
+	WITH_LOCK(&f->lock);
+
+	if (f->lost)
+		return f->ending ? FILES_WAIT : 0;
+	if (f->state == FILE_LOADING)
+		return FILES_WAIT;
+	/* A higher one was published here after the record was read. */
+	if (f->draft || (is && f->attr.version >= is->version))
+		return FILES_LINE;
+	if (!is)
+		return FILES_ASK;
+	return f->publishing || f->ending ? FILES_WAIT : 0;
+}
+
+int files_line(struct engine *e, uint64_t fileid, const struct attr *is, struct file **ret)
+{
+	WITH_LOCK(&e->files->lock);
+	struct file *found[FILES_ASK + 1] = { NULL };
+
+	for (struct file *f = table_find(e->files, fileid); f; f = f->older) {
+		int r = line_is(f, is);
+		if (!found[r])
+			found[r] = f;
+	}
+	if (found[FILES_ASK] && !found[FILES_LINE] && !found[FILES_WAIT])
+		return FILES_ASK;
+	int r = found[FILES_LINE] ? FILES_LINE : found[FILES_WAIT] ? FILES_WAIT : FILES_NEW;
+	if (r == FILES_NEW) {
+		int failed = table_new(e, fileid, ret);
+		return failed ? failed : FILES_NEW;
+	}
+	found[r]->refs++;
+	*ret = found[r];
+	return r;
+}
+
+bool files_hand_over(struct file *f)
+{
+	WITH_LOCK(&f->e->files->lock);
+	struct file *o = table_find(f->e->files, f->fileid);
+
+	if (o == f)
+		o = f->older;
+	if (o) {
+		WITH_LOCK(&o->lock);
+		o->registered = true;
+	}
+	WITH_LOCK(&f->lock);
+	f->registered = !o;
+	f->ending = !o;
+	return o;
+}
+
+int files_admit(struct file *f)
+{
+	WITH_LOCK(&f->e->files->lock);
+
+	for (struct file *o = table_find(f->e->files, f->fileid); o; o = o->older) {
+		if (o == f || o->lost)
+			continue;
+		WITH_LOCK(&o->lock);
+		if (o->publishing || (o->state == FILE_OPEN && o->attr.version >= f->attr.version))
+			return -EAGAIN;
+	}
+	WITH_LOCK(&f->lock);
+	f->state = FILE_OPEN;
 	return 0;
 }
 
@@ -115,7 +218,7 @@ bool files_put(struct file *f)
 				return false;
 		}
 		f->refs = 0;
-		HASH_DEL(fs->table, f);
+		table_del(fs, f);
 	}
 	file_free(f);
 	return true;
@@ -130,8 +233,7 @@ bool files_is_last(struct file *f)
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink)
 {
 	WITH_LOCK(&e->files->lock);
-	struct file *f = table_find(e->files, fileid);
-	if (f) {
+	for (struct file *f = table_find(e->files, fileid); f; f = f->older) {
 		WITH_LOCK(&f->lock);
 		f->attr.nlink = nlink;
 	}
@@ -152,7 +254,7 @@ int file_create(struct engine *e, const struct attr *a, struct file **ret)
 	f->draft = f->registered = true;
 	f->nwriters = 1;
 	file_count(f);
-	HASH_ADD(hh, e->files->table, fileid, sizeof(f->fileid), f);
+	table_add(e->files, f);
 	*ret = f;
 	return 0;
 }
@@ -224,6 +326,11 @@ bool file_is_dirty(struct file *f)
 	return f->dirty;
 }
 
+bool file_is_lost(struct file *f)
+{
+	return f->lost;
+}
+
 /* Slices live in segments that hold many: none of them is a descriptor. */
 int file_backing_fd(struct file *f)
 {
@@ -240,7 +347,6 @@ struct snapshot {
 
 static int take_snapshot(struct file *f, struct snapshot *s)
 {
-	s->n = 0;
 	for (uint32_t i = 0; i < f->map.n; i++) {
 		const struct region *g = f->map.v[i];
 		if (array_room(s->v, s->cap, s->n + g->n, 16) < 0)
@@ -272,12 +378,15 @@ static int look_at(struct files *fs, uint64_t fileid, struct snapshot *s,
 {
 	WITH_LOCK(&fs->lock);
 	struct file *f = table_find(fs, fileid);
-	if (!f)
-		return 1;
-	WITH_LOCK(&f->lock);
-	*ret_since = f->since_ns;
-	*ret_draft = f->draft;
-	return take_snapshot(f, s);
+	int r = !f;
+	s->n = 0;
+	for (; f && r >= 0; f = f->older) {
+		WITH_LOCK(&f->lock);
+		*ret_since = f->since_ns; /* of the oldest line */
+		*ret_draft = f->draft;
+		r = take_snapshot(f, s);
+	}
+	return r;
 }
 
 int files_holders(struct files *fs, files_holder_fn *fn, void *arg)

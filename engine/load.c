@@ -59,6 +59,8 @@ static void load_reset(struct load *l)
 	WITH_LOCK(&f->lock);
 	map_fini(&f->map);
 	map_init(&f->map, f->e->node);
+	free(steal(&f->nodes));
+	f->nnodes = 0;
 	memset(f->content, 0, sizeof(f->content));
 	free(steal(&f->early));
 }
@@ -73,9 +75,10 @@ static void load_end(struct load *l, int r)
 		if (!r) {
 			f->nodes = steal(&l->nodes);
 			f->nnodes = l->nnodes;
-			f->state = FILE_OPEN;
 		}
 	}
+	if (!r)
+		r = files_admit(f);
 	index_op_fini(&l->op);
 	node_open_fini(&l->opened);
 	lot_fini(l);

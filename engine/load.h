@@ -26,5 +26,6 @@ struct load {
 };
 
 /* The caller holds all of the file, which is FILE_LOADING; after done(l, 0) it is
- * FILE_OPEN, all its slices pinned (I4). -ESTALE: it is not at `place`. */
+ * FILE_OPEN, all its slices pinned (I4). -ESTALE: it is not at `place`. -EAGAIN: it is
+ * another line's version (files_admit()). */
 void load_start(struct load *l);

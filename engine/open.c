@@ -9,6 +9,17 @@
  *	close  publish if last to write -> index_writer_end() -> last: free
  *
  * An open that fails leaves like a close.
+ *
+ * Where others publish, too, it has to be found out first what is to be opened (P2):
+ *
+ *	nothing of it is open here         load; what comes of it is what is published
+ *	else the record is read: a line    that one
+ *	 of that version is open
+ *	a line is loaded or published now  wait for that, and look again
+ *	all lines are older                a new one is loaded
+ *
+ * A publish holds all of its file, so waiting for it is taking the range and giving
+ * it back. Each round but the last follows somebody else's load or publish.
  */
 #include <assert.h>
 #include <errno.h>
@@ -17,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/load.h"
@@ -26,9 +38,12 @@ enum { END_TRIES = 5 }; /* of index_writer_end() */
 struct visit { /* one open or close */
 	struct work w;
 	unsigned tries;
-	unsigned flags;
+	unsigned flags, asked; /* what is left of the flags, and all of them */
 	int result;
 	bool opens;
+	bool again;   /* look again when this file has been left */
+	struct engine *e;
+	uint64_t fileid;
 	struct place place;
 	struct gone gone; /* file_open_gone(): its body is behind the struct */
 	struct index_op op;
@@ -41,6 +56,7 @@ struct visit { /* one open or close */
 /* Close ------------------------------------------------------------------------ */
 
 static void leave_locked(struct work *w, int r);
+static void look_again(struct work *w, int r);
 
 /* Gives the reference back. A writer's work is left over if somebody who was
  * here too has gone meanwhile: then we do it. */
@@ -55,11 +71,15 @@ static void leave(struct visit *v)
 		return;
 	}
 	op->file = NULL;
+	if (v->again) {
+		work_later(&v->w, look_again, 0);
+		return;
+	}
 	free(v);
 	op->done(op, r);
 }
 
-static void end_writing(struct visit *v);
+static void tell_end(struct visit *v);
 
 static void writer_ended(struct index_op *op, int outcome)
 {
@@ -67,7 +87,7 @@ static void writer_ended(struct index_op *op, int outcome)
 	struct file *f = v->w.f;
 
 	if (outcome < 0 && ++v->tries < END_TRIES) {
-		end_writing(v);
+		tell_end(v);
 		return;
 	}
 	if (outcome < 0)
@@ -76,19 +96,29 @@ static void writer_ended(struct index_op *op, int outcome)
 	index_op_fini(op);
 	{
 		WITH_LOCK(&f->lock);
-		f->registered = false;
+		f->registered = f->ending = false;
 	}
 	work_unlock(&v->w);
 	leave(v);
 }
 
-static void end_writing(struct visit *v)
+static void tell_end(struct visit *v)
 {
 	struct file *f = v->w.f;
 
 	index_op_fini(&v->op);
 	v->op = (struct index_op){ .fileid = f->fileid, .done = writer_ended };
 	index_writer_end(f->e->ix, &v->op);
+}
+
+static void end_writing(struct visit *v)
+{
+	if (!files_hand_over(v->w.f)) {
+		tell_end(v);
+		return;
+	}
+	work_unlock(&v->w);
+	leave(v);
 }
 
 static void last_published(struct work *w, int r)
@@ -123,7 +153,7 @@ static void leave_locked(struct work *w, int r)
 {
 	struct visit *v = visit_of(w, w);
 	struct file *f = w->f;
-	bool others;
+	bool others, discard;
 
 	(void)r;
 	{
@@ -132,13 +162,18 @@ static void leave_locked(struct work *w, int r)
 			f->nwriters--;
 		v->flags &= ~(unsigned)FILE_WRITE;
 		others = f->nwriters;
+		discard = !others && v->flags & FILE_DISCARD;
+		if (discard && (f->draft || f->dirty))
+			f->lost = true;
 	}
 	if (others) {
 		work_unlock(w);
 		leave(v);
-		return;
+	} else if (discard) {
+		last_published(w, 0);
+	} else {
+		publish_start(w, last_published);
 	}
-	publish_start(w, last_published);
 }
 
 void file_close(struct file_op *op, unsigned flags)
@@ -156,6 +191,24 @@ void file_close(struct file_op *op, unsigned flags)
 		return;
 	v->flags = flags;
 	work_lock(&v->w, 0, RANGE_END, leave_locked);
+}
+
+static void unref_closed(struct file_op *op, int64_t r)
+{
+	(void)r;
+	free(op);
+}
+
+void file_unref(struct file *f)
+{
+	if (files_put(f))
+		return;
+	struct file_op *op = calloc(1, sizeof(*op));
+	/* XXX: without memory for this the file stays open. */
+	if (!op)
+		return;
+	*op = (struct file_op){ .file = f, .done = unref_closed };
+	file_close(op, 0);
 }
 
 /* Open ------------------------------------------------------------------------- */
@@ -237,14 +290,34 @@ static void open_loaded(struct visit *v)
 	index_writer(f->e->ix, &v->op);
 }
 
+/* An open that has looked up the name finds it where that name is, or not at all. */
+static bool is_here(const struct visit *v, const struct place *p)
+{
+	return !(v->flags & FILE_HERE) ||
+	       (p->kind == v->place.kind && p->parent == v->place.parent && p->h == v->place.h);
+}
+
 static void loaded(struct load *l, int r)
 {
 	struct visit *v = visit_of(l, load);
+	struct place place;
 
+	v->again = r == -EAGAIN;
+	if (!r) {
+		file_place(v->w.f, &place);
+		if (!is_here(v, &place))
+			r = -ESTALE;
+	}
 	if (r < 0)
 		open_end(v, r);
 	else
 		open_loaded(v);
+}
+
+static bool is_open(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->state == FILE_OPEN;
 }
 
 static void open_locked(struct work *w, int r)
@@ -267,12 +340,6 @@ static void open_locked(struct work *w, int r)
 	v->load.call = &w->op->call;
 	v->load.done = loaded;
 	load_start(&v->load);
-}
-
-static bool is_open(struct file *f)
-{
-	WITH_LOCK(&f->lock);
-	return f->state == FILE_OPEN;
 }
 
 /* Opens what is open already at once: NULL. Or a visit with room for `more` bytes,
@@ -307,11 +374,158 @@ static struct visit *visit_new(struct engine *e, uint64_t fileid, unsigned flags
 	return v;
 }
 
+/* Of several lines ----------------------------------------------------------------- */
+
+static void look(struct visit *v, const struct attr *is);
+
+/* Without a file in hand. */
+static void look_end(struct visit *v, int r)
+{
+	struct file_op *op = v->w.op;
+
+	op->file = r ? NULL : v->w.f;
+	free(v);
+	op->done(op, r);
+}
+
+static void look_again(struct work *w, int r)
+{
+	struct visit *v = visit_of(w, w);
+	const struct kv_call *call = &w->op->call;
+
+	(void)r;
+	v->again = false;
+	v->flags = v->asked;
+	v->result = 0;
+	w->f = NULL;
+	if (kv_call_is_cancelled(call))
+		look_end(v, -ECANCELED);
+	else if (call->deadline_ns && clock_ns() > call->deadline_ns)
+		look_end(v, -ETIMEDOUT);
+	else
+		look(v, NULL);
+}
+
+static void waited(struct work *w, int r)
+{
+	struct visit *v = visit_of(w, w);
+
+	if (!is_open(w->f)) { /* who was to load it could not */
+		open_locked(w, r);
+		return;
+	}
+	v->again = true;
+	work_unlock(w);
+	leave(v);
+}
+
+/* A reference of f is the visit's. */
+static void go_to(struct visit *v, struct file *f,
+		  void (*run)(struct work *w, int r))
+{
+	v->w.f = v->w.op->file = f;
+	work_lock(&v->w, 0, RANGE_END, run);
+}
+
+/* No record: unlinked, or renamed by somebody who did not know that it is open here. */
+static void look_missed(struct visit *v)
+{
+	struct file *f = v->w.op->known;
+
+	if (!f || v->flags & FILE_HERE) {
+		look_end(v, -ESTALE);
+		return;
+	}
+	go_to(v, file_ref(f), open_locked);
+}
+
+static void looked(struct index_op *op, int outcome)
+{
+	struct visit *v = visit_of(op, op);
+	struct attr is = op->entry.attr;
+	struct place place = op->entry.place;
+
+	index_op_fini(op);
+	if (outcome == INDEX_MISS) {
+		look_missed(v);
+	} else if (outcome) {
+		look_end(v, outcome < 0 ? outcome : -EIO);
+	} else if (!is_here(v, &place)) {
+		look_end(v, -ESTALE);
+	} else {
+		v->place = place;
+		look(v, &is);
+	}
+}
+
+static void look_ask(struct visit *v)
+{
+	v->op = (struct index_op){
+		.fileid = v->fileid, .place = v->place, .done = looked,
+		.call = kv_call_of(&v->w.op->call),
+	};
+	index_stat(v->e->ix, &v->op);
+}
+
+/* `is`: the record, or NULL: not read yet. */
+static void look(struct visit *v, const struct attr *is)
+{
+	struct file *f;
+	int r = files_line(v->e, v->fileid, is, &f);
+
+	switch (r) {
+	case FILES_LINE:
+		if (v->flags & FILE_WRITE) {
+			go_to(v, f, open_locked);
+		} else {
+			v->w.f = f;
+			look_end(v, 0);
+		}
+		break;
+	case FILES_NEW:
+		go_to(v, f, open_locked);
+		break;
+	case FILES_WAIT:
+		go_to(v, f, waited);
+		break;
+	case FILES_ASK:
+		look_ask(v);
+		break;
+	default:
+		look_end(v, r);
+	}
+}
+
+static void open_line(struct engine *e, uint64_t fileid, struct place place,
+		      unsigned flags, struct file_op *op)
+{
+	struct visit *v = calloc(1, sizeof(*v));
+
+	if (!v) {
+		op->file = NULL;
+		op->done(op, -ENOMEM);
+		return;
+	}
+	v->e = e;
+	v->fileid = fileid;
+	v->w.op = op;
+	v->flags = v->asked = flags;
+	v->opens = true;
+	v->place = place;
+	if (flags & FILE_KNOWN)
+		go_to(v, file_ref(op->known), open_locked);
+	else
+		look(v, NULL);
+}
+
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op)
 {
-	struct visit *v = visit_new(e, fileid, flags, 0, op);
-
+	if (!e->alone || flags & FILE_KNOWN) {
+		open_line(e, fileid, place, flags, op);
+		return;
+	}
+	struct visit *v = visit_new(e, fileid, flags & ~(unsigned)FILE_HERE, 0, op);
 	if (!v)
 		return;
 	v->place = place;

@@ -5,6 +5,11 @@
  * seal.c, publish.c. One `struct file` per object that is open on this mount,
  * whoever opened it (P3).
  *
+ * Unless other mounts change the index, too: then one for each *line*. A line is a
+ * version and what this mount has made of it. Who has a file open keeps his line,
+ * whatever is published elsewhere (P4); who opens it afterwards gets what is
+ * published now (P2): the line whose version that is, or a new one (open.c).
+ *
  * Two locks. `lock` is held for moments, over map and numbers, never over a
  * transfer, an index call or a callback. `ranges` orders those who change the
  * file, for as long as that takes, without a waiting thread: the map is changed
@@ -44,7 +49,8 @@ struct file {
 	struct engine *e;
 	uint64_t fileid, since_ns;
 
-	UT_hash_handle hh;    /* under the table's lock */
+	UT_hash_handle hh;    /* under the table's lock; of the newest line only */
+	struct file *older;   /* an older line of the same object */
 	uint32_t refs;
 	atomic_bool lost;     /* its draft went with a session: all fails (regain.c) */
 
@@ -55,10 +61,13 @@ struct file {
 	struct map map;
 	struct ranges ranges;
 	uint32_t nwriters;    /* FILE_WRITE opens */
-	bool registered;      /* index_writer() or index_draft() was called */
+	bool registered;      /* index_writer() or index_draft() was called, and the
+				 index is to be told of the end by this line */
+	bool ending;          /* it is being told, and there is no other line */
 	bool draft;           /* never published */
 	bool dirty;           /* changed since it was published */
 	bool small;           /* the bytes are in content[] */
+	bool publishing;      /* its transaction is under way: attr.version may be old */
 	bool counted;         /* in M_DRAFTS */
 	uint64_t unclean;     /* bytes from the end to here may not be zeros */
 	struct block_ref *nodes; /* BODY_TREE: blocks of block references */
@@ -71,17 +80,34 @@ struct file {
 struct files {
 	struct engine *e;
 	struct lock lock;
-	struct file *table; /* by fileid */
+	struct file *table; /* by fileid: the newest line, the others behind it */
 };
 
 /* file.c: finds or makes the file, with a reference more. A new one is
  * FILE_LOADING: whoever has all of its range first loads it. */
 int files_get(struct engine *e, uint64_t fileid, struct file **ret);
+
+enum files_outcome {
+	FILES_LINE = 1, /* *ret is open, and has what is published */
+	FILES_NEW = 2,  /* *ret is a new line, to be loaded */
+	FILES_WAIT = 3, /* *ret is about to change: look again when it has */
+	FILES_ASK = 4,  /* the index has to say what is published; no *ret */
+};
+/* The same where others publish, too. `is`: the record, as it was found a moment ago,
+ * or NULL: it was not looked for. An outcome, or negative. */
+int files_line(struct engine *e, uint64_t fileid, const struct attr *is, struct file **ret);
+/* A new line has been loaded: opens find it from here on. -EAGAIN: there is another
+ * one of its version, or will be, maybe: nothing has happened. */
+int files_admit(struct file *f);
 /* Gives a reference back. False: it is the last one, and the index still takes
  * us for a writer: nothing happened. */
 bool files_put(struct file *f);
 bool files_is_last(struct file *f);
-/* If it is open here: it has lost names. */
+/* f stops to write. True: there are other lines; one of them has it to tell the index,
+ * which knows of one writer here. False: the caller tells it; there is no new line until
+ * f->ending is over. */
+bool files_hand_over(struct file *f);
+/* If it is open here, all its lines: it has lost names. */
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink);
 
 static inline uint64_t page_of(uint64_t off)

@@ -142,7 +142,7 @@ int engine_node_name(const char *node, char *ret, size_t len)
 				   snprintf(ret, len, "%s", node);
 	if (put < 0 || (size_t)put >= len)
 		return -EINVAL;
-	return stream_resolve(ret, SERVER_PORT, &at) == -EINVAL ? -EINVAL : 0;
+	return stream_resolve(ret, SERVER_PORT, &at);
 }
 
 /* Opening and closing ------------------------------------------------------------------ */

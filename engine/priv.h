@@ -47,6 +47,8 @@ struct engine {
 	struct drops drops;
 	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */
+	bool alone;                  /* nobody else changes the index */
+	bool pool_is_lent;           /* tests: it is somebody else's */
 	bool verify;                 /* checksums on every read */
 	bool read_only;
 	bool offline;                /* fsck's: no file is ever opened; what a

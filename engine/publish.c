@@ -93,7 +93,8 @@ static void publish_failed(struct publish *p, int r, bool put)
 {
 	struct file *f = p->w->f;
 
-	p->result = r;
+	/* Of a session that has ended: whatever the next one made of it. */
+	p->result = f->lost ? -EIO : r;
 	{
 		WITH_LOCK(&f->lock);
 		map_unpublished(&f->map);
@@ -189,7 +190,7 @@ static void committed(struct publish *p)
 		f->attr.has_xattrs |= en->attr.has_xattrs;
 		f->place = en->place;
 		p->attr = en->attr;
-		f->draft = f->dirty = false;
+		f->draft = f->dirty = f->publishing = false;
 		file_count(f);
 	}
 	drop_old(p);
@@ -218,6 +219,10 @@ static void transacted(struct index_op *op, int outcome)
 		committed(p);
 		return;
 	}
+	{
+		WITH_LOCK(&p->w->f->lock);
+		p->w->f->publishing = false;
+	}
 	if (outcome == INDEX_CHANGED) {
 		publish_anew(p);
 		return;
@@ -237,6 +242,10 @@ static void publish_transact(struct publish *p)
 	file_place(f, &p->op.place);
 	p->op.attr = p->attr;
 	p->op.body = p->body;
+	{
+		WITH_LOCK(&f->lock);
+		f->publishing = true;
+	}
 	index_publish(f->e->ix, &p->op);
 }
 
@@ -351,14 +360,15 @@ static void published(struct work *w, int r)
 static void publish_locked(struct work *w, int r)
 {
 	struct file *f = w->f;
-	bool untouched;
+	bool not_now;
 
 	(void)r;
 	{
 		WITH_LOCK(&f->lock);
-		untouched = f->draft && !f->dirty && !w->op->off;
+		not_now = (f->draft && !f->dirty && !w->op->off) || /* untouched */
+			  (w->op->len && f->nwriters > 1 && !f->draft);
 	}
-	if (untouched)
+	if (not_now)
 		work_end(w, 0);
 	else
 		publish_start(w, published);

@@ -443,6 +443,9 @@ static void on_failure(struct rdma_conn *c, const struct event *e)
 		on_rejected(c, e);
 		break;
 	case RDMA_CM_EVENT_DISCONNECTED:
+		/* A completion that is there may say why. */
+		if (c->cq)
+			post_take(c);
 		conn_close(c, -ECONNRESET, "the peer has closed");
 		break;
 	case RDMA_CM_EVENT_CONNECT_ERROR:

@@ -274,7 +274,7 @@ static void on_completion(struct rdma_conn *c, const struct ibv_wc *wc)
 }
 
 /* How many completions there were; the connection may have begun to end. */
-static int take_completions(struct rdma_conn *c)
+int post_take(struct rdma_conn *c)
 {
 	struct ibv_wc wc[POLL_BATCH];
 	int n = ibv_poll_cq(c->cq, POLL_BATCH, wc);
@@ -319,7 +319,7 @@ static bool poll_all(struct rdma_conn *c)
 	bool spun = false;
 
 	while (now - begin < POLL_NS) {
-		int n = take_completions(c);
+		int n = post_take(c);
 
 		now = clock_ns();
 		if (n) {
@@ -348,7 +348,7 @@ static bool poll_and_arm(struct rdma_conn *c)
 		if (ibv_req_notify_cq(c->cq, 0))
 			conn_close(c, -EIO, "completions cannot be waited for");
 		/* What came before it was armed wakes nobody. */
-	} while (take_completions(c));
+	} while (post_take(c));
 	return true;
 }
 

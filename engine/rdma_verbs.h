@@ -134,6 +134,7 @@ void qp_free(struct rdma_conn *c);
 /* rdma_post.c */
 void dev_on_completions(void *dev);
 void conn_poll(struct rdma_conn *c);
+int post_take(struct rdma_conn *c); /* the completions that are there; how many */
 void conn_poll_posted(void *conn); /* poll_call */
 /* No further posts; a marker behind the last request says when all are flushed. */
 void post_end(struct rdma_conn *c, bool mark);

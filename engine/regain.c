@@ -19,19 +19,25 @@
 #include "common/log.h"
 #include "engine/open.h"
 
+static bool line_lost(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+
+	f->registered = false;
+	if (f->lost || !(f->draft || f->dirty))
+		return false;
+	f->lost = true;
+	return true;
+}
+
 unsigned files_lost(struct engine *e)
 {
 	unsigned n = 0;
 
 	WITH_LOCK(&e->files->lock);
-	for (struct file *f = e->files->table; f; f = f->hh.next) {
-		WITH_LOCK(&f->lock);
-		f->registered = false;
-		if (f->lost || !(f->draft || f->dirty))
-			continue;
-		f->lost = true;
-		n++;
-	}
+	for (struct file *f = e->files->table; f; f = f->hh.next)
+		for (struct file *line = f; line; line = line->older)
+			n += line_lost(line);
 	return n;
 }
 
@@ -72,7 +78,15 @@ static void regain(struct engine *e, struct file *f)
 	file_place(f, &place);
 	op->arg = f;
 	op->done = regained;
-	file_open(e, f->fileid, place, FILE_WRITE, op);
+	op->known = f;
+	file_open(e, f->fileid, place, FILE_WRITE | FILE_KNOWN, op);
+}
+
+static bool must_tell(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+
+	return f->nwriters && !f->lost && !f->registered && f->attr.nlink;
 }
 
 /* Those that are written to, each with a reference. */
@@ -83,15 +97,16 @@ static size_t take_writers(struct files *fs, struct file ***ret)
 
 	WITH_LOCK(&fs->lock);
 	for (struct file *f = fs->table; f; f = f->hh.next) {
-		WITH_LOCK(&f->lock);
-		if (!f->nwriters || f->lost || f->registered || !f->attr.nlink)
-			continue;
-		if (array_room(v, cap, n + 1, 16) < 0) {
-			f->lost = true;
-			continue;
+		for (struct file *line = f; line; line = line->older) {
+			if (!must_tell(line))
+				continue;
+			if (array_room(v, cap, n + 1, 16) < 0) {
+				line->lost = true;
+				continue;
+			}
+			line->refs++;
+			v[n++] = line;
 		}
-		f->refs++;
-		v[n++] = f;
 	}
 	*ret = v;
 	return n;

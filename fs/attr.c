@@ -59,12 +59,23 @@ static void learn_go(struct req *q)
 	index_stat(q->fs->ix, &q->ix);
 }
 
+static void stat_missed(struct req *q)
+{
+	index_op_fini(&q->ix);
+	if (req_again(q, learn_go))
+		return;
+	if (inode_attr_missed(q->fs->inodes, q->inode, &q->now))
+		q->learned(q);
+	else
+		req_error(q, -ESTALE);
+}
+
 static void stat_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
 	if (r == INDEX_MISS || r == -ENOENT) {
-		req_missed(q, learn_go, -ESTALE);
+		stat_missed(q);
 		return;
 	}
 	if (r) {
@@ -73,7 +84,7 @@ static void stat_done(struct index_op *op, int r)
 	}
 	q->now = op->entry.attr;
 	index_op_fini(op);
-	inode_attr_overlay(q->fs->inodes, q->inode->fileid, &q->now);
+	inode_attr_overlay(q->fs->inodes, q->inode, &q->now);
 	q->learned(q);
 }
 
@@ -171,10 +182,10 @@ static struct statx statx_of(const struct stat *st)
 	};
 }
 
-static void answer_statx(fuse_req_t f, struct statx *x)
+static void answer_statx(fuse_req_t f, struct statx *x, double cache_s)
 {
 	/* -ENOSYS: a library without statx; it has not answered. */
-	if (fuse_reply_statx(f, 0, x, KERNEL_CACHE_S) == -ENOSYS)
+	if (fuse_reply_statx(f, 0, x, cache_s) == -ENOSYS)
 		fuse_reply_err(f, ENOSYS);
 }
 
@@ -186,7 +197,7 @@ void reply_statx(struct req *q, const struct attr *a)
 	struct statx x = statx_of(&st);
 	x.stx_mask |= STATX_BTIME;
 	x.stx_btime = stamp(a->btime);
-	answer_statx(req_answer(q, 0), &x);
+	answer_statx(req_answer(q, 0), &x, q->fs->cache_s);
 	req_free(q);
 }
 
@@ -201,7 +212,7 @@ static void answer_control_statx(fuse_req_t f, fuse_ino_t ino)
 		return;
 	}
 	struct statx x = statx_of(&st);
-	answer_statx(f, &x);
+	answer_statx(f, &x, KERNEL_CACHE_S);
 }
 
 void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
@@ -264,14 +275,23 @@ static void change_go(struct req *q)
 	}
 }
 
+static void change_missed(struct req *q)
+{
+	index_op_fini(&q->ix);
+	if (req_again(q, change_go))
+		return;
+	if (inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
+		q->then(q);
+	else
+		change_failed(q, -ESTALE);
+}
+
 static void change_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
 	if (r == INDEX_MISS || r == -ENOENT) {
-		index_op_fini(op);
-		if (!req_again(q, change_go))
-			change_failed(q, -ESTALE);
+		change_missed(q);
 	} else if (r) {
 		change_failed(q, r);
 	} else {
@@ -340,6 +360,25 @@ static void truncate_closed(struct file_op *op, int64_t r)
 	truncated(q, q->flags < 0 ? q->flags : r);
 }
 
+static void truncate_close(struct req *q)
+{
+	struct file_op *op = req_file(q, q->file.file, truncate_closed);
+
+	inode_keep_file(q->fs->inodes, q->inode, op->file);
+	notify_kept(q->fs);
+	file_close(op, FILE_WRITE);
+}
+
+static void truncate_published(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	req_published(q);
+	if (q->flags >= 0)
+		q->flags = (int)r;
+	truncate_close(q);
+}
+
 static void truncate_done(struct file_op *op, int64_t r);
 
 static void truncate_file(struct req *q, struct file *f)
@@ -364,9 +403,11 @@ static void truncate_done(struct file_op *op, int64_t r)
 	}
 	q->flags = (int)r;
 	req_see_through(q); /* or what closing publishes were lost */
-	inode_keep_file(q->fs->inodes, q->inode, op->file);
-	req_file(q, op->file, truncate_closed);
-	file_close(op, FILE_WRITE);
+	/* The close publishes if nobody else writes; a promise (away.c) does not. */
+	if (q->fs->shared)
+		req_publish(q, op->file, truncate_published);
+	else
+		truncate_close(q);
 }
 
 static void truncate_open(struct req *q);
@@ -376,8 +417,7 @@ static void truncate_opened(struct file_op *op, int64_t r)
 	struct req *q = op->arg;
 
 	if (r == -ESTALE) {
-		if (!req_again(q, truncate_open))
-			req_error(q, -ESTALE);
+		open_stale(q, truncate_open);
 	} else if (r < 0) {
 		req_error(q, (int)r);
 	} else {

@@ -6,6 +6,7 @@
  * server in the kernel acts for others.
  */
 #include <ctype.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -84,6 +85,23 @@ bool caller_is_outside(struct req *q, gid_t gid)
 	if (!s.same_user || !s.same_group)
 		return c->uid != 0;
 	return !s.in_group && !s.fsetid;
+}
+
+bool caller_may_open(struct req *q, const struct attr *a, int flags)
+{
+	static const uint32_t needs[O_ACCMODE + 1] = { 4, 2, 6, 6 };
+	const struct fuse_ctx *c = fuse_req_ctx(q->fuse);
+	uint32_t need = needs[flags & O_ACCMODE], may = a->mode >> 3 & a->mode;
+
+	if (c->uid == 0)
+		return true;
+	if (flags & O_TRUNC)
+		need |= 2;
+	if (c->uid == a->uid)
+		may = a->mode >> 6;
+	else if (a->has_xattrs)
+		return false; /* an ACL may say otherwise */
+	return (may & need) == need;
 }
 
 /* Signals ----------------------------------------------------------------------- */

@@ -69,10 +69,8 @@ static bool entry_attr(struct fs *fs, const struct entry *e, struct attr *ret)
 	bool here;
 
 	*ret = e->attr;
-	if (!e->draft) {
-		inode_attr_overlay(fs->inodes, e->attr.fileid, ret);
+	if (!e->draft)
 		return true;
-	}
 	i = inode_get(fs->inodes, e->attr.fileid);
 	here = i && inode_attr_here(fs->inodes, i, ret);
 	inode_put(fs->inodes, i);
@@ -87,12 +85,15 @@ static bool add_entry(struct listing *l, const struct entry *e)
 	struct inode *i = NULL;
 	struct attr a;
 
-	if (l->plus && entry_attr(fs, e, &a))
-		i = inode_know(fs->inodes, &a, e->place);
+	/* Else the kernel looks it up when it needs it. */
+	if (l->plus && entry_attr(fs, e, &a) &&
+	    inode_show(fs->inodes, &a, e->place, l->q->start_ns, &i))
+		i = NULL;
 	if (i) {
 		p.ino = i->nodeid;
 		p.generation = GENERATION;
-		p.attr_timeout = p.entry_timeout = KERNEL_CACHE_S;
+		p.attr_timeout = fs->cache_s;
+		p.entry_timeout = entry_timeout(fs, a.mode, e->place);
 		attr_to_stat(&a, &p.attr);
 	}
 	bool fits = add(l, e->name, &p, e->h);
@@ -212,7 +213,7 @@ void fs_opendir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(f, ENOSYS);
 		return;
 	}
-	fi->keep_cache = fi->cache_readdir = 1;
+	fi->keep_cache = fi->cache_readdir = !fs->shared;
 	fuse_reply_open(f, fi);
 }
 

@@ -25,7 +25,16 @@ struct fs_opts {
 	const char *control;    /* name of the control directory, ".slicefs" */
 	unsigned spin_us;       /* how long an idle worker polls before it sleeps */
 	uint64_t direct_from_bytes; /* larger files are read past the page cache */
+	uint64_t cache_ms;      /* how long names and attributes may be kept that other
+				 * mounts can change; a mount that is alone keeps them */
 };
+
+/* The libfuse that runs, and the one that it was built with: that decides what is used. */
+struct fs_library {
+	const char *running; /* "3.14.0"; a constant */
+	unsigned major, minor;
+};
+void fs_library(struct fs_library *ret);
 
 /*
  * Mounts. The kernel may send requests from now on; fs_run() answers them.

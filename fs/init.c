@@ -133,7 +133,8 @@ void fs_init(void *arg, struct fuse_conn_info *c)
 	if (fs->xattrs)
 		want(c, FUSE_CAP_POSIX_ACL);
 	want_mappings(fs, c);
-	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT;
+	/* Without it the kernel keeps listings for as long as it likes. */
+	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT && !fs->shared;
 	c->max_write = REQUEST_BYTES;
 	c->max_readahead = REQUEST_BYTES;
 	c->max_background = 128;

@@ -36,7 +36,21 @@
  *
  * Places: name operations and publishes of this mount are all that moves a
  * record, and each says so here before it is answered. A lookup's word counts
- * only for what was not known: it may be older than the last move.
+ * only for what was not known: it may be older than the last move. In a shared
+ * table it counts if it began after the last one; a place is that of the name that
+ * the kernel was last shown, and what has been moved elsewhere is not found there.
+ *
+ * Lines. In a shared table a nodeid is one line of versions: what is published, and
+ * what this mount has made of it since. What is open keeps its line (P4, P3), so an
+ * object may have several nodeids, of which all but one are open:
+ *
+ *	a lookup that found version v gets
+ *	  the open nodeid of v, or of a higher one (published here since)
+ *	  else the one that is not open; its pages are dropped when it is opened
+ *	  else a new one
+ *
+ * The first has the fileid as its nodeid, further ones are numbered from NODEID_LINES
+ * on; whoever looks at st_ino sees the fileid. Two nodeids never have one file.
  *
  * One lock for all: each call holds it for some ten instructions. The open
  * file's own lock ranks above it.
@@ -47,13 +61,21 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "common/clock.h"
 #include "common/metrics.h"
 #include "fs/inode.h"
+
+#define NODEID_LINES (1ULL << 62)
 
 struct inodes {
 	struct lock lock;
 	struct inode *table;
+	struct shown *objects; /* by fileid; of a shared table */
 	struct kept *kept; /* all of them */
+	uint64_t last_line;
+
+	bool shared;        /* set at the beginning */
+	uint64_t window_ns;
 
 	void (*drop)(void *arg, const struct gone *g); /* set at the beginning */
 	void *drop_arg;
@@ -66,6 +88,7 @@ struct kept {
 	struct gone *gone; /* what the index said; hidden: not ours to drop yet */
 	struct file *file; /* held: it was open, and may have changed since */
 	struct file_op op; /* to close it */
+	uint64_t since_ns;
 };
 
 struct opens {
@@ -86,6 +109,12 @@ struct inodes *inodes_new(void)
 	if (t)
 		lock_init(&t->lock, LOCK_FS_INODES);
 	return t;
+}
+
+void inodes_share(struct inodes *t, uint64_t window_ns)
+{
+	t->shared = true;
+	t->window_ns = window_ns;
 }
 
 void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
@@ -134,6 +163,71 @@ static void kept_drop(struct inodes *t, struct kept *k)
 	free(k);
 }
 
+/* All nodeids of an object ---------------------------------------------------------- */
+
+static struct inode *find(struct inodes *t, uint64_t nodeid)
+{
+	struct inode *i;
+
+	HASH_FIND(hh, t->table, &nodeid, sizeof(nodeid), i);
+	return i;
+}
+
+static struct shown *object(struct inodes *t, uint64_t fileid)
+{
+	struct shown *s;
+
+	HASH_FIND(hh, t->objects, &fileid, sizeof(fileid), s);
+	return s;
+}
+
+static void line_add(struct inodes *t, struct inode *i)
+{
+	struct shown *s = i->shown, *first = object(t, i->fileid);
+
+	s->fileid = i->fileid;
+	s->inode = i;
+	if (first) {
+		s->next = first->next;
+		first->next = s;
+	} else {
+		HASH_ADD(hh, t->objects, fileid, sizeof(s->fileid), s);
+	}
+}
+
+static void line_del(struct inodes *t, struct shown *s)
+{
+	struct shown *first = object(t, s->fileid);
+
+	if (first != s) {
+		while (first->next != s)
+			first = first->next;
+		first->next = s->next;
+		return;
+	}
+	HASH_DEL(t->objects, s);
+	if (s->next)
+		HASH_ADD(hh, t->objects, fileid, sizeof(s->fileid), s->next);
+}
+
+static struct inode *first_line(struct inodes *t, uint64_t fileid)
+{
+	if (!t->shared)
+		return find(t, fileid);
+	struct shown *s = object(t, fileid);
+	return s ? s->inode : NULL;
+}
+
+static struct inode *next_line(struct inodes *t, struct inode *i)
+{
+	if (!t->shared || !i->shown->next)
+		return NULL;
+	return i->shown->next->inode;
+}
+
+#define FOR_LINES(t, i, fileid)                                                \
+	for (struct inode *i = first_line(t, fileid); i; i = next_line(t, i))
+
 /* Under the lock; then kept_drop() what it returns, without. */
 static struct kept *drop(struct inodes *t, struct inode *i)
 {
@@ -141,6 +235,8 @@ static struct kept *drop(struct inodes *t, struct inode *i)
 
 	assert(!i->opens && !i->refs);
 	HASH_DEL(t->table, i);
+	if (t->shared)
+		line_del(t, i->shown);
 	free(i->relic);
 	free(i);
 	metric_add(M_INODES, -1);
@@ -174,15 +270,8 @@ void inodes_check(struct inodes *t)
 		assert(!o || !o->cached || i->pages);
 		assert(!i->tainted || (i->pages && (!o || !(o->cached + o->readers))));
 		assert(!i->relic || i->place.kind == PLACE_NONE);
+		assert(!t->shared || object(t, i->fileid));
 	}
-}
-
-static struct inode *find(struct inodes *t, uint64_t nodeid)
-{
-	struct inode *i;
-
-	HASH_FIND(hh, t->table, &nodeid, sizeof(nodeid), i);
-	return i;
 }
 
 struct inode *inode_get(struct inodes *t, uint64_t nodeid)
@@ -220,27 +309,26 @@ struct inode *inode_put(struct inodes *t, struct inode *i)
 
 static struct inode *enter(struct inodes *t, const struct attr *a, struct place p)
 {
-	struct inode *i = calloc(1, sizeof(*i));
+	struct inode *i = calloc(1, sizeof(*i) + (t->shared ? sizeof(i->shown[0]) : 0));
 
 	if (!i)
 		return NULL;
 	i->nodeid = i->fileid = a->fileid;
+	if (t->shared && find(t, i->nodeid))
+		i->nodeid = NODEID_LINES + ++t->last_line;
 	i->place = p;
 	HASH_ADD(hh, t->table, nodeid, sizeof(i->nodeid), i);
+	if (t->shared)
+		line_add(t, i);
 	metric_add(M_INODES, 1);
 	return i;
 }
 
-struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
+/* Under the lock: one lookup more. */
+static void know(struct inodes *t, struct inode *i, const struct attr *a, struct place p)
 {
-	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, a->fileid);
-
-	if (!i)
-		i = enter(t, a, p);
-	if (!i)
-		return NULL;
 	struct kept *k = i->relic ? i->relic->kept : NULL;
+
 	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink &&
 	    (!k || is_hidden(k))) {
 		/* A draft that hid it was given up. */
@@ -254,7 +342,124 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 	i->maybe_xattrs |= a->has_xattrs;
 	i->nlookup++;
 	i->refs++;
+}
+
+struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = find(t, a->fileid);
+
+	if (!i)
+		i = enter(t, a, p);
+	if (i)
+		know(t, i, a, p);
 	return i;
+}
+
+/* Of an open nodeid: does it show version v? *busy: it may, when what it publishes now
+ * has been published. */
+static bool shows(struct inode *i, uint64_t v, bool *busy)
+{
+	struct file *f = i->opens->file;
+	struct attr a;
+
+	if (file_is_lost(f))
+		return false;
+	file_attr(f, &a);
+	if (a.version >= v || file_is_draft(f))
+		return true;
+	*busy |= i->opens->publishing;
+	return false;
+}
+
+/* The nodeid for who has found version v; NULL: a new one. INODE_BUSY. */
+static int pick(struct inodes *t, const struct attr *a, struct inode **ret)
+{
+	struct inode *idle = NULL;
+	bool busy = false;
+
+	FOR_LINES(t, i, a->fileid) {
+		if (i->opens && shows(i, a->version, &busy)) {
+			*ret = i;
+			return 0;
+		}
+		if (!i->opens && (!idle || i->nodeid == i->fileid))
+			idle = i;
+	}
+	*ret = idle;
+	return busy ? INODE_BUSY : 0;
+}
+
+static bool same_place(const struct place *a, const struct place *b)
+{
+	return a->kind == b->kind && a->parent == b->parent && a->h == b->h;
+}
+
+static void doubt(struct inodes *t, struct inode *i)
+{
+	i->shown->doubt_ns = clock_ns() + t->window_ns;
+}
+
+/* The record was found at p. */
+static void found(struct inodes *t, struct inode *i, struct place p, uint64_t begun_ns)
+{
+	struct shown *s = i->shown;
+
+	if (begun_ns < s->place_ns)
+		return;
+	s->place_ns = begun_ns;
+	/* A draft's is inode_published()'s, a lost one's know()'s to change. */
+	if (i->place.kind == PLACE_DRAFT || i->place.kind == PLACE_NONE ||
+	    p.kind == PLACE_DRAFT || same_place(&i->place, &p))
+		return;
+	i->place = p;
+	doubt(t, i);
+}
+
+static void overlay(struct inodes *t, struct inode *i, struct attr *a);
+static void told(struct inode *i, const struct attr *a);
+
+static int show_line(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
+		     struct inode **ret)
+{
+	struct inode *i;
+	int r = pick(t, a, &i);
+
+	if (r)
+		return r;
+	if (!i)
+		i = enter(t, a, p);
+	if (!i)
+		return -ENOMEM;
+	struct shown *s = i->shown;
+	if (i->opens && s->seen_ns < begun_ns)
+		s->seen_ns = begun_ns;
+	s->heard_ns = begun_ns;
+	found(t, i, p, begun_ns);
+	know(t, i, a, p);
+	overlay(t, i, a);
+	told(i, a);
+	*ret = i;
+	return 0;
+}
+
+int inode_show(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
+	       struct inode **ret)
+{
+	WITH_LOCK(&t->lock);
+
+	if (t->shared)
+		return show_line(t, a, p, begun_ns, ret);
+	struct inode *i = find(t, a->fileid);
+	if (i)
+		overlay(t, i, a);
+	else
+		i = enter(t, a, p);
+	if (!i)
+		return -ENOMEM;
+	know(t, i, a, p);
+	*ret = i;
+	return 0;
 }
 
 void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n)
@@ -279,22 +484,31 @@ struct place inode_place(struct inodes *t, struct inode *i)
 	return i->place;
 }
 
-void inode_moved(struct inodes *t, const struct entry *e, bool linked)
+static void moved(struct inodes *t, struct inode *i, const struct entry *e, bool linked)
 {
-	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, e->attr.fileid);
-
-	if (!i)
-		return;
 	if (e->draft || e->place.kind == PLACE_DRAFT) {
 		/* If it was published since, that counted all names. */
 		if (linked && i->opens && file_is_draft(i->opens->file))
 			file_add_links(i->opens->file, 1);
 		return;
 	}
+	if (t->shared) {
+		i->shown->place_ns = clock_ns();
+		/* Names of an object with several are not told apart by it. */
+		if (e->place.kind == PLACE_FILEID && i->place.kind == PLACE_NAME)
+			doubt(t, i);
+	}
 	i->place = e->place;
 	if (i->opens)
 		file_set_attr(i->opens->file, INDEX_SET_CTIME, &e->attr);
+}
+
+void inode_moved(struct inodes *t, const struct entry *e, bool linked)
+{
+	WITH_LOCK(&t->lock);
+
+	FOR_LINES(t, i, e->attr.fileid)
+		moved(t, i, e, linked);
 }
 
 /* Out of memory costs no more than a wrong fstat() of an unlinked file. */
@@ -315,13 +529,8 @@ static void keep_relic(struct inode *i, const struct attr *a, struct bytes targe
 	i->relic = r;
 }
 
-void inode_gone(struct inodes *t, const struct gone *g)
+static void gone(struct inodes *t, struct inode *i, const struct gone *g)
 {
-	WITH_LOCK(&t->lock);
-	struct inode *i = g->fileid ? find(t, g->fileid) : NULL;
-
-	if (!i)
-		return;
 	if (g->draft) {
 		if (i->opens)
 			file_add_links(i->opens->file, -1);
@@ -334,6 +543,18 @@ void inode_gone(struct inodes *t, const struct gone *g)
 	bool link = S_ISLNK(g->attr.mode) && g->body.kind == BODY_INLINE;
 	keep_relic(i, &g->attr, link ? g->body.bytes : BYTES_NONE);
 	i->place = (struct place){ .kind = PLACE_NONE };
+	if (t->shared)
+		i->shown->place_ns = clock_ns();
+}
+
+void inode_gone(struct inodes *t, const struct gone *g)
+{
+	WITH_LOCK(&t->lock);
+
+	if (!g->fileid)
+		return;
+	FOR_LINES(t, i, g->fileid)
+		gone(t, i, g);
 }
 
 /* In one piece: the body's bytes behind it. */
@@ -363,9 +584,44 @@ static bool kept_lost(struct kept *k)
 static void kept_add(struct inodes *t, struct inode *i, struct kept *k)
 {
 	k->relic = i->relic;
+	k->since_ns = clock_ns();
 	i->relic->kept = k;
 	DL_APPEND(t->kept, k);
 	metric_add(M_KEPT, 1);
+}
+
+/* What is open as another line is that one's. */
+static bool may_keep(struct inodes *t, struct inode *i)
+{
+	FOR_LINES(t, other, i->fileid)
+		if (other != i && other->opens)
+			return false;
+	return true;
+}
+
+/* Under the lock: what is kept longest, of what may be dropped. */
+static struct kept *kept_first(struct inodes *t)
+{
+	struct kept *k = t->kept;
+
+	while (k && is_hidden(k))
+		k = k->next;
+	return k;
+}
+
+uint64_t inodes_expire_kept(struct inodes *t, uint64_t before_ns)
+{
+	for (;;) {
+		struct kept *k;
+		{
+			WITH_LOCK(&t->lock);
+			k = kept_first(t);
+			if (!k || k->since_ns > before_ns)
+				return k ? k->since_ns : 0;
+			kept_take(t, k);
+		}
+		kept_drop(t, k);
+	}
 }
 
 bool inode_keep(struct inodes *t, const struct gone *g)
@@ -373,6 +629,8 @@ bool inode_keep(struct inodes *t, const struct gone *g)
 	WITH_LOCK(&t->lock);
 	struct inode *i = find(t, g->fileid);
 
+	if (i && !may_keep(t, i))
+		return false;
 	if (i && i->relic && i->relic->kept)
 		return kept_lost(i->relic->kept);
 	/* An open file holds its bytes itself. */
@@ -395,7 +653,7 @@ static void keep_file(struct inodes *t, struct inode *i, struct file *f)
 {
 	struct kept *k;
 
-	if (!i->nlookup || !i->relic || i->relic->kept || i->lost ||
+	if (!may_keep(t, i) || !i->nlookup || !i->relic || i->relic->kept || i->lost ||
 	    !S_ISREG(i->relic->attr.mode))
 		return;
 	k = calloc(1, sizeof(*k));
@@ -460,8 +718,7 @@ bool inodes_drop_kept(struct inodes *t)
 		struct kept *k;
 		{
 			WITH_LOCK(&t->lock);
-			for (k = t->kept; k && is_hidden(k); k = k->next)
-				;
+			k = kept_first(t);
 			kept_take(t, k);
 		}
 		if (!k)
@@ -487,8 +744,11 @@ void inode_published(struct inodes *t, struct inode *i)
 	/* Anything but a draft has moved by a rename or an unlink after it. */
 	if (i->place.kind != PLACE_DRAFT || !i->opens)
 		return;
-	if (!file_is_draft(i->opens->file))
-		file_place(i->opens->file, &i->place);
+	if (file_is_draft(i->opens->file))
+		return;
+	file_place(i->opens->file, &i->place);
+	if (t->shared)
+		i->shown->place_ns = clock_ns();
 }
 
 /* Attributes ------------------------------------------------------------------ */
@@ -524,25 +784,89 @@ static struct timespec later(struct timespec a, struct timespec b)
 	return a.tv_nsec > b.tv_nsec ? a : b;
 }
 
-void inode_attr_overlay(struct inodes *t, uint64_t fileid, struct attr *a)
+/* Under the lock. */
+static void overlay(struct inodes *t, struct inode *i, struct attr *a)
 {
-	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, fileid);
 	struct attr f;
 
-	if (!i || !i->opens)
+	if (!i->opens)
 		return;
 	file_attr(i->opens->file, &f);
 	if (is_draft(i)) {
 		*a = f;
 		return;
 	}
+	/* Somebody else may have set the times of what is published. */
+	if (t->shared && f.version == a->version && !file_is_dirty(i->opens->file))
+		return;
 	a->size = f.size;
 	a->pages = f.pages;
 	a->version = f.version;
 	a->atime = f.atime;
 	a->mtime = f.mtime;
 	a->ctime = later(a->ctime, f.ctime);
+}
+
+void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+
+	overlay(t, i, a);
+}
+
+/* Answers that are under way together may reach the kernel in any order, and it drops
+ * those that it takes for old. */
+enum { TOLD_TOGETHER_NS = 1000000000 };
+
+/* Under the lock, of a shared table. While it is open, the kernel knows the size from
+ * what is done here. */
+static void told(struct inode *i, const struct attr *a)
+{
+	struct shown *s = i->shown;
+	uint64_t now = clock_ns();
+
+	if (!i->opens && (s->told.version != a->version || s->told.size != a->size) && s->told_ns &&
+	    now - s->told_ns < TOLD_TOGETHER_NS)
+		s->mixed = true;
+	s->told = *a;
+	s->told_ns = now;
+}
+
+void inode_told(struct inodes *t, struct inode *i, const struct attr *a)
+{
+	if (!t->shared)
+		return;
+	WITH_LOCK(&t->lock);
+	told(i, a);
+}
+
+bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	if (!t->shared || (!i->opens && !i->shown->told_ns))
+		return false;
+	if (i->opens)
+		file_attr(i->opens->file, ret);
+	else
+		*ret = i->shown->told;
+	ret->nlink = 0;
+	return true;
+}
+
+bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+	struct attr now;
+
+	if (!t->shared || !i->opens)
+		return false;
+	file_attr(i->opens->file, &now);
+	attr_apply(&now, mask, a);
+	file_set_attr(i->opens->file, mask, &now);
+	if (mask & INDEX_SET_MODE)
+		i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
+	return true;
 }
 
 int inode_check_lost(struct inodes *t, struct inode *i)
@@ -581,6 +905,8 @@ void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 
 	i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
 	i->maybe_xattrs |= a->has_xattrs;
+	if (t->shared)
+		i->shown->heard_ns = clock_ns();
 	if (i->opens)
 		file_set_attr(i->opens->file, mask, a);
 }
@@ -596,7 +922,8 @@ bool inode_maybe_xattrs(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
 
-	return i->maybe_xattrs;
+	return i->maybe_xattrs ||
+	       (t->shared && clock_ns() - i->shown->heard_ns > t->window_ns);
 }
 
 void inode_has_xattrs(struct inodes *t, struct inode *i)
@@ -641,6 +968,13 @@ static void count(struct inode *i, const struct caching *c, int n)
 	i->pages |= i->opens->cached > 0;
 }
 
+bool inode_is_dropping(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->shown->dropping;
+}
+
 /* Under the lock: pages that may be old do not outlive this open. */
 static void refresh(struct inode *i, struct caching *c)
 {
@@ -649,24 +983,147 @@ static void refresh(struct inode *i, struct caching *c)
 		i->pages = i->tainted = false;
 }
 
-void inode_open(struct inodes *t, struct inode *i, struct file *f,
-		const struct open_how *how, struct opens **spare,
-		struct caching *ret)
+/* Under the lock: which nodeid has f open; i itself not looked at. */
+static bool is_open_as(struct inodes *t, struct inode *i, const struct file *f)
+{
+	FOR_LINES(t, other, i->fileid)
+		if (other != i && other->opens && other->opens->file == f)
+			return true;
+	return false;
+}
+
+/* Under the lock. */
+static int may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
+{
+	struct attr a;
+
+	if (!t->shared)
+		return 0;
+	if (i->opens)
+		return i->opens->file == f ? 0 : -ESTALE;
+	if (last || i->place.kind == PLACE_NONE)
+		return 0;
+	file_attr(f, &a);
+	return is_open_as(t, i, f) || i->shown->told.size != a.size ? -ESTALE : 0;
+}
+
+int inode_may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
 {
 	WITH_LOCK(&t->lock);
 
-	if (!i->opens)
+	return may_open(t, i, f, last);
+}
+
+struct file *inode_file(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->opens)
+		return file_ref(i->opens->file);
+	return i->relic && i->relic->kept && i->relic->kept->file ?
+		       file_ref(i->relic->kept->file) : NULL;
+}
+
+bool inode_in_doubt(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return t->shared && clock_ns() < i->shown->doubt_ns;
+}
+
+bool inode_place_of(struct inodes *t, uint64_t fileid, struct place *ret)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = first_line(t, fileid);
+
+	if (i)
+		*ret = i->place;
+	return i;
+}
+
+void inode_doubt(struct inodes *t, uint64_t fileid)
+{
+	WITH_LOCK(&t->lock);
+
+	FOR_LINES(t, i, fileid)
+		doubt(t, i);
+}
+
+bool inode_is_at(struct inodes *t, struct inode *i, const struct place *p)
+{
+	WITH_LOCK(&t->lock);
+
+	return same_place(&i->place, p) && clock_ns() >= i->shown->doubt_ns;
+}
+
+bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->shown->seen_ns >= since_ns;
+}
+
+/* Under the lock: what the kernel knows of another version is not to outlive this
+ * open. */
+static void take_line(struct inode *i, struct file *f, const struct open_how *how, bool first,
+		      struct caching *c)
+{
+	struct shown *s = i->shown;
+	struct attr a;
+
+	file_attr(f, &a);
+	if (first) {
+		if (s->version != a.version && i->pages)
+			i->tainted = true;
+		s->mixed |= s->told.version != a.version || s->told.size != a.size;
+		s->version = a.version;
+	}
+	if (s->seen_ns < how->begun_ns)
+		s->seen_ns = how->begun_ns;
+	if (how->promise)
+		return;
+	/* Who opens it beside must not find old pages either: he waits as well. */
+	c->told = s->mixed || i->tainted;
+	c->waits = s->dropping;
+	s->dropping += c->told;
+	s->mixed = false;
+}
+
+void inode_dropped(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	assert(i->shown->dropping);
+	i->shown->dropping--;
+}
+
+int inode_open(struct inodes *t, struct inode *i, struct file *f,
+	       const struct open_how *how, struct opens **spare,
+	       struct caching *ret)
+{
+	WITH_LOCK(&t->lock);
+	bool first = !i->opens;
+	int r = may_open(t, i, f, how->last);
+
+	if (r < 0)
+		return r;
+	if (first)
 		i->opens = steal(spare);
 	*ret = (struct caching){
-		.direct = is_direct(i, how),
+		/* Two nodeids have one file for once (inode_may_open(), last): so
+		 * this one has no pages. */
+		.direct = is_direct(i, how) || (t->shared && is_open_as(t, i, f)),
 		.reads = (how->flags & O_ACCMODE) != O_WRONLY,
 	};
+	if (t->shared)
+		take_line(i, f, how, first, ret);
 	if (ret->reads || !ret->direct)
 		refresh(i, ret);
 	i->opens->file = f;
 	i->opens->handles++;
 	i->opens->writers += how->writer;
 	count(i, ret, 1);
+	return 0;
 }
 
 void inode_mapped(struct inodes *t, struct inode *i, struct caching *c)
@@ -712,6 +1169,12 @@ static void last_close(struct inodes *t, struct inode *i)
 	}
 	if (i->place.kind == PLACE_NONE)
 		keep_file(t, i, i->opens->file);
+	if (t->shared) {
+		file_attr(i->opens->file, &a);
+		i->shown->version = a.version;
+		told(i, &a);
+		i->shown->mixed = false;
+	}
 	free(i->opens);
 	i->opens = NULL;
 }

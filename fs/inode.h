@@ -4,6 +4,9 @@
  * What the kernel knows: a table from nodeid to object, and for each object
  * where its record is, and what of it is open here. No FUSE in it.
  *
+ * A nodeid stands for an object, and in a *shared* table (other mounts change the
+ * index, too) for one line of its versions: see inode.c.
+ *
  * All functions are callable from any thread and block for nothing but the
  * table's lock. `struct file` pointers are the engine's; the table borrows them
  * from the handles that were opened.
@@ -22,12 +25,32 @@
 struct opens;
 struct relic;
 
+/* What a shared table knows besides. Times are clock_ns(). */
+struct shown {
+	uint64_t fileid;
+	struct inode *inode;  /* whose it is */
+	UT_hash_handle hh;    /* of the first nodeid of the object only */
+	struct shown *next;   /* another one */
+	uint64_t version;     /* that the kernel's pages are of */
+	struct attr told;     /* what it was told last, */
+	uint64_t told_ns;     /* then; 0: nothing */
+	unsigned dropping;    /* opens that have the kernel drop what it has */
+	bool mixed;           /* it was told different things at about the same time:
+				 which of them it believes is not known */
+	uint64_t place_ns;    /* who found the record before has an older word */
+	uint64_t doubt_ns;    /* until then the kernel may know it by a name that it
+				 does not have any more */
+	uint64_t seen_ns;     /* its line was what is published, the last time that
+				 somebody looked */
+	uint64_t heard_ns;    /* whether it has xattrs */
+};
+
 /*
  * 136 bytes: there may be one for every file below the mount. Fields are the
  * table's, under its lock, but for nodeid and fileid, which never change.
  */
 struct inode {
-	uint64_t nodeid; /* equals fileid until versions are split by mount */
+	uint64_t nodeid; /* the fileid, but for further lines of an object */
 	uint64_t fileid;
 	uint64_t nlookup;     /* references that the kernel will FORGET */
 	struct place place;   /* where its record is; right at all times but
@@ -42,11 +65,15 @@ struct inode {
 	bool pieces : 1;      /* is read in small pieces, or mapped */
 	bool lost : 1;        /* a draft that could not be published */
 	UT_hash_handle hh;
+	struct shown shown[]; /* one in a shared table, else none */
 };
 
 struct inodes;
 
 struct inodes *inodes_new(void);
+/* Others change the index, and the kernel may know a name for window_ns after that.
+ * Before anything is in it. */
+void inodes_share(struct inodes *t, uint64_t window_ns);
 /* Who drops what was kept; called without a lock. Before inode_keep(). */
 void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
 		     void *arg);
@@ -65,6 +92,13 @@ struct inode *inode_put(struct inodes *t, struct inode *i);
  * of memory. */
 struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p);
 void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n);
+/*
+ * The same for what a lookup found that began at begun_ns: the nodeid that shows the
+ * version that it found, with *a as this mount sees it. 0, -ENOMEM, or INODE_BUSY: it
+ * depends on a publish that is under way.
+ */
+int inode_show(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
+	       struct inode **ret);
 
 struct place inode_place(struct inodes *t, struct inode *i);
 /* The index has renamed or linked it: its new place, nlink and ctime. `linked`:
@@ -93,6 +127,10 @@ struct gone *inode_kept(struct inodes *t, struct inode *i);
 void inode_drop_kept(struct inodes *t, struct inode *i);
 /* Gives all that is kept up, because the room is needed. True: some was. */
 bool inodes_drop_kept(struct inodes *t);
+/* The same of what has been kept since before_ns or longer; since when the oldest is that
+ * is left, or 0. In a shared table the kernel may have names that are gone, and for their
+ * sake not forget what has none. */
+uint64_t inodes_expire_kept(struct inodes *t, uint64_t before_ns);
 /* How much room that would make, about. */
 uint64_t inodes_kept_bytes(struct inodes *t);
 /* The draft has been published by now, maybe: notes the place if so. */
@@ -104,7 +142,14 @@ void inode_published(struct inodes *t, struct inode *i);
  * without a name). */
 bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret);
 /* *a is from the index: puts in what the open file knows better. */
-void inode_attr_overlay(struct inodes *t, uint64_t fileid, struct attr *a);
+void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a);
+/* The kernel is being told these. */
+void inode_told(struct inodes *t, struct inode *i, const struct attr *a);
+/* The index does not find it, and others may have removed it (shared tables only). Who
+ * has it open goes on with it as with an object without a name, and who has no more than
+ * its nodeid sees it as the kernel knew it last. */
+bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret);
+bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a);
 /* -ESTALE: the name was given up with its draft. */
 int inode_check_lost(struct inodes *t, struct inode *i);
 
@@ -130,21 +175,49 @@ struct open_how {
 	int flags;   /* open(2)'s */
 	bool writer; /* the handle holds a FILE_WRITE */
 	bool stream; /* may be read past the page cache: see inode.c */
+	/* In a shared table: */
+	bool promise; /* is to be opened by the kernel yet */
+	bool last;    /* as for inode_may_open() */
+	uint64_t begun_ns; /* f was what is published at some moment after this */
 };
 
 /* What a handle has to do with the page cache. */
 struct caching {
 	bool direct; /* its reads and writes come here; what it maps is cached */
-	bool fresh;  /* pages that the kernel has are to be dropped at this open */
+	bool fresh;  /* pages that the kernel has are to be dropped at this open, */
+	bool told;   /* in a shared table: pages and attributes before it; then
+			inode_dropped() */
+	bool waits;  /* others have them dropped now */
 	bool mapped; /* direct, and mapped since */
 	bool reads;
 };
 
-/* One more handle on f. *spare is from opens_new(), and taken if it is needed. */
-void inode_open(struct inodes *t, struct inode *i, struct file *f,
+/* One more handle on f. *spare is from opens_new(), and taken if it is needed. -ESTALE:
+ * as inode_may_open(). */
+int inode_open(struct inodes *t, struct inode *i, struct file *f,
 		const struct open_how *how, struct opens **spare,
 		struct caching *ret);
+/*
+ * Shared tables: may i be opened as f? -ESTALE: it shows another version than f; a
+ * fresh lookup finds the right nodeid, and tells the kernel the size. `last`: the
+ * kernel has done that, and would not again: only if i is open, and not as f.
+ */
+int inode_may_open(struct inodes *t, struct inode *i, struct file *f, bool last);
+/* i's file with a reference more, if it is open or kept; NULL. */
+struct file *inode_file(struct inodes *t, struct inode *i);
+/* The kernel may come to it by a name that it does not have any more. */
+bool inode_in_doubt(struct inodes *t, struct inode *i);
+/* Of an object that the kernel knows. */
+bool inode_place_of(struct inodes *t, uint64_t fileid, struct place *ret);
+void inode_doubt(struct inodes *t, uint64_t fileid);
+/* Its record is where the name is that the kernel knows it by, beyond doubt. */
+bool inode_is_at(struct inodes *t, struct inode *i, const struct place *p);
+/* Somebody looked after since_ns, and i's line was what is published. */
+bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns);
 struct opens *opens_new(void);
+/* The kernel has dropped what it had (c->told). */
+void inode_dropped(struct inodes *t, struct inode *i);
+bool inode_is_dropping(struct inodes *t, struct inode *i);
 /* The kernel fills pages through this direct handle: somebody has mapped it.
  * Before the bytes are looked up that answer the kernel. */
 void inode_mapped(struct inodes *t, struct inode *i, struct caching *c);

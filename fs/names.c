@@ -17,18 +17,16 @@
 
 /* lookup ---------------------------------------------------------------------- */
 
-/* An entry's attributes as this mount shows them; false: it was a draft when
- * the index looked and is not any more. */
+/* An entry's attributes, of a draft from here; false: it was one when the index
+ * looked and is not any more. */
 static bool show(struct req *q, const struct entry *e, struct attr *ret)
 {
 	struct inode *i;
 	bool here;
 
 	*ret = e->attr;
-	if (!e->draft) {
-		inode_attr_overlay(q->fs->inodes, e->attr.fileid, ret);
+	if (!e->draft)
 		return true;
-	}
 	i = inode_get(q->fs->inodes, e->attr.fileid);
 	here = i && inode_attr_here(q->fs->inodes, i, ret);
 	inode_put(q->fs->inodes, i);
@@ -45,15 +43,89 @@ static void lookup_go(struct req *q)
 	index_lookup(q->fs->ix, &q->ix);
 }
 
+/* It has gone, is open as something else by now, or about to be. */
+static void promise_again(struct req *q)
+{
+	if (clock_ns() > q->ix.call.deadline_ns)
+		req_error(q, -ETIMEDOUT);
+	else if (!req_again(q, lookup_go))
+		lookup_go(q);
+}
+
+static unsigned promise_flags(struct req *q)
+{
+	return q->fs->read_only ? 0 : FILE_WRITE;
+}
+
+/* What has been found is open: it is held for who is going to open it (away.c). */
+static void promise_made(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+	struct attr a;
+
+	if (r < 0) {
+		/* Gone since: what is there now? Else do without. */
+		q->no_promise = r != -ESTALE;
+		promise_again(q);
+		return;
+	}
+	struct place place = q->ix.place;
+	struct fuse_file_info fi;
+	struct inode *i;
+	file_attr(op->file, &a);
+	/* Others may have changed attributes since it was opened here. */
+	if (q->attr.version && a.version == q->attr.version)
+		a = q->attr;
+	if (!q->handle || inode_show(q->fs->inodes, &a, place, q->start_ns, &i)) {
+		req_leave(q, promise_flags(q), promise_again);
+		return;
+	}
+	q->inode = i;
+	struct handle *h = handle_open(q, op->file, promise_flags(q), &fi);
+	if (!h) {
+		inode_forget(q->fs->inodes, i->nodeid, 1);
+		q->inode = inode_put(q->fs->inodes, i);
+		req_leave(q, promise_flags(q), promise_again);
+		return;
+	}
+	away_promise(q, h);
+	q->inode = NULL;
+	req_reply_entry(q, i, &a, place);
+}
+
+static void promise(struct req *q)
+{
+	struct place place = q->ix.entry.place;
+	uint64_t fileid = q->ix.entry.attr.fileid;
+
+	q->attr = q->ix.entry.attr;
+	index_op_fini(&q->ix);
+	q->ix.place = place;
+	q->flags = O_WRONLY;
+	if (!q->handle)
+		q->handle = handle_new(q->fs, false);
+	q->no_promise = !q->handle;
+	file_open(q->fs->engine, fileid, place, FILE_HERE | promise_flags(q),
+		  req_file(q, NULL, promise_made));
+}
+
+static bool must_promise(struct req *q, const struct entry *e)
+{
+	return away_is(q) && S_ISREG(e->attr.mode) && !q->no_promise;
+}
+
 static void lookup_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 	struct attr a;
 
 	if (r) {
+		away_missed(q);
 		req_error(q, r == INDEX_MISS ? -ENOENT : r);
+	} else if (must_promise(q, &op->entry)) {
+		promise(q);
 	} else if (show(q, &op->entry, &a)) {
-		req_entry(q, &a, op->entry.place);
+		req_entry(q, &a, op->entry.place, lookup_go);
 	} else {
 		req_missed(q, lookup_go, -ESTALE);
 	}
@@ -61,15 +133,29 @@ static void lookup_done(struct index_op *op, int r)
 
 /* "." and "..", which only the NFS server and open_by_handle_at() look up, maybe
  * of an inode that the kernel has forgotten: then only the index knows it. */
+static void dot_go(struct req *q);
+
 static void dot_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 	struct attr a;
 
-	if (r || !show(q, &op->entry, &a))
+	if (r || !show(q, &op->entry, &a)) {
 		req_error(q, r < 0 ? r : -ESTALE);
-	else
-		req_entry(q, &a, op->entry.place);
+		return;
+	}
+	q->off = op->entry.attr.fileid;
+	req_entry(q, &a, op->entry.place, dot_go);
+}
+
+static void dot_go(struct req *q)
+{
+	q->ix.fileid = q->off;
+	q->ix.place = (struct place){ .kind = PLACE_FILEID };
+	if (q->inode && q->inode->fileid == q->off)
+		req_place(q);
+	q->ix.done = dot_done;
+	index_stat(q->fs->ix, &q->ix);
 }
 
 static void dotdot_done(struct index_op *op, int r)
@@ -99,7 +185,7 @@ static void lookup_dot(struct req *q, uint64_t fileid, bool parent)
 	struct attr a;
 	if (!parent && q->inode &&
 	    inode_attr_here(q->fs->inodes, q->inode, &a)) {
-		req_entry(q, &a, q->ix.place);
+		req_entry(q, &a, q->ix.place, dot_go);
 		return;
 	}
 	q->ix.done = parent ? dotdot_done : dot_done;
@@ -159,7 +245,7 @@ static void made(struct index_op *op, int r)
 	if (r)
 		req_error(q, r);
 	else
-		req_entry(q, &op->entry.attr, op->entry.place);
+		req_entry(q, &op->entry.attr, op->entry.place, NULL);
 }
 
 static struct req *begin_make(fuse_req_t f, enum metric_op kind,
@@ -222,6 +308,41 @@ void fs_symlink(fuse_req_t f, const char *target, fuse_ino_t parent,
 /* link ------------------------------------------------------------------------ */
 
 static void link_done(struct index_op *op, int r);
+static void link_check(struct req *q);
+static void link_go(struct req *q);
+
+/* What became of it, by the index. */
+static void link_look(struct req *q)
+{
+	index_op_fini(&q->ix);
+	req_place(q);
+	q->ix.done = dot_done;
+	index_stat(q->fs->ix, &q->ix);
+}
+
+/* The kernel says what is linked, and not by what name it came to it. */
+static void link_found(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+	struct place place = op->entry.place;
+
+	index_op_fini(op);
+	if (r == INDEX_MISS || r == -ENOENT)
+		req_missed(q, link_check, -ESTALE);
+	else if (r)
+		req_error(q, r);
+	else if (!q->away_ns && !q->back && !inode_is_at(q->fs->inodes, q->inode, &place))
+		req_missed(q, link_check, -ESTALE);
+	else
+		link_go(q);
+}
+
+static void link_check(struct req *q)
+{
+	req_place(q);
+	q->ix.done = link_found;
+	index_stat(q->fs->ix, &q->ix);
+}
 
 static void link_go(struct req *q)
 {
@@ -242,17 +363,13 @@ static void link_done(struct index_op *op, int r)
 	move_end(q->fs);
 	if (r == INDEX_MISS) {
 		q->moves_seen++; /* our own move's end is no news */
-		req_missed(q, link_go, -ENOENT);
+		req_missed(q, link_go, q->fs->shared ? -ESTALE : -ENOENT);
 	} else if (r) {
 		req_error(q, r);
 	} else if (show(q, e, &a)) {
-		req_entry(q, &a, e->place);
+		req_entry(q, &a, e->place, link_look);
 	} else {
-		/* Published since: the index has the attributes now. */
-		index_op_fini(op);
-		req_place(q);
-		op->done = dot_done;
-		index_stat(q->fs->ix, op);
+		link_look(q); /* published since */
 	}
 }
 
@@ -269,7 +386,10 @@ void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 	}
 	q->ix.parent = parent;
 	q->ix.name = name;
-	link_go(q);
+	if (q->fs->shared)
+		link_check(q);
+	else
+		link_go(q);
 }
 
 /* unlink, rmdir, rename --------------------------------------------------------- */
@@ -281,6 +401,7 @@ static void take_gone(struct fs *fs, const struct gone *g)
 	inode_gone(fs->inodes, g);
 	if (g->draft || g->attr.nlink)
 		return;
+	notify_kept(fs);
 	if (inode_keep(fs->inodes, g))
 		return;
 	if (!g->hidden && g->body.kind != BODY_NONE)
@@ -337,16 +458,29 @@ void fs_rmdir(fuse_req_t f, fuse_ino_t parent, const char *name)
 		index_rmdir(q->fs->ix, &q->ix);
 }
 
+/* It went from (parent, name). If the kernel has it by another name as well, since
+ * another mount has moved it before, that one is not to be believed any more. */
+static void moved(struct fs *fs, const struct entry *e, uint64_t parent, const char *name)
+{
+	struct place p;
+
+	if (!e->attr.fileid)
+		return;
+	if (fs->shared && inode_place_of(fs->inodes, e->attr.fileid, &p) &&
+	    p.kind == PLACE_NAME &&
+	    (p.parent != parent || !index_name_fits(fs->ix, name, p.h)))
+		inode_doubt(fs->inodes, e->attr.fileid);
+	inode_moved(fs->inodes, e, false);
+}
+
 static void rename_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
 	if (!r) {
 		crash_point(CRASH_RENAME_COMMITTED);
-		if (op->entry.attr.fileid)
-			inode_moved(q->fs->inodes, &op->entry, false);
-		if (op->entry2.attr.fileid)
-			inode_moved(q->fs->inodes, &op->entry2, false);
+		moved(q->fs, &op->entry, op->parent, op->name);
+		moved(q->fs, &op->entry2, op->parent2, op->name2);
 		take_gone(q->fs, &op->gone);
 		take_gone(q->fs, &op->gone2);
 	}

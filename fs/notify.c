@@ -14,7 +14,7 @@
 #include "fs/priv.h"
 
 struct note {
-	uint64_t nodeid;
+	uint64_t nodeid;        /* 0: nothing */
 	off_t off, len;         /* off < 0: attributes only */
 	void (*done)(struct req *q);
 	struct req *q;
@@ -25,23 +25,59 @@ struct notify {
 	struct lock lock;
 	pthread_cond_t more;
 	struct note *queue;
+	uint64_t wake_ns;       /* for away_expire(); 0: not */
 	bool ending;
 
 	struct fs *fs;
 	pthread_t thread;
 };
 
-static struct note *next_note(struct notify *n)
+/* NULL: it is time for away_expire(), or for the end (*ret_end). */
+static struct note *next_note(struct notify *n, bool *ret_end)
 {
 	WITH_LOCK(&n->lock);
 	struct note *note;
 
-	while (!n->queue && !n->ending)
-		lock_wait(&n->lock, &n->more);
+	while (!n->queue && !n->ending && (!n->wake_ns || clock_ns() < n->wake_ns))
+		lock_wait_until(&n->lock, &n->more, n->wake_ns);
 	note = n->queue;
 	if (note)
 		DL_DELETE(n->queue, note);
+	else
+		n->wake_ns = 0;
+	*ret_end = !note && n->ending;
 	return note;
+}
+
+void notify_wake_at(struct fs *fs, uint64_t ns)
+{
+	struct notify *n = fs->notify;
+
+	WITH_LOCK(&n->lock);
+	if (n->wake_ns && n->wake_ns <= ns)
+		return;
+	n->wake_ns = ns;
+	pthread_cond_signal(&n->more);
+}
+
+/* How long what has lost its last name is kept for who looked it up, in a shared mount. */
+#define KEPT_NS (2 * NS_PER_S)
+
+void notify_kept(struct fs *fs)
+{
+	if (fs->shared)
+		notify_wake_at(fs, clock_ns() + KEPT_NS);
+}
+
+static void expire(struct notify *n)
+{
+	uint64_t now = clock_ns(), next = away_expire(n->fs, now), since;
+
+	if (next)
+		notify_wake_at(n->fs, next);
+	since = n->fs->shared ? inodes_expire_kept(n->fs->inodes, now - KEPT_NS) : 0;
+	if (since)
+		notify_wake_at(n->fs, since + KEPT_NS);
 }
 
 static void *run(void *arg)
@@ -50,10 +86,15 @@ static void *run(void *arg)
 	struct note *note;
 
 	pthread_setname_np(pthread_self(), "fs-notify");
-	while ((note = next_note(n))) {
+	for (bool end = false; (note = next_note(n, &end)) || !end;) {
+		if (!note) {
+			expire(n);
+			continue;
+		}
 		/* -ENOENT: the kernel does not know it; nothing to drop. */
-		fuse_lowlevel_notify_inval_inode(n->fs->se, note->nodeid,
-						 note->off, note->len);
+		if (note->nodeid)
+			fuse_lowlevel_notify_inval_inode(n->fs->se, note->nodeid,
+							 note->off, note->len);
 		metric_add(M_NOTIFICATIONS, -1);
 		if (note->done)
 			note->done(note->q);
@@ -70,7 +111,7 @@ int notify_new(struct fs *fs, struct notify **ret)
 		return -ENOMEM;
 	n->fs = fs;
 	lock_init(&n->lock, LOCK_FS_NOTIFY);
-	pthread_cond_init(&n->more, NULL);
+	lock_cond_init(&n->more);
 	int r = pthread_create(&n->thread, NULL, run, n);
 	if (r) {
 		free(n);
@@ -126,4 +167,9 @@ void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q), struct req *q)
 {
 	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1, .done = done, .q = q });
+}
+
+void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
+{
+	enqueue(fs->notify, &(struct note){ .done = done, .q = q });
 }

@@ -12,6 +12,17 @@
  *
  * Closing has its own record (struct closing), because handles are also closed
  * without a request: after an interrupted open, and at the end.
+ *
+ * Opening where other mounts publish, too (fs->shared). The engine finds out what is
+ * published, and says ESTALE if the record is not where the name is. Then
+ *
+ *	the nodeid is open as another line      the kernel is sent away: its lookup gets
+ *	 or the kernel has another size of it   the right nodeid, and its size
+ *	it is not open, and of another version  pages and attributes are dropped
+ *	else                                    go on, pages are kept
+ *
+ * Who comes back gets what he was promised (away.c), or what others here have opened
+ * the nodeid as meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,12 +78,19 @@ struct handle *handle_of(const struct fuse_file_info *fi)
 
 /* Publishing ------------------------------------------------------------------- */
 
-static void publish(struct fs *fs, struct inode *i, struct file_op *op, bool all,
+enum publish_what {
+	PUBLISH_WRITTEN, /* FLUSH */
+	PUBLISH_ALL,     /* fsync: also a new file that nothing was written to */
+	PUBLISH_LAST,    /* release: what came later, if nobody else writes */
+};
+
+static void publish(struct fs *fs, struct inode *i, struct file_op *op, enum publish_what what,
 		    bool (*replaced)(struct file_op *op, const struct gone *g))
 {
 	move_begin(fs);
 	inode_publish_begin(fs->inodes, i);
-	op->off = all;
+	op->off = what != PUBLISH_WRITTEN;
+	op->len = what == PUBLISH_LAST;
 	op->replaced = replaced;
 	file_publish(op);
 }
@@ -88,6 +106,7 @@ static void published(struct fs *fs, struct inode *i)
 static bool replaced(struct fs *fs, const struct gone *g)
 {
 	inode_gone(fs->inodes, g);
+	notify_kept(fs);
 	return inode_keep(fs->inodes, g);
 }
 
@@ -104,11 +123,22 @@ static void flush_done(struct file_op *op, int64_t r)
 
 	published(q->fs, q->inode);
 	if (req_made_room(q, r))
-		publish(q->fs, q->inode, op, op->off, flush_replaced);
+		publish(q->fs, q->inode, op, op->off ? PUBLISH_ALL : PUBLISH_WRITTEN,
+			flush_replaced);
 	else if (r < 0)
 		req_error(q, (int)r);
 	else
 		req_ok(q);
+}
+
+void req_publish(struct req *q, struct file *f, void (*done)(struct file_op *op, int64_t r))
+{
+	publish(q->fs, q->inode, req_file(q, f, done), PUBLISH_ALL, flush_replaced);
+}
+
+void req_published(struct req *q)
+{
+	published(q->fs, q->inode);
 }
 
 static void flush(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
@@ -122,8 +152,8 @@ static void flush(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 	}
 	struct req *q = req_begin_on(f, kind, ino);
 	if (q)
-		publish(q->fs, q->inode, req_file(q, h->file, flush_done), all,
-			flush_replaced);
+		publish(q->fs, q->inode, req_file(q, h->file, flush_done),
+			all ? PUBLISH_ALL : PUBLISH_WRITTEN, flush_replaced);
 }
 
 void fs_flush(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -185,6 +215,8 @@ static void close_file(struct closing *c)
 
 	move_begin(c->fs);
 	inode_close(c->fs->inodes, h->inode, &h->caching);
+	if (c->fs->shared && inode_place(c->fs->inodes, h->inode).kind == PLACE_NONE)
+		notify_kept(c->fs);
 	c->op.file = h->file;
 	c->op.done = closed;
 	file_close(&c->op, h->writer ? FILE_WRITE : 0);
@@ -197,16 +229,15 @@ static void close_published(struct file_op *op, int64_t r)
 	published(c->fs, c->handle->inode);
 	if (r == -ENOSPC && !c->retried && inodes_drop_kept(c->fs->inodes)) {
 		c->retried = true;
-		publish(c->fs, c->handle->inode, op, true, close_replaced);
+		publish(c->fs, c->handle->inode, op, PUBLISH_LAST, close_replaced);
 		return;
 	}
 	c->r = r;
 	close_file(c);
 }
 
-/* Takes the handle. done(q, r) may be NULL; r: what publishing said. */
-static void handle_close(struct fs *fs, struct handle *h,
-			 void (*done)(struct req *q, int64_t r), struct req *q)
+void handle_close(struct fs *fs, struct handle *h,
+		  void (*done)(struct req *q, int64_t r), struct req *q)
 {
 	struct closing *c = calloc(1, sizeof(*c));
 
@@ -219,7 +250,7 @@ static void handle_close(struct fs *fs, struct handle *h,
 	if (h->writer && inode_stop_writing(fs->inodes, h->inode)) {
 		c->op.file = h->file;
 		c->op.done = close_published;
-		publish(fs, h->inode, &c->op, true, close_replaced);
+		publish(fs, h->inode, &c->op, PUBLISH_LAST, close_replaced);
 	} else {
 		close_file(c);
 	}
@@ -290,24 +321,27 @@ static bool may_stream(struct fs *fs, struct file *f, int flags, bool writer, pi
 	return a.size >= fs->stream_bytes;
 }
 
-/* q's handle opens f, and is not q's any more; fills what the kernel wants to
- * know of it. */
-static struct handle *handle_open(struct req *q, struct file *f, bool writer,
-				  struct fuse_file_info *ret)
+struct handle *handle_open(struct req *q, struct file *f, bool writer,
+			   struct fuse_file_info *ret)
 {
-	struct handle *h = steal(&q->handle);
+	struct handle *h = q->handle;
 	struct inode *i = q->inode;
 	int flags = q->flags;
 	struct open_how how = {
 		.flags = flags,
 		.writer = writer,
 		.stream = may_stream(q->fs, f, flags, writer, fuse_req_ctx(q->fuse)->pid),
+		.promise = q->kind == MOP_LOOKUP,
+		.last = q->away_ns || q->kind == MOP_LOOKUP,
+		.begun_ns = q->away_ns ? q->away_ns : q->start_ns,
 	};
 
+	if (inode_open(q->fs->inodes, i, f, &how, &h->spare, &h->caching) < 0)
+		return NULL;
+	q->handle = NULL;
 	h->file = f;
 	h->writer = writer;
 	h->inode = inode_ref(q->fs->inodes, i);
-	inode_open(q->fs->inodes, i, f, &how, &h->spare, &h->caching);
 	*ret = (struct fuse_file_info){
 		.fh = (uintptr_t)h,
 		.flags = flags,
@@ -321,18 +355,189 @@ static struct handle *handle_open(struct req *q, struct file *f, bool writer,
 	return h;
 }
 
+/* What is open ---------------------------------------------------------------- */
+
+static void left(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	(void)r;
+	q->next_step(q);
+}
+
+void req_leave(struct req *q, unsigned flags, void (*next)(struct req *q))
+{
+	struct file *f = q->file.file;
+
+	q->next_step = next;
+	file_close(req_file(q, f, left), flags);
+}
+
+static void told_stale(struct req *q)
+{
+	q->opened(&q->file, -ESTALE);
+}
+
+static void open_known(struct req *q);
+
+static void line_opened(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (q->known)
+		file_unref(steal(&q->known));
+	if (r >= 0 && inode_may_open(q->fs->inodes, q->inode, op->file, q->away_ns) < 0)
+		req_leave(q, q->open_flags & FILE_WRITE, q->away_ns ? open_known : told_stale);
+	else
+		q->opened(op, r);
+}
+
+static void open_by(struct req *q, unsigned flags)
+{
+	struct file_op *op = req_file(q, NULL, line_opened);
+
+	op->known = q->known;
+	file_open(q->fs->engine, q->ix.fileid, q->ix.place, q->open_flags | flags, op);
+}
+
+/* The line that q's nodeid has open. */
+static void open_known(struct req *q)
+{
+	q->known = inode_file(q->fs->inodes, q->inode);
+	if (q->known && inode_seen(q->fs->inodes, q->inode, q->away_ns))
+		open_by(q, FILE_KNOWN);
+	else
+		told_stale(q);
+}
+
+static void open_line(struct req *q)
+{
+	if (q->known) /* of an earlier try */
+		file_unref(steal(&q->known));
+	if (q->promise) {
+		q->known = file_ref(q->promise->file);
+		open_by(q, FILE_KNOWN);
+	} else if (q->away_ns || q->ix.place.kind == PLACE_NONE) {
+		q->known = inode_file(q->fs->inodes, q->inode);
+		open_by(q, 0);
+	} else if (inode_in_doubt(q->fs->inodes, q->inode)) {
+		told_stale(q);
+	} else {
+		open_by(q, FILE_HERE);
+	}
+}
+
 void open_inode(struct req *q, unsigned flags,
 		void (*done)(struct file_op *op, int64_t r))
 {
 	struct engine *e = q->fs->engine;
-	struct file_op *op = req_file(q, NULL, done);
 
 	req_place(q);
+	q->open_flags = flags;
+	q->opened = done;
 	_cleanup_(freep) struct gone *g = inode_kept(q->fs->inodes, q->inode);
 	if (g)
-		file_open_gone(e, g, flags, op);
+		file_open_gone(e, g, flags, req_file(q, NULL, done));
+	else if (q->fs->shared)
+		open_line(q);
 	else
-		file_open(e, q->ix.fileid, q->ix.place, flags, op);
+		file_open(e, q->ix.fileid, q->ix.place, flags, req_file(q, NULL, done));
+}
+
+void open_stale(struct req *q, void (*again)(struct req *q))
+{
+	if (!req_again(q, again))
+		req_error(q, -ESTALE);
+}
+
+/* open(2) ---------------------------------------------------------------------- */
+
+static void open_reply(struct req *q)
+{
+	if (fuse_reply_open(req_answer(q, 0), &q->fi) == -ENOENT)
+		handle_close(q->fs, q->made, NULL, NULL);
+	req_free(q);
+}
+
+static void open_dropped(struct req *q)
+{
+	inode_dropped(q->fs->inodes, q->inode);
+	q->reply(q);
+}
+
+/* Who has it dropped may not have asked for it yet: then once more. */
+static void open_waited(struct req *q)
+{
+	if (inode_is_dropping(q->fs->inodes, q->inode))
+		notify_after(q->fs, open_waited, q);
+	else
+		q->reply(q);
+}
+
+/* The kernel drops what it has of another version before it is told that it is open:
+ * what OPEN's answer says (keep_cache) comes too late for who opens it beside. */
+static void open_end(struct req *q)
+{
+	if (!q->made->caching.told && q->made->caching.waits)
+		/* Not once more: an answer with the size that is under way would
+		 * count for nothing. */
+		open_waited(q);
+	else if (!q->made->caching.told)
+		q->reply(q);
+	else if (q->made->caching.fresh)
+		notify_range(q->fs, q->inode->nodeid, 0, 0, open_dropped, q);
+	else
+		notify_attr(q->fs, q->inode->nodeid, open_dropped, q);
+}
+
+static void cut_failed(struct req *q, int64_t r)
+{
+	(void)r; /* it has been told already, or will be by the other error */
+	if (q->made_told)
+		inode_dropped(q->fs->inodes, q->inode);
+	req_error(q, (int)q->size);
+}
+
+static void cut(struct file_op *op, int64_t r);
+
+/* O_TRUNC, now that it is certain of what. */
+static void open_cut(struct req *q)
+{
+	struct file_op *op = req_file(q, q->made->file, cut);
+
+	file_truncate(op);
+}
+
+static void cut(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (req_made_room(q, r)) {
+		open_cut(q);
+	} else if (r < 0) {
+		q->size = (size_t)r;
+		q->made_told = q->made->caching.told;
+		handle_close(q->fs, q->made, cut_failed, q);
+	} else {
+		open_end(q);
+	}
+}
+
+/* Of what open_inode() has opened: a handle, and reply(q). */
+static void open_handle(struct req *q, struct file *f, void (*reply)(struct req *q))
+{
+	bool writer = q->open_mask & FILE_WRITE;
+
+	if (writer)
+		inode_drop_kept(q->fs->inodes, q->inode);
+	q->made = handle_open(q, f, writer, &q->fi);
+	q->reply = reply;
+	if (!q->made) /* somebody else was faster */
+		req_leave(q, q->open_flags & FILE_WRITE, q->away_ns ? open_known : told_stale);
+	else if (q->fs->shared && q->open_mask & FILE_TRUNCATE)
+		open_cut(q);
+	else
+		open_end(q);
 }
 
 static void open_go(struct req *q);
@@ -340,20 +545,19 @@ static void open_go(struct req *q);
 static void opened(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
-	struct fuse_file_info fi;
-	struct handle *h;
 
-	if (r < 0) {
-		if (r != -ESTALE || !req_again(q, open_go))
-			req_error(q, (int)r);
-		return;
-	}
-	if (q->open_mask & FILE_WRITE)
-		inode_drop_kept(q->fs->inodes, q->inode);
-	h = handle_open(q, op->file, q->open_mask & FILE_WRITE, &fi);
-	if (fuse_reply_open(req_answer(q, 0), &fi) == -ENOENT)
-		handle_close(q->fs, h, NULL, NULL);
-	req_free(q);
+	if (r == -ESTALE)
+		open_stale(q, open_go);
+	else if (r < 0)
+		req_error(q, (int)r);
+	else
+		open_handle(q, op->file, open_reply);
+}
+
+/* Which of its flags the engine is to see to. */
+static unsigned engine_flags(const struct req *q)
+{
+	return q->fs->shared ? q->open_mask & ~(unsigned)FILE_TRUNCATE : q->open_mask;
 }
 
 static void open_go(struct req *q)
@@ -364,7 +568,16 @@ static void open_go(struct req *q)
 		req_error(q, r);
 		return;
 	}
-	open_inode(q, q->open_mask, opened);
+	open_inode(q, engine_flags(q), opened);
+}
+
+static void mask_of(struct req *q, int flags)
+{
+	q->flags = flags;
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		q->open_mask |= FILE_WRITE;
+	if (flags & O_TRUNC)
+		q->open_mask |= FILE_WRITE | FILE_TRUNCATE;
 }
 
 void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -376,11 +589,7 @@ void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct req *q = req_begin_on(f, MOP_OPEN, ino);
 	if (!q)
 		return;
-	q->flags = fi->flags;
-	if ((fi->flags & O_ACCMODE) != O_RDONLY)
-		q->open_mask |= FILE_WRITE;
-	if (fi->flags & O_TRUNC)
-		q->open_mask |= FILE_WRITE | FILE_TRUNCATE;
+	mask_of(q, fi->flags);
 	q->handle = handle_new(q->fs, false);
 	if (!q->handle)
 		req_error(q, -ENOMEM);
@@ -431,7 +640,8 @@ static struct handle *draft_open(struct req *q, struct fuse_file_info *fi)
 	struct file *file;
 	int r = -ENOMEM;
 
-	q->handle = handle_new(q->fs, false);
+	if (!q->handle)
+		q->handle = handle_new(q->fs, false);
 	if (q->handle)
 		q->inode = inode_know(q->fs->inodes, &e->attr, e->place);
 	if (q->inode)
@@ -447,36 +657,148 @@ static struct handle *draft_open(struct req *q, struct fuse_file_info *fi)
 	return NULL;
 }
 
+static void create_go(struct req *q);
+static void create_found(struct req *q);
+
+static void create_reply(struct req *q)
+{
+	struct fuse_entry_param e = {
+		.ino = q->inode->nodeid,
+		.generation = GENERATION,
+		.attr_timeout = q->fs->cache_s,
+		.entry_timeout = entry_timeout(q->fs, q->now.mode, q->ix.place),
+	};
+
+	away_end(q);
+	attr_to_stat(&q->now, &e.attr);
+	if (fuse_reply_create(req_answer(q, 0), &e, &q->fi) == -ENOENT) {
+		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
+		handle_close(q->fs, q->made, NULL, NULL);
+	}
+	req_free(q);
+}
+
 static void create_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
 	if (!r)
 		crash_point(CRASH_CREATE_NAMED);
-	struct fuse_file_info fi;
-	struct fuse_entry_param e = {
-		.ino = op->entry.attr.fileid,
-		.generation = GENERATION,
-		.attr_timeout = KERNEL_CACHE_S,
-		.entry_timeout = KERNEL_CACHE_S,
-	};
-
 	if (r) {
 		move_end(q->fs);
-		/* Somebody else has published this name since the kernel looked for
-		 * it: upon this it looks again, and opens what is there. */
-		req_error(q, r == -EEXIST && !(q->flags & O_EXCL) ? -ESTALE : r);
+		if (r == -EEXIST && !(q->flags & O_EXCL))
+			create_found(q);
+		else
+			req_error(q, r);
 		return;
 	}
-	attr_to_stat(&op->entry.attr, &e.attr);
-	struct handle *h = draft_open(q, &fi);
-	if (!h)
+	q->now = op->entry.attr;
+	q->ix.place = op->entry.place;
+	q->made = draft_open(q, &q->fi);
+	if (q->made)
+		create_reply(q);
+}
+
+/* Somebody else has published the name since the kernel looked for it -------------- */
+
+/* Upon this the kernel looks again, and opens what is there. */
+static void create_stale(struct req *q)
+{
+	req_error(q, -ESTALE);
+}
+
+static void create_look(struct req *q);
+
+static void found_opened(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	if (r >= 0) {
+		file_attr(op->file, &q->now);
+		open_handle(q, op->file, create_reply);
 		return;
-	if (fuse_reply_create(req_answer(q, 0), &e, &fi) == -ENOENT) {
-		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
-		handle_close(q->fs, h, NULL, NULL);
 	}
-	req_free(q);
+	/* Overtaken or removed meanwhile: what is there now? */
+	inode_forget(q->fs->inodes, q->inode->nodeid, 1);
+	q->inode = inode_put(q->fs->inodes, q->inode);
+	if (r == -ESTALE && clock_ns() < q->ix.call.deadline_ns)
+		create_look(q);
+	else
+		req_error(q, (int)r);
+}
+
+static void found_shown(struct req *q, const struct entry *e)
+{
+	struct attr a = e->attr;
+	struct place place = e->place;
+	int r = inode_show(q->fs->inodes, &a, place, clock_ns(), &q->inode);
+
+	index_op_fini(&q->ix);
+	if (r == INODE_BUSY) {
+		if (!req_again(q, create_look))
+			req_error(q, -ETIMEDOUT);
+		return;
+	}
+	if (r < 0) {
+		req_error(q, r);
+		return;
+	}
+	q->ix.place = place;
+	open_inode(q, engine_flags(q), found_opened);
+}
+
+static void create_looked(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+	const struct entry *e = &op->entry;
+
+	if (r == INDEX_MISS) {
+		index_op_fini(op);
+		create_go(q);
+	} else if (r) {
+		req_error(q, r);
+	} else if (e->draft || !S_ISREG(e->attr.mode) ||
+		   !caller_may_open(q, &e->attr, q->flags)) {
+		create_stale(q);
+	} else {
+		found_shown(q, e);
+	}
+}
+
+static void create_look(struct req *q)
+{
+	req_place(q);
+	q->ix.done = create_looked;
+	index_lookup(q->fs->ix, &q->ix);
+}
+
+/*
+ * The kernel would look again but once, and where mounts create and remove one name
+ * all the time it could meet that twice. It takes for an answer that there was a file
+ * by now; but it does not ask then whether the caller may open it: so only if that is
+ * certain.
+ */
+static void create_found(struct req *q)
+{
+	if (!q->fs->shared) {
+		create_stale(q);
+		return;
+	}
+	index_op_fini(&q->ix);
+	mask_of(q, q->flags);
+	if (!q->handle)
+		q->handle = handle_new(q->fs, false);
+	if (q->handle)
+		create_look(q);
+	else
+		req_error(q, -ENOMEM);
+}
+
+static void create_go(struct req *q)
+{
+	q->ix.done = create_done;
+	move_begin(q->fs);
+	index_draft(q->fs->ix, &q->ix);
 }
 
 void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
@@ -493,9 +815,7 @@ void fs_create(fuse_req_t f, fuse_ino_t parent, const char *name, mode_t mode,
 	new_object(q, parent, name, S_IFREG | (mode & 07777));
 	q->flags = fi->flags;
 	q->ix.flags = fi->flags & O_EXCL;
-	q->ix.done = create_done;
-	move_begin(q->fs);
-	index_draft(q->fs->ix, &q->ix);
+	create_go(q);
 }
 
 void fs_tmpfile(fuse_req_t f, fuse_ino_t parent, mode_t mode,
@@ -511,21 +831,30 @@ void fs_tmpfile(fuse_req_t f, fuse_ino_t parent, mode_t mode,
 	}
 	new_object(q, parent, NULL, S_IFREG | (mode & 07777));
 	q->flags = fi->flags;
-	q->ix.done = create_done;
-	move_begin(q->fs);
-	index_draft(q->fs->ix, &q->ix);
+	create_go(q);
 }
 
 /* mknod of a regular file: open, publish, close, and look at what came of it. */
+static void mknod_look(struct req *q);
+
 static void mknod_looked(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
-	inode_forget(q->fs->inodes, q->inode->nodeid, 1);
+	if (!q->retried)
+		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
+	q->retried = true;
 	if (r)
 		req_error(q, r < 0 ? r : -EIO);
 	else
-		req_entry(q, &op->entry.attr, op->entry.place);
+		req_entry(q, &op->entry.attr, op->entry.place, mknod_look);
+}
+
+static void mknod_look(struct req *q)
+{
+	req_place(q);
+	q->ix.done = mknod_looked;
+	index_stat(q->fs->ix, &q->ix);
 }
 
 static void mknod_closed(struct req *q, int64_t r)
@@ -536,9 +865,7 @@ static void mknod_closed(struct req *q, int64_t r)
 		req_error(q, (int)r);
 		return;
 	}
-	req_place(q);
-	q->ix.done = mknod_looked;
-	index_stat(q->fs->ix, &q->ix);
+	mknod_look(q);
 }
 
 void draft_for_mknod(struct index_op *op, int r)

@@ -27,9 +27,10 @@ struct workers;
 
 enum {
 	REQUEST_BYTES = 1 << 20, /* max_write, max_readahead */
-	/* Names and attributes change through this mount only, which tells the
-	 * kernel: it may keep them for a day. */
+	/* Where names and attributes change through this mount only, which tells
+	 * the kernel, it may keep them for a day. */
 	KERNEL_CACHE_S = 24 * 60 * 60,
+	SENT_AWAY_SLOTS = 256,
 	GENERATION = 1, /* fileids are never used twice */
 };
 
@@ -39,6 +40,18 @@ struct moves {
 	uint64_t ended;       /* how many have; also read without the lock */
 	unsigned busy;        /* how many are under way */
 	struct req *waiting;
+};
+
+/* A thread whose open was answered ESTALE, so that it looks the name up again. */
+struct sent_away {
+	pid_t pid;
+	uint64_t ns;          /* when; 0: nobody */
+	struct handle *promise; /* what is held for him, or NULL */
+	uint64_t until_ns;
+	enum metric_op kind;    /* what he asked, */
+	uint64_t from;          /* and of which nodeid */
+	bool looked;            /* he has looked up something since, */
+	unsigned missed;        /* and so often found nothing */
 };
 
 struct fs {
@@ -52,6 +65,8 @@ struct fs {
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
 	bool read_only, xattrs, noatime, no_opendir;
+	bool shared;            /* other mounts change the index, too */
+	double cache_s;         /* how long the kernel may keep what it is told */
 	/* Files from this size on are to be read past the page cache, if open.c
 	 * does not know better; 0: none. The second: as agreed with the kernel. */
 	uint64_t direct_from_bytes, stream_bytes;
@@ -62,6 +77,9 @@ struct fs {
 	struct timespec mounted;
 
 	struct moves moves;
+
+	struct lock away_lock;
+	struct sent_away away[SENT_AWAY_SLOTS]; /* by pid */
 
 	struct lock handles_lock;
 	struct handle *handles; /* all open ones, for the end */
@@ -89,11 +107,16 @@ struct req {
 	void (*then)(struct req *q);      /* after change_attr() */
 	void (*learned)(struct req *q);   /* after learn_attr(): see `now` */
 	void (*next_step)(struct req *q); /* after clear_setid() */
+	void (*opened)(struct file_op *op, int64_t r); /* open_inode()'s done() */
+	void (*reply)(struct req *q);     /* of an open */
 	struct req *next;       /* of those that wait for a move */
 
 	struct inode *inode;    /* held, or NULL */
 	struct handle *handle;  /* made, and not opened yet: freed with it */
 	struct handle *on;      /* the kernel's fh, borrowed */
+	struct handle *made;    /* opened, and not answered yet */
+	struct fuse_file_info fi; /* of it */
+	bool made_told;         /* its caching.told, when it is gone */
 	struct rbuf *buf;       /* what names and file.buf point into, held */
 
 	/* What the op keeps between its stages. */
@@ -101,6 +124,7 @@ struct req {
 	struct attr now;        /* of the inode, by learn_attr() */
 	unsigned mask;          /* INDEX_SET_* */
 	unsigned open_mask;     /* FILE_* */
+	unsigned open_flags;    /* those that open_inode() was called with */
 	int flags;
 	bool lenient;           /* change_attr(): go on if it cannot be done */
 	bool statx;             /* getattr: also the time of birth is wanted */
@@ -108,6 +132,11 @@ struct req {
 	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
 	bool resize;            /* setattr: to `off` bytes */
 	bool close;             /* setattr: file.file was opened for this only */
+	uint64_t away_ns;       /* this thread was sent away then, and is back; or 0 */
+	struct handle *promise; /* with what it was promised: away.c */
+	struct file *known;     /* held while it is opened */
+	bool no_promise;        /* it could not be made */
+	bool back;              /* of a thread that was sent away */
 	size_t size;
 	uint64_t off;
 	const char *data;       /* in buf */
@@ -156,8 +185,17 @@ void req_see_through(struct req *q);
 void req_error(struct req *q, int r); /* answers a negative errno; frees */
 void req_ok(struct req *q);
 void req_attr(struct req *q, const struct attr *a);
-/* Answers with an entry: enters the inode. a->nlink etc. as the user sees it. */
-void req_entry(struct req *q, const struct attr *a, struct place p);
+/* Answers with an entry: enters the inode. a->nlink etc. as the index has them.
+ * again(q): it depends on a publish that is under way; called after it. */
+void req_entry(struct req *q, const struct attr *a, struct place p,
+	       void (*again)(struct req *q));
+/* Its two halves. NULL: q was answered, or again(q) is called. The inode is the second
+ * one's to give back. */
+struct inode *req_show(struct req *q, struct attr *a, struct place p,
+		       void (*again)(struct req *q));
+void req_reply_entry(struct req *q, struct inode *i, const struct attr *a, struct place p);
+/* How long the kernel may keep the name of an object of this mode and place. */
+double entry_timeout(const struct fs *fs, uint32_t mode, struct place p);
 
 void move_begin(struct fs *fs);
 void move_end(struct fs *fs);
@@ -171,6 +209,32 @@ void req_place(struct req *q);
 bool req_again(struct req *q, void (*again)(struct req *q));
 /* The same after q->ix missed; if it is not there, answers err. */
 void req_missed(struct req *q, void (*again)(struct req *q), int err);
+
+/* away.c ---------------------------------------------------------------------- */
+
+/* q is about to be answered ESTALE, upon which the kernel looks the name up again and
+ * comes back. True: it has come back already, and what it found has gone, too; and
+ * it is not an open, which is promised what it finds. */
+bool away_note(struct req *q);
+/* q has begun: its thread may not be on its way back any more. */
+void away_begin(struct req *q);
+/* Has q's thread been sent away? Then its lookups make promises. */
+bool away_is(struct req *q);
+/* Holds h for q's thread, until it opens h's inode. Takes it. */
+void away_promise(struct req *q, struct handle *h);
+/* q->inode is known. If q's thread comes back to it: q->away_ns, and q->promise (or
+ * NULL). */
+void away_take(struct req *q);
+/* It found that there is no such name. */
+void away_missed(struct req *q);
+/* It made one: it does not come back. */
+void away_end(struct req *q);
+/* Drops promises that are too old at now_ns; when to look again, or 0. */
+uint64_t away_expire(struct fs *fs, uint64_t now_ns);
+/* NULL is fine. */
+void promise_drop(struct fs *fs, struct handle *h);
+
+/* req.c again ------------------------------------------------------------------ */
 
 /* True: r is -ENOSPC, and room was made by giving up what only the kernel still
  * knows: try once more (P7). Once for each request. */
@@ -192,6 +256,8 @@ bool caller_is_outside(struct req *q, gid_t gid);
 /* The signal that interrupted it will end the process. True if nothing can be
  * found out. */
 bool caller_is_dying(fuse_req_t f);
+/* He may open an object with these attributes by open(2)'s flags, beyond doubt. */
+bool caller_may_open(struct req *q, const struct attr *a, int flags);
 
 /* init.c ----------------------------------------------------------------------- */
 
@@ -278,9 +344,15 @@ void fs_fsyncdir(fuse_req_t f, fuse_ino_t ino, int datasync,
 
 /* open.c ---------------------------------------------------------------------- */
 
-/* Opens q->inode, with or without a name, wherever its record is (req_place()). */
+/* Opens q->inode, with or without a name, wherever its record is (req_place()).
+ * Where others change the index: its version that is published; done() may be called
+ * with -ESTALE for who is to be sent away, or to look for an end of a move. */
 void open_inode(struct req *q, unsigned flags,
 		void (*done)(struct file_op *op, int64_t r));
+/* Closes q->file.file, opened with these flags, then next(q). */
+void req_leave(struct req *q, unsigned flags, void (*next)(struct req *q));
+/* After done(-ESTALE): again(q) is called after a move, or q is answered. */
+void open_stale(struct req *q, void (*again)(struct req *q));
 void fs_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
 /* Where a process is noted that reads large files in small pieces. */
 static inline atomic_int *pieces_pid(struct fs *fs, pid_t pid)
@@ -297,6 +369,16 @@ void fs_fsync(fuse_req_t f, fuse_ino_t ino, int datasync,
 void fs_release(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
 /* Fills ix for a new object of mode in parent, owned by q's caller. */
 void new_object(struct req *q, fuse_ino_t parent, const char *name, mode_t mode);
+/* q's handle opens f as q->inode, and is not q's any more; fills what the kernel is to
+ * know of it. NULL: q->inode is open as another line. */
+struct handle *handle_open(struct req *q, struct file *f, bool writer,
+			   struct fuse_file_info *ret);
+/* file_publish() of all of f, which is open as q->inode; done() calls the second first. */
+void req_publish(struct req *q, struct file *f, void (*done)(struct file_op *op, int64_t r));
+void req_published(struct req *q);
+/* Takes the handle. done(q, r) may be NULL; r: what publishing said. */
+void handle_close(struct fs *fs, struct handle *h,
+		  void (*done)(struct req *q, int64_t r), struct req *q);
 /* Makes the new draft a published empty file and answers with its entry. */
 void draft_for_mknod(struct index_op *op, int r);
 /* Closes all handles; blocks until that is done. After the last request. */
@@ -332,6 +414,12 @@ void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 /* The kernel asks for the attributes again, then as notify_range(). */
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
+/* done(q) after all of the above that has been asked for. */
+void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
+/* Something may be kept from now on (inode_keep()): in a shared mount not for ever. */
+void notify_kept(struct fs *fs);
+/* away_expire() is called at that time, or before. */
+void notify_wake_at(struct fs *fs, uint64_t ns);
 
 /* control.c ------------------------------------------------------------------- */
 

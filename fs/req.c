@@ -57,6 +57,8 @@ struct req *req_begin(fuse_req_t f, enum metric_op kind)
 	atomic_fetch_add(&fs->pending, 1);
 	metric_add(M_REQUESTS, 1);
 	fuse_req_interrupt_func(f, interrupted, q);
+	if (fs->shared)
+		away_begin(q);
 	return q;
 }
 
@@ -67,8 +69,10 @@ struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino)
 	if (!q)
 		return NULL;
 	q->inode = inode_get(q->fs->inodes, ino);
-	if (q->inode)
+	if (q->inode) {
+		away_take(q);
 		return q;
+	}
 	req_error(q, is_control(ino) ? -EPERM : -ESTALE);
 	return NULL;
 }
@@ -103,6 +107,9 @@ void req_free(struct req *q)
 	rbuf_drop(q->buf);
 	if (q->handle)
 		handle_free(fs, q->handle);
+	promise_drop(fs, q->promise);
+	if (q->known)
+		file_unref(q->known);
 	free(q->text);
 	free(q);
 	atomic_fetch_sub(&fs->pending, 1);
@@ -113,6 +120,8 @@ void req_error(struct req *q, int r)
 	/* Positive outcomes that an op has no meaning for: it is not there. */
 	int err = r > 0 ? ENOENT : r == -ECANCELED ? EINTR : -r;
 
+	if (r == -ESTALE && away_note(q))
+		err = ENOENT;
 	fuse_reply_err(req_answer(q, err), err);
 	req_free(q);
 }
@@ -127,35 +136,63 @@ void req_attr(struct req *q, const struct attr *a)
 {
 	struct stat st;
 
+	inode_told(q->fs->inodes, q->inode, a);
 	if (q->statx) {
 		reply_statx(q, a);
 		return;
 	}
 	attr_to_stat(a, &st);
-	fuse_reply_attr(req_answer(q, 0), &st, KERNEL_CACHE_S);
+	fuse_reply_attr(req_answer(q, 0), &st, q->fs->cache_s);
 	req_free(q);
 }
 
-void req_entry(struct req *q, const struct attr *a, struct place p)
+double entry_timeout(const struct fs *fs, uint32_t mode, struct place p)
+{
+	/* An open finds out that the name is not its object's any more by the place of
+	 * the record (FILE_HERE); that of several names is not with one of them. */
+	return fs->shared && p.kind == PLACE_FILEID && S_ISREG(mode) ? 0 : fs->cache_s;
+}
+
+struct inode *req_show(struct req *q, struct attr *a, struct place p,
+		       void (*again)(struct req *q))
+{
+	struct inode *i;
+	int r = inode_show(q->fs->inodes, a, p, q->start_ns, &i);
+
+	if (!r)
+		return i;
+	if (r == INODE_BUSY)
+		req_missed(q, again, -ETIMEDOUT);
+	else
+		req_error(q, r);
+	return NULL;
+}
+
+void req_reply_entry(struct req *q, struct inode *i, const struct attr *a, struct place p)
 {
 	struct fuse_entry_param e = {
-		.ino = a->fileid,
+		.ino = i->nodeid,
 		.generation = GENERATION,
-		.attr_timeout = KERNEL_CACHE_S,
-		.entry_timeout = KERNEL_CACHE_S,
+		.attr_timeout = q->fs->cache_s,
+		.entry_timeout = entry_timeout(q->fs, a->mode, p),
 	};
-	struct inode *i = inode_know(q->fs->inodes, a, p);
 
-	if (!i) {
-		req_error(q, -ENOMEM);
-		return;
-	}
 	attr_to_stat(a, &e.attr);
 	/* The request was interrupted and is gone: so is the lookup. */
 	if (fuse_reply_entry(req_answer(q, 0), &e) == -ENOENT)
 		inode_forget(q->fs->inodes, i->nodeid, 1);
 	inode_put(q->fs->inodes, i);
 	req_free(q);
+}
+
+void req_entry(struct req *q, const struct attr *known, struct place p,
+	       void (*again)(struct req *q))
+{
+	struct attr a = *known;
+	struct inode *i = req_show(q, &a, p, again);
+
+	if (i)
+		req_reply_entry(q, i, &a, p);
 }
 
 /* Moves ----------------------------------------------------------------------- */
@@ -239,7 +276,7 @@ struct file_op *req_file(struct req *q, struct file *f,
 	uint64_t deadline_ns = q->file.call.deadline_ns;
 
 	q->file.file = f;
-	q->file.to = NULL;
+	q->file.to = q->file.known = NULL;
 	q->file.off = q->file.off2 = q->file.len = 0;
 	q->file.mode = 0;
 	q->file.done = done;

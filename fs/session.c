@@ -64,6 +64,11 @@ static const struct fuse_lowlevel_ops ops = {
 #endif
 };
 
+void fs_library(struct fs_library *ret)
+{
+	*ret = (struct fs_library){ fuse_pkgversion(), FUSE_MAJOR_VERSION, FUSE_MINOR_VERSION };
+}
+
 /* libfuse's own words ---------------------------------------------------------------- */
 
 static char last_words[256];
@@ -104,6 +109,8 @@ static int copy_opts(struct fs *fs, const struct fs_opts *o)
 	fs->read_only = o->read_only;
 	fs->xattrs = o->xattrs;
 	fs->noatime = o->noatime;
+	fs->shared = !engine_is_alone(fs->engine);
+	fs->cache_s = fs->shared ? (double)o->cache_ms / 1000 : KERNEL_CACHE_S;
 	fs->uid = geteuid();
 	fs->gid = getegid();
 	fs->mounted = clock_now();
@@ -129,6 +136,8 @@ static int make_parts(struct fs *fs)
 	if (!fs->inodes)
 		return -ENOMEM;
 	inodes_set_drop(fs->inodes, drop_kept, fs);
+	if (fs->shared)
+		inodes_share(fs->inodes, (uint64_t)(fs->cache_s * NS_PER_S));
 	fs->root = inode_know(fs->inodes, &root,
 			      (struct place){ .kind = PLACE_FILEID });
 	if (!fs->root)
@@ -188,6 +197,7 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	lock_init(&fs->moves.lock, LOCK_FS_INODE);
 	lock_init(&fs->handles_lock, LOCK_FS_INODE);
 	lock_init(&fs->root_lock, LOCK_FS_INODE);
+	lock_init(&fs->away_lock, LOCK_FS_INODE);
 	r = copy_opts(fs, o);
 	if (r == 0)
 		r = make_parts(fs);
@@ -226,7 +236,10 @@ static void finish(struct fs *fs)
 	/* They have deadlines. */
 	while (atomic_load(&fs->pending))
 		nanosleep(&ms, NULL);
+	away_expire(fs, UINT64_MAX);
 	handles_close(fs);
+	while (atomic_load(&fs->pending))
+		nanosleep(&ms, NULL);
 	fs->workers = workers_free(fs->workers);
 	fs->notify = notify_free(fs->notify);
 }
@@ -271,6 +284,7 @@ void fs_free(struct fs *fs)
 	lock_fini(&fs->moves.lock);
 	lock_fini(&fs->handles_lock);
 	lock_fini(&fs->root_lock);
+	lock_fini(&fs->away_lock);
 	free(fs->dir);
 	free(fs->source);
 	free(fs->config);

@@ -208,7 +208,8 @@ static void set_done(struct index_op *op, int r)
 		return;
 	}
 	if (r == INDEX_MISS || r == -ENOENT) {
-		req_missed(q, set_go, q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA);
+		int err = q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA;
+		req_missed(q, set_go, q->fs->shared ? -ESTALE : err);
 		return;
 	}
 	if (r) {

@@ -291,6 +291,9 @@ void index_rmdir(struct index *ix, struct index_op *op);
  * itself), -ENOENT (a directory vanished). */
 void index_rename(struct index *ix, struct index_op *op);
 
+/* May an entry with this h have this name? Certainly not, or very likely. */
+bool index_name_fits(struct index *ix, const char *name, uint64_t h);
+
 /* Objects ------------------------------------------------------------------ */
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access

@@ -231,6 +231,12 @@ void kv_fault_arm(struct kv *kv, uint64_t nth, int fault);
 void kv_fault_hold(struct kv *kv, bool hold);
 uint64_t kv_fault_count(struct kv *kv); /* submits so far */
 
+/*
+ * For tests: another way to an engine that stays its owner's, who closes it last.
+ * Who uses it is told that he is not alone (caps()), and has watches of his own.
+ */
+int kv_lend(struct kv *inner, struct kv **ret);
+
 /* Calls ------------------------------------------------------------------ */
 
 /* Checks req against caps and its own rules (-E2BIG; -EINVAL: a key that is

@@ -113,6 +113,12 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 	return r;
 }
 
+bool index_name_fits(struct index *ix, const char *name, uint64_t h)
+{
+	return name_hash(index_super(ix)->hash_key, bytes_str(name)) ==
+	       (h & ~(uint64_t)(NAME_SLOTS - 1));
+}
+
 int name_find_shown(struct plan *p, uint64_t parent, const char *name, struct name_view *ret)
 {
 	struct name_view v;

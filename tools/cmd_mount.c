@@ -64,8 +64,9 @@ static bool store_exists(const char *name)
 	return engine_store_stat(dir, &st) == 0 && st.state != STORE_NONE;
 }
 
-/* A node's store has the node's sizes, and is the node's to begin anew. */
-static int choose_node(const char *source, struct mounting *m)
+/* What is a store's of this host only: a node's store has the node's sizes, and is
+ * the node's to begin anew. The first that was given, or NULL. */
+static const char *own_setting(const struct config *c)
 {
 	static const struct {
 		enum config_id id;
@@ -79,14 +80,42 @@ static int choose_node(const char *source, struct mounting *m)
 	};
 
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-		if (config_given(&m->config, own[i].id))
-			return cmd_fail(EXIT_USAGE, "mount", "%s: is for a store of this host, and "
-					"%s is a node. Try: without --%s, or slicefs serve --%s there",
-					own[i].name, source, own[i].name, own[i].name);
+		if (config_given(c, own[i].id))
+			return own[i].name;
+	return NULL;
+}
+
+/*
+ * With a colon it is a node; without, a store that is there, or one that is to be made
+ * (options of a store say so, and that there is no host of that name), else a node.
+ */
+static bool is_node(const char *source, const struct mounting *m)
+{
+	char name[NODE_NAME_MAX];
+
+	if (strchr(source, ':') || *m->config.token_file || !stores_name_ok(source))
+		return true;
+	if (store_exists(source) || own_setting(&m->config))
+		return false;
+	return engine_node_name(source, name, sizeof(name)) == 0;
+}
+
+static int choose_node(const char *source, struct mounting *m)
+{
+	const char *own = own_setting(&m->config);
+
+	if (own)
+		return cmd_fail(EXIT_USAGE, "mount", "%s: is for a store of this host, and "
+				"%s is a node. Try: without --%s, or slicefs serve --%s there",
+				own, source, own, own);
 	/* With its port, so that its name is never that of a store. */
-	if (engine_node_name(source, m->node, sizeof(m->node)) < 0)
-		return cmd_fail(EXIT_USAGE, "mount", "\"%s\" is no node. Try: HOST or HOST:PORT",
-				source);
+	int r = engine_node_name(source, m->node, sizeof(m->node));
+	if (r < 0)
+		return cmd_fail(r == -EINVAL ? EXIT_USAGE : EXIT_FAILED, "mount",
+				r == -EINVAL ? "\"%s\" is neither a store nor a node. Try: a name of "
+				"letters, digits, '.', '_' and '-', or HOST:PORT" :
+				"%s: no such host. Try: HOST or HOST:PORT, or --store for a store of "
+				"this host", source);
 	snprintf(m->store_name, sizeof(m->store_name), "%s", m->node);
 	return EXIT_DONE;
 }
@@ -99,7 +128,7 @@ static int check_source(const char *source, struct mounting *m)
 		return cmd_fail(EXIT_USAGE, "mount",
 				"%s: this version mounts stores and nodes, and no cluster. "
 				"Try: slicefs mount HOST:PORT DIR", source);
-	if (!store_exists(source))
+	if (is_node(source, m))
 		return choose_node(source, m);
 	if (config_given(&m->config, CONFIG_store) && strcmp(m->config.store, source))
 		return cmd_fail(EXIT_USAGE, "mount",
@@ -325,6 +354,13 @@ static void catch_signals(struct fs *fs)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/* Of another host's bytes what the page cache has is not fetched again. */
+static uint64_t direct_from(const struct config *c, const struct engine *e)
+{
+	return engine_is_alone(e) || config_given(c, CONFIG_direct_from_bytes) ?
+		       c->direct_from_bytes : 0;
+}
+
 static int mount_and_serve(struct daemon *d, struct engine *e)
 {
 	const struct mounting *m = (const struct mounting *)d;
@@ -351,7 +387,8 @@ static int mount_and_serve(struct daemon *d, struct engine *e)
 		.config = (const char *)text.p,
 		.control = c->control,
 		.spin_us = (unsigned)c->spin_us,
-		.direct_from_bytes = c->direct_from_bytes,
+		.direct_from_bytes = direct_from(c, e),
+		.cache_ms = c->cache_ms,
 	};
 	r = fs_mount_told(e, &o, &fs, &why);
 	if (r < 0) {

@@ -14,7 +14,7 @@ teardown_file() { end_file; }
 }
 
 @test "each command has a help that fits a screen" {
-	for c in mount serve umount status stat store fsck; do
+	for c in mount serve put get cat ls rm mkdir mv umount status stat store fsck doctor; do
 		"$SLICEFS" "$c" --help >"$SCRATCH/help"
 		grep -q "^Usage: slicefs $c" "$SCRATCH/help"
 		[ "$(wc -l <"$SCRATCH/help")" -le 48 ]
@@ -32,11 +32,11 @@ teardown_file() { end_file; }
 }
 
 @test "an unknown option is status 2 and says which one" {
-	for c in mount serve umount status stat fsck; do
+	for c in mount serve put get cat ls rm mkdir mv umount status stat fsck doctor; do
 		fails 2 '--nonsense|nonsense: no such' "$SLICEFS" "$c" --nonsense /tmp
 		fails 2 '--nonsense|nonsense: no such' "$SLICEFS" "$c" /tmp --nonsense
 	done
-	for c in umount status stat fsck; do
+	for c in put get cat ls rm mkdir mv umount status stat fsck doctor; do
 		fails 2 'unknown option "-x"' "$SLICEFS" "$c" -xy /tmp
 		fails 2 'unknown option "-x"' "$SLICEFS" "$c" /tmp -x
 	done

@@ -215,7 +215,8 @@ teardown_file() { end_file; }
 	for dir in / /proc /dev /run /sys; do # away from this machine's, should it succeed
 		fails 1 "^slicefs: mount: $dir: .* would hide .*Try:" unshare -m "$SLICEFS" mount --pool-size 16M "$dir"
 	done
-	fails 2 'no node' "$SLICEFS" mount host:1234 "$SCRATCH"
+	fails 1 'no such host' "$SLICEFS" mount host.invalid:1234 "$SCRATCH"
+	fails 1 'no such host' "$SLICEFS" mount 'a b' "$SCRATCH"
 	fails 2 'is not a value for it' "$SLICEFS" mount --store 'a/b' "$SCRATCH"
 	fails 1 'no slicefs is mounted there' "$SLICEFS" umount "$SCRATCH"
 }

@@ -24,26 +24,6 @@ kill_node() { # its pool and index stay
 
 mount_second() { "$SLICEFS" mount --log "$SCRATCH/mount2.log" "$(node at)" "$MNT2"; }
 
-# within SECONDS COMMAND...: it ends, however, in that time.
-within() {
-	local limit=$1 from=${EPOCHREALTIME/./} status=0
-	shift
-	"$@" || status=$?
-	local took=$(((${EPOCHREALTIME/./} - from) / 1000))
-	((took <= limit * 1000)) || { echo "$* took $took ms"; return 99; }
-	return $status
-}
-
-# Waits until it succeeds, for no longer than ten seconds.
-soon() {
-	local _
-	for _ in $(seq 100); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
-	done
-	"$@"
-}
-
 # Sessions of which the node heard nothing any more.
 deaths() { grep -c 'ends: nothing was heard of it' "$SCRATCH/log"; }
 

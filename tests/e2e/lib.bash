@@ -64,6 +64,7 @@ mount_fs() { # options...
 
 # Nodes ---------------------------------------------------------------------------
 
+# shellcheck disable=SC2120 # files pass options
 serve() { # options...
 	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
 		--listen 127.0.0.1:0 --log "$SCRATCH/log" "$@"
@@ -194,6 +195,26 @@ requires_root() {
 		echo "# CANNOT RUN: $BATS_TEST_DESCRIPTION: needs root" >&3
 		skip "needs root"
 	}
+}
+
+# within SECONDS COMMAND...: it ends, however, in that time.
+within() {
+	local limit=$1 from=${EPOCHREALTIME/./} status=0
+	shift
+	"$@" || status=$?
+	local took=$(((${EPOCHREALTIME/./} - from) / 1000))
+	((took <= limit * 1000)) || { echo "$* took $took ms"; return 99; }
+	return $status
+}
+
+# Waits until it succeeds, for no longer than ten seconds.
+soon() { # command...
+	local _
+	for _ in $(seq 100); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		sleep 0.1
+	done
+	"$@"
 }
 
 # no COMMAND...: succeeds if the command fails. ("! command" never fails a test.)

@@ -34,7 +34,7 @@ class Mount:
         self.begin(name)
 
     def begin(self, name):
-        hello = struct.pack("<8sHHIBBHQ32sH", b"slicefs", 1, 1, 0, 0, 0, 0, 0,
+        hello = struct.pack("<8sHHIBBHQI32sH", b"slicefs", 1, 1, 0, 0, 0, 0, 0, 0,
                             os.urandom(32), len(name)) + name
         self.send(HELLO, hello)
         challenge = self.receive(CHALLENGE)

@@ -14,6 +14,7 @@ for dir in $order; do
 		case $other in "$dir" | common) continue ;; esac
 		public="$other/$other\\.h"
 		[ "$other" = index ] && public="index/(index|kv)\\.h"
+		[ "$other" = engine ] && public="engine/(engine|probe|rdma_port)\\.h"
 		grep -nE "#\s*include \"$other/" "$dir"/*.[ch] 2>/dev/null |
 			grep -vE "\"$public\"" && bad=1
 	done

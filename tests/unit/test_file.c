@@ -144,6 +144,53 @@ static void small_pool_refuses_whole_writes(void **state)
 	assert_true(metric_get(M_POOL_FULL) > before + 10 || getenv("SEED"));
 }
 
+/* A new file that is given up has no name and no page; an old one is as it was. */
+static void what_is_discarded_was_never_there(void **state)
+{
+	struct engine_opts o = local;
+	struct engine_space space;
+	struct engine *e;
+	struct file *f = NULL, *reader = NULL;
+	struct attr a;
+	struct place place;
+	static char bytes[1 << 20], back[16];
+
+	(void)state;
+	o.pool_bytes = 4 << 20;
+	assert_int_equal(engine_open(&o, &e, NULL), 0);
+	assert_int_equal(kit_create(e, "new", &f), 0);
+	assert_int_equal(kit_write(f, 0, bytes, sizeof(bytes)), sizeof(bytes));
+	assert_int_equal(kit_close(f, FILE_WRITE | FILE_DISCARD), 0);
+	assert_int_equal(kit_lookup(e, "new", &a, &place), INDEX_MISS);
+
+	assert_int_equal(kit_create(e, "old", &f), 0);
+	assert_int_equal(kit_write(f, 0, "as it was", 9), 9);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(kit_open_name(e, "old", FILE_WRITE | FILE_TRUNCATE, &f), 0);
+	assert_int_equal(kit_write(f, 0, bytes, sizeof(bytes)), sizeof(bytes));
+	assert_int_equal(kit_open_name(e, "old", 0, &reader), 0);
+	assert_int_equal(kit_close(f, FILE_WRITE | FILE_DISCARD), 0);
+	assert_int_equal(kit_read(reader, 0, back, sizeof(back)), -EIO);
+	assert_int_equal(kit_close(reader, 0), 0);
+	assert_int_equal(kit_open_name(e, "old", 0, &reader), 0);
+	assert_int_equal(kit_read(reader, 0, back, sizeof(back)), 9);
+	assert_memory_equal(back, "as it was", 9);
+	assert_int_equal(kit_close(reader, 0), 0);
+
+	/* Somebody else writes it, too: his is published. */
+	assert_int_equal(kit_open_name(e, "old", FILE_WRITE, &f), 0);
+	assert_int_equal(kit_open_name(e, "old", FILE_WRITE, &reader), 0);
+	assert_int_equal(kit_write(f, 9, ", and more", 10), 10);
+	assert_int_equal(kit_close(reader, FILE_WRITE | FILE_DISCARD), 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(kit_lookup(e, "old", &a, &place), 0);
+	assert_int_equal(a.size, 19);
+	engine_space(e, &space);
+	assert_int_equal(space.free_bytes, space.total_bytes);
+	assert_idle();
+	engine_close(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -152,6 +199,7 @@ int main(void)
 		cmocka_unit_test(late_walk_matches_the_model),
 		cmocka_unit_test(failing_walk_leaves_no_wrong_byte),
 		cmocka_unit_test(small_pool_refuses_whole_writes),
+		cmocka_unit_test(what_is_discarded_was_never_there),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -792,7 +792,10 @@ static void test_sessions_over_faults(void **state)
 		assert_int_equal(kv_fault_open(kv, seed, async, &fault), 0);
 		walk(fault, fault, "", (struct shaky_opts){ 0 }, 3, async ? 30 : 800);
 	}
-	assert_true(nmet > 0); /* in all the walks of this run */
+	/* In all the walks of this run; there are runs in which it has not come to it. */
+	for (unsigned i = 0; !nmet && i < 20; i++)
+		walk_over((struct shaky_opts){ 0 }, 3, 800);
+	assert_true(nmet > 0);
 }
 
 int main(void)

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A link (remote.h) without a file on it: its node (node_remote.h) gives slices, and
+ * a transport moves their bytes, which are those of one buffer.
+ *
+ * What makes each step end: names are asked for by a thread of its own, which is left
+ * behind when it takes too long; posts and calls have deadlines; and a node that did not
+ * answer one is not waited for any more: its session is given up, which ends all that is
+ * out (remote_stop()), and is what the node gives everything back for.
+ */
+#include "engine/probe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/lock.h"
+#include "common/stream.h"
+#include "engine/memory.h"
+#include "engine/node_remote.h"
+#include "index/index.h"
+#include "engine/server.h"
+#include "engine/transport_tcp.h"
+
+enum {
+	PIECE_BYTES = WIRE_RUN_MAX,
+	PIECES = 16, /* out at a time, each with a place in a slice of its own */
+	SLICES = 4,
+	SLICE_BYTES = PIECES / SLICES * PIECE_BYTES,
+};
+
+_Static_assert(SLICE_BYTES / PAGE_BYTES <= SLICE_PAGES_MAX, "a slice as long as that");
+
+#define NS_PER_MS UINT64_C(1000000)
+
+/* Finding it ------------------------------------------------------------------------- */
+
+/* Of two: who asks, and the thread that does it. */
+struct lookup {
+	char node[300];
+	struct sockaddr_storage at;
+	int r;
+	bool done;
+	atomic_int users;
+	pthread_mutex_t mutex; /* r, at, done */
+	pthread_cond_t cond;
+};
+
+static void lookup_unref(struct lookup *l)
+{
+	if (atomic_fetch_sub(&l->users, 1) > 1)
+		return;
+	pthread_cond_destroy(&l->cond);
+	pthread_mutex_destroy(&l->mutex);
+	free(l);
+}
+
+static void *lookup_main(void *arg)
+{
+	struct lookup *l = arg;
+	struct sockaddr_storage at;
+	int r = stream_resolve(l->node, SERVER_PORT, &at);
+
+	pthread_mutex_lock(&l->mutex);
+	l->r = r;
+	if (!r)
+		l->at = at;
+	l->done = true;
+	pthread_cond_signal(&l->cond);
+	pthread_mutex_unlock(&l->mutex);
+	lookup_unref(l);
+	return NULL;
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
+}
+
+static int lookup_wait(struct lookup *l, uint32_t timeout_ms, struct sockaddr_storage *ret)
+{
+	struct timespec until = timespec_of(clock_ns() + timeout_ms * NS_PER_MS);
+	int r = 0;
+
+	pthread_mutex_lock(&l->mutex);
+	while (!l->done && !r)
+		r = pthread_cond_timedwait(&l->cond, &l->mutex, &until);
+	r = l->done ? l->r : -ETIMEDOUT;
+	if (!r)
+		*ret = l->at;
+	pthread_mutex_unlock(&l->mutex);
+	return r;
+}
+
+int probe_find(const char *node, uint32_t timeout_ms, struct sockaddr_storage *ret)
+{
+	struct lookup *l;
+	pthread_t thread;
+	int r;
+
+	if (strlen(node) >= sizeof(l->node))
+		return -EINVAL;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	strcpy(l->node, node);
+	atomic_store(&l->users, 2);
+	pthread_mutex_init(&l->mutex, NULL);
+	lock_cond_init(&l->cond);
+	r = -pthread_create(&thread, NULL, lookup_main, l);
+	if (r < 0)
+		lookup_unref(l); /* the thread's */
+	else
+		pthread_detach(thread);
+	if (!r)
+		r = lookup_wait(l, timeout_ms, ret);
+	lookup_unref(l);
+	return r;
+}
+
+/* Reaching it ------------------------------------------------------------------------ */
+
+static int await_connected(int fd, uint32_t timeout_ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	uint64_t until = clock_ns() + timeout_ms * NS_PER_MS;
+	socklen_t len = sizeof(int);
+	int n, error = 0;
+
+	do {
+		uint64_t now = clock_ns();
+		n = poll(&p, 1, now < until ? (int)((until - now) / NS_PER_MS) + 1 : 0);
+	} while (n < 0 && errno == EINTR);
+	if (n < 1)
+		return n ? -errno : -ETIMEDOUT;
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	return -error;
+}
+
+static uint32_t mtu_of(int fd, sa_family_t family)
+{
+	socklen_t len = sizeof(int);
+	int mtu = 0;
+
+	if (family == AF_INET)
+		getsockopt(fd, IPPROTO_IP, IP_MTU, &mtu, &len);
+	else
+		getsockopt(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, &len);
+	return mtu > 0 ? (uint32_t)mtu : 0;
+}
+
+int probe_reach(const struct sockaddr_storage *at, uint32_t timeout_ms, struct probe_path *ret)
+{
+	struct probe_path path = { 0 };
+	socklen_t len = sizeof(path.local);
+	uint64_t begun = clock_ns();
+
+	_cleanup_(closep) int fd =
+		socket(at->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	int r = connect(fd, (const struct sockaddr *)at,
+			at->ss_family == AF_INET ? sizeof(struct sockaddr_in)
+						 : sizeof(struct sockaddr_in6));
+	if (r < 0 && errno != EINPROGRESS)
+		return -errno;
+	r = await_connected(fd, timeout_ms);
+	if (r < 0)
+		return r;
+	path.connect_ns = clock_ns() - begun;
+	path.mtu_bytes = mtu_of(fd, at->ss_family);
+	getsockname(fd, (struct sockaddr *)&path.local, &len);
+	stream_name(at, path.name);
+	*ret = path;
+	return 0;
+}
+
+/* A session -------------------------------------------------------------------------- */
+
+struct flight {
+	struct post post; /* first: done() gets it */
+	struct probe *probe;
+};
+
+struct probe {
+	struct remote *remote;
+	uint32_t timeout_ms;
+	bool gone; /* it did not answer, or its session has ended */
+
+	/* From the first probe_move() on. */
+	struct node *node;
+	struct transport *transport;
+	struct slice_id slices[SLICES];
+	unsigned nslices;
+	uint8_t *buf;
+
+	/* While one is under way. */
+	struct flight flights[PIECES];
+	uint64_t until_ns;
+	pthread_mutex_t mutex; /* the rest */
+	pthread_cond_t none_out;
+	unsigned nout;
+	uint64_t last_ns, bytes;
+	int error;
+};
+
+static uint64_t deadline(const struct probe *p)
+{
+	return clock_ns() + p->timeout_ms * NS_PER_MS;
+}
+
+/* Nothing is waited for any more, in order that all that is out ends. */
+static int noted(struct probe *p, int r)
+{
+	if (r != -ETIMEDOUT && r != -ENOTCONN && r != -EPROTO)
+		return r;
+	if (!p->gone)
+		remote_stop(p->remote, r);
+	p->gone = true;
+	return r;
+}
+
+int probe_open(const char *name, const char *token_file, uint32_t timeout_ms, struct probe **ret,
+	       char **ret_why)
+{
+	struct remote_opts o = { .node = name, .name = "doctor", .timeout_ms = timeout_ms };
+	struct auth_key key;
+	struct probe *p;
+	int r = auth_key_load(token_file, &key, ret_why);
+
+	if (r < 0)
+		return -EBADF;
+	o.key = token_file ? &key : NULL;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->timeout_ms = timeout_ms;
+	r = remote_open(&o, &p->remote, ret_why);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	remote_last(p->remote);
+	pthread_mutex_init(&p->mutex, NULL);
+	lock_cond_init(&p->none_out);
+	*ret = p;
+	return 0;
+}
+
+void probe_close(struct probe *p)
+{
+	if (!p)
+		return;
+	if (p->transport) {
+		p->transport->ops->quiesce(p->transport);
+		p->transport->ops->close(p->transport);
+	}
+	for (unsigned i = 0; i < p->nslices; i++)
+		node_unpin(p->node, p->slices[i]);
+	node_close(p->node);
+	remote_close(p->remote);
+	pthread_cond_destroy(&p->none_out);
+	pthread_mutex_destroy(&p->mutex);
+	free(p->buf);
+	free(p);
+}
+
+static int ask(struct probe *p, uint16_t type, struct writer *ret)
+{
+	if (p->gone)
+		return -ENOTCONN;
+	return noted(p, remote_ask(p->remote, type, (struct writer){ 0 }, deadline(p), ret));
+}
+
+int probe_node(struct probe *p, struct probe_node *ret)
+{
+	_cleanup_(writer_fini) struct writer body = { 0 };
+	const struct wire_welcome *w = remote_welcome(p->remote);
+	struct wire_stat st;
+	int r = ask(p, WIRE_STAT, &body);
+
+	if (r >= 0)
+		r = wire_read_stat(writer_bytes(&body), &st);
+	if (r < 0)
+		return r;
+	*ret = (struct probe_node){
+		.version = WIRE_VERSION, .session = w->session, .pool_bytes = st.total,
+		.free_bytes = st.free, .lanes = w->max_lanes,
+	};
+	return 0;
+}
+
+int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret)
+{
+	uint64_t sum = 0, until = deadline(p);
+	struct probe_pings m = { .min_ns = UINT64_MAX };
+
+	while (m.n < n && (!m.n || clock_ns() < until)) {
+		uint64_t begun = clock_ns();
+		int r = ask(p, WIRE_PING, NULL);
+		uint64_t ns = clock_ns() - begun;
+		if (r < 0)
+			return r;
+		m.n++;
+		sum += ns;
+		m.min_ns = ns < m.min_ns ? ns : m.min_ns;
+		m.max_ns = ns > m.max_ns ? ns : m.max_ns;
+	}
+	m.avg_ns = m.n ? sum / m.n : 0;
+	*ret = m;
+	return 0;
+}
+
+/* Slices ----------------------------------------------------------------------------- */
+
+struct want {
+	struct node_call call; /* first: done() gets it */
+	struct kv_call of;
+	sem_t done;
+	int r;
+};
+
+static void want_done(struct node_call *c, int r)
+{
+	struct want *w = (struct want *)c;
+
+	w->r = r;
+	sem_post(&w->done);
+}
+
+static int wait_for_slices(struct probe *p)
+{
+	struct want w = { .call = { .of = &w.of, .done = want_done },
+			  .of = { .deadline_ns = deadline(p) } };
+
+	sem_init(&w.done, 0, 0);
+	node_want(p->node, SLICE_BYTES / PAGE_BYTES, &w.call);
+	while (sem_wait(&w.done) < 0)
+		;
+	sem_destroy(&w.done);
+	return w.r;
+}
+
+/* As long as they are wanted, or none: a shorter one is what a full pool has left. */
+static int take_slice(struct probe *p)
+{
+	struct slice_id s;
+	uint32_t npages;
+	int r;
+
+	while ((r = node_alloc(p->node, SLICE_BYTES / PAGE_BYTES, &s, &npages)) == NODE_WAIT) {
+		r = noted(p, wait_for_slices(p));
+		if (r < 0)
+			return r;
+	}
+	if (r)
+		return r < 0 ? r : -ENOSPC;
+	if (npages < SLICE_BYTES / PAGE_BYTES) {
+		node_give_back(p->node, s);
+		return -ENOSPC;
+	}
+	p->slices[p->nslices++] = s;
+	return 0;
+}
+
+static int open_way(struct probe *p, enum probe_way way)
+{
+	struct transport_tcp_opts o = { .timeout_ms = p->timeout_ms };
+
+	/* A transport of rdma.h's has its place here. */
+	return way == PROBE_TCP ? transport_tcp_open(p->remote, &o, &p->transport) : -EOPNOTSUPP;
+}
+
+static int prepare(struct probe *p, enum probe_way way)
+{
+	int r = 0;
+
+	if (!p->buf) {
+		p->buf = malloc((size_t)PIECES * PIECE_BYTES);
+		if (!p->buf)
+			return -ENOMEM;
+		memset(p->buf, 0x5a, (size_t)PIECES * PIECE_BYTES);
+	}
+	if (!p->node)
+		r = node_remote_open(p->remote, &p->node);
+	if (!r && !p->transport)
+		r = open_way(p, way);
+	while (!r && p->nslices < SLICES)
+		r = take_slice(p);
+	return r;
+}
+
+/* Moving bytes ------------------------------------------------------------------------ */
+
+/* True: it takes off again at once, so that as many as there are stay out until time
+ * is up. Otherwise it has landed. */
+static bool count(struct probe *p, struct post *post, int r)
+{
+	uint64_t now = clock_ns();
+
+	pthread_mutex_lock(&p->mutex);
+	p->last_ns = now;
+	p->bytes += r ? 0 : post->len;
+	if (!p->error)
+		p->error = r;
+	bool again = !p->error && now < p->until_ns;
+	if (!again && !--p->nout)
+		pthread_cond_signal(&p->none_out);
+	pthread_mutex_unlock(&p->mutex);
+	return again;
+}
+
+static void flight_done(struct post *post, int r)
+{
+	struct probe *p = ((struct flight *)post)->probe;
+
+	while (count(p, post, r)) {
+		post->deadline_ns = deadline(p);
+		r = p->transport->ops->post(p->transport, post);
+		if (!r)
+			return;
+	}
+}
+
+static void take_off(struct probe *p, bool write)
+{
+	p->nout = PIECES;
+	for (unsigned i = 0; i < PIECES; i++) {
+		struct flight *f = &p->flights[i];
+		const unsigned each = PIECES / SLICES;
+		f->probe = p;
+		f->post = (struct post){
+			.kind = write ? POST_WRITE : POST_READ,
+			.slice = p->slices[i / each],
+			.off = (uint64_t)(i % each) * PIECE_BYTES,
+			.local = p->buf + (size_t)i * PIECE_BYTES,
+			.len = PIECE_BYTES,
+			.deadline_ns = deadline(p),
+			.done = flight_done,
+		};
+	}
+	for (unsigned i = 0; i < PIECES; i++) {
+		int r = p->transport->ops->post(p->transport, &p->flights[i].post);
+		if (r < 0)
+			flight_done(&p->flights[i].post, r);
+	}
+}
+
+/* False: not by then. 0: for ever. */
+static bool await_landed(struct probe *p, uint64_t until_ns)
+{
+	struct timespec until = timespec_of(until_ns);
+	int r = 0;
+
+	pthread_mutex_lock(&p->mutex);
+	while (p->nout && !r)
+		r = until_ns ? pthread_cond_timedwait(&p->none_out, &p->mutex, &until)
+			     : pthread_cond_wait(&p->none_out, &p->mutex);
+	pthread_mutex_unlock(&p->mutex);
+	return !r;
+}
+
+int probe_move(struct probe *p, enum probe_way way, bool write, uint32_t ms,
+	       struct probe_moved *ret)
+{
+	int r = p->gone ? -ENOTCONN : way == PROBE_TCP ? prepare(p, way) : -EOPNOTSUPP;
+	uint64_t begun = clock_ns();
+
+	if (r < 0)
+		return r;
+	p->error = 0;
+	p->bytes = 0;
+	p->until_ns = begun + ms * NS_PER_MS;
+	take_off(p, write);
+	/* A write that nobody answers is not over before its session is. */
+	if (!await_landed(p, p->until_ns + p->timeout_ms * NS_PER_MS)) {
+		noted(p, -ETIMEDOUT);
+		await_landed(p, 0);
+		return -ETIMEDOUT;
+	}
+	if (p->error)
+		return noted(p, p->error);
+	*ret = (struct probe_moved){ p->bytes, p->last_ns - begun };
+	return 0;
+}
+
+/* This host --------------------------------------------------------------------------- */
+
+int probe_memory(struct probe_memory *ret)
+{
+	struct memory m;
+	int r = memory_now(&m);
+
+	if (!r)
+		*ret = (struct probe_memory){ m.total_bytes, m.available_bytes, memory_margin(&m) };
+	return r;
+}

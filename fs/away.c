@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads that were sent away.
+ *
+ * Where other mounts change the index, too, what the kernel knows by a name, or of a
+ * version, may be old when it asks to open it. To ESTALE its answer is to look up the
+ * whole path again, whatever it has cached, and to ask again; but only once: a second
+ * ESTALE is the application's, and so would be an ENOENT for a name that has been there
+ * all the time, if it is replaced once more between that lookup and the open.
+ *
+ * So a thread that was answered ESTALE, to whatever it asked, is noted, and its next
+ * lookup of a file makes a *promise*: a handle is opened, before it is answered, and held
+ * for it; when it comes to open the nodeid, or to look at it, that is still open as what
+ * it was shown, whatever has become of the name. That was published after its call began,
+ * so it is what it may see (P2). The handle is a writer's, so that renames and unlinks keep
+ * track of it (index_writer()).
+ *
+ * Whether it is the same call that comes back can only be guessed, from its kind and from
+ * what else the thread has asked since. So what open(2) asks before it opens, the
+ * attributes, is not answered ESTALE: inode.c remembers them (inode_attr_missed()).
+ *
+ * A promise that nobody comes for (he may not open it, or was killed) is given up after
+ * PROMISE_MS, by the notify thread.
+ */
+#include <errno.h>
+
+#include "fs/priv.h"
+
+enum { PROMISE_MS = 2000, AT_ONCE_MS = 1, MISSES = 8 };
+
+static struct sent_away *slot_of(struct req *q, pid_t *ret_pid)
+{
+	*ret_pid = fuse_req_ctx(q->fuse)->pid;
+	return &q->fs->away[(unsigned)*ret_pid % SENT_AWAY_SLOTS];
+}
+
+void promise_drop(struct fs *fs, struct handle *h)
+{
+	if (!h)
+		return;
+	{
+		WITH_LOCK(&fs->handles_lock);
+		h->closing = true; /* handles_close() leaves it to us */
+	}
+	handle_close(fs, h, NULL, NULL);
+}
+
+/* Slots ------------------------------------------------------------------------------- */
+
+/* Under the lock: empties it; what it promised is the caller's to drop. */
+static struct handle *clear(struct sent_away *s)
+{
+	struct handle *h = s->promise;
+
+	*s = (struct sent_away){ 0 };
+	return h;
+}
+
+static bool is_his(struct req *q, const struct sent_away *s, pid_t pid)
+{
+	return s->ns && s->pid == pid &&
+	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * 1000000ULL);
+}
+
+bool away_note(struct req *q)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+	struct handle *h;
+
+	if (!q->fs->shared)
+		return false;
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		h = clear(s);
+		*s = (struct sent_away){
+			.pid = pid, .ns = clock_ns(), .kind = q->kind,
+			.from = q->inode ? q->inode->nodeid : 0,
+		};
+	}
+	promise_drop(q->fs, h);
+	return q->back && q->kind != MOP_OPEN;
+}
+
+bool away_is(struct req *q)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+
+	if (!q->fs->shared)
+		return false;
+	WITH_LOCK(&q->fs->away_lock);
+	s->looked |= is_his(q, s, pid);
+	return is_his(q, s, pid);
+}
+
+void away_promise(struct req *q, struct handle *h)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+	uint64_t now = clock_ns();
+	struct handle *old = h;
+
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		if (is_his(q, s, pid)) {
+			old = s->promise;
+			s->promise = h;
+			s->until_ns = now + PROMISE_MS * 1000000ULL;
+		}
+	}
+	promise_drop(q->fs, old);
+	notify_wake_at(q->fs, now + PROMISE_MS * 1000000ULL);
+}
+
+/* Is it the call that was sent away, and not a later one? That comes back as what it was;
+ * without a lookup if it comes by a descriptor (/proc/self/fd). If it missed the name
+ * it may have ended so: then it comes at once, or is another one. */
+static bool is_same_call(struct req *q, const struct sent_away *s)
+{
+	uint64_t promised_ns = s->until_ns - PROMISE_MS * 1000000ULL;
+
+	if (!s->promise)
+		return !s->looked && s->from == q->inode->nodeid;
+	return !s->missed || q->start_ns < promised_ns + AT_ONCE_MS * 1000000ULL;
+}
+
+/* Requests that a walk to a name consists of, besides the one it is for. */
+static bool is_of_walk(enum metric_op kind)
+{
+	return kind == MOP_LOOKUP || kind == MOP_GETATTR || kind == MOP_GETXATTR ||
+	       kind == MOP_READLINK || kind == MOP_CREATE;
+}
+
+void away_begin(struct req *q)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+	struct handle *h = NULL;
+
+	if (is_of_walk(q->kind))
+		return;
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		if (s->ns && s->pid == pid && s->kind != q->kind)
+			h = clear(s); /* the call that was sent away is over */
+	}
+	promise_drop(q->fs, h);
+}
+
+void away_take(struct req *q)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+	struct handle *h = NULL;
+
+	if (!q->fs->shared)
+		return;
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		if (!is_his(q, s, pid) || s->kind != q->kind)
+			return;
+		uint64_t ns = s->ns;
+		q->back = s->looked && !s->missed;
+		bool same = is_same_call(q, s);
+		h = clear(s);
+		if (same && (!h || h->inode == q->inode)) {
+			q->away_ns = ns;
+			q->promise = steal(&h);
+		}
+	}
+	promise_drop(q->fs, h);
+}
+
+static void forget(struct req *q, unsigned least)
+{
+	pid_t pid;
+	struct sent_away *s = slot_of(q, &pid);
+	struct handle *h = NULL;
+
+	if (!q->fs->shared)
+		return;
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		s->looked |= is_his(q, s, pid);
+		if (is_his(q, s, pid) && s->missed++ >= least)
+			h = clear(s);
+	}
+	promise_drop(q->fs, h);
+}
+
+/* Some of them may have been whether names that the kernel has are right: then it looks
+ * the name up again. */
+void away_missed(struct req *q)
+{
+	forget(q, MISSES);
+}
+
+void away_end(struct req *q)
+{
+	forget(q, 0);
+}
+
+uint64_t away_expire(struct fs *fs, uint64_t now_ns)
+{
+	uint64_t next = 0;
+
+	for (unsigned i = 0; i < SENT_AWAY_SLOTS; i++) {
+		struct sent_away *s = &fs->away[i];
+		struct handle *h = NULL;
+		{
+			WITH_LOCK(&fs->away_lock);
+			if (s->promise && s->until_ns <= now_ns)
+				h = clear(s);
+			else if (s->promise && (!next || s->until_ns < next))
+				next = s->until_ns;
+		}
+		promise_drop(fs, h);
+	}
+	return next;
+}

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs put: files into a node's tree. A file is written as a draft, which nobody else
+ * sees, and published by closing it; what fails before that is given up.
+ *
+ * Threads: the main one finds files and makes folders; jobs send the files.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/error.h"
+#include "tools/carry.h"
+#include "tools/client.h"
+#include "tools/cmd.h"
+#include "tools/jobs.h"
+
+enum { JOBS = 4, TRIES = 16 };
+
+struct put {
+	struct client c;
+	bool recursive, no_clobber, preserve;
+	unsigned njobs;
+	mode_t umask;
+	struct jobs *jobs;
+	struct folder *folders; /* whose times are set at the end, the deepest first */
+};
+
+struct folder {
+	struct folder *next;
+	uint64_t fileid;
+	struct stat st;
+};
+
+/* One file, and where it is to go; the names are its own. */
+struct item {
+	struct put *p;
+	char *local, *shown; /* shown: "HOST:/path", as the user would write it */
+	char name[INDEX_NAME_MAX + 1];
+	uint64_t dir;
+};
+
+void cmd_put_help(void)
+{
+	printf("  -r, --recursive    folders with all that is in them; links as links\n"
+	       "  -n, --no-clobber   leave what is there already as it is\n"
+	       "  -p, --preserve     keep mode and times; else files get yours, less the umask\n"
+	       "  -j, --jobs N       so many files at a time, 1 to 64 (4)\n");
+	client_help();
+	printf("\nFILE \"-\" is standard input. Several FILEs, and folders, go into a folder. A file\n"
+	       "is seen by others when all of it is there, and not at all if that fails.\n");
+}
+
+static int fail_here(const struct put *p, int err, const char *path)
+{
+	return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: %s", path,
+			err == -ESTALE ? "it became shorter while it was read" : error_text(err));
+}
+
+/* ---- Attributes -------------------------------------------------------------- */
+
+static struct attr attr_of(const struct stat *st)
+{
+	return (struct attr){ .mode = st->st_mode, .uid = geteuid(), .gid = getegid(),
+			      .atime = st->st_atim, .mtime = st->st_mtim };
+}
+
+/* Of what is published. */
+static int set_attr(struct put *p, uint64_t fileid, struct place place, unsigned mask,
+		    const struct stat *st)
+{
+	struct index_op op = { .fileid = fileid, .place = place, .mask = mask,
+			       .attr = attr_of(st) };
+	int r = client_index(&p->c, &op, index_setattr);
+
+	index_op_fini(&op);
+	return r > 0 ? -ENOENT : r;
+}
+
+/* Of an open draft: what is published with it. */
+static void set_times(struct file *f, const struct stat *st)
+{
+	struct attr a;
+
+	file_attr(f, &a);
+	a.atime = st->st_atim;
+	a.mtime = st->st_mtim;
+	file_set_attr(f, INDEX_SET_ATIME | INDEX_SET_MTIME, &a);
+}
+
+/* ---- A file ------------------------------------------------------------------ */
+
+enum { LEFT_ALONE = 1 }; /* it is there, and -n was said */
+
+static int new_draft(struct put *p, const struct found *at, const struct stat *st,
+		     struct file **ret)
+{
+	struct index_op op = {
+		.parent = at->parent, .name = at->name, .attr = attr_of(st),
+		.umask = p->preserve ? 0 : p->umask,
+		.flags = p->no_clobber ? O_EXCL : 0,
+	};
+
+	op.attr.mode = S_IFREG | (st->st_mode & (p->preserve ? 07777 : 0777));
+	int r = client_index(&p->c, &op, index_draft);
+	if (!r)
+		r = file_create(p->c.engine, &op.entry.attr, ret);
+	index_op_fini(&op);
+	return r;
+}
+
+static int open_there(struct put *p, const struct found *at, struct file **ret)
+{
+	if (p->no_clobber)
+		return LEFT_ALONE;
+	if (at->is_draft)
+		return -EBUSY;
+	if (!S_ISREG(at->attr.mode))
+		return S_ISDIR(at->attr.mode) ? -EISDIR : -EINVAL;
+	return client_open_file(&p->c, at->attr.fileid, at->place, FILE_WRITE | FILE_TRUNCATE, ret);
+}
+
+/* What is looked up may be another thing by the time that it is opened: then anew. */
+static int open_for(struct item *i, const struct stat *st, struct file **ret, bool *ret_is_new)
+{
+	int r = -EEXIST;
+
+	for (int n = 0; n < TRIES && (r == -EEXIST || r == -ESTALE); n++) {
+		struct found at;
+		r = client_find(&i->p->c, i->dir, i->name, true, &at);
+		if (r < 0)
+			return r;
+		*ret_is_new = !at.is_there;
+		r = at.is_there ? open_there(i->p, &at, ret) : new_draft(i->p, &at, st, ret);
+	}
+	return r == -EEXIST && i->p->no_clobber ? LEFT_ALONE : r;
+}
+
+static int send_open(struct item *i, int fd, const struct stat *st)
+{
+	struct put *p = i->p;
+	struct carried by;
+	struct file *f;
+	struct attr a;
+	struct place place;
+	bool is_new = false;
+	int r = open_for(i, st, &f, &is_new);
+
+	if (r)
+		return r < 0 ? client_fail(&p->c, r, i->shown) : EXIT_DONE;
+	r = carry_in(&p->c, fd, f, i->shown, &by);
+	if (r < 0) {
+		/* Said first: where the node is gone, closing would take as long again. */
+		int status = by.is_local ? fail_here(p, r, i->local) :
+					   client_fail(&p->c, r, i->shown);
+		client_close_file(&p->c, f, FILE_WRITE | FILE_DISCARD);
+		return status;
+	}
+	if (p->preserve)
+		set_times(f, st);
+	file_attr(f, &a);
+	file_place(f, &place);
+	r = client_close_file(&p->c, f, FILE_WRITE);
+	if (r >= 0 && p->preserve && !is_new)
+		r = set_attr(p, a.fileid, place, INDEX_SET_MODE, st);
+	return r < 0 ? client_fail(&p->c, r, i->shown) : EXIT_DONE;
+}
+
+static int send_file(void *arg)
+{
+	struct item *i = arg;
+	bool is_stdin = !strcmp(i->local, "-");
+	int fd = is_stdin ? dup(STDIN_FILENO) : open(i->local, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	int status;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		status = fail_here(i->p, -errno, i->local);
+	} else {
+		if (!S_ISREG(st.st_mode)) { /* a pipe has no mode that a file should have */
+			st.st_mode = 0666;
+			clock_gettime(CLOCK_REALTIME, &st.st_mtim);
+			st.st_atim = st.st_mtim;
+		}
+		status = send_open(i, fd, &st);
+	}
+	if (fd >= 0)
+		close(fd);
+	free(i->local);
+	free(i->shown);
+	free(i);
+	return status;
+}
+
+/* ---- Folders and links ------------------------------------------------------- */
+
+static int put_link(struct put *p, const char *local, uint64_t dir, const char *name,
+		    const char *shown)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlink(local, target, sizeof(target));
+	struct index_op op = {
+		.parent = dir, .name = name,
+		.attr = { .mode = S_IFLNK | 0777, .uid = geteuid(), .gid = getegid() },
+		.body = { BODY_INLINE, BYTES_OF(target, n > 0 ? (size_t)n : 0) },
+	};
+
+	if (n < 0)
+		return fail_here(p, -errno, local);
+	int r = client_index(&p->c, &op, index_make);
+	index_op_fini(&op);
+	if (r == -EEXIST && p->no_clobber)
+		return EXIT_DONE;
+	if (r == -EEXIST) {
+		struct index_op un = { .parent = dir, .name = name };
+		r = client_index(&p->c, &un, index_unlink);
+		if (!r)
+			client_drop(&p->c, &un);
+		index_op_fini(&un);
+		if (r >= 0)
+			r = client_index(&p->c, &op, index_make);
+		index_op_fini(&op);
+	}
+	return r < 0 ? client_fail(&p->c, r, shown) : EXIT_DONE;
+}
+
+static int make_folder(struct put *p, uint64_t dir, const char *name, const struct stat *st,
+		       uint64_t *ret)
+{
+	struct index_op op = { .parent = dir, .name = name, .attr = attr_of(st),
+			       .umask = p->preserve ? 0 : p->umask };
+	struct found at;
+
+	op.attr.mode = S_IFDIR | (st->st_mode & (p->preserve ? 07777 : 0777));
+	int r = strcmp(name, ".") ? client_index(&p->c, &op, index_make) : -EEXIST;
+	*ret = op.entry.attr.fileid;
+	index_op_fini(&op);
+	if (r != -EEXIST)
+		return r;
+	r = client_find(&p->c, dir, name, true, &at);
+	if (r >= 0 && (!at.is_there || !S_ISDIR(at.attr.mode)))
+		r = -ENOTDIR;
+	*ret = at.attr.fileid;
+	return r;
+}
+
+/* Its times would change with each name in it: they wait. */
+static int remember_folder(struct put *p, uint64_t fileid, const struct stat *st)
+{
+	struct folder *f = p->preserve ? malloc(sizeof(*f)) : NULL;
+
+	if (!f)
+		return p->preserve ? -ENOMEM : 0;
+	*f = (struct folder){ p->folders, fileid, *st };
+	p->folders = f;
+	return 0;
+}
+
+static int put_any(struct put *p, const char *local, bool follow, uint64_t dir,
+		   const char *name, const char *shown);
+
+static int put_names(struct put *p, DIR *d, const char *local, uint64_t dir, const char *shown)
+{
+	int status = EXIT_DONE;
+
+	for (;;) {
+		errno = 0;
+		struct dirent *e = readdir(d);
+		if (!e)
+			return errno ? fail_here(p, -errno, local) : status;
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		_cleanup_(freep) char *from = client_join(local, e->d_name);
+		_cleanup_(freep) char *to = client_join(shown, e->d_name);
+		int s = from && to ? put_any(p, from, false, dir, e->d_name, to) :
+				     fail_here(p, -ENOMEM, local);
+		status = s ? s : status;
+	}
+}
+
+static int put_folder(struct put *p, const char *local, const struct stat *st, uint64_t dir,
+		      const char *name, const char *shown)
+{
+	uint64_t fileid;
+
+	if (!p->recursive)
+		return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: is a directory. Try: slicefs put -r",
+				local);
+	int r = make_folder(p, dir, name, st, &fileid);
+	if (r >= 0)
+		r = remember_folder(p, fileid, st);
+	if (r < 0)
+		return client_fail(&p->c, r, shown);
+	DIR *d = opendir(local);
+	if (!d)
+		return fail_here(p, -errno, local);
+	int status = put_names(p, d, local, fileid, shown);
+	closedir(d);
+	return status;
+}
+
+static int put_file(struct put *p, const char *local, uint64_t dir, const char *name,
+		    const char *shown)
+{
+	struct item *i = calloc(1, sizeof(*i));
+
+	if (!i)
+		return fail_here(p, -ENOMEM, local);
+	*i = (struct item){ .p = p, .local = strdup(local), .shown = strdup(shown), .dir = dir };
+	if (!i->local || !i->shown || strlen(name) > INDEX_NAME_MAX) {
+		int r = i->local && i->shown ? -ENAMETOOLONG : -ENOMEM;
+		free(i->local);
+		free(i->shown);
+		free(i);
+		return fail_here(p, r, local);
+	}
+	strcpy(i->name, name);
+	jobs_add(p->jobs, send_file, i);
+	return EXIT_DONE;
+}
+
+/* `follow`: as a command's word a link stands for what it leads to, unless with -r. */
+static int put_any(struct put *p, const char *local, bool follow, uint64_t dir,
+		   const char *name, const char *shown)
+{
+	struct stat st;
+
+	if (follow && !strcmp(local, "-"))
+		return put_file(p, local, dir, name, shown);
+	if ((p->recursive ? lstat(local, &st) : stat(local, &st)) < 0)
+		return fail_here(p, -errno, local);
+	if (S_ISDIR(st.st_mode))
+		return put_folder(p, local, &st, dir, name, shown);
+	if (S_ISLNK(st.st_mode))
+		return put_link(p, local, dir, name, shown);
+	if (S_ISREG(st.st_mode) || (follow && !S_ISSOCK(st.st_mode) && !p->recursive))
+		return put_file(p, local, dir, name, shown);
+	return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: neither a file nor a folder nor a link: left out",
+			local);
+}
+
+/* ---- The command ------------------------------------------------------------- */
+
+/* The name that a word gives to what it becomes in a folder, to be freed. Of "." and
+ * "/" it is ".": what is in them goes into the folder itself. */
+static char *name_of(const char *local)
+{
+	_cleanup_(freep) char *whole = NULL;
+	size_t n = strlen(local);
+
+	while (n > 1 && local[n - 1] == '/')
+		n--;
+	const char *base = local + n;
+	while (base > local && base[-1] != '/')
+		base--;
+	n -= (size_t)(base - local);
+	if (n == 2 && !memcmp(base, "..", 2)) {
+		whole = realpath(local, NULL);
+		base = whole ? strrchr(whole, '/') + 1 : ".";
+		n = strlen(base);
+	}
+	return n ? strndup(base, n) : strdup(".");
+}
+
+/* Two words that would become one file: which of them would be luck. */
+static int check_names(const char *const *words, char **names, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < i; k++)
+			if (!strcmp(names[i], names[k]) && strcmp(names[i], "."))
+				return cmd_fail(EXIT_USAGE, "put", "%s and %s would both become "
+						"\"%s\". Try: a command for each", words[k], words[i],
+						names[i]);
+	return EXIT_DONE;
+}
+
+static int put_into(struct put *p, char **words, char **names, int n, uint64_t dir,
+		    const char *shown)
+{
+	int status = check_names((const char *const *)words, names, n);
+
+	for (int i = 0; i < n && status != EXIT_USAGE; i++) {
+		_cleanup_(freep) char *to = client_join(shown, names[i]);
+		int s = !strcmp(words[i], "-") ?
+				cmd_fail(EXIT_USAGE, "put", "%s: standard input needs a name. Try: "
+					 "slicefs put - %s", shown, to ? to : "") :
+				to ? put_any(p, words[i], true, dir, names[i], to) :
+				     fail_here(p, -ENOMEM, words[i]);
+		status = s ? s : status;
+	}
+	return status;
+}
+
+static int put_into_names(struct put *p, char **words, int n, uint64_t dir, const char *shown)
+{
+	char **names = calloc((size_t)n, sizeof(*names));
+	bool all = names;
+	int status = EXIT_FAILED;
+
+	for (int i = 0; all && i < n; i++)
+		all = (names[i] = name_of(words[i]));
+	if (all)
+		status = put_into(p, words, names, n, dir, shown);
+	for (int i = 0; names && i < n; i++)
+		free(names[i]);
+	free(names);
+	return status;
+}
+
+static int put_words(struct put *p, char **words, int n, const char *path, const char *shown)
+{
+	struct found at;
+	int r = client_find(&p->c, INDEX_ROOT, path, true, &at);
+
+	if (r < 0)
+		return client_fail(&p->c, r, shown);
+	if (at.is_there && S_ISDIR(at.attr.mode))
+		return put_into_names(p, words, n, at.attr.fileid, shown);
+	if (n > 1 || path[strlen(path) - 1] == '/')
+		return cmd_fail(EXIT_FAILED, "put", "%s: no such folder%s. Try: slicefs mkdir -p %s",
+				shown, n > 1 ? ", which several files need" : "", shown);
+	return put_any(p, words[0], true, at.parent, at.name, shown);
+}
+
+static int keep_times(struct put *p, int status)
+{
+	const struct place place = { .kind = PLACE_FILEID };
+
+	for (struct folder *f = p->folders, *next; f; f = next) {
+		next = f->next;
+		int r = set_attr(p, f->fileid, place,
+				 INDEX_SET_MODE | INDEX_SET_ATIME | INDEX_SET_MTIME, &f->st);
+		if (r < 0)
+			status = client_fail(&p->c, r, "times of folders");
+		free(f);
+	}
+	return status;
+}
+
+static int parse(struct put *p, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "recursive", no_argument, NULL, 'r' }, { "no-clobber", no_argument, NULL, 'n' },
+		{ "preserve", no_argument, NULL, 'p' },	 { "jobs", required_argument, NULL, 'j' },
+		CLIENT_OPTIONS, { 0 },
+	};
+	int option, status = EXIT_DONE;
+
+	p->njobs = JOBS;
+	opterr = 0;
+	while (!status && (option = getopt_long(argc, argv, ":rRnpj:", longs, NULL)) != -1) {
+		if (option == 'r' || option == 'R')
+			p->recursive = true;
+		else if (option == 'n')
+			p->no_clobber = true;
+		else if (option == 'p')
+			p->preserve = true;
+		else if (option == 'j')
+			status = client_jobs(&p->c, &p->njobs);
+		else
+			status = client_option(&p->c, option, argv);
+	}
+	if (!status && argc - optind < 2)
+		return cmd_usage("put", argc == optind ? "which file, and where to?" :
+							 "where to? Try: HOST:/path");
+	return status;
+}
+
+static int check_local(char **words, int n)
+{
+	int stdins = 0;
+
+	for (int i = 0; i < n; i++) {
+		stdins += !strcmp(words[i], "-");
+		if (client_is_remote(words[i]) && access(words[i], F_OK) < 0)
+			return cmd_usage("put", "\"%s\" is on a node, and what is put is here. Try: "
+					 "slicefs get, slicefs mv", words[i]);
+	}
+	return stdins > 1 ? cmd_usage("put", "standard input has one end only") : EXIT_DONE;
+}
+
+int cmd_put(int argc, char **argv)
+{
+	struct put p = { 0 };
+	const char *path;
+
+	client_init(&p.c, "put", false);
+	p.umask = umask(0);
+	umask(p.umask);
+	int status = parse(&p, argc, argv);
+	char **words = argv + optind;
+	int n = argc - optind - 1;
+	if (!status)
+		status = client_take(&p.c, words[n], &path);
+	if (!status)
+		status = check_local(words, n);
+	if (!status)
+		status = client_open(&p.c);
+	if (status)
+		return status;
+	p.jobs = jobs_new(p.njobs);
+	status = p.jobs ? put_words(&p, words, n, path, words[n]) :
+			  cmd_fail(EXIT_FAILED, "put", "cannot start threads");
+	int s = jobs_end(p.jobs);
+	status = keep_times(&p, s ? s : status);
+	client_close(&p.c);
+	return status;
+}
