@@ -18,12 +18,18 @@
 
 enum config_huge { CONFIG_HUGE_AUTO, CONFIG_HUGE_ON, CONFIG_HUGE_OFF };
 
+enum config_transport {
+	CONFIG_TRANSPORT_AUTO,
+	CONFIG_TRANSPORT_RDMA,
+	CONFIG_TRANSPORT_TCP,
+};
+
 #define CONFIG_FIELD_BOOL   bool
 #define CONFIG_FIELD_SIZE   uint64_t
 #define CONFIG_FIELD_TIME   uint64_t
 #define CONFIG_FIELD_COUNT  uint64_t
 #define CONFIG_FIELD_STRING char *
-#define CONFIG_FIELD_ENUM   int /* the place of the word: enum log_level, config_huge */
+#define CONFIG_FIELD_ENUM   int /* the place of the word: enum log_level, config_... */
 
 /* The commands that have settings. */
 enum config_of { CONFIG_OF_MOUNT = 1, CONFIG_OF_SERVE = 2, CONFIG_OF_BOTH = 3 };

@@ -121,15 +121,20 @@ bool auth_proves(const struct auth_key *key, enum auth_side side, struct bytes h
 }
 
 int auth_challenged(const struct auth_key *key, const struct writer *hello,
-		    const struct wire_header *h, struct bytes body,
+		    uint32_t offered, const struct wire_header *h, struct bytes body,
 		    struct wire_challenge *ret, uint8_t ret_proof[WIRE_NONCE])
 {
 	if (h->type != WIRE_CHALLENGE || wire_read_challenge(body, ret) < 0 || hello->bad)
 		return -EPROTO;
 	if (!auth_proves(key, AUTH_NODE, writer_bytes(hello), ret, ret->proof))
 		return -EKEYREJECTED;
-	if (ret->version != WIRE_VERSION || ret->features)
+	if (ret->version != WIRE_VERSION || (ret->features & ~offered))
 		return -EPROTONOSUPPORT;
 	auth_prove(key, AUTH_MOUNT, writer_bytes(hello), ret, ret_proof);
 	return 0;
+}
+
+bool auth_is_secret(const uint8_t secret[WIRE_TICKET], const uint8_t *said)
+{
+	return !sodium_memcmp(secret, said, WIRE_TICKET);
 }

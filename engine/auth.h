@@ -37,10 +37,14 @@ bool auth_proves(const struct auth_key *key, enum auth_side side, struct bytes h
 		 const struct wire_challenge *c, const uint8_t proof[WIRE_NONCE]);
 
 /*
- * What a mount makes of the message that came after its HELLO (hello: as it was sent):
- * the challenge, of a node that has the key, and the proof for it. -EPROTO (it is none,
- * or hello is bad), -EKEYREJECTED, -EPROTONOSUPPORT (its version, or features).
+ * What a mount makes of the message that came after its HELLO (hello: as it was sent,
+ * offered: the features in it): the challenge, of a node that has the key, and the proof
+ * for it. -EPROTO (it is none, or hello is bad), -EKEYREJECTED, -EPROTONOSUPPORT (its
+ * version, or features that were not offered).
  */
 int auth_challenged(const struct auth_key *key, const struct writer *hello,
-		    const struct wire_header *h, struct bytes body,
+		    uint32_t offered, const struct wire_header *h, struct bytes body,
 		    struct wire_challenge *ret, uint8_t ret_proof[WIRE_NONCE]);
+
+/* Are these the same 32 bytes? It takes as long whichever differs. */
+bool auth_is_secret(const uint8_t secret[WIRE_TICKET], const uint8_t *said);

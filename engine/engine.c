@@ -29,6 +29,7 @@
 #include "engine/priv.h"
 #include "engine/refs.h"
 #include "engine/server.h"
+#include "engine/transport_auto.h"
 #include "engine/transport_tcp.h"
 #include "engine/store.h"
 
@@ -192,12 +193,22 @@ static int open_node(struct engine *e, const struct engine_opts *o)
 	return r;
 }
 
-static int open_transport(struct engine *e, const struct engine_opts *o)
+static int open_far(struct engine *e, const struct engine_opts *o, struct transport **ret,
+		    char **ret_why)
 {
 	const struct transport_tcp_opts to = { .timeout_ms = o->timeout_ms };
+	const struct transport_auto_opts ao = { .rdma = o->rdma, .node = e->node,
+						.timeout_ms = o->timeout_ms };
+	struct remote *x = peer_remote(e->peer);
+
+	return o->rdma.by == ENGINE_TCP ? transport_tcp_open(x, &to, ret) :
+					  transport_auto_open(x, &ao, ret, ret_why);
+}
+
+static int open_transport(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
 	struct transport *inner;
-	int r = e->peer ? transport_tcp_open(peer_remote(e->peer), &to, &inner) :
-			  transport_local_open(e->pool, &inner);
+	int r = e->peer ? open_far(e, o, &inner, ret_why) : transport_local_open(e->pool, &inner);
 
 	if (r < 0 || !o->fault_seed) {
 		if (!r)
@@ -247,7 +258,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 	if (!r && !e->offline && !e->pool_is_lent)
 		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
 	if (!r)
-		r = open_transport(e, o);
+		r = open_transport(e, o, ret_why);
 	if (!r)
 		r = files_new(e, &e->files);
 	if (!r && e->store && store_is_new(e->store))
@@ -264,7 +275,7 @@ static int open_peer(struct engine *e, const struct engine_opts *o, char **ret_w
 	if (!r)
 		r = open_node(e, o);
 	if (!r)
-		r = open_transport(e, o);
+		r = open_transport(e, o, ret_why);
 	if (!r)
 		r = open_index(e, o, ret_why);
 	if (!r)
@@ -388,7 +399,7 @@ static int server_opts_of(const struct serve_opts *o, struct auth_key *key,
 	*ret = (struct server_opts){
 		.listen = o->listen, .key = o->token_file ? key : NULL, .anybody = o->insecure,
 		.keep_alive_ms = o->keep_alive_ms, .max_sessions = o->max_sessions,
-		.threads = o->threads,
+		.threads = o->threads, .rdma = o->rdma,
 	};
 	return 0;
 }

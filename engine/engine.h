@@ -18,6 +18,16 @@ struct engine;
 struct file;
 struct pool;
 
+/* How bytes go between a mount and another host's node. */
+enum engine_bytes_by { ENGINE_AUTO, ENGINE_RDMA, ENGINE_TCP };
+
+struct engine_rdma {
+	enum engine_bytes_by by; /* AUTO: RDMA where both have it, TCP otherwise */
+	const char *device;      /* "mlx5_0", "mlx5_0:1"; NULL: any */
+	bool gid_given;
+	int gid_index;
+};
+
 /* A store: the folder that pool and index of one directory live in ---------- */
 
 enum store_state { STORE_NONE, STORE_STOPPED, STORE_RUNNING, STORE_DAMAGED };
@@ -40,6 +50,7 @@ struct engine_opts {
 	const char *token_file; /* or NULL: no token */
 	const char *name;       /* of this mount, for the node's log; or NULL */
 	uint32_t timeout_ms;    /* for the node to let us in; 0: 10 s */
+	struct engine_rdma rdma;
 	bool only_reads;        /* the node is to refuse changes */
 
 	bool verify;           /* check checksums on every read */
@@ -124,6 +135,7 @@ struct serve_opts {
 	bool insecure;          /* beyond loopback without a token: it was told to */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, threads;
+	struct engine_rdma rdma;
 };
 
 /* Would they do? Looks at the token and the address, and is of use before there is an

@@ -241,13 +241,18 @@ static void lane_stop(struct lane *x)
 	loop_post_call(x->loop, &x->stop);
 }
 
-static struct lane *find(struct lanes *l, uint32_t number)
+static struct lane *find(const struct lanes *l, uint32_t number)
 {
 	struct lane *x = l->first;
 
 	while (x && x->number != number)
 		x = x->next;
 	return x;
+}
+
+bool lanes_has(const struct lanes *l, uint32_t number)
+{
+	return find(l, number);
 }
 
 int lanes_add(struct lanes *l, struct loop *on, int fd, uint32_t number)

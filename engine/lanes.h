@@ -33,6 +33,8 @@ void lanes_free(struct lanes *l); /* there is none; NULL is fine */
  * number), -EUSERS (over max), -ENOTCONN (after lanes_close()), -ENOMEM. */
 int lanes_add(struct lanes *l, struct loop *on, int fd, uint32_t number);
 
+bool lanes_has(const struct lanes *l, uint32_t number);
+
 /* Closes the lane of that number, if there is one. done(arg, h) when it is fenced,
  * possibly before this returns. -ENOMEM: no done(). */
 int lanes_fence(struct lanes *l, uint32_t number, const struct wire_header *h,

@@ -166,6 +166,7 @@ static void peer_free(struct peer *p)
 int peer_open(struct engine *e, const struct engine_opts *o, struct peer **ret, char **ret_why)
 {
 	struct remote_opts ro = { .node = o->node, .name = o->name, .read_only = o->only_reads,
+				  .rdma = o->rdma.by != ENGINE_TCP,
 				  .timeout_ms = o->timeout_ms };
 	struct auth_key key;
 	struct peer *p;

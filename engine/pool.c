@@ -235,6 +235,18 @@ uint32_t pool_nfree(const struct pool *p)
 	return atomic_load_explicit(&p->nfree, memory_order_relaxed);
 }
 
+uint32_t pool_nsegments(const struct pool *p)
+{
+	(void)p;
+	return 1;
+}
+
+struct pool_segment pool_segment(const struct pool *p, uint32_t i)
+{
+	assert(i == 0);
+	return (struct pool_segment){ p->segment.base, 0, p->npages };
+}
+
 void *pool_page(struct pool *p, uint32_t page)
 {
 	assert(page < p->npages);

@@ -70,6 +70,15 @@ uint64_t pool_id(const struct pool *p);    /* made when it was created */
 uint32_t pool_npages(const struct pool *p);
 uint32_t pool_nfree(const struct pool *p); /* pages; a glance, no lock */
 
+struct pool_segment {
+	uint8_t *base;
+	uint32_t page, npages; /* the first, through all segments */
+};
+
+/* Memory that is one piece, in the order of pages: for who registers it. */
+uint32_t pool_nsegments(const struct pool *p);
+struct pool_segment pool_segment(const struct pool *p, uint32_t i);
+
 /* The bytes of a page: contiguous to the end of its slice. The caller holds a
  * pin. */
 void *pool_page(struct pool *p, uint32_t page);

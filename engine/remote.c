@@ -57,7 +57,8 @@ struct remote {
 	sem_t opened, ended; /* what remote_open() and remote_close() wait for */
 	int reason;          /* why there is no first session */
 	_Atomic uint64_t session;
-	atomic_bool is_up;
+	atomic_bool is_up, has_rdma;
+	atomic_uint last_number; /* remote_number() */
 	atomic_flag stop_asked; /* whoever sets it has the next three */
 	uint64_t stop_session;
 	int stop_reason;
@@ -213,11 +214,16 @@ void remote_send(struct remote *x, uint64_t session, uint16_t type, struct write
 
 /* The beginning of a session --------------------------------------------------------- */
 
+static uint32_t offered(const struct remote *x)
+{
+	return x->o.rdma ? WIRE_FEATURE_RDMA : 0;
+}
+
 static void on_up(void *arg)
 {
 	struct remote *x = arg;
 	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION,
-				.read_only = x->o.read_only,
+				.read_only = x->o.read_only, .features = offered(x),
 				.session = x->welcome.session, /* the one before */
 				.name = BYTES_OF(x->name, strlen(x->name)) };
 	struct writer w = { 0 };
@@ -236,10 +242,11 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 	struct auth_key secret;
 	struct wire_proof m;
 	struct writer w = { 0 };
-	int r = auth_challenged(&x->key, &x->hello, h, body, &c, m.proof);
+	int r = auth_challenged(&x->key, &x->hello, offered(x), h, body, &c, m.proof);
 
 	if (r < 0)
 		return r;
+	atomic_store(&x->has_rdma, c.features & WIRE_FEATURE_RDMA);
 	memcpy(secret.b, x->welcome.secret, sizeof(secret.b)); /* of the one before */
 	auth_prove(&secret, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.before);
 	wire_write_proof(&w, &m);
@@ -707,6 +714,26 @@ struct loop *remote_loop(struct remote *x)
 const struct sockaddr_storage *remote_address(const struct remote *x)
 {
 	return &x->to;
+}
+
+uint32_t remote_number(struct remote *x)
+{
+	uint32_t n;
+
+	do
+		n = atomic_fetch_add(&x->last_number, 1) + 1;
+	while (!n);
+	return n;
+}
+
+bool remote_has_rdma(struct remote *x)
+{
+	return atomic_load(&x->has_rdma);
+}
+
+bool remote_reads_only(const struct remote *x)
+{
+	return x->o.read_only;
 }
 
 uint64_t remote_session(struct remote *x)

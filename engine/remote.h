@@ -28,6 +28,7 @@ struct remote_opts {
 	const char *name;    /* of this mount, for people */
 	const struct auth_key *key; /* NULL: no token */
 	bool read_only;
+	bool rdma;           /* we would use it */
 	uint32_t timeout_ms; /* to be let in at first; 0: 10 s */
 };
 
@@ -50,6 +51,11 @@ void remote_close(struct remote *x);
 const struct wire_welcome *remote_welcome(const struct remote *x);
 struct loop *remote_loop(struct remote *x);
 const struct sockaddr_storage *remote_address(const struct remote *x);
+
+/* Another one for each data connection, whichever way it goes. */
+uint32_t remote_number(struct remote *x);
+bool remote_has_rdma(struct remote *x); /* the last session's node knows RDMA */
+bool remote_reads_only(const struct remote *x);
 
 /* The session's number, JOINING or UP; 0: DOWN. It rises. */
 uint64_t remote_session(struct remote *x);

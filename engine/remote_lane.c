@@ -43,7 +43,7 @@ static int on_challenge(struct remote_lane *x, const struct wire_header *h, stru
 	struct wire_challenge c;
 	struct wire_proof m = { 0 };
 	struct writer w = { 0 };
-	int r = auth_challenged(&x->key, &x->hello, h, body, &c, m.proof);
+	int r = auth_challenged(&x->key, &x->hello, 0, h, body, &c, m.proof);
 
 	if (r < 0)
 		return r;

@@ -25,6 +25,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "engine/doors.h"
 #include "engine/session.h"
 #include "index/index.h"
 
@@ -60,6 +61,8 @@ struct server {
 	struct loop *bytes[THREADS_MAX]; /* for lanes, in turn */
 	sem_t sem; /* what open and close wait for */
 	int opened;
+	struct doors *doors; /* NULL: no RDMA */
+	int rdma;            /* negative: they are closed now */
 
 	struct sockaddr_storage at; /* stays as it is once it is open */
 
@@ -189,12 +192,18 @@ static int on_hello(struct peer *p, const struct wire_header *h, struct bytes bo
 	if (p->hello.bad)
 		return -ENOMEM;
 	p->challenge.version = WIRE_VERSION;
+	p->challenge.features = p->server->doors ? m.features & WIRE_FEATURE_RDMA : 0;
 	auth_random(p->challenge.nonce);
 	auth_prove(key, AUTH_NODE, body, &p->challenge, p->challenge.proof);
 	p->state = PEER_CHALLENGED;
 	wire_write_challenge(&w, &p->challenge);
 	conn_send(p->conn, WIRE_CHALLENGE, w);
 	return 0;
+}
+
+static uint32_t max_lanes(const struct server *s)
+{
+	return s->o.rdma.by == ENGINE_RDMA ? 0 : s->o.max_lanes;
 }
 
 static int begin_session(struct peer *p)
@@ -212,8 +221,9 @@ static int begin_session(struct peer *p)
 	struct session_opts o = {
 		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
 		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool,
-		.max_pins = s->o.max_pins, .max_lanes = s->o.max_lanes,
-		.max_requests = s->o.max_requests, .keep_alive_ms = s->o.keep_alive_ms,
+		.max_pins = s->o.max_pins, .max_lanes = max_lanes(s), .doors = s->doors,
+		.max_ways = s->o.max_lanes, .max_requests = s->o.max_requests,
+		.keep_alive_ms = s->o.keep_alive_ms,
 		.read_only = m.read_only,
 		.name = m.name, .conn = p->conn, .ended = session_ended, .arg = p,
 	};
@@ -241,7 +251,7 @@ static void welcome(struct peer *p)
 		.session = p->number, .incarnation = s->incarnation,
 		.pool_id = pool_id(s->o.pool), .pool_pages = pool_npages(s->o.pool),
 		.keep_alive_ms = s->o.keep_alive_ms, .max_requests = s->o.max_requests,
-		.max_pins = s->o.max_pins, .max_lanes = s->o.max_lanes,
+		.max_pins = s->o.max_pins, .max_lanes = max_lanes(s),
 		.kv_compares = lesser(caps.max_compares, WIRE_KV_COMPARES),
 		.kv_writes = lesser(caps.max_writes, WIRE_KV_WRITES),
 		.kv_reads = lesser(caps.max_reads, WIRE_KV_READS),
@@ -376,6 +386,19 @@ static void on_accept(void *arg, struct stream *stream)
 
 /* Opening and closing -------------------------------------------------------------- */
 
+/* A connection by RDMA, for the session that gave this ticket. */
+static void on_rdma_request(void *arg, struct rdma_conn *c, struct bytes ticket)
+{
+	struct server *s = arg;
+
+	for (struct peer *p = s->peers; p; p = p->next)
+		if (p->session && session_accept(p->session, c, ticket))
+			return;
+	log_warn("node", "an RDMA connection was not let in: nobody has this ticket");
+	rdma_conn_reject(c, -EACCES);
+}
+
+/* Nobody who comes by TCP finds the doors still closed. */
 static void open_on_loop(void *arg)
 {
 	struct server *s = arg;
@@ -383,6 +406,8 @@ static void open_on_loop(void *arg)
 	s->opened = listener_new(s->loop, &s->at, on_accept, s, &s->listener);
 	if (s->opened >= 0)
 		listener_address(s->listener, &s->at);
+	if (s->opened >= 0 && s->doors)
+		s->rdma = doors_listen(s->doors, &s->at);
 	sem_post(&s->sem);
 }
 
@@ -435,6 +460,7 @@ static void run_and_wait(struct server *s, void (*fn)(void *arg))
 
 static void server_free(struct server *s)
 {
+	doors_close(s->doors);
 	loop_free(s->ends); /* first: it posts to the other one */
 	loop_free(s->loop);
 	for (uint32_t i = 0; i < s->o.threads; i++)
@@ -537,6 +563,37 @@ static int new_loops(struct server *s)
 	return r;
 }
 
+/* Registers the pool, before anybody comes. */
+static int open_doors(struct server *s, char **ret_why)
+{
+	struct doors_opts o = { .loop = s->loop, .pool = s->o.pool, .at = &s->at,
+				.rdma = s->o.rdma, .request = on_rdma_request, .arg = s };
+	_cleanup_(freep) char *text = NULL;
+
+	if (s->o.rdma.by == ENGINE_TCP)
+		return 0;
+	int r = doors_open(&o, &s->doors, &text);
+	if (s->o.rdma.by == ENGINE_RDMA && (r < 0 || text))
+		return why(ret_why, r < 0 ? r : -ENODEV, "listen %s: no RDMA: %s", where(&s->o),
+			   text ? text : error_text(r));
+	if (text)
+		log_info("node", "no RDMA: %s", text);
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+/* The doors, once there is a listener. */
+static int check_doors(struct server *s, char **ret_why)
+{
+	if (!s->doors || s->rdma >= 0)
+		return 0;
+	if (s->o.rdma.by == ENGINE_RDMA) {
+		run_and_wait(s, close_on_loop);
+		return why(ret_why, s->rdma, "listen %s: no RDMA: %s", where(&s->o),
+			   doors_why(s->doors));
+	}
+	return 0;
+}
+
 int server_open(const struct server_opts *o, struct server **ret, char **ret_why)
 {
 	_cleanup_(server_freep) struct server *s = server_new(o);
@@ -546,11 +603,16 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 	int r = resolve(o, &s->at, ret_why);
 	if (!r)
 		r = new_loops(s);
+	if (!r)
+		r = open_doors(s, ret_why);
 	if (r < 0)
 		return r;
 	run_and_wait(s, open_on_loop);
 	if (s->opened < 0)
 		return refuse_address(o, s->opened, ret_why);
+	r = check_doors(s, ret_why);
+	if (r < 0)
+		return r;
 	*ret = steal(&s);
 	return 0;
 }

@@ -11,6 +11,7 @@
  */
 #include "engine/auth.h"
 #include "engine/conn.h"
+#include "engine/engine.h"
 
 struct server;
 
@@ -24,6 +25,7 @@ struct server_opts {
 	struct pool *pool;  /* all of these outlive the server */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;
+	struct engine_rdma rdma; /* RDMA: no other data connections are let in */
 	uint32_t threads; /* for data connections; as many as processors, 8 at most */
 };
 

@@ -13,7 +13,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -69,7 +71,8 @@ struct session {
 	uint8_t secret[WIRE_NONCE];
 	struct holds *holds;
 	struct lanes *lanes;
-	bool lanes_gone;
+	struct ways *ways;
+	bool lanes_gone, ways_gone;
 	struct job *first, *last;
 	struct bell *bells;
 	uint32_t nbells;
@@ -466,7 +469,8 @@ static int on_fence(struct session *s, const struct wire_header *h, struct bytes
 
 	if (wire_read_fence(body, &number) < 0)
 		return -EPROTO;
-	int r = lanes_fence(s->lanes, number, h, fenced, s);
+	int r = ways_has(s->ways, number) ? ways_fence(s->ways, number, h, fenced, s) :
+					    lanes_fence(s->lanes, number, h, fenced, s);
 	if (r < 0)
 		refuse(s, h, r);
 	return 0;
@@ -474,7 +478,39 @@ static int on_fence(struct session *s, const struct wire_header *h, struct bytes
 
 int session_add_lane(struct session *s, struct loop *on, int fd, uint32_t number)
 {
-	return lanes_add(s->lanes, on, fd, number);
+	if (!ways_has(s->ways, number))
+		return lanes_add(s->lanes, on, fd, number);
+	close(fd);
+	return -EEXIST;
+}
+
+static int tell_rdma(struct session *s, uint32_t number, struct writer *w)
+{
+	_cleanup_(wire_rdma_fini) struct wire_rdma m = { 0 };
+	int r = doors_tell(s->o.doors, s->o.read_only, &m);
+
+	if (!r && m.nports)
+		r = lanes_has(s->lanes, number) ? -EEXIST : ways_offer(s->ways, number, m.ticket);
+	if (!r)
+		wire_write_rdma(w, &m);
+	return r == -EEXIST ? -EINVAL : r == -EUSERS ? -EAGAIN : r;
+}
+
+static int on_rdma(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct writer w = { 0 };
+	uint32_t number;
+
+	if (wire_read_fence(body, &number) < 0 || !s->o.doors)
+		return -EPROTO;
+	int r = tell_rdma(s, number, &w);
+	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
+bool session_accept(struct session *s, struct rdma_conn *c, struct bytes ticket)
+{
+	return ways_accept(s->ways, c, ticket);
 }
 
 /* From here on nothing that the mount has sent can touch a slice (I6). */
@@ -484,6 +520,23 @@ static void lanes_are_gone(void *arg)
 
 	s->lanes_gone = true;
 	settle(s);
+}
+
+/* Nor can any that it asks an adapter for. */
+static void ways_are_gone(void *arg)
+{
+	struct session *s = arg;
+
+	s->ways_gone = true;
+	settle(s);
+}
+
+static int begin_ways(struct session *s)
+{
+	struct ways_opts o = { .doors = s->o.doors, .read_only = s->o.read_only,
+			       .max = s->o.max_ways, .gone = ways_are_gone, .arg = s };
+
+	return ways_new(&o, &s->ways);
 }
 
 static int begin_lanes(struct session *s)
@@ -518,6 +571,8 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return on_unpin(s, body);
 	case WIRE_FENCE:
 		return on_fence(s, h, body);
+	case WIRE_RDMA:
+		return on_rdma(s, h, body);
 	case WIRE_STAT:
 		return body.len ? -EPROTO : on_stat(s, h);
 	case WIRE_DROP_KEYS:
@@ -544,7 +599,10 @@ int session_new(const struct session_opts *o, struct session **ret)
 	int r = holds_new(o->pool, o->max_pins, &s->holds);
 	if (!r)
 		r = begin_lanes(s);
+	if (!r)
+		r = begin_ways(s);
 	if (r < 0) {
+		lanes_free(s->lanes);
 		holds_free(s->holds);
 		free(s);
 		return r;
@@ -582,6 +640,7 @@ static void has_ended(void *arg)
 		bell_free(s, b);
 	uint32_t pins = holds_npins(s->holds);
 	lanes_free(s->lanes);
+	ways_free(s->ways);
 	holds_free(s->holds);
 	log_info("node", "session %s ended, %u pins given back", s->name, pins);
 	void (*ended)(void *arg) = s->o.ended;
@@ -603,7 +662,7 @@ static void end_on_ends(void *arg)
 /* The order is the protocol's. Nothing comes any more, so this goes on once only. */
 static void settle(struct session *s)
 {
-	if (!s->ending || s->first || !s->lanes_gone)
+	if (!s->ending || s->first || !s->lanes_gone || !s->ways_gone)
 		return;
 	s->end = (struct loop_call){ .fn = end_on_ends, .arg = s };
 	loop_post_call(s->o.ends, &s->end);
@@ -616,5 +675,6 @@ void session_end(struct session *s)
 	for (struct job *j = s->first; j; j = j->next)
 		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
 	s->lanes_gone = lanes_close(s->lanes);
+	s->ways_gone = ways_close(s->ways);
 	settle(s);
 }

@@ -6,7 +6,7 @@
  *
  * The end, once the control connection has ended (session_end()):
  *
- *	data connections are closed -> nothing of it is under way (I6)
+ *	data connections and RDMA connections are closed -> nothing of it is under way (I6)
  *	-> blocks that it did not publish, and its session keys, go
  *	-> its doorbells -> its pins -> ended()
  *
@@ -18,6 +18,7 @@
 #include "engine/conn.h"
 #include "engine/holds.h"
 #include "engine/lanes.h"
+#include "engine/ways.h"
 
 struct session;
 
@@ -27,7 +28,8 @@ struct session_opts {
 	struct index *ix; /* or NULL: the engine is bare, its keys are nobody's */
 	struct kv *kv;
 	struct pool *pool;
-	uint32_t max_pins, max_lanes, max_requests, keep_alive_ms;
+	struct doors *doors; /* or NULL: there is no RDMA */
+	uint32_t max_pins, max_lanes, max_ways, max_requests, keep_alive_ms;
 	bool read_only;
 	struct bytes name; /* as the mount calls itself; copied */
 	struct conn *conn; /* control; must be there until ended() */
@@ -47,6 +49,9 @@ bool session_is_busy(const struct session *s);
 
 /* A data connection of its mount, as lanes_add(). */
 int session_add_lane(struct session *s, struct loop *on, int fd, uint32_t number);
+
+/* A request at the doors, as ways_accept(). */
+bool session_accept(struct session *s, struct rdma_conn *c, struct bytes ticket);
 
 /* The control connection has ended. ended() may come before it returns. */
 void session_end(struct session *s);

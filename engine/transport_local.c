@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/metrics.h"
 #include "engine/transport.h"
 
 struct local {
@@ -31,6 +32,7 @@ static int local_post(struct transport *t, struct post *p)
 		memcpy(bytes, p->local, p->len);
 	else
 		memcpy(p->local, bytes, p->len);
+	metric_add(M_MOVED_LOCAL, p->len);
 	p->done(p, 0);
 	return 0;
 }

@@ -3,15 +3,7 @@
 /*
  * A node's slices over data connections (lanes) of the session that a link has there.
  *
- * A post that was accepted is done, over another lane if one breaks, until its
- * deadline. A write that was out on a lane that broke may have been done, or may still
- * be: it is neither tried again nor told of before the node has fenced that lane, or
- * the session has ended, and its slices with it: -ENOTCONN. Reads wait for the next
- * session, in which their slices have been pinned again: this is for joining the link
- * behind who does that (remote_join()).
- *
- * A read whose deadline passes while it is out takes its lane with it, since its memory
- * is its owner's then.
+ * What becomes of posts: engine/slots.h.
  *
  * Threads: as transport.h; one loop of its own ("remote-bytes") does everything, and
  * done() is called there.

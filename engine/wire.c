@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "common/cleanup.h"
+#include "index/index.h"
 
 _Static_assert(WIRE_KV_BYTES + 13 * WIRE_KV_COMPARES + 7 * WIRE_KV_WRITES + 9 * WIRE_KV_READS +
 		       7 <= WIRE_BODY_MAX,
@@ -43,6 +44,7 @@ static const struct {
 	[WIRE_UNPIN] = { "UNPIN", IS_TYPE },
 	[WIRE_FENCE] = { "FENCE", IS_TYPE | HAS_ID },
 	[WIRE_OPEN] = { "OPEN", IS_TYPE | HAS_ID },
+	[WIRE_RDMA] = { "RDMA", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -783,6 +785,99 @@ int wire_read_span(struct bytes body, struct wire_span *ret)
 		return -EPROTO;
 	*ret = m;
 	return 0;
+}
+
+void wire_write_rdma(struct writer *w, const struct wire_rdma *m)
+{
+	write_bytes(w, m->ticket, sizeof(m->ticket));
+	write_short(w, m->why);
+	write_u16(w, (uint16_t)m->nsegments);
+	for (uint32_t i = 0; i < m->nsegments; i++) {
+		write_u32(w, m->segments[i].page);
+		write_u32(w, m->segments[i].pages);
+		write_u64(w, m->segments[i].base);
+	}
+	write_u16(w, (uint16_t)m->nports);
+	for (uint32_t i = 0; i < m->nports; i++) {
+		write_bytes(w, m->ports[i].address, sizeof(m->ports[i].address));
+		write_u16(w, m->ports[i].port);
+		for (uint32_t k = 0; k < m->nsegments; k++)
+			write_u32(w, m->keys[i * m->nsegments + k]);
+	}
+}
+
+static bool segment_is_fine(const struct wire_segment *s, uint64_t from)
+{
+	uint64_t bytes = (uint64_t)s->pages * PAGE_BYTES;
+
+	return s->page >= from && s->pages && s->pages <= UINT32_MAX - s->page &&
+	       bytes <= UINT64_MAX - s->base;
+}
+
+static int read_segments(struct reader *r, struct wire_rdma *m)
+{
+	uint64_t from = 0;
+
+	m->nsegments = read_u16(r);
+	m->segments = read_room(r, m->nsegments, 16, sizeof(*m->segments));
+	if (!m->segments)
+		return r->bad ? -EPROTO : -ENOMEM;
+	for (uint32_t i = 0; i < m->nsegments; i++) {
+		struct wire_segment *s = &m->segments[i];
+
+		s->page = read_u32(r);
+		s->pages = read_u32(r);
+		s->base = read_u64(r);
+		if (!segment_is_fine(s, from))
+			return -EPROTO;
+		from = (uint64_t)s->page + s->pages;
+	}
+	return 0;
+}
+
+static int read_ports(struct reader *r, struct wire_rdma *m)
+{
+	m->nports = read_u16(r);
+	m->ports = read_room(r, m->nports, 18 + 4 * (size_t)m->nsegments, sizeof(*m->ports));
+	if (!m->ports)
+		return r->bad ? -EPROTO : -ENOMEM;
+	m->keys = calloc((size_t)m->nports * m->nsegments + 1, sizeof(*m->keys));
+	if (!m->keys)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < m->nports; i++) {
+		read_fixed(r, m->ports[i].address, sizeof(m->ports[i].address));
+		m->ports[i].port = read_u16(r);
+		for (uint32_t k = 0; k < m->nsegments; k++)
+			m->keys[i * m->nsegments + k] = read_u32(r);
+	}
+	return 0;
+}
+
+int wire_read_rdma(struct bytes body, struct wire_rdma *ret)
+{
+	struct reader r = reader_of(body);
+	_cleanup_(wire_rdma_fini) struct wire_rdma m = { 0 };
+
+	read_fixed(&r, m.ticket, sizeof(m.ticket));
+	m.why = read_short(&r);
+	int result = read_segments(&r, &m);
+	if (!result)
+		result = read_ports(&r, &m);
+	if (result < 0)
+		return result;
+	if (finish(&r) < 0 || m.why.len > WIRE_WHY_MAX)
+		return -EPROTO;
+	*ret = m;
+	m = (struct wire_rdma){ 0 };
+	return 0;
+}
+
+void wire_rdma_fini(struct wire_rdma *m)
+{
+	free(m->segments);
+	free(m->ports);
+	free(m->keys);
+	*m = (struct wire_rdma){ 0 };
 }
 
 void wire_write_fence(struct writer *w, uint32_t number)

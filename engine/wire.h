@@ -34,6 +34,8 @@ enum {
 	WIRE_KV_BYTES = 1 << 20,
 	WIRE_SPAN = 16,           /* bytes of a span: READ, and the head of WRITE */
 	WIRE_RUN_MAX = 1 << 20,   /* bytes of one READ or WRITE */
+	WIRE_WHY_MAX = 255,       /* bytes of a sentence */
+	WIRE_TICKET = 32,
 };
 
 enum wire_type {
@@ -56,6 +58,7 @@ enum wire_type {
 	WIRE_UNPIN = 35,
 	WIRE_FENCE = 36,
 	WIRE_OPEN = 37,
+	WIRE_RDMA = 38,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -91,6 +94,10 @@ int32_t wire_result(int r);
 int wire_errno(int32_t result);
 
 /* Beginning --------------------------------------------------------------------- */
+
+enum wire_feature {
+	WIRE_FEATURE_RDMA = 1 << 0, /* knows type RDMA */
+};
 
 enum wire_kind { WIRE_CONTROL, WIRE_DATA };
 
@@ -255,6 +262,30 @@ struct wire_span {
 void wire_write_span(struct writer *w, const struct wire_span *m);
 int wire_read_span(struct bytes body, struct wire_span *ret);
 
-/* FENCE: the number of a data connection, not 0. */
+/* RDMA's answer: how the session may reach the pool by one connection. */
+struct wire_segment {
+	uint32_t page, pages; /* of the pool; in order, none of them empty */
+	uint64_t base;        /* where its first byte is, for RDMA */
+};
+
+struct wire_port {
+	uint8_t address[16]; /* IPv6, or IPv4 as ::ffff:1.2.3.4; zeros: the node's */
+	uint16_t port;
+};
+
+struct wire_rdma {
+	uint8_t ticket[WIRE_TICKET]; /* for one connection */
+	struct bytes why;            /* there is no port */
+	uint32_t nsegments, nports;  /* UINT16_MAX at most */
+	struct wire_segment *segments;
+	struct wire_port *ports;
+	uint32_t *keys; /* of each port all segments' */
+};
+
+void wire_write_rdma(struct writer *w, const struct wire_rdma *m);
+int wire_read_rdma(struct bytes body, struct wire_rdma *ret);
+void wire_rdma_fini(struct wire_rdma *m);
+
+/* FENCE, and RDMA's request: the number of a data connection, not 0. */
 void wire_write_fence(struct writer *w, uint32_t number);
 int wire_read_fence(struct bytes body, uint32_t *ret);

@@ -136,6 +136,7 @@ int client_open(struct client *c)
 	struct engine_opts o = {
 		.node = c->node, .token_file = c->token_file, .name = c->cmd,
 		.timeout_ms = (uint32_t)c->timeout_ms, .only_reads = c->only_reads,
+		.rdma = { .by = ENGINE_TCP }, /* to open a device takes longer than most calls */
 	};
 	int r = temps_watch(c->cmd);
 

@@ -37,6 +37,7 @@ struct mounting {
 	char store_name[NODE_NAME_MAX]; /* or the node's */
 	char store[PATH_MAX];
 	char node[NODE_NAME_MAX]; /* "host:port", whose store it is; or "" */
+	struct engine_rdma rdma;
 	bool helper;     /* run by mount(8) */
 	bool check_only;
 };
@@ -319,6 +320,8 @@ static int prepare(int argc, char **argv, struct mounting *m)
 	if (!status)
 		status = daemon_absolute("mount", &m->config, "token-file", m->config.token_file);
 	if (!status)
+		status = daemon_rdma("mount", &m->config, &m->rdma);
+	if (!status)
 		status = choose_store(source, m);
 	return status ? status : m->check_only ? -1 : make_ready(m);
 }
@@ -422,7 +425,7 @@ static int mount_it(struct mounting *m)
 	m->daemon = (struct daemon){
 		.cmd = "mount", .what = m->dir, .again = again, .store = m->store,
 		.node = *m->node ? m->node : NULL, .config = &m->config,
-		.work = mount_and_serve, .ready = check_mounted,
+		.rdma = m->rdma, .work = mount_and_serve, .ready = check_mounted,
 	};
 	return daemon_run(&m->daemon);
 }

@@ -31,6 +31,7 @@
 struct serving {
 	struct daemon daemon; /* first: work() and ready() get it */
 	struct config config;
+	struct engine_rdma rdma;
 	char store[PATH_MAX];
 };
 
@@ -43,8 +44,10 @@ void cmd_serve_help(void)
 	writer_fini(&w);
 }
 
-static struct serve_opts opts_of(const struct config *c)
+static struct serve_opts opts_of(const struct serving *s)
 {
+	const struct config *c = &s->config;
+
 	return (struct serve_opts){
 		.listen = c->listen,
 		.token_file = *c->token_file ? c->token_file : NULL,
@@ -52,6 +55,7 @@ static struct serve_opts opts_of(const struct config *c)
 		.keep_alive_ms = (uint32_t)c->keep_alive_ms,
 		.max_sessions = (uint32_t)c->max_sessions,
 		.threads = (uint32_t)c->node_threads,
+		.rdma = s->rdma,
 	};
 }
 
@@ -85,7 +89,7 @@ static int check_free(const struct serving *s)
 static int check_opts(const struct serving *s)
 {
 	_cleanup_(freep) char *why = NULL;
-	struct serve_opts o = opts_of(&s->config);
+	struct serve_opts o = opts_of(s);
 	int r = engine_serve_check(&o, &why);
 
 	return r < 0 ? cmd_fail(EXIT_FAILED, "serve", "%s", why ? why : strerror(-r)) : EXIT_DONE;
@@ -112,6 +116,8 @@ static int prepare(int argc, char **argv, struct serving *s)
 				"'-', at most %d, not beginning with '.'", name, STORES_NAME_MAX);
 	stores_dir(name, s->store);
 	int status = make_absolute(&s->config);
+	if (!status)
+		status = daemon_rdma("serve", &s->config, &s->rdma);
 	if (!status)
 		status = check_free(s);
 	if (!status)
@@ -159,7 +165,7 @@ static int serve(struct daemon *d, struct engine *e)
 {
 	const struct config *c = d->config;
 	_cleanup_(freep) char *why = NULL;
-	struct serve_opts o = opts_of(c);
+	struct serve_opts o = opts_of((const struct serving *)d);
 	char at[64];
 
 	catch_signals();

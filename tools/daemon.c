@@ -40,6 +40,22 @@ int daemon_absolute(const char *cmd, struct config *c, const char *setting, cons
 	return EXIT_DONE;
 }
 
+int daemon_rdma(const char *cmd, const struct config *c, struct engine_rdma *ret)
+{
+	char *end = c->gid_index;
+	unsigned long gid = strtoul(c->gid_index, &end, 10);
+
+	if (*end || gid > UINT16_MAX || strspn(c->gid_index, "+- \t"))
+		return cmd_fail(EXIT_USAGE, cmd, "gid-index \"%s\": not a number. Try: 3, or "
+				"without it", c->gid_index);
+	*ret = (struct engine_rdma){
+		.by = (enum engine_bytes_by)c->transport,
+		.device = *c->rdma_device ? c->rdma_device : NULL,
+		.gid_given = *c->gid_index, .gid_index = (int)gid,
+	};
+	return EXIT_DONE;
+}
+
 /* ---- The daemon ----------------------------------------------------------- */
 
 /* One message to who waits: status, then the text up to the end of the pipe. */
@@ -125,6 +141,7 @@ static int work(struct daemon *d)
 		.token_file = *c->token_file ? c->token_file : NULL,
 		.name = d->what,
 		.timeout_ms = (uint32_t)c->timeout_ms,
+		.rdma = d->rdma,
 		.only_reads = d->node && c->read_only,
 	};
 	int r = engine_open(&o, &e, &why);

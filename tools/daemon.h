@@ -16,6 +16,7 @@ struct daemon {
 	const char *store; /* the store's folder */
 	const char *node;  /* whose store it is, instead: "host:port"; or NULL */
 	const struct config *config;
+	struct engine_rdma rdma; /* of a mount of a node */
 
 	/* In the daemon, the store being open: gets ready, says so, works until it is told
 	 * to end. Its exit status. */
@@ -41,6 +42,10 @@ int daemon_fail(struct daemon *d, int err, const char *why);
 /* The path of a setting ("log") becomes absolute, for a daemon has another working
  * directory. Exit status; said under the name of the command. */
 int daemon_absolute(const char *cmd, struct config *c, const char *setting, const char *path);
+
+/* --transport, --rdma-device, --gid-index; strings of c. Exit status, as above: of who
+ * checks before there is a daemon. */
+int daemon_rdma(const char *cmd, const struct config *c, struct engine_rdma *ret);
 
 /* " (pool 64.0 MiB, index 64.0 MiB)" of the daemon's store; "" if that is not known. */
 struct daemon_sizes {

@@ -12,7 +12,7 @@ enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
-	TRIP_OPEN, TRIP_OPENED,
+	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA,
 	NTRIPS,
 };
 
@@ -104,6 +104,20 @@ static inline int trip_kv_answer(struct bytes b, struct writer *w)
 	return r;
 }
 
+static inline int trip_rdma(struct bytes b, struct writer *w)
+{
+	struct wire_rdma m;
+
+	if (wire_read_rdma(b, &m) < 0)
+		return -1;
+	for (uint32_t i = 1; i < m.nsegments; i++)
+		must(m.segments[i].page >= m.segments[i - 1].page + m.segments[i - 1].pages,
+		     "segments in order");
+	wire_write_rdma(w, &m);
+	wire_rdma_fini(&m);
+	return 0;
+}
+
 static inline int trip_opened(struct bytes b, struct writer *w)
 {
 	struct wire_opened m;
@@ -159,6 +173,9 @@ static inline bool trip(enum trip t, struct bytes b)
 		break;
 	case TRIP_KV_ANSWER:
 		r = trip_kv_answer(b, &w);
+		break;
+	case TRIP_RDMA:
+		r = trip_rdma(b, &w);
 		break;
 	case TRIP_OPENED:
 		r = trip_opened(b, &w);
@@ -341,6 +358,27 @@ static inline void random_open(struct dice *d, struct writer *w)
 	wire_write_open(w, &m);
 }
 
+static inline void random_rdma(struct dice *d, struct writer *w)
+{
+	struct wire_segment segments[3];
+	struct wire_port ports[3];
+	uint32_t keys[9];
+	struct wire_rdma m = { .why = random_run(d, 0, WIRE_WHY_MAX),
+			       .nsegments = (uint32_t)roll(d, 4), .nports = (uint32_t)roll(d, 4),
+			       .segments = segments, .ports = ports, .keys = keys };
+
+	random_fill(d, m.ticket, sizeof(m.ticket));
+	for (unsigned i = 0; i < 3; i++) {
+		segments[i] = (struct wire_segment){ i * 5000, 1 + (uint32_t)roll(d, 5000),
+						     roll(d, 0) >> 1 };
+		random_fill(d, ports[i].address, sizeof(ports[i].address));
+		ports[i].port = (uint16_t)roll(d, 65536);
+	}
+	for (unsigned i = 0; i < 9; i++)
+		keys[i] = (uint32_t)roll(d, 0);
+	wire_write_rdma(w, &m);
+}
+
 static inline void random_opened(struct dice *d, struct writer *w)
 {
 	int32_t results[20];
@@ -371,6 +409,9 @@ static inline void random_message(struct dice *d, enum trip t, struct writer *w)
 		break;
 	case TRIP_OPEN:
 		random_open(d, w);
+		break;
+	case TRIP_RDMA:
+		random_rdma(d, w);
 		break;
 	case TRIP_OPENED:
 		random_opened(d, w);

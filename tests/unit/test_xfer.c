@@ -47,8 +47,10 @@
  *       NICs; test_transport_tcp.c has those of connections.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -68,6 +70,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/random.h"
+#include "engine/transport_rdma.h"
 #include "engine/xfer.h"
 #include "index/index.h"
 #include "tests/unit/ranges.h"
@@ -115,24 +118,58 @@ static int open_local(void **state)
 	return transport_local_open(pool, &way);
 }
 
-static int open_tcp(void **state)
+/* Between the two hosts of the virtual machine, by RDMA; see tests/vm. */
+static bool by_rdma;
+
+static void enter_host(const char *name)
+{
+	char path[64];
+
+	if (!by_rdma)
+		return;
+	snprintf(path, sizeof(path), "/run/netns/%s", name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0 && setns(fd, CLONE_NEWNET) == 0);
+	close(fd);
+}
+
+static int open_way(void)
 {
 	struct transport_tcp_opts o = { 0 };
+	struct transport_rdma_opts ro = { .staging_bytes = 4 << 20 };
+	char *text = NULL;
+
+	if (!by_rdma)
+		return transport_tcp_open(mount, &o, &way);
+	int r = transport_rdma_open(mount, &ro, &way, &text);
+	if (r < 0)
+		print_error("%s\n", text);
+	free(text);
+	return r;
+}
+
+static int open_tcp(void **state)
+{
+	const char *host = by_rdma ? "10.77.0.1" : "127.0.0.1";
 	char where[32];
-	struct remote_opts ro = { .node = where, .name = "test" };
+	struct remote_opts ro = { .node = where, .name = "test", .rdma = by_rdma };
 
 	(void)state;
 	log_set_level(LOG_LEVEL_ERROR);
 	open_pool();
 	if (kv_mem_open(&kv))
 		return -1;
-	struct server_opts so = { .listen = "127.0.0.1:0", .kv = kv, .pool = pool, .threads = 2 };
+	snprintf(where, sizeof(where), "%s:0", host);
+	struct server_opts so = { .listen = where, .anybody = true, .kv = kv, .pool = pool,
+				  .threads = 2 };
+	enter_host("h1");
 	if (server_open(&so, &server, NULL))
 		return -1;
-	snprintf(where, sizeof(where), "127.0.0.1:%u", server_port(server));
+	snprintf(where, sizeof(where), "%s:%u", host, server_port(server));
+	enter_host("h2");
 	if (remote_open(&ro, &mount, NULL))
 		return -1;
-	return transport_tcp_open(mount, &o, &way);
+	return open_way();
 }
 
 static void close_tcp(void)
@@ -1390,17 +1427,26 @@ static void map_shows_the_bytes_or_hides_them(void **state)
 
 #define WITH(open, test) cmocka_unit_test_setup_teardown(test, open, close_all)
 
-/* The same over loopback. */
-static int run_over_tcp(void)
+/* A node sees what is asked of it over TCP, and nothing of what comes by RDMA. */
+static int run_refusals(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH(open_tcp, gone_slice_is_refused),
+		WITH(open_tcp, refused_half_way_all_transfers_end),
+		WITH(open_slow_tcp, refused_half_way_all_transfers_end),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+/* The same over loopback; or by RDMA. */
+static int run_over_net(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH(open_tcp, taken_by_one_thread_given_back_by_another),
-		WITH(open_tcp, gone_slice_is_refused),
 		WITH(open_tcp, long_runs_are_split),
 		WITH(open_slow_tcp, long_runs_are_split),
 		WITH(open_tcp, empty_batch_ends),
-		WITH(open_tcp, refused_half_way_all_transfers_end),
-		WITH(open_slow_tcp, refused_half_way_all_transfers_end),
 		WITH(open_plain_tcp, each_failing_post_fails_its_batch_only),
 		WITH(open_plain_tcp, each_refused_post_is_tried_again),
 		WITH(open_plain_tcp, finished_when_all_have_ended),
@@ -1431,8 +1477,11 @@ static int run_over_tcp(void)
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	by_rdma = argc > 1 && !strcmp(argv[1], "rdma");
+	if (by_rdma)
+		return run_over_net() ? 1 : 0;
 	const struct CMUnitTest tests[] = {
 		/* these fork: before there are threads */
 		cmocka_unit_test(closing_with_posts_out_is_caught),
@@ -1480,5 +1529,6 @@ int main(void)
 		WITH(open_local, map_shows_the_bytes_or_hides_them),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL) || run_over_tcp() ? 1 : 0;
+	return cmocka_run_group_tests(tests, NULL, NULL) || run_refusals() ||
+		       run_over_net() ? 1 : 0;
 }

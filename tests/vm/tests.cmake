@@ -18,6 +18,10 @@ if(VERBS_FOUND)
 	target_link_libraries(test_rdma PRIVATE engine index common warnings PkgConfig::CMOCKA)
 	set(rdma $<TARGET_FILE:test_rdma>)
 endif()
+slicefs_test(NAME vm/xfer LABELS vm TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma $<TARGET_FILE:test_xfer> rdma)
+slicefs_test(NAME vm/mount LABELS vm TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs>)
 set(labels vm)
 if(sanitized)
 	set(labels vm short)

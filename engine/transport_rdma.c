@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * RDMA connections as a kind of engine/slots.h. One begins with a question to the node:
+ *
+ *	open(): RDMA ---> told(): a ticket, ports, segments, keys
+ *	                     '--> rdma_conn_new() ---> up ---> closed
+ *
+ * The keys are good for this connection only: those of a device that has come back are
+ * others. Ops that are sent in one go are one chain, and cost one completion.
+ */
+#include "engine/transport_rdma.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "engine/rdma.h"
+#include "engine/slots.h"
+#include "engine/staging.h"
+
+enum {
+	CHAIN_MAX = 16,
+	STAGING_BYTES = 32 << 20,
+	OPEN_MS = 5000,
+	/* A dead peer is seen after 2 s: with this, what was out goes another way well
+	 * before its deadline. The first way to an address may take 2 s. */
+	CONNECT_MS = 3000,
+};
+
+struct rdma_way {
+	struct transport_rdma_opts o;
+	struct slots *slots;
+	struct rdma_dev *dev;
+	struct staging *staging;
+};
+
+struct way_op {
+	struct slot_op op; /* first */
+	struct rdma_op rdma;
+	struct rdma_sge sge;
+	void *at; /* staged; NULL: not yet */
+};
+
+struct way_lane {
+	struct slot *slot;
+	struct rdma_conn *conn; /* NULL: the node has not answered, or it has failed */
+	uint64_t until_ns;
+	int stopped;            /* before there was a connection: why */
+	struct conn_call call;
+	struct loop_call post;  /* from the link's loop to ours */
+	int result;
+	struct writer answer;
+	struct wire_rdma told;  /* points into answer */
+	uint32_t port;          /* of those */
+	struct way_op *chain, *last; /* sent, and not posted yet */
+	unsigned nchain;
+	char why[192];
+};
+
+static struct rdma_way *way_of(const struct slot *s)
+{
+	return slots_arg(s->slots);
+}
+
+/* Ops ------------------------------------------------------------------------------------ */
+
+static int way_prepare(struct slot_op *op)
+{
+	struct rdma_way *w = slots_arg(op->slots);
+	struct way_op *x = (struct way_op *)op;
+	struct post *p = op->post;
+
+	if (w->o.node && node_is_lost(w->o.node, p->slice))
+		return -EIO;
+	if (p->kind == POST_WRITE && remote_reads_only(slots_remote(op->slots)))
+		return -EROFS;
+	if (x->at)
+		return 0;
+	x->at = staging_take(w->staging, p->len);
+	if (!x->at)
+		return -EAGAIN;
+	if (p->kind == POST_WRITE)
+		memcpy(x->at, p->local, p->len);
+	return 0;
+}
+
+static void way_over(struct slot_op *op, int result)
+{
+	struct rdma_way *w = slots_arg(op->slots);
+	struct way_op *x = (struct way_op *)op;
+	struct post *p = op->post;
+
+	if (!x->at)
+		return;
+	if (!result && p->kind == POST_READ)
+		memcpy(p->local, x->at, p->len);
+	staging_give(w->staging, x->at, p->len);
+	x->at = NULL;
+}
+
+static void on_op(struct rdma_op *rdma, int r)
+{
+	struct way_op *x = (struct way_op *)((char *)rdma - offsetof(struct way_op, rdma));
+
+	slot_done(&x->op, r < 0 ? SLOT_CUT : SLOT_ANSWERED, r);
+}
+
+/* Where it lies at the node. */
+static int place(const struct way_lane *l, const struct post *p, struct rdma_op *ret)
+{
+	const struct wire_rdma *m = &l->told;
+	const struct wire_segment *s = m->segments;
+	uint32_t page = p->slice.page, i = 0;
+
+	while (i < m->nsegments && (page < s[i].page || page - s[i].page >= s[i].pages))
+		i++;
+	if (i == m->nsegments)
+		return -EIO;
+	uint64_t off = (uint64_t)(page - s[i].page) * PAGE_BYTES + p->off;
+	uint64_t bytes = (uint64_t)s[i].pages * PAGE_BYTES;
+	if (off > bytes || p->len > bytes - off)
+		return -EIO;
+	ret->remote = s[i].base + off;
+	ret->key = m->keys[l->port * m->nsegments + i];
+	return 0;
+}
+
+static void post_chain(struct way_lane *l)
+{
+	struct way_op *x = l->chain, *next;
+
+	l->chain = NULL;
+	l->nchain = 0;
+	if (!x)
+		return;
+	int r = rdma_post(l->conn, &x->rdma);
+	for (; r < 0 && x; x = next) {
+		next = x->rdma.next ? (struct way_op *)((char *)x->rdma.next -
+							 offsetof(struct way_op, rdma)) : NULL;
+		slot_done(&x->op, SLOT_UNSENT, r);
+	}
+}
+
+static void way_send(struct slot *s, struct slot_op *op)
+{
+	struct rdma_way *w = way_of(s);
+	struct way_lane *l = s->lane;
+	struct way_op *x = (struct way_op *)op;
+	struct post *p = op->post;
+
+	x->sge = (struct rdma_sge){ x->at, p->len, staging_mem(w->staging) };
+	x->rdma = (struct rdma_op){ .kind = p->kind == POST_WRITE ? RDMA_WRITE : RDMA_READ,
+				    .nsge = 1, .sge = &x->sge, .done = on_op };
+	int r = place(l, p, &x->rdma);
+	if (r < 0) {
+		slot_done(op, SLOT_FAILED, r);
+		return;
+	}
+	if (l->chain)
+		l->last->rdma.next = &x->rdma;
+	else
+		l->chain = x;
+	l->last = x;
+	if (++l->nchain == CHAIN_MAX)
+		post_chain(l);
+}
+
+static void way_flush(struct slot *s)
+{
+	post_chain(s->lane);
+}
+
+/* Connections ---------------------------------------------------------------------------- */
+
+static void end_lane(struct way_lane *l, int reason, const char *text)
+{
+	slot_ended(l->slot, reason, text);
+}
+
+static void on_up(void *arg)
+{
+	struct way_lane *l = arg;
+
+	slot_up(l->slot);
+}
+
+static void on_closed(void *arg, int reason, const char *text)
+{
+	struct way_lane *l = arg;
+
+	rdma_conn_free(l->conn);
+	l->conn = NULL;
+	end_lane(l, reason, text);
+}
+
+static const struct rdma_conn_ops way_ops = { .up = on_up, .closed = on_closed };
+
+static struct sockaddr_storage address_of(const struct wire_port *p, const struct remote *x)
+{
+	static const uint8_t none[16], mapped[12] = { [10] = 0xff, [11] = 0xff };
+	struct sockaddr_storage a = *remote_address(x);
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&a;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&a;
+
+	if (!memcmp(p->address, mapped, sizeof(mapped))) {
+		a = (struct sockaddr_storage){ .ss_family = AF_INET };
+		memcpy(&v4->sin_addr, p->address + 12, 4);
+	} else if (memcmp(p->address, none, sizeof(none))) {
+		uint32_t scope = a.ss_family == AF_INET6 ? v6->sin6_scope_id : 0;
+		a = (struct sockaddr_storage){ .ss_family = AF_INET6 };
+		memcpy(&v6->sin6_addr, p->address, 16);
+		v6->sin6_scope_id = scope;
+	}
+	if (a.ss_family == AF_INET)
+		v4->sin_port = htons(p->port);
+	else
+		v6->sin6_port = htons(p->port);
+	return a;
+}
+
+static int connect_lane(struct way_lane *l)
+{
+	struct rdma_way *w = way_of(l->slot);
+	struct rdma_conn_opts o = { .peer = RDMA_MINE, .depth = RDMA_DEPTH,
+				    .spin_us = RDMA_SPIN_US, .deadline_ns = l->until_ns };
+
+	if (!l->told.nports) {
+		snprintf(l->why, sizeof(l->why), "the node has none: %.*s",
+			 (int)l->told.why.len, (const char *)l->told.why.p);
+		return -ENODEV;
+	}
+	l->port = l->slot->number % l->told.nports;
+	struct sockaddr_storage to = address_of(&l->told.ports[l->port],
+						slots_remote(l->slot->slots));
+	return rdma_conn_new(w->dev, &to, BYTES_OF(l->told.ticket, WIRE_TICKET), &o, &way_ops, l,
+			     &l->conn);
+}
+
+/* The node's answer, on our loop. */
+static void told(void *arg)
+{
+	struct way_lane *l = arg;
+	int r = l->result < 0 ? l->result : l->answer.bad ? -ENOMEM : l->stopped;
+
+	if (!r)
+		r = wire_read_rdma(writer_bytes(&l->answer), &l->told);
+	if (!r)
+		r = connect_lane(l);
+	if (r < 0)
+		end_lane(l, r, *l->why ? l->why : NULL);
+}
+
+/* On the link's loop. */
+static void on_told(struct conn_call *call, int r, struct bytes body)
+{
+	struct way_lane *l = (struct way_lane *)((char *)call - offsetof(struct way_lane, call));
+
+	l->result = r > 0 ? -EPROTO : r;
+	if (!r)
+		write_bytes(&l->answer, body.p, body.len);
+	l->post = (struct loop_call){ .fn = told, .arg = l };
+	loop_post_call(slots_loop(l->slot->slots), &l->post);
+}
+
+static int way_open(struct slot *s, uint64_t until_ns)
+{
+	struct way_lane *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	l->slot = s;
+	l->until_ns = clock_ns() + CONNECT_MS * UINT64_C(1000000);
+	if (l->until_ns > until_ns)
+		l->until_ns = until_ns;
+	l->call = (struct conn_call){ .type = WIRE_RDMA, .session = s->session,
+				      .deadline_ns = l->until_ns, .done = on_told };
+	wire_write_fence(&l->call.body, s->number);
+	s->lane = l;
+	remote_call(slots_remote(s->slots), &l->call);
+	return 0;
+}
+
+static void way_stop(struct slot *s, int reason)
+{
+	struct way_lane *l = s->lane;
+
+	if (l->conn)
+		rdma_conn_stop(l->conn, reason);
+	else if (!l->stopped)
+		l->stopped = reason;
+}
+
+static void way_free(struct slot *s)
+{
+	struct way_lane *l = s->lane;
+
+	assert(!l->chain && !l->conn);
+	wire_rdma_fini(&l->told);
+	writer_fini(&l->answer);
+	free(l);
+}
+
+/* The device ----------------------------------------------------------------------------- */
+
+static void on_lost(void *arg, const char *text)
+{
+	struct rdma_way *w = arg;
+
+	slots_give_up(w->slots, text);
+}
+
+/* The address from which the node is reached. */
+static bool own_address(const struct sockaddr_storage *to, struct sockaddr_storage *ret)
+{
+	socklen_t len = sizeof(*ret);
+	_cleanup_(closep) int fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && !connect(fd, (const struct sockaddr *)to, sizeof(*to)) &&
+	       !getsockname(fd, (struct sockaddr *)ret, &len);
+}
+
+static int choose(const struct rdma_way *w, struct remote *x, struct rdma_choice *ret,
+		  char **ret_why)
+{
+	const struct engine_rdma *o = &w->o.rdma;
+	struct sockaddr_storage own;
+	struct rdma_want want = { .device = o->device,
+				  .gid_index = o->gid_given ? o->gid_index : -1 };
+	struct rdma_port *v = NULL;
+	unsigned n = 0;
+	int r = rdma_ports(&v, &n, ret_why);
+
+	if (own_address(remote_address(x), &own))
+		want.local = &own;
+	if (!r && !n)
+		r = why(ret_why, -ENOENT, "there is no RDMA device on this host");
+	if (!r && !remote_has_rdma(x))
+		r = why(ret_why, -ENODEV, "the node has none: it listens at loopback, or was told "
+			"--transport tcp, or was built without");
+	if (!r)
+		r = rdma_choose(v, n, &want, ret, ret_why);
+	rdma_ports_free(v, n);
+	return r;
+}
+
+/* The loop runs still; ops and connections are over, what was freed has been. */
+static void way_fini(void *arg)
+{
+	struct rdma_way *w = arg;
+
+	staging_free(w->staging);
+	rdma_dev_close(w->dev);
+	free(w);
+}
+
+static const struct slot_kind way_kind = {
+	.name = "rdma", .thread = "remote-rdma", .op_bytes = sizeof(struct way_op),
+	.moved = M_MOVED_RDMA, .nup = M_WAYS_RDMA, .always_fences = true,
+	.open = way_open, .prepare = way_prepare, .send = way_send, .flush = way_flush,
+	.over = way_over, .stop = way_stop, .free = way_free, .fini = way_fini,
+};
+
+static int open_device(struct rdma_way *w, struct remote *x, char **ret_why)
+{
+	uint64_t bytes = w->o.staging_bytes ? w->o.staging_bytes : STAGING_BYTES;
+	struct rdma_choice c;
+	int r = choose(w, x, &c, ret_why);
+
+	if (!r)
+		r = rdma_dev_open(slots_loop(w->slots), &c, on_lost, w, &w->dev, ret_why);
+	if (!r)
+		r = staging_new(w->dev, bytes, &w->staging, ret_why);
+	if (!r)
+		log_info("rdma", "uses %s:%u (%s)", c.device, c.port, c.reason);
+	return r;
+}
+
+static int new_slots(struct remote *x, const struct transport_rdma_opts *o, struct slots **ret)
+{
+	struct rdma_way *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->o = *o;
+	struct slots_opts so = { .kind = &way_kind, .arg = w, .conns = o->conns ? o->conns : 2,
+				 .timeout_ms = o->timeout_ms, .max_posts = o->max_posts,
+				 .max_bytes = o->max_bytes, .gives_up = true };
+	int r = slots_new(x, &so, &w->slots);
+	if (r < 0)
+		free(w);
+	else
+		*ret = w->slots;
+	return r;
+}
+
+int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
+			struct transport **ret, char **ret_why)
+{
+	uint64_t until_ns = clock_ns() + (o->open_ms ? o->open_ms : OPEN_MS) * UINT64_C(1000000);
+	struct transport *t;
+	struct slots *s;
+
+	int r = new_slots(x, o, &s);
+	if (r < 0)
+		return r;
+	struct rdma_way *w = slots_arg(s);
+	r = open_device(w, x, ret_why);
+	if (r < 0) {
+		slots_free(s);
+		return r;
+	}
+	slots_begin(s, &t);
+	r = slots_wait_up(s, until_ns, o->cancelled, ret_why);
+	if (r < 0) {
+		t->ops->quiesce(t);
+		t->ops->close(t);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+bool transport_rdma_is_over(struct transport *t, char **ret_why)
+{
+	return slots_has_given_up(slots_of(t), ret_why);
+}

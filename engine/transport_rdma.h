@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * A node's slices by one-sided RDMA. What becomes of posts: engine/slots.h. The node
+ * checks nothing of what is read and written so: before a post is sent the transport
+ * asks whether its slice is lost (node_is_lost(): -EIO), and where the session only
+ * reads, writes are refused (-EROFS).
+ *
+ * Bytes are copied once, between the caller's memory and registered buffers
+ * (engine/staging.h), whose number bounds what is under way.
+ *
+ * When its device is lost, or no connection can be had, it gives up (slots.h), and another
+ * one is to be opened (transport_auto.c).
+ *
+ * Threads: as slots.h; its loop is "remote-rdma".
+ */
+#include <stdatomic.h>
+
+#include "engine/engine.h"
+#include "engine/node.h"
+#include "engine/remote.h"
+#include "engine/transport.h"
+
+struct transport_rdma_opts {
+	struct engine_rdma rdma;
+	struct node *node;      /* NULL: tests, which post to no slice that may be lost */
+	const atomic_bool *cancelled; /* or NULL: it returns soon when that is set */
+	/* 0: what is usual */
+	uint32_t conns, timeout_ms, max_posts, open_ms;
+	uint64_t max_bytes;
+	uint64_t staging_bytes; /* a multiple of 4 MiB */
+};
+
+/* Borrows x: close it before remote_close(). Returns when a connection is up. Blocks,
+ * not from a loop of x. -EOPNOTSUPP (not built in), -ENOENT (no device here), -ENODEV,
+ * -ENOMEM, -ETIMEDOUT, ...: with a sentence. */
+int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
+			struct transport **ret, char **ret_why);
+/* It has given up: close it. Any thread. */
+bool transport_rdma_is_over(struct transport *t, char **ret_why);
