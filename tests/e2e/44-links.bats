@@ -44,6 +44,13 @@ mount_on() { # number dir
 
 link() { nsenter --net="/run/netns/$NET-n" ip link set "v$1" "$2"; } # number up|down
 
+walk() { # steps
+	mkdir "$A/walk"
+	"${TWIN%/*}/walk" -n "$1" "$A/walk" "$B/walk" >"$SCRATCH/walk" || { cat "$SCRATCH/walk"; return 1; }
+	cat "$SCRATCH/walk"
+	rmdir "$B/walk"
+}
+
 @test "who has not the token is not let in" {
 	mkdir -p "$SCRATCH/none"
 	fails 1 'another token' nsenter --net="/run/netns/$NET-2" "$SLICEFS" mount "$SUBNET.1:7747" "$SCRATCH/none"
@@ -76,6 +83,29 @@ link() { nsenter --net="/run/netns/$NET-n" ip link set "v$1" "$2"; } # number up
 	let_go
 	[ "$(stat -c %s "$B/f")" = 1000000 ]
 	rm "$B/f"
+}
+
+@test "random operations through both mounts are as the model says (P2, P4)" {
+	walk 20000
+}
+
+@test "and are while links are cut for a moment now and then (P6)" {
+	local cuts longest=0
+	: >"$SCRATCH/cuts"
+	(
+		trap 'exit 0' TERM
+		while :; do
+			for n in 2 3; do link "$n" down; sleep 0.3; link "$n" up; echo "$n"; sleep 0.8; done
+		done
+	) >"$SCRATCH/cuts" 3>&- & cuts=$!
+	until [ "$(wc -l <"$SCRATCH/cuts")" -ge 6 ]; do
+		walk 1000 || { kill "$cuts"; false; }
+		# Calls wait for the link, and none for longer than it may: a step has some.
+		longest=$(sed -n 's/.*longest step took \([0-9]*\) ms/\1/p' "$SCRATCH/walk")
+		[ "$longest" -lt 6000 ] || { kill "$cuts"; false; }
+	done
+	kill "$cuts"
+	wait "$cuts" || true
 }
 
 @test "a link that is cut for long costs what was not published, and no call more than its time (P5, P6)" {

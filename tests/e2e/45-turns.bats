@@ -1,0 +1,125 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# timeout: 900
+# Two mounts of a node's store take turns on the same tree, as people on two hosts
+# do: what one has done the other goes on with, with caches as they are by default.
+load lib
+setup_file() {
+	begin_file
+	export SHAPE=node POOL=1G B=$SCRATCH/b
+	mkdir "$B"
+	mount_fs
+	"$SLICEFS" mount --log "$SCRATCH/mountb.log" "$(node at)" "$B"
+}
+teardown_file() { end_file; }
+
+@test "a tree of files: in through one, out through the other, changed by both" {
+	tar -C /usr/include -cf - . | { mkdir "$MNT/tree"; tar -C "$MNT/tree" -xpf -; }
+	diff -r --no-dereference /usr/include "$B/tree"
+	cp -a /usr/include "$SCRATCH/model"
+	local turn at other i
+	for turn in 1 2 3 4; do
+		at=$MNT other=$B
+		((turn % 2)) || at=$B other=$MNT
+		i=0
+		# Each turn changes, moves and removes some of what the turn before left.
+		find "$SCRATCH/model" -type f -printf '%P\n' | sort | awk "NR % 97 == $turn" >"$SCRATCH/some"
+		while read -r f; do
+			for tree in "$at/tree" "$SCRATCH/model"; do
+				case $((i % 4)) in
+				0) echo "turn $turn" >>"$tree/$f" ;;
+				1) mv "$tree/$f" "$tree/$f.moved$turn" ;;
+				2) rm "$tree/$f" ;;
+				3) sed -i "1i turn $turn" "$tree/$f" ;;
+				esac
+			done
+			i=$((i + 1))
+		done <"$SCRATCH/some"
+		[ "$i" -gt 3 ]
+		diff -r --no-dereference "$SCRATCH/model" "$other/tree"
+		diff -r --no-dereference "$SCRATCH/model" "$at/tree"
+	done
+	rm -r "$B/tree"
+	[ ! -e "$MNT/tree" ]
+}
+
+@test "a repository: one commits, the other one goes on" {
+	requires git
+	export HOME=$SCRATCH GIT_CONFIG_NOSYSTEM=1
+	git config --global user.name x; git config --global user.email x@localhost
+	git config --global safe.directory '*'; git config --global init.defaultBranch main
+	git init -q "$MNT/repo"
+	local turn at
+	for turn in $(seq 10); do
+		at=$MNT
+		((turn % 2)) || at=$B
+		cp -r "$BATS_TEST_DIRNAME/../../common" "$at/repo/$turn"
+		echo "$turn" >>"$at/repo/log"
+		git -C "$at/repo" add -A
+		git -C "$at/repo" commit -q -m "turn $turn"
+		((turn != 5)) || git -C "$at/repo" gc -q
+	done
+	sleep 1 # what stat says may be as old as --cache, and git goes by it
+	for at in "$MNT" "$B"; do
+		git -C "$at/repo" fsck --full --strict
+		git -C "$at/repo" status --porcelain >"$SCRATCH/status"
+		cat "$SCRATCH/status"; [ ! -s "$SCRATCH/status" ]
+		[ "$(git -C "$at/repo" rev-list --count HEAD)" = 10 ]
+		[ "$(wc -l <"$at/repo/log")" = 10 ]
+	done
+	git clone -q "$B/repo" "$SCRATCH/clone"
+	diff -r "$SCRATCH/clone/10" "$BATS_TEST_DIRNAME/../../common"
+	rm -rf "$MNT/repo" "$SCRATCH/clone"
+}
+
+@test "a database: one writes, the other one reads and writes" {
+	requires sqlite3
+	local turn at
+	sqlite3 "$MNT/db" 'pragma journal_mode=delete; create table t(turn, s)' >/dev/null
+	for turn in $(seq 20); do
+		at=$MNT
+		((turn % 2)) || at=$B
+		sqlite3 "$at/db" "insert into t select $turn, hex(randomblob(400)) from (select 1 union select 2 union select 3)"
+		[ "$(sqlite3 "$at/db" 'select count(*) from t')" = $((turn * 3)) ]
+	done
+	for at in "$MNT" "$B"; do [ "$(sqlite3 "$at/db" 'pragma integrity_check')" = ok ]; done
+	rm "$B/db"
+}
+
+@test "a build: made on one, finished and run on the other" {
+	requires make
+	mkdir "$MNT/src"
+	printf 'prog: main.o a.o b.o\n\tgcc -o $@ $^\n%%.o: %%.c v.h\n\tgcc -c -o $@ $<\n' >"$MNT/src/Makefile"
+	echo '#define V 1' >"$MNT/src/v.h"
+	echo 'int a(void) { return 40; }' >"$MNT/src/a.c"
+	printf '#include "v.h"\nint b(void) { return V; }\n' >"$B/src/b.c"
+	echo 'int a(void); int b(void); int main(void) { return a() + b(); }' >"$B/src/main.c"
+	make -s -C "$MNT/src" main.o a.o
+	make -s -C "$B/src" prog
+	make -s -C "$B/src" -q prog
+	run "$MNT/src/prog"
+	[ "$status" = 41 ]
+	# A time stamp of the other's is newer.
+	sleep 1.1
+	echo '#define V 2' >"$B/src/v.h"
+	make -s -C "$MNT/src" prog
+	run "$B/src/prog"
+	[ "$status" = 42 ]
+	rm -r "$MNT/src"
+}
+
+@test "rsync from one to the other finds nothing to copy" {
+	requires rsync
+	rsync -aHAX /usr/include/linux/ "$MNT/rs/"
+	[ -z "$(rsync -aHAXi /usr/include/linux/ "$B/rs/")" ]
+	[ -z "$(rsync -aHAXic "$MNT/rs/" "$B/rs/")" ]
+	rm -r "$B/rs"
+}
+
+@test "when all is idle, nothing is in flight (P10)" {
+	MNT=$B gauges_zero
+	gauges_zero
+	"$SLICEFS" umount "$B"
+	fsck_clean "$MNT"
+}
