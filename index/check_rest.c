@@ -258,7 +258,7 @@ int check_meta(struct check *c)
 		if (!strchr("DEFLMTX", kind))
 			r = walk_kind(c->kv, kind, check_foreign_row, c);
 	for (char kind = 'a'; !r && kind <= 'z'; kind++)
-		if (!strchr("bgntwx", kind))
+		if (!strchr("bghntwx", kind))
 			r = walk_kind(c->kv, kind, check_foreign_row, c);
 	return r;
 }

@@ -311,11 +311,27 @@ static int check_note_row(void *arg, const struct kv_row *row)
 	return 0;
 }
 
+static int check_hides_row(void *arg, const struct kv_row *row)
+{
+	struct check *c = arg;
+	uint64_t id, parent, h;
+	int r = key_parse_hides(row->key, &id, &parent, &h);
+
+	if (!r && row->value.len)
+		r = -EUCLEAN;
+	/* What it says may be over. */
+	if (r < 0)
+		complain_undecodable(c, row, r);
+	return 0;
+}
+
 int check_session_rest(struct check *c)
 {
 	int r = walk_kind(c->kv, 't', check_draft_times_row, c);
 
 	if (!r)
 		r = walk_kind(c->kv, 'x', check_draft_xattr_row, c);
+	if (!r)
+		r = walk_kind(c->kv, 'h', check_hides_row, c);
 	return r ? r : walk_kind(c->kv, 'b', check_note_row, c);
 }

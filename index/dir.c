@@ -148,7 +148,7 @@ static uint32_t reads_for(const struct name_key *k, const struct kv_row *row)
 
 	if (k->kind == 'n' || record_decode(row->value, &rec) || rec.kind == RECORD_WHOLE)
 		return 0;
-	return S_ISDIR(rec.attr.mode) ? 4 : 1;
+	return S_ISDIR(rec.attr.mode) ? 5 : 2;
 }
 
 /* With `plus`, a page ends also where its directories and hard links would need
@@ -441,8 +441,10 @@ static int unlink_published(struct plan *p, const struct name_view *v, struct go
 	struct object o;
 	int r = object_published(p, v, &o);
 
-	if (!r)
+	if (!r) {
+		o.nhidden -= v->draft && o.nhidden;
 		r = object_lose(p, &o, 1, ret);
+	}
 	plan_del(p, name_key_d(v));
 	return r;
 }

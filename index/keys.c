@@ -119,6 +119,14 @@ struct key key_note(uint64_t fileid, uint64_t number, uint64_t session)
 	return key_of_session(key_of_id2('b', fileid, number), session);
 }
 
+struct key key_hides(uint64_t fileid, uint64_t parent, uint64_t h, uint64_t session)
+{
+	struct key k = key_of_id2('h', fileid, parent);
+
+	key_u64(&k, h);
+	return key_of_session(k, session);
+}
+
 struct key key_gone(uint64_t fileid, uint64_t number, uint64_t session)
 {
 	return key_of_session(key_of_id2('g', fileid, number), session);
@@ -230,6 +238,22 @@ int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id)
 		return -EUCLEAN;
 	*ret_fileid = fileid;
 	*ret_id = id;
+	return 0;
+}
+
+int key_parse_hides(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_parent, uint64_t *ret_h)
+{
+	struct reader r = key_reader(key);
+	char k = (char)read_u8(&r);
+	uint64_t fileid = read_be64(&r);
+	uint64_t parent = read_be64(&r);
+	uint64_t h = read_be64(&r);
+
+	if (r.bad || r.left || k != 'h' || !fileid || !parent || h < NAME_SLOTS || h > INT64_MAX)
+		return -EUCLEAN;
+	*ret_fileid = fileid;
+	*ret_parent = parent;
+	*ret_h = h;
 	return 0;
 }
 

@@ -33,6 +33,7 @@ struct key key_writer(uint64_t fileid, uint64_t session);         /* w */
 struct key key_draft_times(uint64_t fileid, uint64_t session);    /* t */
 struct key key_draft_xattr(uint64_t fileid, struct bytes name, uint64_t session); /* x */
 struct key key_note(uint64_t fileid, uint64_t number, uint64_t session); /* b */
+struct key key_hides(uint64_t fileid, uint64_t parent, uint64_t h, uint64_t session); /* h */
 struct key key_gone(uint64_t fileid, uint64_t number, uint64_t session); /* g */
 
 /* The beginning of all keys of `kind` ('D', 'n', 'X', ...) under id, and, for D
@@ -51,6 +52,8 @@ int key_parse_name(struct bytes key, struct name_key *ret);
 int key_parse_id(struct bytes key, char kind, uint64_t *ret_id); /* F T L w t */
 int key_parse_xattr(struct bytes key, uint64_t *ret_id, struct bytes *ret_name);
 int key_parse_block(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_id); /* E b */
+int key_parse_hides(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_parent,
+		    uint64_t *ret_h);
 int key_parse_gone(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_number);
 
 /* The 63-bit hash of a name, low 8 bits zero, never below 256. */
@@ -81,6 +84,7 @@ void record_encode(const struct record *r, struct writer *w);
 struct writer_name {
 	uint64_t parent, h;
 	struct bytes name;
+	uint64_t hides; /* fileid of a file of several names, one of which is this; or 0 */
 };
 struct writer_state {
 	bool draft;

@@ -70,6 +70,9 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret)
 	if (a->nlink) {
 		assert(o->place.kind == PLACE_FILEID);
 		object_put(p, o);
+		ret->attr.nlink = object_links(o);
+		if (!ret->attr.nlink)
+			object_hidden(o, 0, ret);
 	} else {
 		r = object_vanish(p, o);
 		ret->body = o->rec.body;
@@ -97,16 +100,23 @@ void index_gone_end(struct index *ix, struct index_op *op)
 	plan_run(ix, op, gone_end_plan);
 }
 
-void object_hidden(const struct object *o, struct gone *ret)
+void object_hidden(const struct object *o, uint32_t n, struct gone *ret)
 {
+	uint32_t nlink = object_links(o);
+
 	*ret = (struct gone){ .fileid = o->fileid, .attr = o->rec.attr, .hidden = true };
-	if (ret->attr.nlink)
-		ret->attr.nlink--;
+	ret->attr.nlink = nlink > n ? nlink - n : 0;
 	if (!ret->attr.nlink)
 		ret->body = o->rec.body;
 }
 
-static int kept_lose(struct object *const *kept, uint32_t nkept, uint64_t fileid, uint32_t n)
+static void unhide(struct object *o, uint32_t n)
+{
+	o->nhidden -= n < o->nhidden ? n : o->nhidden;
+}
+
+static int kept_lose(struct object *const *kept, uint32_t nkept, uint64_t fileid, uint32_t n,
+		     uint32_t nhidden)
 {
 	for (uint32_t i = 0; i < nkept; i++) {
 		if (kept[i]->draft || kept[i]->fileid != fileid)
@@ -114,6 +124,7 @@ static int kept_lose(struct object *const *kept, uint32_t nkept, uint64_t fileid
 		if (kept[i]->rec.attr.nlink <= n)
 			return -EUCLEAN;
 		kept[i]->rec.attr.nlink -= n;
+		unhide(kept[i], nhidden);
 		return 1;
 	}
 	return 0;
@@ -127,20 +138,24 @@ int objects_lose(struct plan *p, const struct name_view *v, uint32_t n,
 	memset(ret, 0, n * sizeof(*ret));
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t fileid = v[i].rec.attr.fileid;
-		uint32_t before = 0, times = 0;
+		uint32_t before = 0, times = 0, nhidden = 0;
 		for (uint32_t j = 0; j < n; j++) {
-			before += j < i && v[j].rec.attr.fileid == fileid;
-			times += v[j].rec.attr.fileid == fileid;
+			bool same = v[j].rec.attr.fileid == fileid;
+			before += j < i && same;
+			times += same;
+			nhidden += same && v[j].draft;
 		}
 		if (before)
 			continue;
-		int is_kept = kept_lose(kept, nkept, fileid, times);
+		int is_kept = kept_lose(kept, nkept, fileid, times, nhidden);
 		if (is_kept < 0)
 			return is_kept;
 		if (is_kept)
 			continue;
 		struct object o;
 		int got = object_published(p, &v[i], &o);
+		if (!got)
+			unhide(&o, nhidden);
 		r = plan_both(r, got ? got : object_lose(p, &o, times, &ret[i]));
 	}
 	return r;

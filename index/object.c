@@ -153,6 +153,7 @@ static int draft_end(struct plan *p, uint64_t fileid, const struct writer_state 
 	for (uint32_t i = 0; i < w->nnames; i++) {
 		const struct writer_name *n = &w->names[i];
 		plan_del(p, own_name(p, n->parent, n->h, n->name));
+		hides_del(p, n);
 		r = plan_both(r, dir_touch_left(p, n->parent, w->names, w->nnames));
 	}
 	return r;

@@ -108,7 +108,16 @@ struct object {
 	struct place place;
 	struct key key;     /* of the record */
 	struct record rec;
+	uint32_t nhidden;   /* of several names: those that drafts of this session hide */
 };
+
+/* The links that this session sees. */
+static inline uint32_t object_links(const struct object *o)
+{
+	uint32_t nlink = o->rec.attr.nlink;
+
+	return nlink > o->nhidden ? nlink - o->nhidden : 0;
+}
 
 /* Follows an object that is not where `place` says. INDEX_MISS. */
 int object_find(struct plan *p, uint64_t fileid, struct place place, struct object *ret);
@@ -125,7 +134,8 @@ void object_put(struct plan *p, const struct object *o);
 /* Writes a reference to an object whose record is under its fileid. */
 void ref_put(struct plan *p, struct key k, const struct attr *a);
 
-/* Fills ret, for a directory also with its times and links. */
+/* Fills ret, for a directory also with its times and links. A file that is there has
+ * one link at least, also if all its names are hidden. */
 int object_entry(struct plan *p, const struct object *o, struct entry *ret);
 
 /* Of a directory's record: times from T and t, links from L. */
@@ -157,14 +167,20 @@ int writer_knows(struct plan *p, uint64_t fileid, bool *ret_draft, struct place 
 /* A published object has moved: tells all sessions that write it. Guarded. */
 int writer_moved(struct plan *p, uint64_t fileid, struct place to);
 
-/* A draft has one name less, more, or another; guarded. *ret_left (or NULL): how
+/* That a draft's name hides one of n->hides, or does no more: for object_links(). Nothing
+ * where that is 0. */
+void hides_put(struct plan *p, const struct writer_name *n);
+void hides_del(struct plan *p, const struct writer_name *n);
+
+/* A draft has one name less, more, or another; guarded. What the first one hid it does
+ * no more; that the new one hides something is the caller's to put. *ret_left (or NULL): how
  * many there are then. -EMLINK. */
 int draft_rename(struct plan *p, uint64_t fileid, const struct writer_name *from,
 		 const struct writer_name *to, uint32_t *ret_left);
 
 static inline struct writer_name writer_name_of(const struct name_view *v)
 {
-	return (struct writer_name){ v->parent, v->h, v->name };
+	return (struct writer_name){ v->parent, v->h, v->name, 0 };
 }
 
 /* The notes of what blocks this session has put for the object go: they are settled,
@@ -182,8 +198,9 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret);
  * gone, its number of a version that was replaced. */
 void gone_note(struct plan *p, struct gone *g, uint64_t note);
 
-/* What object_lose() would say, without doing it (a name is only hidden). */
-void object_hidden(const struct object *o, struct gone *ret);
+/* What object_lose() would say, without doing it: a name is only hidden, from now on
+ * (n 1), or all that are left have been (n 0). */
+void object_hidden(const struct object *o, uint32_t n, struct gone *ret);
 
 /* Several D values of files lose their names; two of them may refer to one object,
  * also to one of `kept`, which are the caller's to write: those lose links only.

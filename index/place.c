@@ -35,12 +35,52 @@ static int object_decode(const struct kv_row *row, uint64_t fileid, struct objec
 	return 0;
 }
 
+/* Is the name at (parent, h) one of the object's, and a draft of this session over it? */
+static int is_hidden(struct plan *p, uint64_t fileid, uint64_t parent, uint64_t h, bool *ret)
+{
+	struct key from_d = key_prefix_h('D', parent, h), from_n = key_prefix_h('n', parent, h);
+	const struct kv_rows *d, *n;
+	struct record rec;
+	int r = plan_both(plan_range(p, from_d, key_prefix_end(from_d), 1, &d),
+			  plan_range(p, from_n, key_prefix_end(from_n), UINT32_MAX, &n));
+
+	*ret = false;
+	if (r || !d->nrows)
+		return r;
+	r = record_decode(d->rows[0].value, &rec);
+	for (uint32_t i = 0; !r && i < n->nrows; i++)
+		*ret |= rec.attr.fileid == fileid &&
+			kv_key_session(n->rows[i].key) == plan_session(p);
+	return r;
+}
+
+/* What is noted may be over: another session has replaced what was hidden. */
+static int count_hidden(struct plan *p, uint64_t fileid, uint32_t *ret)
+{
+	struct key from = key_prefix('h', fileid);
+	const struct kv_rows *rows;
+	uint64_t id, parent, h;
+	int r = plan_range(p, from, key_prefix_end(from), UINT32_MAX, &rows);
+
+	for (uint32_t i = 0, n = r ? 0 : rows->nrows; i < n; i++) {
+		bool is = false;
+		if (kv_key_session(rows->rows[i].key) != plan_session(p))
+			continue;
+		int got = key_parse_hides(rows->rows[i].key, &id, &parent, &h);
+		r = plan_both(r, got ? got : is_hidden(p, fileid, parent, h, &is));
+		*ret += is;
+	}
+	return r;
+}
+
 static int find_by_fileid(struct plan *p, uint64_t fileid, struct object *ret)
 {
 	struct object o = { .place = { .kind = PLACE_FILEID }, .key = key_file(fileid) };
 	const struct kv_row *row;
 	int r = plan_get(p, o.key, &row);
 
+	if (!r || r == PLAN_WAIT)
+		r = plan_both(r, count_hidden(p, fileid, &o.nhidden));
 	if (!r)
 		r = object_decode(row, fileid, &o);
 	if (!r)
@@ -237,6 +277,9 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret)
 		e.attr.mode = S_IFREG;
 	} else {
 		e.attr = o->rec.attr;
+		e.attr.nlink = object_links(o);
+		if (!e.attr.nlink)
+			e.attr.nlink = 1;
 		e.body = o->rec.body;
 		if (o->place.kind == PLACE_NAME) {
 			e.parent = o->place.parent;

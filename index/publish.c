@@ -91,7 +91,8 @@ static int names_read(struct plan *p, const struct writer_state *w, struct name_
 		if (got)
 			continue;
 		*v = (struct name_view){ .parent = name->parent, .h = name->h,
-					 .name = name->name, .published = true };
+					 .name = name->name, .draft = true,
+					 .published = true };
 		int bad = record_decode(row->value, &v->rec);
 		if (!bad && S_ISDIR(v->rec.attr.mode)) /* names.c keeps them apart */
 			bad = -EUCLEAN;
@@ -114,6 +115,7 @@ static void names_write(struct plan *p, const struct writer_state *w, const stru
 		else
 			ref_put(p, k, &rec->attr);
 		plan_del(p, own_name(p, name->parent, name->h, name->name));
+		hides_del(p, name);
 	}
 	if (w->nnames > 1)
 		plan_put_encoded(p, key_file(rec->attr.fileid), record_encode, rec);

@@ -246,7 +246,7 @@ static int place_decode(struct reader *r, struct place *p)
 
 static int writer_names_decode(struct reader *r, struct writer_state *s)
 {
-	enum { NAME_BYTES_MIN = 8 + 8 + 1 + 1 };
+	enum { NAME_BYTES_MIN = 8 + 8 + 8 + 1 + 1 };
 	/* In proportion to the input, whatever it says. */
 	_cleanup_(freep) struct writer_name *names =
 		calloc(r->left / NAME_BYTES_MIN + 1, sizeof(*names));
@@ -259,6 +259,7 @@ static int writer_names_decode(struct reader *r, struct writer_state *s)
 			return -EUCLEAN;
 		names[n].parent = read_u64(r);
 		names[n].h = read_u64(r);
+		names[n].hides = read_u64(r);
 		names[n].name = name_decode(r, false);
 		n++;
 	}
@@ -296,6 +297,7 @@ void writer_state_encode(const struct writer_state *s, struct writer *w)
 	for (uint32_t i = 0; s->draft && i < s->nnames; i++) {
 		write_u64(w, s->names[i].parent);
 		write_u64(w, s->names[i].h);
+		write_u64(w, s->names[i].hides);
 		assert(s->names[i].name.len);
 		name_encode(s->names[i].name, w);
 	}

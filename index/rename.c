@@ -144,7 +144,7 @@ static int lose(struct plan *p, struct index_op *op, struct move *m)
 	} else if (!m->exchange && to->published && draft) {
 		/* What loses another of its names here is told of that one. */
 		if (!lost || lost->rec.attr.fileid != to->rec.attr.fileid)
-			object_hidden(&m->to.o, &op->gone);
+			object_hidden(&m->to.o, 1, &op->gone);
 	} else if (!m->exchange && to->published) {
 		lost = to;
 		ret = &op->gone;
@@ -154,11 +154,21 @@ static int lose(struct plan *p, struct index_op *op, struct move *m)
 	return plan_both(r, objects_lose(p, lost, 1, kept, m->exchange ? 2 : 1, ret));
 }
 
+/* The name at v, if a draft comes there. `leaves`: as name_settle(). */
+static struct writer_name hiding_name(const struct name_view *v, bool leaves)
+{
+	struct writer_name n = writer_name_of(v);
+
+	if (v->published && v->rec.kind == RECORD_REF && (v->draft || !leaves))
+		n.hides = v->rec.attr.fileid;
+	return n;
+}
+
 /* o takes its new name: its own keys. */
 static int object_move(struct plan *p, struct object *o, const struct name_view *from,
-		       const struct name_view *to)
+		       const struct name_view *to, bool leaves)
 {
-	struct writer_name a = writer_name_of(from), b = writer_name_of(to);
+	struct writer_name a = writer_name_of(from), b = hiding_name(to, leaves);
 
 	if (o->draft)
 		return draft_rename(p, o->fileid, &a, &b, NULL);
@@ -227,6 +237,18 @@ static int side_entry(struct plan *p, const struct side *s, const struct name_vi
 	return 0;
 }
 
+/* After both have moved: one may hide now what the other one did. */
+static void hides_settle(struct plan *p, const struct move *m)
+{
+	struct writer_name at_to = hiding_name(&m->to.v, m->exchange);
+	struct writer_name at_from = hiding_name(&m->from.v, true);
+
+	if (m->from.o.draft)
+		hides_put(p, &at_to);
+	if (m->exchange && m->to.o.draft)
+		hides_put(p, &at_from);
+}
+
 static int move_all(struct plan *p, struct index_op *op, struct move *m)
 {
 	struct side *from = &m->from, *to = &m->to;
@@ -242,9 +264,10 @@ static int move_all(struct plan *p, struct index_op *op, struct move *m)
 		name_expect_alone(p, &from->v);
 	name_settle(p, &from->v, m->exchange ? &to->o : NULL, true);
 	name_settle(p, &to->v, &from->o, m->exchange);
-	r = plan_both(object_move(p, &from->o, &from->v, &to->v), count_dirs(p, m));
+	r = plan_both(object_move(p, &from->o, &from->v, &to->v, m->exchange), count_dirs(p, m));
 	if (m->exchange)
-		r = plan_both(r, object_move(p, &to->o, &to->v, &from->v));
+		r = plan_both(r, object_move(p, &to->o, &to->v, &from->v, true));
+	hides_settle(p, m);
 	r = plan_both(r, touch(p, m));
 	r = plan_both(r, side_entry(p, from, &to->v, &op->entry));
 	if (m->exchange)

@@ -114,6 +114,18 @@ int notes_drop(struct plan *p, uint64_t fileid)
 	return r;
 }
 
+void hides_put(struct plan *p, const struct writer_name *n)
+{
+	if (n->hides)
+		plan_put(p, key_hides(n->hides, n->parent, n->h, plan_session(p)), BYTES_NONE);
+}
+
+void hides_del(struct plan *p, const struct writer_name *n)
+{
+	if (n->hides)
+		plan_del(p, key_hides(n->hides, n->parent, n->h, plan_session(p)));
+}
+
 static bool same_name(const struct writer_name *a, const struct writer_name *b)
 {
 	return a->parent == b->parent && a->h == b->h && bytes_eq(a->name, b->name);
@@ -131,9 +143,12 @@ int draft_rename(struct plan *p, uint64_t fileid, const struct writer_name *from
 		return r == INDEX_MISS ? -EUCLEAN : r;
 	if (!w.draft || w.nnames > DRAFT_NAMES_MAX)
 		return -EUCLEAN;
-	for (uint32_t i = 0; i < w.nnames; i++)
+	for (uint32_t i = 0; i < w.nnames; i++) {
 		if (!from || !same_name(&w.names[i], from))
 			names[n++] = w.names[i];
+		else
+			hides_del(p, &w.names[i]);
+	}
 	if (from && n + 1 != w.nnames)
 		return -EUCLEAN;
 	if (to)

@@ -46,7 +46,7 @@ static void seed_records(struct dice *d)
 
 static void seed_small(struct dice *d)
 {
-	struct writer_name names[] = { { 1, 256, bytes_str("a") }, { 9, 512, bytes_str("bcd") } };
+	struct writer_name names[] = { { 1, 256, bytes_str("a"), 0 }, { 9, 512, bytes_str("bcd"), 7 } };
 	struct writer_state draft = { .draft = true, .names = names, .nnames = 2 };
 	struct writer_state placed = { .place = { PLACE_NAME, 5, 1024 } };
 	struct dir_times t = { random_time(d), random_time(d), 77 };
@@ -87,7 +87,7 @@ static void seed_keys(void)
 		key_file(1), key_times(2), key_ndirs(3), key_writer(4, 1), key_draft_times(5, 2),
 		key_xattr(6, bytes_str("user.x")), key_draft_xattr(6, bytes_str("user.y"), 3),
 		key_block(7, 8), key_meta("super"), key_note(7, 8, 1),
-		key_gone(9, 0, 1),
+		key_gone(9, 0, 1), key_hides(9, 1, 256, 1),
 	};
 
 	for (unsigned i = 0; i < sizeof(keys) / sizeof(*keys); i++)

@@ -200,7 +200,7 @@ static inline bool trip_key(struct bytes b)
 	struct name_key n;
 	struct bytes name;
 	struct key k;
-	uint64_t id, id2;
+	uint64_t id, id2, h;
 
 	if (!key_parse_name(b, &n)) {
 		k = n.kind == 'D' ? key_name(n.parent, n.h, n.name)
@@ -223,6 +223,11 @@ static inline bool trip_key(struct bytes b)
 	if (!key_parse_gone(b, &id, &id2)) {
 		k = key_gone(id, id2, session);
 		must(bytes_eq(key_bytes(&k), b), "the key of what is gone");
+		return true;
+	}
+	if (!key_parse_hides(b, &id, &id2, &h)) {
+		k = key_hides(id, id2, h, session);
+		must(bytes_eq(key_bytes(&k), b), "the key of what is hidden");
 		return true;
 	}
 	for (unsigned i = 0; i < 5; i++) {

@@ -124,12 +124,23 @@ static inline unsigned model_names_in(const struct model *m, int s, int dir)
 	return n;
 }
 
-static inline unsigned model_nlink(const struct model *m, int o)
+/* Names of a published file, less those that s's drafts hide. */
+static inline unsigned model_links(const struct model *m, int s, int o)
+{
+	unsigned n = model_names_of(m, o);
+
+	for (int i = 0; i < MODEL_NAMES; i++)
+		n -= m->n[i].used && m->n[i].pub == o && m->n[i].draft[s] != NOBODY;
+	return n;
+}
+
+/* As s sees it. */
+static inline unsigned model_nlink(const struct model *m, int s, int o)
 {
 	unsigned n = 2;
 
 	if (!model_is_dir(m, o))
-		return model_names_of(m, o);
+		return model_links(m, s, o) ? model_links(m, s, o) : 1;
 	for (int i = 0; i < MODEL_NAMES; i++)
 		n += m->n[i].used && m->n[i].dir == o && m->n[i].pub != NOBODY &&
 		     model_is_dir(m, m->n[i].pub);
@@ -196,16 +207,16 @@ static inline bool model_is_open(const struct model *m, int o)
 	return false;
 }
 
-/* o has lost a name; `hidden`: it is only out of sight. */
-static inline void model_lost(struct model *m, int o, bool hidden, struct model_gone *g)
+/* o has lost a name in s; `hidden`: it is only out of sight, as all that are left may be. */
+static inline void model_lost(struct model *m, int s, int o, bool hidden, struct model_gone *g)
 {
-	unsigned nlink = model_is_dir(m, o) ? 0 : model_names_of(m, o) - hidden;
+	unsigned nlink = model_is_dir(m, o) ? 0 : model_links(m, s, o) - hidden;
 	int i = g->n++;
 
 	g->v[i].object = o;
 	g->v[i].nlink = nlink;
 	g->v[i].draft = m->o[o].draft;
-	g->v[i].hidden = hidden;
+	g->v[i].hidden = hidden || (!model_is_dir(m, o) && !nlink && model_names_of(m, o));
 	strcpy(g->v[i].content, m->o[o].content);
 }
 
@@ -219,13 +230,14 @@ static inline void model_forget(struct model *m)
 }
 
 /* What is published there is lost. */
-static inline void model_lose_pub(struct model *m, struct model_name *n, struct model_gone *g)
+static inline void model_lose_pub(struct model *m, int s, struct model_name *n,
+				  struct model_gone *g)
 {
 	int o = n->pub;
 
 	n->pub = NOBODY;
 	if (o != NOBODY)
-		model_lost(m, o, false, g);
+		model_lost(m, s, o, false, g);
 }
 
 /* What s sees there goes: what it hid, if anything, stays. */
@@ -248,7 +260,7 @@ static inline void model_place(struct model *m, struct model_name *n, int s, int
 		n->draft[s] = o;
 		return;
 	}
-	model_lose_pub(m, n, g);
+	model_lose_pub(m, s, n, g);
 	n->pub = o;
 }
 
@@ -265,8 +277,8 @@ static inline int model_unlink(struct model *m, int s, int dir, const char *name
 	if (rmdir && model_names_in(m, NOBODY, o))
 		return -ENOTEMPTY;
 	model_take(n, s);
-	model_lost(m, o, false, g);
-	model_lose_pub(m, n, g);
+	model_lost(m, s, o, false, g);
+	model_lose_pub(m, s, n, g);
 	return 0;
 }
 
@@ -278,12 +290,12 @@ static inline void model_replace(struct model *m, int s, struct model_name *from
 
 	if (m->o[old].draft || !m->o[moved].draft) {
 		model_take(to, s);
-		model_lost(m, old, false, g);
+		model_lost(m, s, old, false, g);
 	} else {
-		model_lost(m, old, true, g);
+		model_lost(m, s, old, true, g);
 	}
 	model_place(m, to, s, moved, g);
-	model_lose_pub(m, from, g); /* last: what is hidden now may lose a name by it, too */
+	model_lose_pub(m, s, from, g); /* last: what is hidden now may lose a name by it, too */
 }
 
 static inline void model_exchange(struct model *m, int s, struct model_name *from,
@@ -341,7 +353,7 @@ static inline int model_rename(struct model *m, int s, int dir, const char *name
 	} else {
 		to = model_have_name(m, dir2, name2);
 		int o = model_take(from, s);
-		model_lose_pub(m, from, g);
+		model_lose_pub(m, s, from, g);
 		model_place(m, to, s, o, g);
 	}
 	return 0;
@@ -359,7 +371,7 @@ static inline int model_publish(struct model *m, int s, int o, struct model_gone
 		if (!m->n[i].used || m->n[i].draft[s] != o)
 			continue;
 		m->n[i].draft[s] = NOBODY;
-		model_lose_pub(m, &m->n[i], g);
+		model_lose_pub(m, s, &m->n[i], g);
 		m->n[i].pub = o;
 	}
 	return 0;

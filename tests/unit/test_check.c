@@ -347,7 +347,7 @@ static void put_writer(struct tree *t, const char *name, unsigned slot, uint64_t
 		       uint64_t id)
 {
 	struct writer_name n = { t->d, name ? hash(t, name) + slot : 0,
-				 bytes_str(name ? name : "") };
+				 bytes_str(name ? name : ""), 0 };
 	struct writer_state w = { .draft = true, .names = &n, .nnames = name ? 1 : 0 };
 
 	PUT(t, key_writer(id, session), writer_state_encode, &w);

@@ -27,7 +27,7 @@ static struct key random_key(struct dice *d, char *name)
 	memset(name, 'a' + (int)roll(d, 3), n.len);
 	uint64_t session = 1 + roll(d, roll(d, 2) ? 3 : UINT64_MAX - 1);
 
-	switch (roll(d, 11)) {
+	switch (roll(d, 12)) {
 	case 0: return key_name(a, b, n);
 	case 1: return key_draft_name(a, b, n, session);
 	case 8: return key_note(a, b, session);
@@ -37,6 +37,7 @@ static struct key random_key(struct dice *d, char *name)
 	case 2: return key_file(a);
 	case 3: return key_block(a, b);
 	case 4: return key_xattr(a, n);
+	case 10: return key_hides(a, 1 + b, b, session);
 	case 9: return key_gone(a, roll(d, 2) ? b : 0, session);
 	default: return key_times(a);
 	}
@@ -293,7 +294,8 @@ static void test_small_values_come_back(void **state)
 		struct writer w = { 0 };
 		for (s.nnames = 0; s.draft && s.nnames < roll(&d, 6); s.nnames++)
 			names[s.nnames] = (struct writer_name){ roll(&d, 0), roll(&d, 0),
-								bytes_str("some name") };
+								bytes_str("some name"),
+								roll(&d, 0) };
 		if (!s.draft)
 			s.place.kind = (enum place_kind)roll(&d, 3);
 		if (s.place.kind == PLACE_NAME)

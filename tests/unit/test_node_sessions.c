@@ -263,7 +263,7 @@ static void test_keys_of_others_are_refused(void **state)
  * that it writes it, and of no draft. */
 static void test_where_a_mount_may_write(void **state)
 {
-	struct writer_name name = { 1, 512, bytes_str("n") };
+	struct writer_name name = { 1, 512, bytes_str("n"), 0 };
 	struct writer_state at = { .place = { PLACE_NAME, 1, 512 } };
 	struct writer_state draft = { .draft = true, .names = &name, .nnames = 1 };
 	struct writer good = { 0 }, bad = { 0 };
