@@ -5,7 +5,7 @@
  * where its record is, and what of it is open here. No FUSE in it.
  *
  * A nodeid stands for an object, and in a *shared* table (other mounts change the
- * index, too) for one line of its versions: see inode.c.
+ * index, too) for one line of its versions: see lines.c.
  *
  * All functions are callable from any thread and block for nothing but the
  * table's lock. `struct file` pointers are the engine's; the table borrows them
