@@ -165,7 +165,7 @@ void inodes_check(struct inodes *t)
 
 		assert(i->nlookup || i->refs);
 		assert(!o || (o->file && o->handles && o->cached <= o->handles));
-		assert(!o || o->writers <= o->handles);
+		assert(!o || (o->writers <= o->handles && o->promises <= o->handles));
 		assert(!o || o->cached + o->readers <= o->handles);
 		assert(!o || !o->cached || i->pages);
 		assert(!i->tainted || (i->pages && (!o || !(o->cached + o->readers))));
@@ -717,12 +717,12 @@ uint32_t inode_mode(struct inodes *t, struct inode *i)
 	return i->mode;
 }
 
-bool inode_maybe_xattrs(struct inodes *t, struct inode *i)
+bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds)
 {
 	WITH_LOCK(&t->lock);
 
 	return i->maybe_xattrs ||
-	       (t->shared && clock_ns() - i->shown->heard_ns > t->window_ns);
+	       (t->shared && !holds && clock_ns() - i->shown->heard_ns > t->window_ns);
 }
 
 void inode_has_xattrs(struct inodes *t, struct inode *i)
@@ -802,6 +802,7 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 		 * this one has no pages. */
 		.direct = is_direct(i, how) || (t->shared && line_is_open_as(t, i, f)),
 		.reads = (how->flags & O_ACCMODE) != O_WRONLY,
+		.promise = how->promise,
 	};
 	if (t->shared)
 		line_take(i, f, how, first, ret);
@@ -809,6 +810,7 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 		refresh(i, ret);
 	i->opens->file = f;
 	i->opens->handles++;
+	i->opens->promises += how->promise;
 	i->opens->writers += how->writer;
 	count(i, ret, 1);
 	return 0;
@@ -873,9 +875,22 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c)
 	struct opens *o = i->opens;
 
 	assert(o && o->handles);
+	o->promises -= c->promise;
 	count(i, c, -1);
 	if (!--o->handles)
 		last_close(t, i);
+}
+
+bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = inode_find(t, nodeid);
+
+	if (!i || (S_ISREG(i->mode) && !(i->opens && i->opens->handles > i->opens->promises)))
+		return false;
+	if (t->shared)
+		i->shown->dropped_ns = clock_ns();
+	return true;
 }
 
 bool inode_wrote(struct inodes *t, struct inode *i)

@@ -32,7 +32,7 @@ struct kept {
 
 struct opens {
 	struct file *file;
-	unsigned handles, writers, cached, readers, publishing;
+	unsigned handles, promises, writers, cached, readers, publishing;
 };
 
 struct relic {

@@ -6,7 +6,8 @@
  *
  *	a lookup that found version v gets
  *	  the open nodeid of v, or of a higher one (published here since)
- *	  else the one that is not open; its pages are dropped when it is opened
+ *	  else the one that is not open; its pages are dropped when it is opened (but
+ *	  for one that the kernel may not take another size of)
  *	  else a new one
  *
  * The first has the fileid as its nodeid, further ones are numbered from NODEID_LINES
@@ -85,6 +86,20 @@ static bool shows(struct inode *i, uint64_t v, bool *busy)
 	return false;
 }
 
+/* Answers that are under way together may reach the kernel in any order, and it drops
+ * those that it takes for old. */
+enum { TOLD_TOGETHER_NS = 1000000000 };
+
+/* Nobody has it open any more, but the kernel has just been told to ask for its
+ * attributes: it may take no notice of another size. */
+static bool may_miss(const struct inode *i, const struct attr *a)
+{
+	const struct shown *s = i->shown;
+
+	return (s->unsized || s->told.size != a->size) && s->dropped_ns &&
+	       clock_ns() - s->dropped_ns < TOLD_TOGETHER_NS;
+}
+
 int line_pick(struct inodes *t, const struct attr *a, struct inode **ret)
 {
 	struct inode *idle = NULL;
@@ -95,7 +110,7 @@ int line_pick(struct inodes *t, const struct attr *a, struct inode **ret)
 			*ret = i;
 			return 0;
 		}
-		if (!i->opens && (!idle || i->nodeid == i->fileid))
+		if (!i->opens && !may_miss(i, a) && (!idle || i->nodeid == i->fileid))
 			idle = i;
 	}
 	*ret = idle;
@@ -107,9 +122,43 @@ static bool same_place(const struct place *a, const struct place *b)
 	return a->kind == b->kind && a->parent == b->parent && a->h == b->h;
 }
 
+/* An answer that is on its way may be dropped once more: watched.c. */
+enum { DROPPED_TWICE_NS = 200000000 };
+
+static uint64_t window_ends(const struct inodes *t)
+{
+	return clock_ns() + (t->window_ns > DROPPED_TWICE_NS ? t->window_ns : DROPPED_TWICE_NS);
+}
+
 void line_doubt(struct inodes *t, struct inode *i)
 {
-	i->shown->doubt_ns = clock_ns() + t->window_ns;
+	struct shown *s = i->shown;
+
+	s->doubt_ns = clock_ns() + t->window_ns;
+	if (s->doubt_ns < s->kept_until_ns)
+		s->doubt_ns = s->kept_until_ns;
+}
+
+void inode_name_kept(struct inodes *t, struct inode *i, uint64_t until_ns)
+{
+	WITH_LOCK(&t->lock);
+
+	i->shown->kept_ns = clock_ns();
+	i->shown->kept_until_ns = until_ns;
+}
+
+void inode_name_dropped(struct inodes *t, uint64_t nodeid, uint64_t before_ns)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = inode_find(t, nodeid);
+	uint64_t end = window_ends(t);
+
+	if (!i || i->shown->kept_ns >= before_ns)
+		return;
+	if (i->shown->kept_until_ns > end)
+		i->shown->kept_until_ns = end;
+	if (i->shown->doubt_ns > end)
+		i->shown->doubt_ns = end;
 }
 
 void line_found(struct inodes *t, struct inode *i, struct place p, uint64_t begun_ns)
@@ -127,10 +176,6 @@ void line_found(struct inodes *t, struct inode *i, struct place p, uint64_t begu
 	line_doubt(t, i);
 }
 
-/* Answers that are under way together may reach the kernel in any order, and it drops
- * those that it takes for old. */
-enum { TOLD_TOGETHER_NS = 1000000000 };
-
 void line_told(struct inode *i, const struct attr *a)
 {
 	struct shown *s = i->shown;
@@ -139,6 +184,7 @@ void line_told(struct inode *i, const struct attr *a)
 	if (!i->opens && (s->told.version != a->version || s->told.size != a->size) && s->told_ns &&
 	    now - s->told_ns < TOLD_TOGETHER_NS)
 		s->mixed = true;
+	s->unsized = !i->opens && may_miss(i, a);
 	s->told = *a;
 	s->told_ns = now;
 }
@@ -184,7 +230,8 @@ int line_may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
 	if (last || i->place.kind == PLACE_NONE)
 		return 0;
 	file_attr(f, &a);
-	return line_is_open_as(t, i, f) || i->shown->told.size != a.size ? -ESTALE : 0;
+	return line_is_open_as(t, i, f) || i->shown->told.size != a.size || i->shown->unsized ?
+		       -ESTALE : 0;
 }
 
 int inode_may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
