@@ -8,7 +8,7 @@ layer(index
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
-	     kv.c view.c ordered.c mem.c lend.c
+	     watch.c kv.c view.c ordered.c mem.c lend.c
 	     lmdb.c lmdb_group.c lmdb_read.c lmdb_rows.c lmdb_env.c lmdb_guard.c fault.c
 	USES common
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
@@ -23,7 +23,7 @@ layer(engine
 	USES index common
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
 layer(fs
-	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c away.c names.c attr.c
+	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c lines.c away.c watched.c names.c attr.c
 	     xattr.c layout.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

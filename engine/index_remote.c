@@ -15,8 +15,9 @@
  * asked again. All watches are begun again, and rung once: nobody knows what they
  * missed.
  *
- * Doorbells. The node rings for all commits, ours among them, before it answers
- * them; so nothing is rung here besides.
+ * Doorbells. The node rings for all commits, ours among them unless they say that
+ * they need not (KV's bit 2), before it answers them; so nothing is rung here but
+ * when the session is lost.
  */
 #include <assert.h>
 #include <errno.h>
@@ -247,8 +248,10 @@ static int watch_ask(struct kv_remote *k, uint16_t type, uint32_t number, struct
 	return 0;
 }
 
-static int remote_watch(struct kv *kv, uint32_t number, struct bytes prefix)
+/* Whose they are the node knows. */
+static int remote_watch(struct kv *kv, uint32_t number, struct bytes prefix, uint64_t session)
 {
+	(void)session;
 	return watch_ask(remote_of(kv), WIRE_WATCH, number, prefix);
 }
 
@@ -261,6 +264,14 @@ static void remote_unwatch(struct kv *kv, uint32_t number)
 static void on_ring(void *arg, uint32_t number)
 {
 	kv_ring_number(arg, number);
+}
+
+/* Who goes by rings is to know that none comes: he looks himself. */
+static void on_lost(void *arg)
+{
+	struct kv_remote *k = arg;
+
+	kv_ring_all(&k->kv);
 }
 
 static void on_begun(void *arg)
@@ -303,7 +314,7 @@ int kv_remote_open(struct remote *x, struct kv **ret)
 	k->kv.ops = &remote_ops;
 	k->remote = x;
 	atomic_store(&k->refs, 1);
-	k->part = (struct remote_part){ .begun = on_begun, .arg = k };
+	k->part = (struct remote_part){ .lost = on_lost, .begun = on_begun, .arg = k };
 	remote_set_ring(x, on_ring, k);
 	remote_join(x, &k->part);
 	*ret = &k->kv;

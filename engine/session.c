@@ -201,6 +201,7 @@ static int job_new(struct session *s, const struct wire_header *h, struct bytes 
 		.ncompares = j->kv.ncompares, .nwrites = j->kv.nwrites,
 		.nreads = j->kv.nreads, .reserve = j->kv.reserve,
 		.call = &j->call, .done = job_done, .max_memory = CONN_ANSWER_MAX,
+		.session = j->kv.quiet ? s->o.number : 0,
 	};
 	if (j->opens) {
 		j->req.reads = &j->read;
@@ -362,7 +363,7 @@ static int bell_new(struct session *s, const struct wire_watch *m)
 	b->number = m->watch;
 	b->session = s;
 	b->post = (struct loop_call){ .fn = bell_posted, .arg = b };
-	int r = kv_watch(s->o.kv, m->prefix, bell_ring, b, &b->watch);
+	int r = kv_watch_others(s->o.kv, m->prefix, s->o.number, bell_ring, b, &b->watch);
 	if (r < 0) {
 		free(b);
 		return r;

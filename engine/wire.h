@@ -155,6 +155,7 @@ int wire_read_stat(struct bytes body, struct wire_stat *ret);
 struct wire_kv {
 	bool reserve; /* as in struct kv_req */
 	bool after;   /* not before all that came before it has ended */
+	bool quiet;   /* rings no doorbell of its own session */
 	uint32_t ncompares, nwrites, nreads;
 	struct kv_compare *compares;
 	struct kv_write *writes;

@@ -122,6 +122,8 @@ static void root_done(struct index_op *op, int r)
 			known = fs->root_attr.fileid;
 		q->now = fs->root_attr;
 	}
+	if (r)
+		q->since_ns = 0; /* it is as old as can be */
 	if (known)
 		req_attr(q, &q->now);
 	else
@@ -197,7 +199,8 @@ void reply_statx(struct req *q, const struct attr *a)
 	struct statx x = statx_of(&st);
 	x.stx_mask |= STATX_BTIME;
 	x.stx_btime = stamp(a->btime);
-	answer_statx(req_answer(q, 0), &x, q->fs->cache_s);
+	double keeps = req_attr_keeps(q, a);
+	answer_statx(req_answer(q, 0), &x, keeps);
 	req_free(q);
 }
 
@@ -296,6 +299,9 @@ static void change_done(struct index_op *op, int r)
 		change_failed(q, r);
 	} else {
 		inode_set_done(q->fs->inodes, q->inode, q->mask, &op->entry.attr);
+		/* What others here have open of it shows that as well. */
+		if (q->fs->watched && q->inode->nodeid != q->inode->fileid)
+			watched_forget(q->fs->watched, q->inode->fileid);
 		index_op_fini(op);
 		q->then(q);
 	}
@@ -335,7 +341,7 @@ static void chmod_draft_acl(struct req *q)
 static void setattr_reply(struct req *q)
 {
 	if ((q->mask & INDEX_SET_MODE) &&
-	    inode_maybe_xattrs(q->fs->inodes, q->inode) &&
+	    req_maybe_xattrs(q) &&
 	    inode_place(q->fs->inodes, q->inode).kind == PLACE_DRAFT)
 		chmod_draft_acl(q);
 	else

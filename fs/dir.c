@@ -5,7 +5,8 @@
  * and seekdir() is right whatever has changed (1 and 2 are the offsets of "."
  * and ".."; no h is below 256). OPENDIR is answered ENOSYS, upon which the
  * kernel does without it and keeps listings in its page cache; it drops them
- * itself when it changes the directory.
+ * itself when it changes the directory. Where others change it, too, it is asked at
+ * each OPENDIR whether it may use the list that it has (watched.c).
  *
  * readdirplus counts a lookup for each entry that the kernel gets, except for
  * those with nodeid 0.
@@ -92,8 +93,7 @@ static bool add_entry(struct listing *l, const struct entry *e)
 	if (i) {
 		p.ino = i->nodeid;
 		p.generation = GENERATION;
-		p.attr_timeout = fs->cache_s;
-		p.entry_timeout = entry_timeout(fs, a.mode, e->place);
+		req_entry_keeps(l->q, e->name, i, &a, e->place, &p);
 		attr_to_stat(&a, &p.attr);
 	}
 	bool fits = add(l, e->name, &p, e->h);
@@ -179,6 +179,7 @@ static void begin_list(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 	q = req_begin_on(f, kind, ino);
 	if (!q)
 		return;
+	req_enter(q, ino);
 	q->size = size;
 	q->off = (uint64_t)off;
 	if (q->off >= DOTDOT) {
@@ -208,12 +209,17 @@ void fs_opendir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fuse_req_userdata(f);
 
-	(void)ino;
 	if (fs->no_opendir) {
 		fuse_reply_err(f, ENOSYS);
 		return;
 	}
-	fi->keep_cache = fi->cache_readdir = !fs->shared;
+	bool cache = !fs->shared, keep = cache;
+	if (fs->watched && !is_control(ino)) {
+		watched_use(fs->watched, ino);
+		keep = watched_list(fs->watched, ino, &cache);
+	}
+	fi->keep_cache = keep;
+	fi->cache_readdir = cache;
 	fuse_reply_open(f, fi);
 }
 

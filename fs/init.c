@@ -123,6 +123,34 @@ int fs_amend_init(struct fs *fs)
 }
 #endif
 
+static void forget(void *arg, uint64_t dir, const char *name, uint64_t nodeid)
+{
+	notify_forget(arg, dir, name, nodeid);
+}
+
+/* Where others change names: if the kernel can be told to ask again for one without
+ * losing what is mounted below it (FUSE_EXPIRE_ONLY, Linux 6.2), it may remember more. */
+enum { HAS_EXPIRE_ONLY_2 = 1 << (35 - 32) };
+
+static void watch(struct fs *fs)
+{
+	const struct watched_opts o = {
+		.ix = fs->ix, .keep_ns = WATCHED_CACHE_S * NS_PER_S,
+		.max_dirs = WATCHED_DIRS, .max_told = WATCHED_NAMES,
+		.drop = forget, .arg = fs,
+	};
+	const struct fuse_in_header *h = rbuf_request();
+	const struct fuse_init_in *in = h ? (const void *)(h + 1) : NULL;
+
+	if (!fs->shared || !(fs->cache_s > 0) || fs->cache_s > WATCHED_CACHE_S)
+		return;
+	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & HAS_EXPIRE_ONLY_2))
+		return;
+	int r = watched_new(&o, &fs->watched);
+	if (r < 0)
+		log_warn("fs", "%s: no directory is watched: %s", fs->dir, error_text(r));
+}
+
 void fs_init(void *arg, struct fuse_conn_info *c)
 {
 	struct fs *fs = arg;
@@ -133,6 +161,7 @@ void fs_init(void *arg, struct fuse_conn_info *c)
 	if (fs->xattrs)
 		want(c, FUSE_CAP_POSIX_ACL);
 	want_mappings(fs, c);
+	watch(fs);
 	/* Without it the kernel keeps listings for as long as it likes. */
 	fs->no_opendir = c->capable & FUSE_CAP_NO_OPENDIR_SUPPORT && !fs->shared;
 	c->max_write = REQUEST_BYTES;

@@ -40,17 +40,7 @@
  * table it counts if it began after the last one; a place is that of the name that
  * the kernel was last shown, and what has been moved elsewhere is not found there.
  *
- * Lines. In a shared table a nodeid is one line of versions: what is published, and
- * what this mount has made of it since. What is open keeps its line (P4, P3), so an
- * object may have several nodeids, of which all but one are open:
- *
- *	a lookup that found version v gets
- *	  the open nodeid of v, or of a higher one (published here since)
- *	  else the one that is not open; its pages are dropped when it is opened
- *	  else a new one
- *
- * The first has the fileid as its nodeid, further ones are numbered from NODEID_LINES
- * on; whoever looks at st_ino sees the fileid. Two nodeids never have one file.
+ * An object may have several nodeids there: lines.c.
  *
  * One lock for all: each call holds it for some ten instructions. The open
  * file's own lock ranks above it.
@@ -63,44 +53,9 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
-#include "fs/inode.h"
+#include "fs/inode_priv.h"
 
 #define NODEID_LINES (1ULL << 62)
-
-struct inodes {
-	struct lock lock;
-	struct inode *table;
-	struct shown *objects; /* by fileid; of a shared table */
-	struct kept *kept; /* all of them */
-	uint64_t last_line;
-
-	bool shared;        /* set at the beginning */
-	uint64_t window_ns;
-
-	void (*drop)(void *arg, const struct gone *g); /* set at the beginning */
-	void *drop_arg;
-};
-
-/* What an object without a name consists of: one of the two. */
-struct kept {
-	struct relic *relic; /* whose it is */
-	struct kept *prev, *next;
-	struct gone *gone; /* what the index said; hidden: not ours to drop yet */
-	struct file *file; /* held: it was open, and may have changed since */
-	struct file_op op; /* to close it */
-	uint64_t since_ns;
-};
-
-struct opens {
-	struct file *file;
-	unsigned handles, writers, cached, readers, publishing;
-};
-
-struct relic {
-	struct attr attr;
-	struct kept *kept; /* or NULL */
-	char target[]; /* of a symbolic link, else "" */
-};
 
 struct inodes *inodes_new(void)
 {
@@ -163,70 +118,15 @@ static void kept_drop(struct inodes *t, struct kept *k)
 	free(k);
 }
 
-/* All nodeids of an object ---------------------------------------------------------- */
+/* The table -------------------------------------------------------------------------- */
 
-static struct inode *find(struct inodes *t, uint64_t nodeid)
+struct inode *inode_find(struct inodes *t, uint64_t nodeid)
 {
 	struct inode *i;
 
 	HASH_FIND(hh, t->table, &nodeid, sizeof(nodeid), i);
 	return i;
 }
-
-static struct shown *object(struct inodes *t, uint64_t fileid)
-{
-	struct shown *s;
-
-	HASH_FIND(hh, t->objects, &fileid, sizeof(fileid), s);
-	return s;
-}
-
-static void line_add(struct inodes *t, struct inode *i)
-{
-	struct shown *s = i->shown, *first = object(t, i->fileid);
-
-	s->fileid = i->fileid;
-	s->inode = i;
-	if (first) {
-		s->next = first->next;
-		first->next = s;
-	} else {
-		HASH_ADD(hh, t->objects, fileid, sizeof(s->fileid), s);
-	}
-}
-
-static void line_del(struct inodes *t, struct shown *s)
-{
-	struct shown *first = object(t, s->fileid);
-
-	if (first != s) {
-		while (first->next != s)
-			first = first->next;
-		first->next = s->next;
-		return;
-	}
-	HASH_DEL(t->objects, s);
-	if (s->next)
-		HASH_ADD(hh, t->objects, fileid, sizeof(s->fileid), s->next);
-}
-
-static struct inode *first_line(struct inodes *t, uint64_t fileid)
-{
-	if (!t->shared)
-		return find(t, fileid);
-	struct shown *s = object(t, fileid);
-	return s ? s->inode : NULL;
-}
-
-static struct inode *next_line(struct inodes *t, struct inode *i)
-{
-	if (!t->shared || !i->shown->next)
-		return NULL;
-	return i->shown->next->inode;
-}
-
-#define FOR_LINES(t, i, fileid)                                                \
-	for (struct inode *i = first_line(t, fileid); i; i = next_line(t, i))
 
 /* Under the lock; then kept_drop() what it returns, without. */
 static struct kept *drop(struct inodes *t, struct inode *i)
@@ -265,19 +165,19 @@ void inodes_check(struct inodes *t)
 
 		assert(i->nlookup || i->refs);
 		assert(!o || (o->file && o->handles && o->cached <= o->handles));
-		assert(!o || o->writers <= o->handles);
+		assert(!o || (o->writers <= o->handles && o->promises <= o->handles));
 		assert(!o || o->cached + o->readers <= o->handles);
 		assert(!o || !o->cached || i->pages);
 		assert(!i->tainted || (i->pages && (!o || !(o->cached + o->readers))));
 		assert(!i->relic || i->place.kind == PLACE_NONE);
-		assert(!t->shared || object(t, i->fileid));
+		assert(!t->shared || line_object(t, i->fileid));
 	}
 }
 
 struct inode *inode_get(struct inodes *t, uint64_t nodeid)
 {
 	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, nodeid);
+	struct inode *i = inode_find(t, nodeid);
 
 	if (i)
 		i->refs++;
@@ -314,7 +214,7 @@ static struct inode *enter(struct inodes *t, const struct attr *a, struct place 
 	if (!i)
 		return NULL;
 	i->nodeid = i->fileid = a->fileid;
-	if (t->shared && find(t, i->nodeid))
+	if (t->shared && inode_find(t, i->nodeid))
 		i->nodeid = NODEID_LINES + ++t->last_line;
 	i->place = p;
 	HASH_ADD(hh, t->table, nodeid, sizeof(i->nodeid), i);
@@ -347,7 +247,7 @@ static void know(struct inodes *t, struct inode *i, const struct attr *a, struct
 struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 {
 	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, a->fileid);
+	struct inode *i = inode_find(t, a->fileid);
 
 	if (!i)
 		i = enter(t, a, p);
@@ -356,74 +256,13 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 	return i;
 }
 
-/* Of an open nodeid: does it show version v? *busy: it may, when what it publishes now
- * has been published. */
-static bool shows(struct inode *i, uint64_t v, bool *busy)
-{
-	struct file *f = i->opens->file;
-	struct attr a;
-
-	if (file_is_lost(f))
-		return false;
-	file_attr(f, &a);
-	if (a.version >= v || file_is_draft(f))
-		return true;
-	*busy |= i->opens->publishing;
-	return false;
-}
-
-/* The nodeid for who has found version v; NULL: a new one. INODE_BUSY. */
-static int pick(struct inodes *t, const struct attr *a, struct inode **ret)
-{
-	struct inode *idle = NULL;
-	bool busy = false;
-
-	FOR_LINES(t, i, a->fileid) {
-		if (i->opens && shows(i, a->version, &busy)) {
-			*ret = i;
-			return 0;
-		}
-		if (!i->opens && (!idle || i->nodeid == i->fileid))
-			idle = i;
-	}
-	*ret = idle;
-	return busy ? INODE_BUSY : 0;
-}
-
-static bool same_place(const struct place *a, const struct place *b)
-{
-	return a->kind == b->kind && a->parent == b->parent && a->h == b->h;
-}
-
-static void doubt(struct inodes *t, struct inode *i)
-{
-	i->shown->doubt_ns = clock_ns() + t->window_ns;
-}
-
-/* The record was found at p. */
-static void found(struct inodes *t, struct inode *i, struct place p, uint64_t begun_ns)
-{
-	struct shown *s = i->shown;
-
-	if (begun_ns < s->place_ns)
-		return;
-	s->place_ns = begun_ns;
-	/* A draft's is inode_published()'s, a lost one's know()'s to change. */
-	if (i->place.kind == PLACE_DRAFT || i->place.kind == PLACE_NONE ||
-	    p.kind == PLACE_DRAFT || same_place(&i->place, &p))
-		return;
-	i->place = p;
-	doubt(t, i);
-}
-
 static void overlay(struct inodes *t, struct inode *i, struct attr *a);
-static void told(struct inode *i, const struct attr *a);
 
 static int show_line(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
 		     struct inode **ret)
 {
 	struct inode *i;
-	int r = pick(t, a, &i);
+	int r = line_pick(t, a, &i);
 
 	if (r)
 		return r;
@@ -435,10 +274,10 @@ static int show_line(struct inodes *t, struct attr *a, struct place p, uint64_t 
 	if (i->opens && s->seen_ns < begun_ns)
 		s->seen_ns = begun_ns;
 	s->heard_ns = begun_ns;
-	found(t, i, p, begun_ns);
+	line_found(t, i, p, begun_ns);
 	know(t, i, a, p);
 	overlay(t, i, a);
-	told(i, a);
+	line_told(i, a);
 	*ret = i;
 	return 0;
 }
@@ -450,7 +289,7 @@ int inode_show(struct inodes *t, struct attr *a, struct place p, uint64_t begun_
 
 	if (t->shared)
 		return show_line(t, a, p, begun_ns, ret);
-	struct inode *i = find(t, a->fileid);
+	struct inode *i = inode_find(t, a->fileid);
 	if (i)
 		overlay(t, i, a);
 	else
@@ -467,7 +306,7 @@ void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n)
 	struct kept *k = NULL;
 	{
 		WITH_LOCK(&t->lock);
-		struct inode *i = find(t, nodeid);
+		struct inode *i = inode_find(t, nodeid);
 		if (!i)
 			return;
 		i->nlookup -= n < i->nlookup ? n : i->nlookup;
@@ -496,7 +335,7 @@ static void moved(struct inodes *t, struct inode *i, const struct entry *e, bool
 		i->shown->place_ns = clock_ns();
 		/* Names of an object with several are not told apart by it. */
 		if (e->place.kind == PLACE_FILEID && i->place.kind == PLACE_NAME)
-			doubt(t, i);
+			line_doubt(t, i);
 	}
 	i->place = e->place;
 	if (i->opens)
@@ -627,7 +466,7 @@ uint64_t inodes_expire_kept(struct inodes *t, uint64_t before_ns)
 bool inode_keep(struct inodes *t, const struct gone *g)
 {
 	WITH_LOCK(&t->lock);
-	struct inode *i = find(t, g->fileid);
+	struct inode *i = inode_find(t, g->fileid);
 
 	if (i && !may_keep(t, i))
 		return false;
@@ -814,46 +653,6 @@ void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a)
 	overlay(t, i, a);
 }
 
-/* Answers that are under way together may reach the kernel in any order, and it drops
- * those that it takes for old. */
-enum { TOLD_TOGETHER_NS = 1000000000 };
-
-/* Under the lock, of a shared table. While it is open, the kernel knows the size from
- * what is done here. */
-static void told(struct inode *i, const struct attr *a)
-{
-	struct shown *s = i->shown;
-	uint64_t now = clock_ns();
-
-	if (!i->opens && (s->told.version != a->version || s->told.size != a->size) && s->told_ns &&
-	    now - s->told_ns < TOLD_TOGETHER_NS)
-		s->mixed = true;
-	s->told = *a;
-	s->told_ns = now;
-}
-
-void inode_told(struct inodes *t, struct inode *i, const struct attr *a)
-{
-	if (!t->shared)
-		return;
-	WITH_LOCK(&t->lock);
-	told(i, a);
-}
-
-bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret)
-{
-	WITH_LOCK(&t->lock);
-
-	if (!t->shared || (!i->opens && !i->shown->told_ns))
-		return false;
-	if (i->opens)
-		file_attr(i->opens->file, ret);
-	else
-		*ret = i->shown->told;
-	ret->nlink = 0;
-	return true;
-}
-
 bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a)
 {
 	WITH_LOCK(&t->lock);
@@ -918,12 +717,12 @@ uint32_t inode_mode(struct inodes *t, struct inode *i)
 	return i->mode;
 }
 
-bool inode_maybe_xattrs(struct inodes *t, struct inode *i)
+bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds)
 {
 	WITH_LOCK(&t->lock);
 
 	return i->maybe_xattrs ||
-	       (t->shared && clock_ns() - i->shown->heard_ns > t->window_ns);
+	       (t->shared && !holds && clock_ns() - i->shown->heard_ns > t->window_ns);
 }
 
 void inode_has_xattrs(struct inodes *t, struct inode *i)
@@ -968,50 +767,12 @@ static void count(struct inode *i, const struct caching *c, int n)
 	i->pages |= i->opens->cached > 0;
 }
 
-bool inode_is_dropping(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	return i->shown->dropping;
-}
-
 /* Under the lock: pages that may be old do not outlive this open. */
 static void refresh(struct inode *i, struct caching *c)
 {
 	c->fresh = i->tainted;
 	if (i->tainted)
 		i->pages = i->tainted = false;
-}
-
-/* Under the lock: which nodeid has f open; i itself not looked at. */
-static bool is_open_as(struct inodes *t, struct inode *i, const struct file *f)
-{
-	FOR_LINES(t, other, i->fileid)
-		if (other != i && other->opens && other->opens->file == f)
-			return true;
-	return false;
-}
-
-/* Under the lock. */
-static int may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
-{
-	struct attr a;
-
-	if (!t->shared)
-		return 0;
-	if (i->opens)
-		return i->opens->file == f ? 0 : -ESTALE;
-	if (last || i->place.kind == PLACE_NONE)
-		return 0;
-	file_attr(f, &a);
-	return is_open_as(t, i, f) || i->shown->told.size != a.size ? -ESTALE : 0;
-}
-
-int inode_may_open(struct inodes *t, struct inode *i, struct file *f, bool last)
-{
-	WITH_LOCK(&t->lock);
-
-	return may_open(t, i, f, last);
 }
 
 struct file *inode_file(struct inodes *t, struct inode *i)
@@ -1024,86 +785,13 @@ struct file *inode_file(struct inodes *t, struct inode *i)
 		       file_ref(i->relic->kept->file) : NULL;
 }
 
-bool inode_in_doubt(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	return t->shared && clock_ns() < i->shown->doubt_ns;
-}
-
-bool inode_place_of(struct inodes *t, uint64_t fileid, struct place *ret)
-{
-	WITH_LOCK(&t->lock);
-	struct inode *i = first_line(t, fileid);
-
-	if (i)
-		*ret = i->place;
-	return i;
-}
-
-void inode_doubt(struct inodes *t, uint64_t fileid)
-{
-	WITH_LOCK(&t->lock);
-
-	FOR_LINES(t, i, fileid)
-		doubt(t, i);
-}
-
-bool inode_is_at(struct inodes *t, struct inode *i, const struct place *p)
-{
-	WITH_LOCK(&t->lock);
-
-	return same_place(&i->place, p) && clock_ns() >= i->shown->doubt_ns;
-}
-
-bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns)
-{
-	WITH_LOCK(&t->lock);
-
-	return i->shown->seen_ns >= since_ns;
-}
-
-/* Under the lock: what the kernel knows of another version is not to outlive this
- * open. */
-static void take_line(struct inode *i, struct file *f, const struct open_how *how, bool first,
-		      struct caching *c)
-{
-	struct shown *s = i->shown;
-	struct attr a;
-
-	file_attr(f, &a);
-	if (first) {
-		if (s->version != a.version && i->pages)
-			i->tainted = true;
-		s->mixed |= s->told.version != a.version || s->told.size != a.size;
-		s->version = a.version;
-	}
-	if (s->seen_ns < how->begun_ns)
-		s->seen_ns = how->begun_ns;
-	if (how->promise)
-		return;
-	/* Who opens it beside must not find old pages either: he waits as well. */
-	c->told = s->mixed || i->tainted;
-	c->waits = s->dropping;
-	s->dropping += c->told;
-	s->mixed = false;
-}
-
-void inode_dropped(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	assert(i->shown->dropping);
-	i->shown->dropping--;
-}
-
 int inode_open(struct inodes *t, struct inode *i, struct file *f,
 	       const struct open_how *how, struct opens **spare,
 	       struct caching *ret)
 {
 	WITH_LOCK(&t->lock);
 	bool first = !i->opens;
-	int r = may_open(t, i, f, how->last);
+	int r = line_may_open(t, i, f, how->last);
 
 	if (r < 0)
 		return r;
@@ -1112,15 +800,17 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 	*ret = (struct caching){
 		/* Two nodeids have one file for once (inode_may_open(), last): so
 		 * this one has no pages. */
-		.direct = is_direct(i, how) || (t->shared && is_open_as(t, i, f)),
+		.direct = is_direct(i, how) || (t->shared && line_is_open_as(t, i, f)),
 		.reads = (how->flags & O_ACCMODE) != O_WRONLY,
+		.promise = how->promise,
 	};
 	if (t->shared)
-		take_line(i, f, how, first, ret);
+		line_take(i, f, how, first, ret);
 	if (ret->reads || !ret->direct)
 		refresh(i, ret);
 	i->opens->file = f;
 	i->opens->handles++;
+	i->opens->promises += how->promise;
 	i->opens->writers += how->writer;
 	count(i, ret, 1);
 	return 0;
@@ -1172,7 +862,7 @@ static void last_close(struct inodes *t, struct inode *i)
 	if (t->shared) {
 		file_attr(i->opens->file, &a);
 		i->shown->version = a.version;
-		told(i, &a);
+		line_told(i, &a);
 		i->shown->mixed = false;
 	}
 	free(i->opens);
@@ -1185,9 +875,22 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c)
 	struct opens *o = i->opens;
 
 	assert(o && o->handles);
+	o->promises -= c->promise;
 	count(i, c, -1);
 	if (!--o->handles)
 		last_close(t, i);
+}
+
+bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid)
+{
+	WITH_LOCK(&t->lock);
+	struct inode *i = inode_find(t, nodeid);
+
+	if (!i || (S_ISREG(i->mode) && !(i->opens && i->opens->handles > i->opens->promises)))
+		return false;
+	if (t->shared)
+		i->shown->dropped_ns = clock_ns();
+	return true;
 }
 
 bool inode_wrote(struct inodes *t, struct inode *i)

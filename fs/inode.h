@@ -5,7 +5,7 @@
  * where its record is, and what of it is open here. No FUSE in it.
  *
  * A nodeid stands for an object, and in a *shared* table (other mounts change the
- * index, too) for one line of its versions: see inode.c.
+ * index, too) for one line of its versions: see lines.c.
  *
  * All functions are callable from any thread and block for nothing but the
  * table's lock. `struct file` pointers are the engine's; the table borrows them
@@ -43,6 +43,9 @@ struct shown {
 	uint64_t seen_ns;     /* its line was what is published, the last time that
 				 somebody looked */
 	uint64_t heard_ns;    /* whether it has xattrs */
+	uint64_t kept_ns, kept_until_ns; /* a name: inode_name_kept() */
+	uint64_t dropped_ns;  /* inode_may_drop_attr() */
+	bool unsized;         /* the kernel may have missed what it was told since */
 };
 
 /*
@@ -71,8 +74,8 @@ struct inode {
 struct inodes;
 
 struct inodes *inodes_new(void);
-/* Others change the index, and the kernel may know a name for window_ns after that.
- * Before anything is in it. */
+/* Others change the index, and the kernel may know a name for window_ns after that (or
+ * longer: inode_name_kept()). Before anything is in it. */
 void inodes_share(struct inodes *t, uint64_t window_ns);
 /* Who drops what was kept; called without a lock. Before inode_keep(). */
 void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
@@ -164,7 +167,8 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 		    const struct attr *a);
 uint32_t inode_mode(struct inodes *t, struct inode *i);
-bool inode_maybe_xattrs(struct inodes *t, struct inode *i);
+/* holds: what was heard last is so. */
+bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds);
 void inode_has_xattrs(struct inodes *t, struct inode *i);
 /* Target of a symbolic link without a name, heap; NULL if it is none. */
 char *inode_relic_target(struct inodes *t, struct inode *i);
@@ -189,6 +193,7 @@ struct caching {
 			inode_dropped() */
 	bool waits;  /* others have them dropped now */
 	bool mapped; /* direct, and mapped since */
+	bool promise; /* as asked: the kernel does not know of it */
 	bool reads;
 };
 
@@ -217,6 +222,16 @@ bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns);
 struct opens *opens_new(void);
 /* The kernel has dropped what it had (c->told). */
 void inode_dropped(struct inodes *t, struct inode *i);
+/* The kernel is being told a name of it that it may keep until then. */
+void inode_name_kept(struct inodes *t, struct inode *i, uint64_t until_ns);
+/* It has forgotten all that it was told so before before_ns. */
+void inode_name_dropped(struct inodes *t, uint64_t nodeid, uint64_t before_ns);
+/*
+ * The kernel is to be told now to ask for the attributes again. It takes no notice of
+ * answers that are on their way then, which for a file that is opened next is the only
+ * word of its size: so true only if it is no file, or the kernel has it open.
+ */
+bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid);
 bool inode_is_dropping(struct inodes *t, struct inode *i);
 /* The kernel fills pages through this direct handle: somebody has mapped it.
  * Before the bytes are looked up that answer the kernel. */

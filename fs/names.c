@@ -207,6 +207,7 @@ void fs_lookup(fuse_req_t f, fuse_ino_t parent, const char *name)
 		lookup_dot(q, parent, name[1]);
 		return;
 	}
+	req_enter(q, parent);
 	q->off = parent;
 	q->ix.name = name;
 	lookup_go(q);
@@ -360,6 +361,8 @@ static void link_done(struct index_op *op, int r)
 
 	if (!r)
 		inode_moved(q->fs->inodes, e, true);
+	if (!r && q->fs->watched) /* with several names no ring tells of it */
+		watched_forget(q->fs->watched, e->attr.fileid);
 	move_end(q->fs);
 	if (r == INDEX_MISS) {
 		q->moves_seen++; /* our own move's end is no news */
@@ -384,6 +387,7 @@ void fs_link(fuse_req_t f, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 		req_error(q, r);
 		return;
 	}
+	req_enter(q, parent);
 	q->ix.parent = parent;
 	q->ix.name = name;
 	if (q->fs->shared)
@@ -435,6 +439,7 @@ static struct req *begin_remove(fuse_req_t f, enum metric_op kind,
 		req_error(q, -EPERM);
 		return NULL;
 	}
+	req_enter(q, parent);
 	q->ix.parent = parent;
 	q->ix.name = name;
 	q->ix.done = remove_done;
@@ -473,6 +478,12 @@ static void moved(struct fs *fs, const struct entry *e, uint64_t parent, const c
 	inode_moved(fs->inodes, e, false);
 }
 
+static void kept_moved(struct req *q, const struct entry *e, uint64_t parent, const char *name)
+{
+	if (e->attr.fileid && q->fs->watched)
+		watched_moved(q->fs->watched, e->attr.fileid, parent, name, q->since_ns);
+}
+
 static void rename_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
@@ -481,6 +492,8 @@ static void rename_done(struct index_op *op, int r)
 		crash_point(CRASH_RENAME_COMMITTED);
 		moved(q->fs, &op->entry, op->parent, op->name);
 		moved(q->fs, &op->entry2, op->parent2, op->name2);
+		kept_moved(q, &op->entry, op->parent2, op->name2);
+		kept_moved(q, &op->entry2, op->parent, op->name);
 		take_gone(q->fs, &op->gone);
 		take_gone(q->fs, &op->gone2);
 	}
@@ -504,6 +517,9 @@ void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,
 		req_error(q, -EPERM);
 		return;
 	}
+	req_enter(q, parent);
+	if (parent2 != parent)
+		req_enter(q, parent2);
 	q->ix.parent = parent;
 	q->ix.name = name;
 	q->ix.parent2 = parent2;

@@ -6,8 +6,11 @@
  * and whom no worker waits for.
  */
 #include <errno.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
 #include <utlist.h>
 
 #include "common/log.h"
@@ -172,4 +175,43 @@ void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q), st
 void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
 {
 	enqueue(fs->notify, &(struct note){ .done = done, .q = q });
+}
+
+/* libfuse before 3.16 does not know how to say it. The header's name of `flags` was
+ * `padding` before Linux 6.2. */
+struct expire {
+	struct fuse_out_header h;
+	uint64_t parent;
+	uint32_t namelen, flags;
+};
+enum { EXPIRE_ONLY = 1 };
+_Static_assert(sizeof(struct expire) ==
+	       sizeof(struct fuse_out_header) + sizeof(struct fuse_notify_inval_entry_out), "");
+
+static void expire_name(struct fs *fs, uint64_t dir, const char *name)
+{
+	size_t len = strlen(name);
+	struct expire e = {
+		.h = { .len = (uint32_t)(sizeof(e) + len + 1), .error = FUSE_NOTIFY_INVAL_ENTRY },
+		.parent = dir, .namelen = (uint32_t)len, .flags = EXPIRE_ONLY,
+	};
+	struct iovec iov[] = { { &e, sizeof(e) }, { (char *)name, len + 1 } };
+
+	/* ENOENT: it has forgotten it already. Else it is unmounted. */
+	if (writev(fuse_session_fd(fs->se), iov, 2) < 0 && errno != ENOENT)
+		log_debug("fs", "a name that was not forgotten: %s", strerror(errno));
+}
+
+void notify_forget(struct fs *fs, uint64_t dir, const char *name, uint64_t nodeid)
+{
+	uint64_t begun = clock_ns();
+	bool known = watched_holds(fs->watched, nodeid, false); /* by another name */
+
+	/* Who looks the name up is told what is so. */
+	if (inode_may_drop_attr(fs->inodes, nodeid))
+		fuse_lowlevel_notify_inval_inode(fs->se, nodeid, -1, 0);
+	if (name)
+		expire_name(fs, dir, name);
+	if (name && !known)
+		inode_name_dropped(fs->inodes, nodeid, begun);
 }

@@ -605,6 +605,7 @@ void new_object(struct req *q, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	const struct fuse_ctx *c = fuse_req_ctx(q->fuse);
 
+	req_enter(q, parent);
 	q->ix.parent = parent;
 	q->ix.name = name;
 	q->ix.umask = c->umask;
@@ -665,11 +666,10 @@ static void create_reply(struct req *q)
 	struct fuse_entry_param e = {
 		.ino = q->inode->nodeid,
 		.generation = GENERATION,
-		.attr_timeout = q->fs->cache_s,
-		.entry_timeout = entry_timeout(q->fs, q->now.mode, q->ix.place),
 	};
 
 	away_end(q);
+	req_entry_keeps(q, q->ix.name, q->inode, &q->now, q->ix.place, &e);
 	attr_to_stat(&q->now, &e.attr);
 	if (fuse_reply_create(req_answer(q, 0), &e, &q->fi) == -ENOENT) {
 		inode_forget(q->fs->inodes, q->inode->nodeid, 1);

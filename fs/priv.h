@@ -16,6 +16,7 @@
 #include "fs/awake.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
+#include "fs/watched.h"
 #include "index/index.h"
 
 struct notify;
@@ -30,6 +31,10 @@ enum {
 	/* Where names and attributes change through this mount only, which tells
 	 * the kernel, it may keep them for a day. */
 	KERNEL_CACHE_S = 24 * 60 * 60,
+	/* Where others change them, and a doorbell rings when they do. */
+	WATCHED_CACHE_S = 60,
+	WATCHED_DIRS = 512, /* two of a session's 1,024 watches each */
+	WATCHED_NAMES = 1 << 17,
 	SENT_AWAY_SLOTS = 256,
 	GENERATION = 1, /* fileids are never used twice */
 };
@@ -67,6 +72,7 @@ struct fs {
 	bool read_only, xattrs, noatime, no_opendir;
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
+	struct watched *watched; /* or NULL; set when INIT is answered */
 	/* Files from this size on are to be read past the page cache, if open.c
 	 * does not know better; 0: none. The second: as agreed with the kernel. */
 	uint64_t direct_from_bytes, stream_bytes;
@@ -100,6 +106,8 @@ struct req {
 	fuse_req_t fuse;
 	struct fs *fs;
 	uint64_t start_ns;
+	uint64_t since_ns;      /* what the index says is not older */
+	uint64_t dirs[2];       /* that it has entered; or 0 */
 	enum metric_op kind;
 	bool answered;
 	uint64_t moves_seen;
@@ -179,6 +187,10 @@ struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino);
 fuse_req_t req_answer(struct req *q, int err);
 void req_free(struct req *q);
 
+/* Names in dir are about to be looked at or changed; two at most. Before the index is
+ * asked. */
+void req_enter(struct req *q, uint64_t dir);
+
 /* What has begun is brought to its end, whoever interrupts. */
 void req_see_through(struct req *q);
 
@@ -194,8 +206,14 @@ void req_entry(struct req *q, const struct attr *a, struct place p,
 struct inode *req_show(struct req *q, struct attr *a, struct place p,
 		       void (*again)(struct req *q));
 void req_reply_entry(struct req *q, struct inode *i, const struct attr *a, struct place p);
-/* How long the kernel may keep the name of an object of this mode and place. */
-double entry_timeout(const struct fs *fs, uint32_t mode, struct place p);
+/* Fills in how long the kernel may keep this name, in the directory that q entered, of
+ * the object i, which is at p, and its attributes a. */
+void req_entry_keeps(struct req *q, const char *name, struct inode *i,
+		     const struct attr *a, struct place p, struct fuse_entry_param *e);
+/* The same of q->inode's attributes alone, seconds. */
+double req_attr_keeps(struct req *q, const struct attr *a);
+/* There may be extended attributes of q->inode, for all that is known. */
+bool req_maybe_xattrs(struct req *q);
 
 void move_begin(struct fs *fs);
 void move_end(struct fs *fs);
@@ -416,6 +434,10 @@ void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
 /* done(q) after all of the above that has been asked for. */
 void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
+/* The kernel asks again what `name` (NULL: nothing) in dir is, and for the attributes
+ * of nodeid, if it could have them without that. Not from the notify thread, nor from
+ * one that a request waits for: it takes the lock of dir in the kernel. */
+void notify_forget(struct fs *fs, uint64_t dir, const char *name, uint64_t nodeid);
 /* Something may be kept from now on (inode_keep()): in a shared mount not for ever. */
 void notify_kept(struct fs *fs);
 /* away_expire() is called at that time, or before. */

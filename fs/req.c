@@ -49,7 +49,7 @@ struct req *req_begin(fuse_req_t f, enum metric_op kind)
 	q->fuse = f;
 	q->fs = fs;
 	q->kind = kind;
-	q->start_ns = clock_ns();
+	q->start_ns = q->since_ns = clock_ns();
 	q->ix.arg = q->file.arg = q;
 	q->ix.call.deadline_ns = q->file.call.deadline_ns =
 		q->start_ns + fs->timeout_ms * 1000000ULL;
@@ -75,6 +75,17 @@ struct req *req_begin_on(fuse_req_t f, enum metric_op kind, fuse_ino_t ino)
 	}
 	req_error(q, is_control(ino) ? -EPERM : -ESTALE);
 	return NULL;
+}
+
+void req_enter(struct req *q, uint64_t dir)
+{
+	if (!q->fs->watched)
+		return;
+	assert(!q->dirs[1]);
+	q->dirs[q->dirs[0] != 0] = dir;
+	watched_enter(q->fs->watched, dir);
+	watched_use(q->fs->watched, dir);
+	q->since_ns = clock_ns();
 }
 
 fuse_req_t req_answer(struct req *q, int err)
@@ -108,6 +119,9 @@ void req_free(struct req *q)
 	if (q->handle)
 		handle_free(fs, q->handle);
 	promise_drop(fs, q->promise);
+	for (unsigned i = 0; i < 2; i++)
+		if (q->dirs[i])
+			watched_leave(fs->watched, q->dirs[i]);
 	if (q->known)
 		file_unref(q->known);
 	free(q->text);
@@ -142,15 +156,68 @@ void req_attr(struct req *q, const struct attr *a)
 		return;
 	}
 	attr_to_stat(a, &st);
-	fuse_reply_attr(req_answer(q, 0), &st, q->fs->cache_s);
+	double keeps = req_attr_keeps(q, a);
+	fuse_reply_attr(req_answer(q, 0), &st, keeps);
 	req_free(q);
 }
 
-double entry_timeout(const struct fs *fs, uint32_t mode, struct place p)
+/* Rings tell of what is with its one name only; and of two nodeids of an object it is
+ * the one that all names show. */
+static bool is_rung(const struct fs *fs, const struct inode *i, const struct attr *a)
 {
+	return fs->watched && i->nodeid == i->fileid && (S_ISDIR(a->mode) || a->nlink == 1);
+}
+
+static double seconds(const struct fs *fs, enum watched_for how)
+{
+	const double soon = WATCHED_SOON_MS / 1000.0;
+
+	if (how == WATCHED_KEEP)
+		return WATCHED_CACHE_S;
+	return how == WATCHED_SOON && soon < fs->cache_s ? soon : fs->cache_s;
+}
+
+void req_entry_keeps(struct req *q, const char *name, struct inode *i,
+		     const struct attr *a, struct place p, struct fuse_entry_param *e)
+{
+	const struct fs *fs = q->fs;
+	bool dir = S_ISDIR(a->mode);
+
+	e->attr_timeout = e->entry_timeout = fs->cache_s;
 	/* An open finds out that the name is not its object's any more by the place of
 	 * the record (FILE_HERE); that of several names is not with one of them. */
-	return fs->shared && p.kind == PLACE_FILEID && S_ISREG(mode) ? 0 : fs->cache_s;
+	if (fs->shared && p.kind == PLACE_FILEID && S_ISREG(a->mode))
+		e->entry_timeout = 0;
+	if (!is_rung(fs, i, a) || !q->dirs[0] || !name || (p.kind == PLACE_FILEID && !dir))
+		return;
+	enum watched_for how = watched_name(fs->watched, q->dirs[0], name, i->nodeid, q->since_ns);
+	double keeps = seconds(fs, how);
+	if (how == WATCHED_KEEP)
+		inode_name_kept(fs->inodes, i, clock_ns() + WATCHED_CACHE_S * NS_PER_S);
+	e->entry_timeout = keeps;
+	e->attr_timeout = dir ? seconds(fs, watched_dir_attr(fs->watched, i->nodeid,
+							     q->since_ns))
+			      : keeps;
+}
+
+double req_attr_keeps(struct req *q, const struct attr *a)
+{
+	struct watched *w = q->fs->watched;
+	struct inode *i = q->inode;
+
+	if (!is_rung(q->fs, i, a))
+		return q->fs->cache_s;
+	return seconds(q->fs, S_ISDIR(a->mode) ? watched_dir_attr(w, i->nodeid, q->since_ns)
+					       : watched_attr(w, i->nodeid, q->since_ns));
+}
+
+bool req_maybe_xattrs(struct req *q)
+{
+	struct watched *w = q->fs->watched;
+	struct inode *i = q->inode;
+	bool dir = S_ISDIR(inode_mode(q->fs->inodes, i));
+
+	return inode_maybe_xattrs(q->fs->inodes, i, w && watched_holds(w, i->nodeid, dir));
 }
 
 struct inode *req_show(struct req *q, struct attr *a, struct place p,
@@ -173,10 +240,9 @@ void req_reply_entry(struct req *q, struct inode *i, const struct attr *a, struc
 	struct fuse_entry_param e = {
 		.ino = i->nodeid,
 		.generation = GENERATION,
-		.attr_timeout = q->fs->cache_s,
-		.entry_timeout = entry_timeout(q->fs, a->mode, p),
 	};
 
+	req_entry_keeps(q, q->ix.name, i, a, p, &e);
 	attr_to_stat(a, &e.attr);
 	/* The request was interrupted and is gone: so is the lookup. */
 	if (fuse_reply_entry(req_answer(q, 0), &e) == -ENOENT)

@@ -241,6 +241,7 @@ static void finish(struct fs *fs)
 	while (atomic_load(&fs->pending))
 		nanosleep(&ms, NULL);
 	fs->workers = workers_free(fs->workers);
+	fs->watched = watched_free(fs->watched);
 	fs->notify = notify_free(fs->notify);
 }
 
@@ -251,6 +252,7 @@ int fs_run(struct fs *fs)
 	if (r < 0)
 		return r;
 	wait_for_end(fs);
+	watched_stop(fs->watched); /* while requests are answered */
 	workers_stop(fs->workers);
 	finish(fs);
 	return 0;
@@ -273,6 +275,7 @@ void fs_free(struct fs *fs)
 		return;
 	if (fs->se) {
 		fuse_session_unmount(fs->se);
+		watched_free(fs->watched);
 		notify_free(fs->notify);
 		fuse_session_destroy(fs->se);
 	}

@@ -128,7 +128,7 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size)
 		reply_bytes(q, bytes_str(q->fs->control));
 	else if (r < 0)
 		req_error(q, has_prefix(name, "slicefs.") ? -ENODATA : r);
-	else if (!inode_maybe_xattrs(q->fs->inodes, q->inode))
+	else if (!req_maybe_xattrs(q))
 		req_error(q, -ENODATA);
 	else
 		get_go(q);
@@ -149,7 +149,7 @@ void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size)
 	if (!q)
 		return;
 	q->size = size;
-	if (inode_maybe_xattrs(q->fs->inodes, q->inode))
+	if (req_maybe_xattrs(q))
 		get_go(q);
 	else
 		reply_bytes(q, BYTES_NONE);
@@ -255,7 +255,7 @@ void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name)
 	q->ix.name = name;
 	if (r < 0)
 		req_error(q, r);
-	else if (!inode_maybe_xattrs(q->fs->inodes, q->inode))
+	else if (!req_maybe_xattrs(q))
 		not_there(q);
 	else
 		set_go(q);

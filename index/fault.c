@@ -96,7 +96,7 @@ static void inner_done(struct kv_req *req, int outcome)
 	struct call *c = (struct call *)req;
 
 	if (outcome == KV_DONE && req->nwrites)
-		kv_ring(&c->fault->kv, req->writes, req->nwrites);
+		kv_ring(&c->fault->kv, req);
 	finish(c, outcome);
 }
 

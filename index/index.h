@@ -294,6 +294,19 @@ void index_rename(struct index *ix, struct index_op *op);
 /* May an entry with this h have this name? Certainly not, or very likely. */
 bool index_name_fits(struct index *ix, const char *name, uint64_t h);
 
+/*
+ * A doorbell, as kv_watch_others() of this session: rings when another one has changed
+ * something that names in the directory show, or that is its own; not for files with
+ * several names (PLACE_FILEID), and not for times of a directory that change alone.
+ * It takes two of an engine's watches. Unwatch: as kv_unwatch(); of none is fine.
+ */
+struct index_watch {
+	struct kv_watch *names, *self;
+};
+int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), void *arg,
+		    struct index_watch *ret);
+void index_unwatch(struct index *ix, struct index_watch *w);
+
 /* Objects ------------------------------------------------------------------ */
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access

@@ -4,8 +4,10 @@
  * its rows, waiting for it, and the watchers.
  *
  * A request is counted (gauge index_calls) from kv_submit() to kv_req_done().
- * Watchers are one list under one lock; a watch that is being rung is marked
- * busy meanwhile, since a ring is called without the lock.
+ * Watchers are lists under one lock, by a hash of how their prefixes begin, since
+ * each mount may watch hundreds of directories, and each commit looks for who is
+ * concerned. A watch that is being rung is marked busy meanwhile, since a ring is
+ * called without the lock.
  */
 #include "index/kv.h"
 
@@ -233,14 +235,6 @@ int kv_wait(struct kv *kv, struct kv_req *req)
 	return w.outcome;
 }
 
-void kv_close(struct kv *kv)
-{
-	if (!kv)
-		return;
-	assert(!kv->watches);
-	kv->ops->close(kv);
-}
-
 /* Watches --------------------------------------------------------------------------- */
 
 struct kv_watch {
@@ -249,43 +243,91 @@ struct kv_watch {
 	void *arg;
 	unsigned busy;   /* rings under way */
 	uint32_t number; /* for engines that are told of it */
+	uint64_t session; /* whose requests do not ring; or 0 */
 	size_t len;
 	uint8_t prefix[];
+};
+
+enum {
+	WATCH_HEAD = 9, /* of a prefix: a kind and a number. Shorter ones are at 0 */
+	WATCH_LISTS = 1024,
+};
+
+struct kv_watches {
+	unsigned n;
+	struct kv_watch *of[WATCH_LISTS]; /* by hash of the head */
 };
 
 static struct lock watch_lock = LOCK_INIT(LOCK_INDEX_WATCH);
 static pthread_cond_t watch_idle = PTHREAD_COND_INITIALIZER;
 static uint32_t last_number;
 
+static unsigned watch_hash(const uint8_t *head)
+{
+	uint64_t id;
+
+	memcpy(&id, head + WATCH_HEAD - sizeof(id), sizeof(id));
+	id = (id ^ head[0]) * 0x9e3779b97f4a7c15ULL;
+	return 1 + (unsigned)((id >> 32) % (WATCH_LISTS - 1));
+}
+
+static struct kv_watch **watch_list(struct kv *kv, const struct kv_watch *w)
+{
+	return &kv->watches->of[w->len < WATCH_HEAD ? 0 : watch_hash(w->prefix)];
+}
+
+static int watch_add(struct kv *kv, struct kv_watch *w)
+{
+	WITH_LOCK(&watch_lock);
+	if (!kv->watches) {
+		struct kv_watches *all = calloc(1, sizeof(*all));
+		if (!all)
+			return -ENOMEM;
+		__atomic_store_n(&kv->watches, all, __ATOMIC_RELEASE);
+	}
+	struct kv_watch **at = watch_list(kv, w);
+	w->number = ++last_number;
+	w->next = *at;
+	*at = w;
+	__atomic_store_n(&kv->watches->n, kv->watches->n + 1, __ATOMIC_RELEASE);
+	return 0;
+}
+
 static void watch_remove(struct kv *kv, struct kv_watch *w)
 {
-	struct kv_watch **at = &kv->watches;
-
 	WITH_LOCK(&watch_lock);
 	while (w->busy)
 		lock_wait(&watch_lock, &watch_idle);
+	struct kv_watch **at = watch_list(kv, w);
 	while (*at != w)
 		at = &(*at)->next;
-	__atomic_store_n(at, w->next, __ATOMIC_RELEASE);
+	*at = w->next;
+	__atomic_store_n(&kv->watches->n, kv->watches->n - 1, __ATOMIC_RELEASE);
 }
 
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
 	     void *arg, struct kv_watch **ret)
 {
+	return kv_watch_others(kv, prefix, 0, ring, arg, ret);
+}
+
+int kv_watch_others(struct kv *kv, struct bytes prefix, uint64_t session,
+		    void (*ring)(void *arg), void *arg, struct kv_watch **ret)
+{
 	struct kv_watch *w = malloc(sizeof(*w) + prefix.len);
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct kv_watch){ .ring = ring, .arg = arg, .len = prefix.len };
+	*w = (struct kv_watch){ .ring = ring, .arg = arg, .session = session,
+				.len = prefix.len };
 	if (prefix.len)
 		memcpy(w->prefix, prefix.p, prefix.len);
-	{
-		WITH_LOCK(&watch_lock);
-		w->number = ++last_number;
-		w->next = kv->watches;
-		__atomic_store_n(&kv->watches, w, __ATOMIC_RELEASE);
+	int r = watch_add(kv, w);
+	if (r < 0) {
+		free(w);
+		return r;
 	}
-	int r = kv->ops->watch ? kv->ops->watch(kv, w->number, prefix) : 0;
+	r = kv->ops->watch ? kv->ops->watch(kv, w->number, prefix, session) : 0;
 	if (r < 0) {
 		watch_remove(kv, w);
 		free(w);
@@ -305,10 +347,13 @@ void kv_unwatch(struct kv *kv, struct kv_watch *w)
 	free(w);
 }
 
-static bool watch_concerns(const struct kv_watch *w, const struct kv_write *writes,
-			   uint32_t nwrites)
+static bool watch_concerns(const struct kv_watch *w, const struct kv_req *req)
 {
-	for (uint32_t i = 0; i < nwrites; i++)
+	const struct kv_write *writes = req->writes;
+
+	if (w->session && w->session == req->session)
+		return false;
+	for (uint32_t i = 0; i < req->nwrites; i++)
 		if (writes[i].key.len >= w->len &&
 		    !memcmp(writes[i].key.p, w->prefix, w->len))
 			return true;
@@ -332,26 +377,71 @@ static bool watch_is_of_sessions(const struct kv_watch *w)
 	return !w->len || kv_key_is_session(BYTES_OF(w->prefix, w->len));
 }
 
-/* writes NULL: a session has ended. */
-static void ring_all(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
+static bool is_watched(const struct kv *kv)
 {
 	/* Mostly nobody watches. Who began to watch before the commit began is
 	 * seen here, since commits are made under a lock. */
-	if (!__atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE))
+	const struct kv_watches *all = __atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE);
+
+	return all && __atomic_load_n(&all->n, __ATOMIC_ACQUIRE);
+}
+
+/* The caller holds the lock. */
+static void ring_list(struct kv_watch *w, const struct kv_req *req)
+{
+	for (; w; w = w->next)
+		if (watch_concerns(w, req))
+			ring_one(w);
+}
+
+void kv_ring(struct kv *kv, const struct kv_req *req)
+{
+	const uint8_t *last = NULL;
+
+	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	for (struct kv_watch *w = kv->watches; w; w = w->next)
-		if (writes ? watch_concerns(w, writes, nwrites) : watch_is_of_sessions(w))
+	ring_list(kv->watches->of[0], req);
+	for (uint32_t i = 0; i < req->nwrites; i++) {
+		const uint8_t *key = req->writes[i].key.p;
+		/* All writes are looked at for each list; they mostly come in rows. */
+		if (req->writes[i].key.len < WATCH_HEAD ||
+		    (last && !memcmp(last, key, WATCH_HEAD)))
+			continue;
+		last = key;
+		ring_list(kv->watches->of[watch_hash(key)], req);
+	}
+}
+
+#define FOR_WATCHES(kv, w)                                                     \
+	for (unsigned list_ = 0; list_ < WATCH_LISTS; list_++)                 \
+		for (struct kv_watch *w = (kv)->watches->of[list_]; w; w = w->next)
+
+void kv_ring_session_end(struct kv *kv)
+{
+	if (!is_watched(kv))
+		return;
+	WITH_LOCK(&watch_lock);
+	FOR_WATCHES(kv, w)
+		if (watch_is_of_sessions(w))
 			ring_one(w);
+}
+
+static struct kv_watch *watch_find(struct kv *kv, uint32_t number)
+{
+	FOR_WATCHES(kv, w)
+		if (w->number == number)
+			return w;
+	return NULL;
 }
 
 void kv_ring_number(struct kv *kv, uint32_t number)
 {
+	if (!is_watched(kv))
+		return;
 	WITH_LOCK(&watch_lock);
-	struct kv_watch *w = kv->watches;
+	struct kv_watch *w = watch_find(kv, number);
 
-	while (w && w->number != number)
-		w = w->next;
 	if (w)
 		ring_one(w);
 }
@@ -361,7 +451,8 @@ static void watch_one_again(struct kv *kv, struct kv_watch *w)
 {
 	w->busy++;
 	lock_drop(&watch_lock);
-	int r = kv->ops->watch(kv, w->number, BYTES_OF(w->prefix, w->len));
+	int r = kv->ops->watch(kv, w->number, BYTES_OF(w->prefix, w->len),
+			       w->session);
 	if (r < 0)
 		log_warn("index", "a watch does not ring any more: %s", error_text(r));
 	w->ring(w->arg);
@@ -372,17 +463,27 @@ static void watch_one_again(struct kv *kv, struct kv_watch *w)
 
 void kv_watch_again(struct kv *kv)
 {
+	if (!is_watched(kv))
+		return;
 	WITH_LOCK(&watch_lock);
-	for (struct kv_watch *w = kv->watches; w; w = w->next)
+	FOR_WATCHES(kv, w)
 		watch_one_again(kv, w);
 }
 
-void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites)
+void kv_ring_all(struct kv *kv)
 {
-	ring_all(kv, writes, nwrites);
+	if (!is_watched(kv))
+		return;
+	WITH_LOCK(&watch_lock);
+	FOR_WATCHES(kv, w)
+		ring_one(w);
 }
 
-void kv_ring_session_end(struct kv *kv)
+void kv_close(struct kv *kv)
 {
-	ring_all(kv, NULL, 0);
+	if (!kv)
+		return;
+	assert(!kv->watches || !kv->watches->n);
+	free(steal(&kv->watches));
+	kv->ops->close(kv);
 }

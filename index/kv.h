@@ -112,6 +112,7 @@ struct kv_req {
 	uint32_t ncompares, nwrites, nreads;
 	bool reserve;         /* may use the space kept back for deleting */
 	struct kv_call *call; /* or NULL: no deadline */
+	uint64_t session;     /* whose it is, who is not rung for it; 0: nobody's */
 	size_t max_memory;    /* of rows and their bytes; more is -ENOMEM. 0: any */
 
 	/* Came of it. The reads are done if nothing is to be written, or if a
@@ -145,6 +146,7 @@ struct kv_stat {
 
 struct kv;
 struct kv_watch;
+struct kv_watches;
 
 /*
  * Who looks on while rows of some kinds are written, and has a say in it. write()
@@ -185,14 +187,14 @@ struct kv_ops {
 	/* Of an engine that learns of others' commits by kv_ring_number(), else
 	 * NULL: the watch `number` begins (what is committed after this returns
 	 * and is seen by a later submit rings), has ended. No lock is held. */
-	int (*watch)(struct kv *kv, uint32_t number, struct bytes prefix);
+	int (*watch)(struct kv *kv, uint32_t number, struct bytes prefix, uint64_t session);
 	void (*unwatch)(struct kv *kv, uint32_t number);
 };
 
 /* Engines embed this as their first member. */
 struct kv {
 	const struct kv_ops *ops;
-	struct kv_watch *watches; /* kv.c's, under LOCK_INDEX_WATCH */
+	struct kv_watches *watches; /* kv.c's; NULL: there never were any */
 	const struct kv_observer *observer; /* or NULL; set by kv_observe() */
 };
 
@@ -322,15 +324,21 @@ static inline uint64_t kv_key_session(struct bytes key)
  */
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
 	     void *arg, struct kv_watch **ret);
+/* The same, but for commits of requests of this session: it knows of those. (Over a
+ * wire all requests with a session are the mount's own.) */
+int kv_watch_others(struct kv *kv, struct bytes prefix, uint64_t session,
+		    void (*ring)(void *arg), void *arg, struct kv_watch **ret);
 /* Returns when no ring is under way; none comes afterwards. Not from a ring. */
 void kv_unwatch(struct kv *kv, struct kv_watch *w);
 
-/* For engines: rings whom it concerns. */
-void kv_ring(struct kv *kv, const struct kv_write *writes, uint32_t nwrites);
+/* For engines: req has been committed; rings whom it concerns. */
+void kv_ring(struct kv *kv, const struct kv_req *req);
 /* The same for one watch, if it is there still. */
 void kv_ring_number(struct kv *kv, uint32_t number);
 /* For engines that may have missed commits: begins all watches again by ops->watch(),
  * and rings them all. */
 void kv_watch_again(struct kv *kv);
+/* The same, and no ring may come for a while: rings all. */
+void kv_ring_all(struct kv *kv);
 /* For engines: a session has ended; rings all that may watch a key of one. */
 void kv_ring_session_end(struct kv *kv);

@@ -77,7 +77,7 @@ static void rung(void *arg)
 	kv_ring_number(w->kv, w->number);
 }
 
-static int lend_watch(struct kv *kv, uint32_t number, struct bytes prefix)
+static int lend_watch(struct kv *kv, uint32_t number, struct bytes prefix, uint64_t session)
 {
 	struct lend *l = lend_of(kv);
 	struct lent_watch *w = calloc(1, sizeof(*w));
@@ -86,7 +86,7 @@ static int lend_watch(struct kv *kv, uint32_t number, struct bytes prefix)
 		return -ENOMEM;
 	w->kv = kv;
 	w->number = number;
-	int r = kv_watch(l->inner, prefix, rung, w, &w->inner);
+	int r = kv_watch_others(l->inner, prefix, session, rung, w, &w->inner);
 	if (r < 0) {
 		free(w);
 		return r;

@@ -242,7 +242,7 @@ void lmdb_group_done(struct lmdb *l, struct lmdb_group *g)
 		if (g->outcomes[i] != KV_DONE)
 			continue;
 		metric_add(M_INDEX_TXNS, 1);
-		kv_ring(&l->kv, req->writes, req->nwrites);
+		kv_ring(&l->kv, req);
 	}
 	for (unsigned i = 0; i < g->n; i++)
 		kv_req_done(&l->kv, g->reqs[i], g->outcomes[i]);

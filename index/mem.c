@@ -133,7 +133,7 @@ static void mem_submit(struct kv *kv, struct kv_req *req)
 		metric_add(M_INDEX_READS, 1);
 	} else if (r == KV_DONE) {
 		metric_add(M_INDEX_TXNS, 1);
-		kv_ring(kv, req->writes, req->nwrites);
+		kv_ring(kv, req);
 	} else if (r == KV_CONFLICT) {
 		metric_add(M_INDEX_CONFLICTS, 1);
 	}

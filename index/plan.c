@@ -620,6 +620,7 @@ static void plan_request(struct plan *p, bool writes)
 		.nreads = p->nreads,
 		.call = plan_call(p),
 		.reserve = p->reserve,
+		.session = plan_session(p),
 	};
 	if (writes) {
 		s->req.compares = p->guards;

@@ -22,7 +22,7 @@ kill_node() { # its pool and index stay
 	gone "$pid" 5
 }
 
-mount_second() { "$SLICEFS" mount --log "$SCRATCH/mount2.log" "$(node at)" "$MNT2"; }
+mount_second() { "$SLICEFS" mount --log "$SCRATCH/mount2.log" "$@" "$(node at)" "$MNT2"; }
 
 # Sessions of which the node heard nothing any more.
 deaths() { grep -c 'ends: nothing was heard of it' "$SCRATCH/log"; }
@@ -148,6 +148,90 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	serve "$at"; mount_fs --timeout 2s
 	cmp "$MNT/a" "$SCRATCH/a"; [ "$(ls "$MNT")" = a ]
 	rm "$MNT/a"; gauges_zero
+}
+
+# For what a ring brings: a second, where without one it would take thirty.
+at_once() { # command...
+	local _
+	for _ in $(seq 50); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		sleep 0.02
+	done
+	"$@"
+}
+
+is() { # what path value
+	[[ $(stat -c "$1" "$2") == "$3" ]]
+}
+
+looks() { # at the directory d, as somebody who comes again
+	ls -l "$MNT2/d" >/dev/null && stat "$MNT2"/d/* >/dev/null
+}
+
+@test "what another mount changes is seen at once, by rings" {
+	mkdir "$MNT/d" "$MNT/d/sub"; echo 1 >"$MNT/d/a"; echo 2 >"$MNT/d/b"; echo 3 >"$MNT/d/c"
+	mount_second --cache 30s
+	looks; looks
+	[ "$(MNT=$MNT2 stat_value watches)" -ge 2 ]
+	chmod 600 "$MNT/d/a"; at_once is %a "$MNT2/d/a" 600; looks
+	echo longer >"$MNT/d/a"; at_once is %s "$MNT2/d/a" 7; looks
+	mv "$MNT/d/b" "$MNT/d/e"; at_once no test -e "$MNT2/d/b"; test -e "$MNT2/d/e"; looks
+	rm "$MNT/d/c"; at_once no test -e "$MNT2/d/c"; looks
+	rmdir "$MNT/d/sub"; at_once no test -e "$MNT2/d/sub"; looks
+	echo new >"$MNT/d/f"; at_once test -e "$MNT2/d/f"; looks
+	mv "$MNT/d/f" "$MNT/d/a"; at_once is %s "$MNT2/d/a" 4; looks
+	# A file of several names is not what a ring tells of: it is asked for.
+	ln "$MNT/d/a" "$MNT/d/g"; at_once is %h "$MNT2/d/g" 2; looks
+	chmod 700 "$MNT/d"; at_once is %a "$MNT2/d" 700; looks
+	mv "$MNT/d" "$MNT/D"; at_once no test -e "$MNT2/d"; [ "$(cat "$MNT2/D/a")" = new ]
+	[ "$(MNT=$MNT2 stat_value rings_total)" -gt 0 ]
+	[ "$(MNT=$MNT2 stat_value invalidations_total)" -gt 0 ]
+	"$SLICEFS" umount "$MNT2"
+	rm -r "$MNT/D"; stock_is_back; gauges_zero
+}
+
+# (But how much room there is, for .slicefs/stats and statfs.)
+@test "who looks at what nobody changes asks the node nothing" {
+	local i before
+	mkdir "$MNT/d"
+	for i in $(seq 200); do echo "$i" >"$MNT/d/f$i"; done
+	mount_second
+	looks; looks
+	sleep 1.2; looks # the directory was not watched yet when it was looked up
+	sleep 1.2        # --cache is over
+	before=$(MNT=$MNT2 stat_value remote_requests_total)
+	for i in 1 2 3 4 5; do looks; done
+	[ "$(MNT=$MNT2 stat_value remote_requests_total)" -le $((before + 2)) ]
+	# What it changes itself rings for others.
+	echo x >"$MNT2/d/own"; chmod 600 "$MNT2/d/f1"; mv "$MNT2/d/f2" "$MNT2/d/f2.new"; rm "$MNT2/d/f3"
+	[ "$(MNT=$MNT2 stat_value rings_total)" = 0 ]
+	[ "$(MNT=$MNT2 stat_value invalidations_total)" = 0 ]
+	stat "$MNT2"/d/own "$MNT2"/d/f2.new >/dev/null
+	sleep 1.2
+	before=$(MNT=$MNT2 stat_value remote_requests_total)
+	is %a "$MNT2/d/f1" 600; stat "$MNT2"/d/f{4..200} "$MNT2"/d/f2.new >/dev/null
+	[ "$(MNT=$MNT2 stat_value remote_requests_total)" -le $((before + 2)) ]
+	"$SLICEFS" umount "$MNT2"
+	rm -r "$MNT/d"; stock_is_back; gauges_zero
+}
+
+@test "with the link, all goes that rings were to tell of" {
+	mkdir "$MNT/d"; echo 1 >"$MNT/d/a"; echo 2 >"$MNT/d/b"
+	mount_second --cache 30s
+	looks; looks
+	[ "$(MNT=$MNT2 stat_value invalidations_total)" = 0 ]
+	kill_node
+	at_once eval '[ "$(MNT=$MNT2 stat_value invalidations_total)" -ge 2 ]'
+	serve "$at"
+	soon ls "$MNT"
+	rm "$MNT/d/a"; echo longer >"$MNT/d/b"
+	soon ls "$MNT2"
+	at_once no test -e "$MNT2/d/a"; at_once is %s "$MNT2/d/b" 7
+	# It rings again.
+	looks; looks
+	rm "$MNT/d/b"; at_once no test -e "$MNT2/d/b"
+	"$SLICEFS" umount "$MNT2"
+	rm -r "$MNT/d"; stock_is_back; gauges_zero
 }
 
 @test "when all is idle, nothing is in flight (P10)" {

@@ -84,7 +84,8 @@ static inline int trip_kv(struct bytes b, struct writer *w)
 		return -1;
 	struct kv_req req = { .compares = m.compares, .writes = m.writes, .reads = m.reads,
 			      .ncompares = m.ncompares, .nwrites = m.nwrites,
-			      .nreads = m.nreads, .reserve = m.reserve };
+			      .nreads = m.nreads, .reserve = m.reserve,
+			      .session = m.quiet };
 	wire_write_kv(w, &req, m.after);
 	wire_kv_fini(&m);
 	return 0;

@@ -500,6 +500,55 @@ static void test_a_watch_rings_for_its_prefix(void **state)
 	kv_unwatch(kv, wn);
 }
 
+static int put_as(struct kv *kv, uint64_t session, const char *key)
+{
+	struct kv_write w = { bytes_str(key), bytes_str("v") };
+	struct kv_req req = { .writes = &w, .nwrites = 1, .session = session };
+
+	return run(kv, &req);
+}
+
+static void test_ones_own_commits_need_not_ring(void **state)
+{
+	struct kv *kv = ((struct fix *)*state)->kv;
+	bool wire = !strcmp(kv->ops->name, "remote"); /* all that has a session is its own */
+	atomic_int others = 0;
+	struct kv_watch *w;
+
+	assert_int_equal(kv_watch_others(kv, bytes_str("D"), 7, ring, &others, &w), 0);
+	assert_int_equal(put_as(kv, 7, "D1"), KV_DONE);
+	assert_int_equal(others, 0);
+	assert_int_equal(put_as(kv, 0, "D1"), KV_DONE);
+	assert_int_equal(others, 1);
+	assert_int_equal(put_as(kv, 8, "D1"), KV_DONE);
+	assert_int_equal(others, wire ? 1 : 2);
+	kv_unwatch(kv, w);
+}
+
+/* They are found by how their prefixes begin. */
+static void test_many_watches(void **state)
+{
+	enum { MANY = 1000 }; /* a node takes 1,024 of a session */
+	struct kv *kv = ((struct fix *)*state)->kv;
+	static struct kv_watch *w[MANY];
+	static atomic_int rings[MANY];
+	char key[16];
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(key, sizeof(key), "D%08u", i);
+		rings[i] = 0;
+		assert_int_equal(kv_watch(kv, bytes_str(key), ring, &rings[i], &w[i]), 0);
+	}
+	for (unsigned i = 0; i < MANY; i += 100) {
+		snprintf(key, sizeof(key), "D%08uxy", i);
+		assert_int_equal(put(kv, key, "v"), KV_DONE);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		assert_int_equal(rings[i], i % 100 == 0);
+		kv_unwatch(kv, w[i]);
+	}
+}
+
 struct bell {
 	struct kv *kv;
 	atomic_bool stop, is_alive;
@@ -943,6 +992,8 @@ static const struct {
 	T(test_the_longest_and_last_key_can_be_had),
 	T(test_what_was_given_up_is_not_done),
 	T(test_a_watch_rings_for_its_prefix),
+	T(test_ones_own_commits_need_not_ring),
+	T(test_many_watches),
 	T(test_nothing_rings_after_unwatch),
 	T(test_random_histories),
 	T(test_failures_do_nothing_and_unknown_does_all_or_nothing),

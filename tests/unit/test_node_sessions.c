@@ -27,7 +27,7 @@ static void slow_submit(struct kv *kv, struct kv_req *req)
 	int r = kv_wait(s->inner, req);
 
 	if (req->nwrites && r == KV_DONE)
-		kv_ring(kv, req->writes, req->nwrites);
+		kv_ring(kv, req);
 	kv_req_done(kv, req, r);
 }
 

@@ -55,7 +55,7 @@ static void gate_submit(struct kv *kv, struct kv_req *req)
 		return;
 	int r = kv_wait(g->inner, req);
 	if (req->nwrites && r == KV_DONE)
-		kv_ring(kv, req->writes, req->nwrites);
+		kv_ring(kv, req);
 	kv_req_done(kv, req, r);
 }
 
@@ -1147,6 +1147,14 @@ static void ring(void *arg)
 	atomic_fetch_add((atomic_uint *)arg, 1);
 }
 
+static int put_quiet(struct kv *kv, const char *key)
+{
+	struct kv_write w = { bytes_str(key), bytes_str("v") };
+	struct kv_req req = { .writes = &w, .nwrites = 1, .session = 1 };
+
+	return kv_wait(kv, &req);
+}
+
 static void test_others_commits_ring(void **state)
 {
 	struct remote *x, *y;
@@ -1164,6 +1172,18 @@ static void test_others_commits_ring(void **state)
 	assert_string_equal(get(ky, "D1"), "-"); /* the watch has begun */
 	assert_int_equal(put(kx, "D1", "v"), KV_DONE);
 	WAIT_FOR(rings == 1);
+	/* Its own need not. */
+	struct kv_watch *own;
+	atomic_uint own_rings = 0;
+	assert_int_equal(kv_watch(kx, bytes_str("D"), ring, &own_rings, &own), 0);
+	assert_int_equal(put_quiet(kx, "D1"), KV_DONE);
+	WAIT_FOR(rings == 2);
+	assert_int_equal(own_rings, 0);
+	assert_int_equal(put(kx, "D1", "v"), KV_DONE);
+	assert_int_equal(own_rings, 1);
+	WAIT_FOR(rings == 3);
+	kv_unwatch(kx, own);
+	rings = 1;
 	assert_int_equal(put(kx, "E1", "v"), KV_DONE);
 	assert_string_equal(get(ky, "D1"), "v");
 	assert_int_equal(rings, 1);
