@@ -325,10 +325,9 @@ static bool own_address(const struct sockaddr_storage *to, struct sockaddr_stora
 	       !getsockname(fd, (struct sockaddr *)ret, &len);
 }
 
-static int choose(const struct rdma_way *w, struct remote *x, struct rdma_choice *ret,
+static int choose(const struct engine_rdma *o, struct remote *x, struct rdma_choice *ret,
 		  char **ret_why)
 {
-	const struct engine_rdma *o = &w->o.rdma;
 	struct sockaddr_storage own;
 	struct rdma_want want = { .device = o->device,
 				  .gid_index = o->gid_given ? o->gid_index : -1 };
@@ -366,18 +365,15 @@ static const struct slot_kind way_kind = {
 	.over = way_over, .stop = way_stop, .free = way_free, .fini = way_fini,
 };
 
-static int open_device(struct rdma_way *w, struct remote *x, char **ret_why)
+static int open_device(struct rdma_way *w, const struct rdma_choice *c, char **ret_why)
 {
 	uint64_t bytes = w->o.staging_bytes ? w->o.staging_bytes : STAGING_BYTES;
-	struct rdma_choice c;
-	int r = choose(w, x, &c, ret_why);
+	int r = rdma_dev_open(slots_loop(w->slots), c, on_lost, w, &w->dev, ret_why);
 
-	if (!r)
-		r = rdma_dev_open(slots_loop(w->slots), &c, on_lost, w, &w->dev, ret_why);
 	if (!r)
 		r = staging_new(w->dev, bytes, &w->staging, ret_why);
 	if (!r)
-		log_info("rdma", "uses %s:%u (%s)", c.device, c.port, c.reason);
+		log_info("rdma", "uses %s:%u (%s)", c->device, c->port, c->reason);
 	return r;
 }
 
@@ -403,14 +399,19 @@ int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
 			struct transport **ret, char **ret_why)
 {
 	uint64_t until_ns = clock_ns() + (o->open_ms ? o->open_ms : OPEN_MS) * UINT64_C(1000000);
+	struct rdma_choice c;
 	struct transport *t;
 	struct slots *s;
 
-	int r = new_slots(x, o, &s);
+	/* First: where there is no device, this is all that is done every few seconds. */
+	int r = choose(&o->rdma, x, &c, ret_why);
+	if (r < 0)
+		return r;
+	r = new_slots(x, o, &s);
 	if (r < 0)
 		return r;
 	struct rdma_way *w = slots_arg(s);
-	r = open_device(w, x, ret_why);
+	r = open_device(w, &c, ret_why);
 	if (r < 0) {
 		slots_free(s);
 		return r;
