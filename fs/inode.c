@@ -94,6 +94,7 @@ struct kept {
 struct opens {
 	struct file *file;
 	unsigned handles, writers, cached, readers, publishing;
+	bool failed; /* the last publish has */
 };
 
 struct relic {
@@ -1160,7 +1161,8 @@ static void last_close(struct inodes *t, struct inode *i)
 
 	if (i->place.kind == PLACE_DRAFT) {
 		file_attr(i->opens->file, &a);
-		i->lost = a.nlink != 0;
+		/* Published to no name: an unlink is about to say so. */
+		i->lost = i->opens->failed && a.nlink;
 		keep_relic(i, &a, BYTES_NONE);
 		i->place = (struct place){ .kind = PLACE_NONE };
 	} else if (i->place.kind == PLACE_NONE) {
@@ -1210,10 +1212,12 @@ void inode_publish_begin(struct inodes *t, struct inode *i)
 		i->opens->publishing++;
 }
 
-void inode_publish_end(struct inodes *t, struct inode *i)
+void inode_publish_end(struct inodes *t, struct inode *i, int64_t r)
 {
 	WITH_LOCK(&t->lock);
 
-	if (i->opens)
-		i->opens->publishing--;
+	if (!i->opens)
+		return;
+	i->opens->publishing--;
+	i->opens->failed = r < 0;
 }
