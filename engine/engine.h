@@ -250,7 +250,8 @@ void file_close(struct file_op *op, unsigned flags);
  * Size, times, pages and version are the file's; of a draft, all of them. */
 void file_attr(struct file *f, struct attr *ret);
 /* Takes over the attributes named by mask (INDEX_SET_*), and nlink, flags from
- * `a`, after the index said so; with `draft`, changes the draft's own. */
+ * `a`, after the index said so; with `draft`, changes the draft's own. An nlink of 0
+ * stays. */
 void file_set_attr(struct file *f, unsigned mask, const struct attr *a);
 void file_add_links(struct file *f, int n); /* a name came or went */
 bool file_is_draft(struct file *f);         /* never published */

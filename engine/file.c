@@ -230,12 +230,20 @@ bool files_is_last(struct file *f)
 	return f->refs == 1;
 }
 
+/* Under its lock. Who heard of the last name before it went may say so after it:
+ * answers come in another order than commits. */
+static void set_nlink(struct file *f, uint32_t nlink)
+{
+	if (f->attr.nlink)
+		f->attr.nlink = nlink;
+}
+
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink)
 {
 	WITH_LOCK(&e->files->lock);
 	for (struct file *f = table_find(e->files, fileid); f; f = f->older) {
 		WITH_LOCK(&f->lock);
-		f->attr.nlink = nlink;
+		set_nlink(f, nlink);
 	}
 }
 
@@ -297,7 +305,7 @@ void file_set_attr(struct file *f, unsigned mask, const struct attr *a)
 	/* The index has said when, except of a draft, which it does not know. */
 	to->ctime = f->draft ? clock_now() : a->ctime;
 	attr_apply(to, mask, a);
-	to->nlink = a->nlink;
+	set_nlink(f, a->nlink);
 	to->has_xattrs = a->has_xattrs;
 	to->has_default_acl = a->has_default_acl;
 }

@@ -329,6 +329,9 @@ static void open_locked(struct work *w, int r)
 	{
 		WITH_LOCK(&w->f->lock);
 		state = w->f->state;
+		/* Somebody read the record before the last name went. */
+		if (state == FILE_OPEN && v->place.kind == PLACE_NONE)
+			w->f->attr.nlink = 0;
 	}
 	if (state == FILE_OPEN) {
 		open_loaded(v);

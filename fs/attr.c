@@ -379,7 +379,7 @@ static void truncate_published(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
-	req_published(q);
+	req_published(q, r);
 	if (q->flags >= 0)
 		q->flags = (int)r;
 	truncate_close(q);

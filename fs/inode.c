@@ -850,7 +850,8 @@ static void last_close(struct inodes *t, struct inode *i)
 
 	if (i->place.kind == PLACE_DRAFT) {
 		file_attr(i->opens->file, &a);
-		i->lost = a.nlink != 0;
+		/* Published to no name: an unlink is about to say so. */
+		i->lost = i->opens->failed && a.nlink;
 		keep_relic(i, &a, BYTES_NONE);
 		i->place = (struct place){ .kind = PLACE_NONE };
 	} else if (i->place.kind == PLACE_NONE) {
@@ -913,10 +914,12 @@ void inode_publish_begin(struct inodes *t, struct inode *i)
 		i->opens->publishing++;
 }
 
-void inode_publish_end(struct inodes *t, struct inode *i)
+void inode_publish_end(struct inodes *t, struct inode *i, int64_t r)
 {
 	WITH_LOCK(&t->lock);
 
-	if (i->opens)
-		i->opens->publishing--;
+	if (!i->opens)
+		return;
+	i->opens->publishing--;
+	i->opens->failed = r < 0;
 }

@@ -247,6 +247,6 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);
-/* Around file_publish(): attributes of a draft stand still meanwhile. */
+/* Around file_publish(), which said r: attributes of a draft stand still meanwhile. */
 void inode_publish_begin(struct inodes *t, struct inode *i);
-void inode_publish_end(struct inodes *t, struct inode *i);
+void inode_publish_end(struct inodes *t, struct inode *i, int64_t r);

@@ -33,6 +33,7 @@ struct kept {
 struct opens {
 	struct file *file;
 	unsigned handles, promises, writers, cached, readers, publishing;
+	bool failed; /* the last publish has */
 };
 
 struct relic {

@@ -95,10 +95,10 @@ static void publish(struct fs *fs, struct inode *i, struct file_op *op, enum pub
 	file_publish(op);
 }
 
-static void published(struct fs *fs, struct inode *i)
+static void published(struct fs *fs, struct inode *i, int64_t r)
 {
 	inode_published(fs->inodes, i);
-	inode_publish_end(fs->inodes, i);
+	inode_publish_end(fs->inodes, i, r);
 	move_end(fs);
 }
 
@@ -121,7 +121,7 @@ static void flush_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
-	published(q->fs, q->inode);
+	published(q->fs, q->inode, r);
 	if (req_made_room(q, r))
 		publish(q->fs, q->inode, op, op->off ? PUBLISH_ALL : PUBLISH_WRITTEN,
 			flush_replaced);
@@ -136,9 +136,9 @@ void req_publish(struct req *q, struct file *f, void (*done)(struct file_op *op,
 	publish(q->fs, q->inode, req_file(q, f, done), PUBLISH_ALL, flush_replaced);
 }
 
-void req_published(struct req *q)
+void req_published(struct req *q, int64_t r)
 {
-	published(q->fs, q->inode);
+	published(q->fs, q->inode, r);
 }
 
 static void flush(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
@@ -226,7 +226,7 @@ static void close_published(struct file_op *op, int64_t r)
 {
 	struct closing *c = op->arg;
 
-	published(c->fs, c->handle->inode);
+	published(c->fs, c->handle->inode, r);
 	if (r == -ENOSPC && !c->retried && inodes_drop_kept(c->fs->inodes)) {
 		c->retried = true;
 		publish(c->fs, c->handle->inode, op, PUBLISH_LAST, close_replaced);

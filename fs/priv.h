@@ -393,7 +393,7 @@ struct handle *handle_open(struct req *q, struct file *f, bool writer,
 			   struct fuse_file_info *ret);
 /* file_publish() of all of f, which is open as q->inode; done() calls the second first. */
 void req_publish(struct req *q, struct file *f, void (*done)(struct file_op *op, int64_t r));
-void req_published(struct req *q);
+void req_published(struct req *q, int64_t r);
 /* Takes the handle. done(q, r) may be NULL; r: what publishing said. */
 void handle_close(struct fs *fs, struct handle *h,
 		  void (*done)(struct req *q, int64_t r), struct req *q);

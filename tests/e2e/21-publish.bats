@@ -201,12 +201,10 @@ unnamed() {
 }
 
 @test "names that come and go are there or are not, and nothing else is said" {
-	# XXX: one call in some 100,000 still says ESTALE or EINVAL (docs/next.md): of three
-	# runs one has to be clean.
+	# what went wrong here did so about once in 1,500,000 calls, as many as these
 	for run in 1 2 3; do
 		mkdir "$MNT/races$run"
-		if races "$MNT/races$run" 10; then break; fi
-		[ "$run" != 3 ]
+		races "$MNT/races$run" 15
 	done
 	rm -rf "$MNT"/races*
 	gauges_zero; fsck_clean "$MNT"

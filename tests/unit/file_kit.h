@@ -64,6 +64,19 @@ static inline int kit_open(struct engine *e, uint64_t fileid, struct place place
 	return r;
 }
 
+static inline int kit_open_gone(struct engine *e, const struct gone *g, unsigned flags,
+				struct file **ret)
+{
+	struct kit_wait w = KIT_WAIT;
+	struct file_op op = { .done = kit_done, .arg = &w };
+
+	file_open_gone(e, g, flags, &op);
+	int r = (int)kit_wait(&w);
+	if (!r)
+		*ret = op.file;
+	return r;
+}
+
 static inline int kit_close(struct file *f, unsigned flags)
 {
 	struct kit_wait w = KIT_WAIT;

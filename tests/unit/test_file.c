@@ -191,6 +191,47 @@ static void what_is_discarded_was_never_there(void **state)
 	engine_close(e);
 }
 
+static void unlink_behind(struct engine *e, const char *name, struct gone *ret)
+{
+	struct index_op op = { .parent = INDEX_ROOT, .name = name };
+
+	assert_int_equal(index_wait(engine_index(e), &op, index_unlink), 0);
+	*ret = op.gone;
+	ret->body.bytes = BYTES_NONE;
+	index_op_fini(&op);
+}
+
+/* One reads the record, the name goes, and another one who knows that opens the file,
+ * which still says that it has a name. */
+static void what_was_opened_before_an_unlink_is_opened_after_it(void **state)
+{
+	struct file *reader = NULL, *f = NULL;
+	struct gone g;
+	struct engine *e;
+
+	(void)state;
+	assert_int_equal(engine_open(&local, &e, NULL), 0);
+	for (int kept = 0; kept < 2; kept++) {
+		assert_int_equal(kit_create(e, "a", &f), 0);
+		assert_int_equal(kit_write(f, 0, "it was", 6), 6);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+		assert_int_equal(kit_open_name(e, "a", 0, &reader), 0);
+		unlink_behind(e, "a", &g);
+		if (kept)
+			assert_int_equal(kit_open_gone(e, &g, FILE_WRITE, &f), 0);
+		else
+			assert_int_equal(kit_open(e, g.fileid, (struct place){ 0 }, FILE_WRITE, &f),
+					 0);
+		assert_ptr_equal(f, reader);
+		assert_int_equal(kit_write(f, 0, "is", 2), 2);
+		assert_int_equal(kit_publish(f, true), 0);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+		assert_int_equal(kit_close(reader, 0), 0);
+	}
+	assert_idle();
+	engine_close(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +241,7 @@ int main(void)
 		cmocka_unit_test(failing_walk_leaves_no_wrong_byte),
 		cmocka_unit_test(small_pool_refuses_whole_writes),
 		cmocka_unit_test(what_is_discarded_was_never_there),
+		cmocka_unit_test(what_was_opened_before_an_unlink_is_opened_after_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,7 +335,7 @@ static void test_draft_attributes(void **state)
 	inode_publish_begin(x.t, x.i);
 	assert_int_equal(inode_set_here(x.t, x.i, INDEX_SET_MODE, &set),
 			 INODE_BUSY);
-	inode_publish_end(x.t, x.i);
+	inode_publish_end(x.t, x.i, 0);
 	close_draft(&x);
 	end(&x);
 }
@@ -350,6 +350,8 @@ static void test_lost_draft(void **state)
 
 	(void)state;
 	assert_int_equal(inode_check_lost(x.t, x.i), 0);
+	inode_publish_begin(x.t, x.i);
+	inode_publish_end(x.t, x.i, -ENOSPC);
 	close_draft(&x);
 	assert_int_equal(inode_check_lost(x.t, x.i), -ESTALE);
 	assert_int_equal(inode_place(x.t, x.i).kind, PLACE_NONE);
@@ -357,6 +359,26 @@ static void test_lost_draft(void **state)
 	inode_put(x.t, inode_know(x.t, &a, named));
 	assert_int_equal(inode_check_lost(x.t, x.i), 0);
 	assert_int_equal(inode_place(x.t, x.i).kind, PLACE_NAME);
+	end(&x);
+}
+
+/* Its unlink is done, and says so only after the last close: which had no name to
+ * publish to, and lost nothing. */
+static void test_draft_unlinked_at_its_close(void **state)
+{
+	struct fixture x = open_draft();
+	struct gone g = { .fileid = x.i->fileid, .draft = true };
+	struct attr a;
+
+	(void)state;
+	file_add_links(x.f, 1);
+	inode_publish_begin(x.t, x.i);
+	inode_publish_end(x.t, x.i, 0);
+	close_draft(&x);
+	inode_gone(x.t, &g);
+	assert_int_equal(inode_check_lost(x.t, x.i), 0);
+	assert_true(inode_attr_here(x.t, x.i, &a));
+	assert_int_equal(a.nlink, 0);
 	end(&x);
 }
 
@@ -389,6 +411,25 @@ static void test_kept_file(void **state)
 		assert_false(inodes_drop_kept(x.t));
 		end(&x);
 	}
+}
+
+/* An answer from before the last name went, heard after it (an access time is set
+ * without a lock of the kernel's). */
+static void test_late_answer_names_nothing(void **state)
+{
+	struct fixture x = open_draft();
+	struct gone g = { .fileid = x.i->fileid, .attr = attr_of(x.i->fileid) };
+	struct attr a = g.attr;
+
+	(void)state;
+	file_add_links(x.f, 1);
+	g.attr.nlink = 0;
+	inode_gone(x.t, &g);
+	inode_set_done(x.t, x.i, INDEX_SET_ATIME, &a);
+	file_attr(x.f, &a);
+	assert_int_equal(a.nlink, 0);
+	close_draft(&x);
+	end(&x);
 }
 
 static void test_unlinked(void **state)
@@ -510,7 +551,9 @@ int main(void)
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_draft_attributes),
 		cmocka_unit_test(test_lost_draft),
+		cmocka_unit_test(test_draft_unlinked_at_its_close),
 		cmocka_unit_test(test_kept_file),
+		cmocka_unit_test(test_late_answer_names_nothing),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_old_lookup),
 		cmocka_unit_test(test_hidden),
