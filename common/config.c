@@ -328,6 +328,8 @@ void config_row_print_try(const struct config_row *row, struct writer *w)
 void config_print(const struct config *c, struct writer *w)
 {
 	CONFIG_EACH_ROW(row, c->of) {
+		if (c->unused >> (row - config_rows) & 1)
+			continue;
 		write_format(w, "%s=", row->name);
 		print_value(row, c, w);
 		write_format(w, "\n");

@@ -40,6 +40,7 @@ struct config {
 #undef CONFIG
 	enum config_of of;  /* whose settings these are; those of others are unset */
 	uint64_t given;     /* bit i: setting i was given, not left as it was */
+	uint64_t unused;    /* bit i: nothing looks at setting i: config_print() omits it */
 	char *kernel_words; /* "nosuid,nodev": mount(8)'s, in order, or NULL */
 };
 

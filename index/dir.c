@@ -418,7 +418,7 @@ static int link_plan(struct plan *p, struct index_op *op)
 	int r = plan_both(r_o, make_begin(p, op, true, &parent, &v));
 
 	if (r || r_o)
-		return r ? r : -ENOENT;
+		return r ? r : r_o;
 	if (name_exists(&v)) /* made by an earlier run */
 		return object_entry(p, &o, &op->entry);
 	r = o.draft ? link_draft(p, op->fileid, &v) : link_object(p, &o, &v);

@@ -271,7 +271,8 @@ void index_make(struct index *ix, struct index_op *op);
 void index_draft(struct index *ix, struct index_op *op);
 
 /* fileid, place, parent, name -> entry (of the object, new place and nlink).
- * -EEXIST (also a draft of another session), -ENOENT, -EMLINK, -EPERM (a
+ * INDEX_MISS (the object is not there; it may have moved since its place was known),
+ * -EEXIST (also a draft of another session), -ENOENT (parent gone), -EMLINK, -EPERM (a
  * directory). For a draft the caller counts nlink. */
 void index_link(struct index *ix, struct index_op *op);
 

@@ -65,21 +65,24 @@ static bool store_exists(const char *name)
 }
 
 /* What is a store's of this host only: a node's store has the node's sizes, and is
- * the node's to begin anew. The first that was given, or NULL. */
+ * the node's to begin anew. */
+static const struct {
+	enum config_id id;
+	const char *name;
+} own[] = {
+	{ CONFIG_store, "store" },
+	{ CONFIG_fresh, "fresh" },
+	{ CONFIG_pool_size_bytes, "pool-size" },
+	{ CONFIG_index_size_bytes, "index-size" },
+	{ CONFIG_huge, "huge" },
+};
+
+enum { NOWN = sizeof(own) / sizeof(own[0]) };
+
+/* The first of these that was given, or NULL. */
 static const char *own_setting(const struct config *c)
 {
-	static const struct {
-		enum config_id id;
-		const char *name;
-	} own[] = {
-		{ CONFIG_store, "store" },
-		{ CONFIG_fresh, "fresh" },
-		{ CONFIG_pool_size_bytes, "pool-size" },
-		{ CONFIG_index_size_bytes, "index-size" },
-		{ CONFIG_huge, "huge" },
-	};
-
-	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+	for (size_t i = 0; i < NOWN; i++)
 		if (config_given(c, own[i].id))
 			return own[i].name;
 	return NULL;
@@ -100,12 +103,14 @@ static bool is_node(const char *source, const struct mounting *m)
 
 static int choose_node(const char *source, struct mounting *m)
 {
-	const char *own = own_setting(&m->config);
+	const char *given = own_setting(&m->config);
 
-	if (own)
+	if (given)
 		return cmd_fail(EXIT_USAGE, "mount", "%s: is for a store of this host, and "
 				"%s is a node. Try: without --%s, or slicefs serve --%s there",
-				own, source, own, own);
+				given, source, given, given);
+	for (size_t i = 0; i < NOWN; i++)
+		m->config.unused |= UINT64_C(1) << own[i].id;
 	/* With its port, so that its name is never that of a store. */
 	if (engine_node_name(source, m->node, sizeof(m->node)) < 0)
 		return cmd_fail(EXIT_USAGE, "mount", "\"%s\" is neither a store nor a node. Try: a "

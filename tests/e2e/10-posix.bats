@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: short
 # Every system call on names, attributes and bytes, by three users, on the mount
 # and on tmpfs side by side: results and what they leave behind.

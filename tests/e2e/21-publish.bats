@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
+# shapes: own node
 # labels: short
 # What is published when: what a crash leaves (P1, P2, P5).
 load lib

@@ -278,6 +278,17 @@ static void test_print_comes_back(void **state)
 	free(after);
 }
 
+static void test_unused_is_not_printed(void **state)
+{
+	(void)state;
+	set("pool-size", "65M");
+	conf.unused = UINT64_C(1) << CONFIG_pool_size_bytes;
+	char *s = printed(config_print);
+	assert_null(strstr(s, "pool-size="));
+	assert_non_null(strstr(s, "index-size="));
+	free(s);
+}
+
 static unsigned count_rows(enum config_of of)
 {
 	static const enum config_of owners[] = {
@@ -410,6 +421,7 @@ int main(void)
 		TEST(test_defaults),	 TEST(test_sizes),	     TEST(test_times_and_counts),
 		TEST(test_switches),	 TEST(test_strings),	     TEST(test_mount_lists),
 		TEST(test_command_lines), TEST(test_print_comes_back), TEST(test_json),
+		TEST(test_unused_is_not_printed),
 		TEST(test_help_fits),
 		cmocka_unit_test_setup_teardown(test_serve, setup_serve, teardown),
 		cmocka_unit_test_setup_teardown(test_others_options, setup_serve, teardown),

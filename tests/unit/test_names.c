@@ -153,7 +153,7 @@ static void test_links(void **state)
 	assert_int_equal(kit_link(ix, &op, d, by_id, INDEX_ROOT, "e"), -EPERM);
 	assert_int_equal(kit_link(ix, &op, f, old, INDEX_ROOT, "d"), -EEXIST);
 	assert_int_equal(kit_link(ix, &op, f, old, 999, "g"), -ENOENT);
-	assert_int_equal(kit_link(ix, &op, 999, by_id, INDEX_ROOT, "g"), -ENOENT);
+	assert_int_equal(kit_link(ix, &op, 999, by_id, INDEX_ROOT, "g"), INDEX_MISS);
 	assert_int_equal(kit_link(ix, &op, f, old, d, "g"), 0);
 	assert_int_equal(op.entry.attr.nlink, 2);
 	assert_int_equal(op.entry.place.kind, PLACE_FILEID);
