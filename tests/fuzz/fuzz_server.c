@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A node that is told a sequence of messages over loopback: the first byte says
- * whether by one that was let in (bit 0), and that has a data connection (bit 1); then
- * each message is a type, a byte that may spoil its header, a length of two bytes, and
- * its body. READ and WRITE go over the data connection, if there is one. Whatever
+ * A node that is told a sequence of messages over loopback: the first byte says whether by
+ * one that was let in (bit 0), that has a data connection (bit 1), and that knows RDMA
+ * (bit 2); then each message is a type, a byte that may spoil its header, a length of two
+ * bytes, and its body. READ and WRITE go over the data connection, if there is one. Whatever
  * comes, the session ends, and nothing of it is left.
  */
 #include <arpa/inet.h>
@@ -83,12 +83,12 @@ static void begin(int fd, struct wire_hello m, const struct auth_key *key)
 	writer_fini(&hello);
 }
 
-static void join_node(int fd, struct wire_welcome *ret)
+static void join_node(int fd, uint32_t features, struct wire_welcome *ret)
 {
 	const struct auth_key none = { 0 };
 	uint8_t b[WIRE_HEADER + 92];
 
-	begin(fd, (struct wire_hello){ 0 }, &none);
+	begin(fd, (struct wire_hello){ .features = features }, &none);
 	hear(fd, b, sizeof(b));
 	must(!wire_read_welcome(BYTES_OF(b + WIRE_HEADER, 92), ret), "WELCOME");
 }
@@ -143,7 +143,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	int fd = dial(), lane = -1;
 	struct wire_welcome w;
 	if (how & 1)
-		join_node(fd, &w);
+		join_node(fd, how & 4 ? WIRE_FEATURE_RDMA : 0, &w);
 	if ((how & 3) == 3)
 		lane = dial_lane(&w);
 	tell_all(fd, lane, &r);

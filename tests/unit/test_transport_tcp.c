@@ -349,6 +349,42 @@ static void test_bytes_are_right_while_lanes_are_cut(void **state)
 	assert_true(remote_is_up(mount));
 }
 
+/* At random: lanes are late, stop in the middle of a message, go on, or are cut there, so
+ * that what was sent before may come after what was sent again. */
+static void trouble(struct rng *g, atomic_bool *ends)
+{
+	(void)ends;
+	for (unsigned i = 0; i < 20; i++) {
+		usleep((useconds_t)below(g, 3000));
+		atomic_store(&proxy->quota, (int)below(g, chance(g, 50) ? 60 : 300000));
+		atomic_store(&proxy->holds_lanes, true);
+		usleep((useconds_t)below(g, 6000));
+		if (chance(g, 60))
+			atomic_store(&proxy->cut_lanes, 1 + (int)below(g, 2));
+		if (chance(g, 50))
+			usleep((useconds_t)below(g, 3000));
+		atomic_store(&proxy->holds_lanes, false);
+		if (chance(g, 20))
+			atomic_store(&proxy->cut_lanes, 0);
+	}
+	atomic_store(&proxy->cut_lanes, 0);
+}
+
+static void walk_trouble(void *arg, uint64_t seed)
+{
+	(void)arg;
+	walk_all(seed, 60, false, trouble);
+}
+
+static void test_bytes_are_right_in_all_trouble(void **state)
+{
+	(void)state;
+	begin_behind_proxy((struct transport_tcp_opts){ .conns = 3 });
+	for_seeds("trouble", walk_trouble, NULL);
+	assert_true(atomic_load(&proxy->lanes_seen) > 8); /* else this has shown nothing */
+	assert_true(remote_is_up(mount));
+}
+
 static void test_faults_around_it(void **state)
 {
 	struct fault_opts o = { .seed = 5, .delay_us = 300, .fail_ppm = 3000,
@@ -711,6 +747,7 @@ int main(void)
 		T(test_bytes_are_right),
 		T(test_bytes_are_right_with_little_room),
 		T(test_bytes_are_right_while_lanes_are_cut),
+		T(test_bytes_are_right_in_all_trouble),
 		T(test_faults_around_it),
 		T(test_what_is_not_the_sessions_is_refused),
 		T(test_a_node_has_a_number_of_lanes),

@@ -1,50 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * engine/xfer.c with transport_local.c, transport_tcp.c and transport_fault.c: lifetime
- * bugs that other transfer engines had (M: issues of kvcache-ai/Mooncake), each a case.
- *
- * what happened there                              here
- * M93 M148 M210 M223  slices leaked per transfer   million_transfers_leave_nothing
- * M291  strings of recycled objects leaked         cannot: a batch is one allocation and owns
- *                                                  nothing else (batch_is_one_allocation)
- * M1654 M1703  per-thread leak counters            taken_by_one_thread_given_back_by_another
- * M3125 M3146  slice returned twice, in two        slice_given_back_twice_is_in_no_two_transfers
- *       transfers
- * M3198  partial submit failure                    refused_half_way_all_transfers_end
- * M3508 M2350 M3770  a timed-out batch never ends  timed_out_ends_when_its_completion_came
- * M4092 M3696 M3136  stale completion ends         late_completion_finds_its_own_record,
- *       somebody else's transfer                   late_write_lands_in_its_own_slice
- * M499 M1906  failed at the first, freed while     finished_when_all_have_ended
- *       others run
- * M1760 M769 M1812 M2047  last completion against  last_completion_races_with_cancel_and_release
- *       release
- * M3407 M3514 M3526  one that is not ready         one_without_room_strands_nobody_behind_it,
- *       strands all behind it; buffers freed       quiesce_returns_when_nothing_is_out
- *       under DMA
- * M1585  transport gone before its batches         closing_with_posts_out_is_caught
- * M3116  an entry per request left in a map        there is no map; transport_fault.c asserts
- *                                                  that its list is empty at close
- * Store, 60 s wait: buffer handed back early       timed_out_ends_when_its_completion_came
- * M384 M1903 M1000  destroyed while posting        after_quiesce_posts_are_refused
- * M2427 M2056  posted requests dropped             quiesce_returns_when_nothing_is_out
- * M2738  time-out reported after completion        timed_out_ends_when_its_completion_came
- * M3299 M828  retry storms                         waiting_for_room_does_not_spin
- * M2086 M1071 M2850  complete before placed        complete_means_placed
- * M3066 M3073  stale, short completions            late_completion_finds_its_own_record; a post
- *                                                  is whole or failed, it has no count of bytes
- * M850 M3076 M4239  leases by time                 slow_read_keeps_its_slice
- * M1995 M2001 M1226  "local" by address            gone_slice_is_refused (generation; there is
- *                                                  no other process yet)
- * M4004  ordering                                  a batch promises none; done() comes after all
- * vLLM 44238  content under concurrency            content_is_right_under_concurrency
- * M2628 M3443  leak on an error path               every case ends with gauges at 0 (teardown)
- * M2119 M3452  exhausted staging                   little_room_is_back_pressure
- * M639  allocator gone before its buffers          closing_a_pool_with_pins_is_caught
- * M993 M3254  zombies, rebuild                     test_pool.c: what_was_not_adopted_is_free
- * M1562  ids of others                             test_pool.c, step_stale(): generations
- * Crail  recycled by a timer                       slow_read_keeps_its_slice; no timer frees
- * M322 M1845 M1952 M1733 M2624 M3188 M1765 M1664 M2812 M2001: connections and
- *       NICs; test_transport_tcp.c has those of connections.
+ * engine/xfer.c with transport_local.c, transport_tcp.c and transport_fault.c; by RDMA in
+ * the virtual machine. Lifetime bugs that other transfer engines had, each a case:
+ * docs/lifetime.md says which is which.
  */
 #include <errno.h>
 #include <fcntl.h>
