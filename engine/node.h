@@ -60,10 +60,18 @@ struct node_ops {
 	int (*give_back)(struct node *n, struct slice_id s);
 	bool (*peek)(struct node *n, struct slice_id s, struct slice_view *ret);
 	bool (*is_lost)(struct node *n, struct slice_id s);
+	int (*covers)(struct node *n, struct slice_id s, uint64_t off, uint32_t len);
 	bool (*needs_verify)(struct node *n, struct slice_id s, uint32_t block);
 	void (*verified)(struct node *n, struct slice_id s, uint32_t block);
 	void (*close)(struct node *n); /* no call is under way */
 };
+
+static inline bool slice_covers(uint32_t npages, uint64_t off, uint32_t len)
+{
+	const uint64_t bytes = (uint64_t)npages * PAGE_BYTES;
+
+	return off <= bytes && len <= bytes - off;
+}
 
 /* Nodes embed this as their first member. */
 struct node {
@@ -163,6 +171,14 @@ static inline int node_give_back(struct node *n, struct slice_id s)
 static inline bool node_is_lost(struct node *n, struct slice_id s)
 {
 	return n->ops->is_lost(n, s);
+}
+
+/* May these bytes be read or written, as far as this engine knows? For who asks nobody
+ * that would check it. -ESTALE: it has not pinned the slice, -EINVAL: they do not lie in
+ * it, -EIO: it is lost. */
+static inline int node_covers(struct node *n, struct slice_id s, uint64_t off, uint32_t len)
+{
+	return n->ops->covers(n, s, off, len);
 }
 
 /* A slice that this engine has pinned, as the node knows it. False: it does not

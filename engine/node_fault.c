@@ -182,6 +182,11 @@ static bool fault_is_lost(struct node *n, struct slice_id s)
 	return node_is_lost(of(n)->inner, s);
 }
 
+static int fault_covers(struct node *n, struct slice_id s, uint64_t off, uint32_t len)
+{
+	return node_covers(of(n)->inner, s, off, len);
+}
+
 static bool fault_peek(struct node *n, struct slice_id s, struct slice_view *ret)
 {
 	return node_peek(of(n)->inner, s, ret);
@@ -225,6 +230,7 @@ static const struct node_ops fault_ops = {
 	.give_back = fault_give_back,
 	.peek = fault_peek,
 	.is_lost = fault_is_lost,
+	.covers = fault_covers,
 	.needs_verify = fault_needs_verify,
 	.verified = fault_verified,
 	.close = fault_close,

@@ -98,6 +98,15 @@ static bool local_is_lost(struct node *n, struct slice_id s)
 	return false;
 }
 
+static int local_covers(struct node *n, struct slice_id s, uint64_t off, uint32_t len)
+{
+	struct slice_view is;
+
+	if (!local_peek(n, s, &is))
+		return -ESTALE;
+	return slice_covers(is.npages, off, len) ? 0 : -EINVAL;
+}
+
 static bool local_needs_verify(struct node *n, struct slice_id s, uint32_t block)
 {
 	return pool_needs_verify(pool_of(n), s, block);
@@ -124,6 +133,7 @@ static const struct node_ops local_ops = {
 	.give_back = local_unpin,
 	.peek = local_peek,
 	.is_lost = local_is_lost,
+	.covers = local_covers,
 	.needs_verify = local_needs_verify,
 	.verified = local_verified,
 	.close = local_close,

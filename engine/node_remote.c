@@ -175,6 +175,19 @@ static bool remote_is_lost(struct node *node, struct slice_id s)
 	return h && h->lost;
 }
 
+static int remote_covers(struct node *node, struct slice_id s, uint64_t off, uint32_t len)
+{
+	struct remote_node *n = far_of(node);
+	WITH_LOCK(&n->lock);
+	struct held *h = far_find(n, s);
+
+	if (!h)
+		return -ESTALE;
+	if (!slice_covers(h->npages, off, len))
+		return -EINVAL;
+	return h->lost ? -EIO : 0;
+}
+
 static bool remote_needs_verify(struct node *node, struct slice_id s, uint32_t block)
 {
 	struct remote_node *n = far_of(node);
@@ -409,6 +422,7 @@ static const struct node_ops remote_ops = {
 	.give_back = far_give_back,
 	.peek = remote_peek,
 	.is_lost = remote_is_lost,
+	.covers = remote_covers,
 	.needs_verify = remote_needs_verify,
 	.verified = remote_verified,
 	.close = remote_node_close,

@@ -29,10 +29,12 @@
 #include "engine/node_remote.h"
 #include "index/index.h"
 #include "engine/server.h"
+#include "engine/transport_rdma.h"
 #include "engine/transport_tcp.h"
 
 enum {
 	PIECE_BYTES = WIRE_RUN_MAX,
+	TOUCH_BYTES = 64,
 	PIECES = 16, /* out at a time, each with a place in a slice of its own */
 	SLICES = 4,
 	SLICE_BYTES = PIECES / SLICES * PIECE_BYTES,
@@ -198,7 +200,7 @@ struct probe {
 
 	/* From the first probe_move() on. */
 	struct node *node;
-	struct transport *transport;
+	struct transport *transports[PROBE_WAYS], *transport; /* the last is used now */
 	struct slice_id slices[SLICES];
 	unsigned nslices;
 	uint8_t *buf;
@@ -232,7 +234,8 @@ static int noted(struct probe *p, int r)
 int probe_open(const char *name, const char *token_file, uint32_t timeout_ms, struct probe **ret,
 	       char **ret_why)
 {
-	struct remote_opts o = { .node = name, .name = "doctor", .timeout_ms = timeout_ms };
+	struct remote_opts o = { .node = name, .name = "doctor", .rdma = true,
+				 .timeout_ms = timeout_ms };
 	struct auth_key key;
 	struct probe *p;
 	int r = auth_key_load(token_file, &key, ret_why);
@@ -260,9 +263,12 @@ void probe_close(struct probe *p)
 {
 	if (!p)
 		return;
-	if (p->transport) {
-		p->transport->ops->quiesce(p->transport);
-		p->transport->ops->close(p->transport);
+	for (unsigned i = 0; i < PROBE_WAYS; i++) {
+		struct transport *t = p->transports[i];
+		if (!t)
+			continue;
+		t->ops->quiesce(t);
+		t->ops->close(t);
 	}
 	for (unsigned i = 0; i < p->nslices; i++)
 		node_unpin(p->node, p->slices[i]);
@@ -299,23 +305,26 @@ int probe_node(struct probe *p, struct probe_node *ret)
 	return 0;
 }
 
+static void pings_add(struct probe_pings *m, uint64_t ns)
+{
+	m->avg_ns = (m->avg_ns * m->n + ns) / (m->n + 1);
+	m->min_ns = m->n && m->min_ns < ns ? m->min_ns : ns;
+	m->max_ns = ns > m->max_ns ? ns : m->max_ns;
+	m->n++;
+}
+
 int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret)
 {
-	uint64_t sum = 0, until = deadline(p);
-	struct probe_pings m = { .min_ns = UINT64_MAX };
+	uint64_t until = deadline(p);
+	struct probe_pings m = { 0 };
 
 	while (m.n < n && (!m.n || clock_ns() < until)) {
 		uint64_t begun = clock_ns();
 		int r = ask(p, WIRE_PING, NULL);
-		uint64_t ns = clock_ns() - begun;
 		if (r < 0)
 			return r;
-		m.n++;
-		sum += ns;
-		m.min_ns = ns < m.min_ns ? ns : m.min_ns;
-		m.max_ns = ns > m.max_ns ? ns : m.max_ns;
+		pings_add(&m, clock_ns() - begun);
 	}
-	m.avg_ns = m.n ? sum / m.n : 0;
 	*ret = m;
 	return 0;
 }
@@ -372,30 +381,36 @@ static int take_slice(struct probe *p)
 	return 0;
 }
 
-static int open_way(struct probe *p, enum probe_way way)
+static int open_way(struct probe *p, enum probe_way way, char **ret_why)
 {
-	struct transport_tcp_opts o = { .timeout_ms = p->timeout_ms };
+	struct transport_tcp_opts tcp = { .timeout_ms = p->timeout_ms };
+	struct transport_rdma_opts rdma = { .node = p->node, .timeout_ms = p->timeout_ms,
+					    .open_ms = p->timeout_ms };
+	struct transport **ret = &p->transports[way];
 
-	/* A transport of rdma.h's has its place here. */
-	return way == PROBE_TCP ? transport_tcp_open(p->remote, &o, &p->transport) : -EOPNOTSUPP;
+	if (*ret)
+		return 0;
+	return way == PROBE_TCP ? transport_tcp_open(p->remote, &tcp, ret) :
+				  transport_rdma_open(p->remote, &rdma, ret, ret_why);
 }
 
-static int prepare(struct probe *p, enum probe_way way)
+int probe_way(struct probe *p, enum probe_way way, char **ret_why)
 {
-	int r = 0;
+	int r = p->gone ? -ENOTCONN : 0;
 
-	if (!p->buf) {
+	if (!r && !p->buf) {
 		p->buf = malloc((size_t)PIECES * PIECE_BYTES);
 		if (!p->buf)
 			return -ENOMEM;
 		memset(p->buf, 0x5a, (size_t)PIECES * PIECE_BYTES);
 	}
-	if (!p->node)
+	if (!r && !p->node)
 		r = node_remote_open(p->remote, &p->node);
-	if (!r && !p->transport)
-		r = open_way(p, way);
+	if (!r)
+		r = open_way(p, way, ret_why);
 	while (!r && p->nslices < SLICES)
 		r = take_slice(p);
+	p->transport = p->transports[way];
 	return r;
 }
 
@@ -431,10 +446,12 @@ static void flight_done(struct post *post, int r)
 	}
 }
 
-static void take_off(struct probe *p, bool write)
+static void take_off(struct probe *p, bool write, unsigned n, uint32_t bytes)
 {
-	p->nout = PIECES;
-	for (unsigned i = 0; i < PIECES; i++) {
+	p->error = 0;
+	p->bytes = 0;
+	p->nout = n;
+	for (unsigned i = 0; i < n; i++) {
 		struct flight *f = &p->flights[i];
 		const unsigned each = PIECES / SLICES;
 		f->probe = p;
@@ -443,12 +460,12 @@ static void take_off(struct probe *p, bool write)
 			.slice = p->slices[i / each],
 			.off = (uint64_t)(i % each) * PIECE_BYTES,
 			.local = p->buf + (size_t)i * PIECE_BYTES,
-			.len = PIECE_BYTES,
+			.len = bytes,
 			.deadline_ns = deadline(p),
 			.done = flight_done,
 		};
 	}
-	for (unsigned i = 0; i < PIECES; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		int r = p->transport->ops->post(p->transport, &p->flights[i].post);
 		if (r < 0)
 			flight_done(&p->flights[i].post, r);
@@ -469,28 +486,50 @@ static bool await_landed(struct probe *p, uint64_t until_ns)
 	return !r;
 }
 
-int probe_move(struct probe *p, enum probe_way way, bool write, uint32_t ms,
-	       struct probe_moved *ret)
+/* A write that nobody answers is not over before its session is. */
+static int land(struct probe *p)
 {
-	int r = p->gone ? -ENOTCONN : way == PROBE_TCP ? prepare(p, way) : -EOPNOTSUPP;
-	uint64_t begun = clock_ns();
-
-	if (r < 0)
-		return r;
-	p->error = 0;
-	p->bytes = 0;
-	p->until_ns = begun + ms * NS_PER_MS;
-	take_off(p, write);
-	/* A write that nobody answers is not over before its session is. */
 	if (!await_landed(p, p->until_ns + p->timeout_ms * NS_PER_MS)) {
 		noted(p, -ETIMEDOUT);
 		await_landed(p, 0);
 		return -ETIMEDOUT;
 	}
-	if (p->error)
-		return noted(p, p->error);
-	*ret = (struct probe_moved){ p->bytes, p->last_ns - begun };
-	return 0;
+	return p->error ? noted(p, p->error) : 0;
+}
+
+int probe_move(struct probe *p, enum probe_way way, bool write, uint32_t ms,
+	       struct probe_moved *ret)
+{
+	int r = probe_way(p, way, NULL);
+	uint64_t begun = clock_ns();
+
+	if (r < 0)
+		return r;
+	p->until_ns = begun + ms * NS_PER_MS;
+	take_off(p, write, PIECES, PIECE_BYTES);
+	r = land(p);
+	if (!r)
+		*ret = (struct probe_moved){ p->bytes, p->last_ns - begun };
+	return r;
+}
+
+int probe_touch(struct probe *p, enum probe_way way, unsigned n, struct probe_pings *ret)
+{
+	struct probe_pings m = { 0 };
+	uint64_t until = deadline(p);
+	int r = probe_way(p, way, NULL);
+
+	while (!r && m.n < n && (!m.n || clock_ns() < until)) {
+		uint64_t begun = clock_ns();
+		p->until_ns = begun; /* once */
+		take_off(p, false, 1, TOUCH_BYTES);
+		r = land(p);
+		if (!r)
+			pings_add(&m, clock_ns() - begun);
+	}
+	if (!r)
+		*ret = m;
+	return r;
 }
 
 /* This host --------------------------------------------------------------------------- */

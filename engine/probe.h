@@ -55,18 +55,22 @@ struct probe_pings {
 /* One after the other, over the session's connection. -ETIMEDOUT, -ENOTCONN. */
 int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret);
 
-enum probe_way { PROBE_TCP, PROBE_RDMA };
+enum probe_way { PROBE_TCP, PROBE_RDMA, PROBE_WAYS };
+
+/* Opens a way, and takes some slices; the calls below do it, too, without a sentence.
+ * -ENOSPC: the pool is full. -EOPNOTSUPP: the node, or this slicefs, does not have that
+ * way. -ENOENT: no RDMA device here, -ENODEV: none there, or none that reaches it.
+ * -ETIMEDOUT, -ENOTCONN, -EIO. *ret_why may stay NULL. */
+int probe_way(struct probe *p, enum probe_way way, char **ret_why);
+
+/* Reads some bytes of a slice, once after the other, that way. */
+int probe_touch(struct probe *p, enum probe_way way, unsigned n, struct probe_pings *ret);
 
 struct probe_moved {
 	uint64_t bytes, ns;
 };
 
-/*
- * Takes some slices at the first call, and writes or reads them for so long, in
- * pieces of 1 MiB, several at a time. Write first. -ENOSPC: the pool is full.
- * -EOPNOTSUPP: the node, or this slicefs, does not have that way. -ETIMEDOUT,
- * -ENOTCONN, -EIO.
- */
+/* Writes or reads slices for so long, in pieces of 1 MiB, several at a time. */
 int probe_move(struct probe *p, enum probe_way way, bool write, uint32_t ms,
 	       struct probe_moved *ret);
 

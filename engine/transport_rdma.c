@@ -76,8 +76,9 @@ static int way_prepare(struct slot_op *op)
 	struct way_op *x = (struct way_op *)op;
 	struct post *p = op->post;
 
-	if (w->o.node && node_is_lost(w->o.node, p->slice))
-		return -EIO;
+	int r = w->o.node ? node_covers(w->o.node, p->slice, p->off, p->len) : 0;
+	if (r < 0)
+		return r;
 	if (p->kind == POST_WRITE && remote_reads_only(slots_remote(op->slots)))
 		return -EROFS;
 	if (x->at)

@@ -2,9 +2,9 @@
 #pragma once
 /*
  * A node's slices by one-sided RDMA. What becomes of posts: engine/slots.h. The node
- * checks nothing of what is read and written so: before a post is sent the transport
- * asks whether its slice is lost (node_is_lost(): -EIO), and where the session only
- * reads, writes are refused (-EROFS).
+ * checks nothing of what is read and written so. Before a post is sent this side does:
+ * that its slice is held, is not lost, and has those bytes (node_covers()); and where the
+ * session only reads, writes are refused (-EROFS).
  *
  * Bytes are copied once, between the caller's memory and registered buffers
  * (engine/staging.h), whose number bounds what is under way.

@@ -40,19 +40,23 @@ void client_help(void)
 
 void client_init(struct client *c, const char *cmd, bool only_reads)
 {
-	*c = (struct client){ .cmd = cmd, .only_reads = only_reads, .timeout_ms = 10000 };
+	*c = (struct client){ .cmd = cmd, .only_reads = only_reads, .timeout_ms = 10000,
+			      .by = ENGINE_TCP };
 }
 
-/* The words and bounds of a mount's --timeout. */
-static int take_timeout(struct client *c, const char *value)
+/* --timeout and --transport have the words and bounds of a mount's. */
+static int take_setting(struct client *c, const char *name)
 {
 	_cleanup_(freep) char *why = NULL;
 	struct config config;
 	int r = config_init(&config, CONFIG_OF_MOUNT);
 
 	if (r >= 0)
-		r = config_set(&config, "timeout", value, &why);
-	c->timeout_ms = config.timeout_ms;
+		r = config_set(&config, name, optarg, &why);
+	if (r >= 0 && !strcmp(name, "timeout"))
+		c->timeout_ms = config.timeout_ms;
+	else if (r >= 0)
+		c->by = (enum engine_bytes_by)config.transport;
 	config_fini(&config);
 	return r < 0 ? cmd_fail(EXIT_USAGE, c->cmd, "%s", why ? why : error_text(r)) : EXIT_DONE;
 }
@@ -64,7 +68,9 @@ int client_option(struct client *c, int option, char **argv)
 		c->token_file = optarg;
 		return EXIT_DONE;
 	case CLIENT_TIMEOUT:
-		return take_timeout(c, optarg);
+		return take_setting(c, "timeout");
+	case CLIENT_TRANSPORT:
+		return take_setting(c, "transport");
 	case ':':
 		return cmd_usage(c->cmd, "option \"%s\" needs a value", argv[optind - 1]);
 	default:
@@ -136,7 +142,7 @@ int client_open(struct client *c)
 	struct engine_opts o = {
 		.node = c->node, .token_file = c->token_file, .name = c->cmd,
 		.timeout_ms = (uint32_t)c->timeout_ms, .only_reads = c->only_reads,
-		.rdma = { .by = ENGINE_TCP }, /* to open a device takes longer than most calls */
+		.rdma = { .by = c->by },
 	};
 	int r = temps_watch(c->cmd);
 

@@ -26,19 +26,24 @@ struct client {
 	const char *token_file;     /* or NULL */
 	uint64_t timeout_ms;
 	bool only_reads;
+	enum engine_bytes_by by;    /* ENGINE_TCP at first: to open a device takes longer than
+				       most calls */
 	struct engine *engine;
 	struct index *ix;
 };
 
 /* ---- The command line -------------------------------------------------------- */
 
-enum { CLIENT_TOKEN = 256, CLIENT_TIMEOUT, CLIENT_MORE };
+enum { CLIENT_TOKEN = 256, CLIENT_TIMEOUT, CLIENT_TRANSPORT, CLIENT_MORE };
 
 /* For a table of long options. */
 #define CLIENT_OPTIONS                                                         \
 	{ "token-file", required_argument, NULL, CLIENT_TOKEN },               \
 	{ "timeout", required_argument, NULL, CLIENT_TIMEOUT }
 void client_help(void); /* of these */
+
+/* For commands that move much. */
+#define CLIENT_OPTION_TRANSPORT { "transport", required_argument, NULL, CLIENT_TRANSPORT }
 
 void client_init(struct client *c, const char *cmd, bool only_reads);
 /* What getopt_long() gave that is none of the command's own. Exit status. */

@@ -53,7 +53,8 @@ void cmd_get_help(void)
 	printf("  -r, --recursive    folders with all that is in them; links as links\n"
 	       "  -n, --no-clobber   leave what is there already as it is\n"
 	       "  -p, --preserve     keep mode and times; else files get the mode less the umask\n"
-	       "  -j, --jobs N       so many files at a time, 1 to 64 (4)\n");
+	       "  -j, --jobs N       so many files at a time, 1 to 64 (4)\n"
+	       "  --transport WAY    how bytes go: auto, rdma or tcp (auto)\n");
 	client_help();
 	printf("\nTO is a file, a folder, or \"-\" for standard output. A file has its name when all\n"
 	       "of it is there. Holes stay holes.\n");
@@ -397,7 +398,7 @@ static int parse(struct get *g, int argc, char **argv)
 	static const struct option longs[] = {
 		{ "recursive", no_argument, NULL, 'r' }, { "no-clobber", no_argument, NULL, 'n' },
 		{ "preserve", no_argument, NULL, 'p' },	 { "jobs", required_argument, NULL, 'j' },
-		CLIENT_OPTIONS, { 0 },
+		CLIENT_OPTIONS, CLIENT_OPTION_TRANSPORT, { 0 },
 	};
 	int option, status = EXIT_DONE;
 
@@ -435,6 +436,7 @@ int cmd_get(int argc, char **argv)
 	struct get g = { 0 };
 
 	client_init(&g.c, "get", true);
+	g.c.by = ENGINE_AUTO;
 	g.umask = umask(0);
 	umask(g.umask);
 	opterr = 0;

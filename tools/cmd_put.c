@@ -51,7 +51,8 @@ void cmd_put_help(void)
 	printf("  -r, --recursive    folders with all that is in them; links as links\n"
 	       "  -n, --no-clobber   leave what is there already as it is\n"
 	       "  -p, --preserve     keep mode and times; else files get yours, less the umask\n"
-	       "  -j, --jobs N       so many files at a time, 1 to 64 (4)\n");
+	       "  -j, --jobs N       so many files at a time, 1 to 64 (4)\n"
+	       "  --transport WAY    how bytes go: auto, rdma or tcp (auto)\n");
 	client_help();
 	printf("\nFILE \"-\" is standard input. Several FILEs, and folders, go into a folder. A file\n"
 	       "is seen by others when all of it is there, and not at all if that fails.\n");
@@ -448,7 +449,7 @@ static int parse(struct put *p, int argc, char **argv)
 	static const struct option longs[] = {
 		{ "recursive", no_argument, NULL, 'r' }, { "no-clobber", no_argument, NULL, 'n' },
 		{ "preserve", no_argument, NULL, 'p' },	 { "jobs", required_argument, NULL, 'j' },
-		CLIENT_OPTIONS, { 0 },
+		CLIENT_OPTIONS, CLIENT_OPTION_TRANSPORT, { 0 },
 	};
 	int option, status = EXIT_DONE;
 
@@ -491,6 +492,7 @@ int cmd_put(int argc, char **argv)
 	const char *path;
 
 	client_init(&p.c, "put", false);
+	p.c.by = ENGINE_AUTO;
 	p.umask = umask(0);
 	umask(p.umask);
 	int status = parse(&p, argc, argv);

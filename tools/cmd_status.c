@@ -48,7 +48,7 @@ struct status {
 
 static const char *const columns[] = { "dir",  "store", "state", "pool",    "used",
 				       "free", "index", "index used", "handles", "drafts",
-				       NULL };
+				       "transport", NULL };
 
 static void add_silent(struct status *s, const struct mount_line *m, int err)
 {
@@ -56,6 +56,7 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 			 err == -ENOTCONN  ? "dead" : strerror(-err));
 	for (unsigned i = 0; i < 7; i++)
 		table_int(&s->t, 0);
+	table_none(&s->t);
 	s->silent++;
 	if (err == -EACCES || err == -EPERM)
 		cmd_fail(EXIT_FAILED, "status", "%s: %s: it lets in only user %u, who mounted it. "
@@ -64,6 +65,18 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 		cmd_fail(EXIT_FAILED, "status", "%s: %s. Try: slicefs umount %s%s", m->dir,
 			 err == -ETIMEDOUT ? "no answer within 3 s" : strerror(-err),
 			 err == -ETIMEDOUT ? "--abort " : "", m->dir);
+}
+
+/* By which the bytes of another host's slices go now; no entry where none are up. Beside
+ * connections for RDMA those for TCP are kept. */
+static void add_transport(struct status *s, const char *text)
+{
+	if (value_of(text, "data_connections{transport=\"rdma\"}"))
+		table_str(&s->t, "rdma");
+	else if (value_of(text, "data_connections{transport=\"tcp\"}"))
+		table_str(&s->t, "tcp");
+	else
+		table_none(&s->t);
 }
 
 static void add_values(struct status *s, const char *text)
@@ -82,6 +95,7 @@ static void add_values(struct status *s, const char *text)
 	table_size(&s->t, value_of(text, "index_bytes{kind=\"used\"}"));
 	table_int(&s->t, (int64_t)value_of(text, "handles"));
 	table_int(&s->t, (int64_t)value_of(text, "drafts"));
+	add_transport(s, text);
 }
 
 static int add_mount(const struct mount_line *m, void *arg)
@@ -120,7 +134,8 @@ static int add_served(const char *name, const char *dir, void *arg)
 	table_none(&s->t); /* used, free */
 	table_none(&s->t);
 	table_size(&s->t, st.index_bytes);
-	table_none(&s->t); /* used, handles, drafts */
+	table_none(&s->t); /* used, handles, drafts, transport */
+	table_none(&s->t);
 	table_none(&s->t);
 	table_none(&s->t);
 	return 0;

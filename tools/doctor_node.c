@@ -20,7 +20,7 @@ enum { PINGS = 100, MOVE_MS = 1000 };
 
 static const char *const steps[] = {
 	"node name", "node port", "path MTU", "node token", "node session", "node ping",
-	"tcp write", "tcp read", "rdma write", "rdma read",
+	"tcp write", "tcp read", "rdma way", "rdma ping", "rdma write", "rdma read",
 };
 
 enum { NSTEPS = sizeof(steps) / sizeof(steps[0]) };
@@ -224,9 +224,7 @@ static bool move(struct doctor *d, struct probe *p, const char *check, enum prob
 	if (!r) {
 		speed(d, check, &m);
 	} else if (r == -EOPNOTSUPP) {
-		report_add(&d->report, CHECK_SKIPPED, check, way == PROBE_RDMA ?
-			   "there is no RDMA between nodes and mounts in this version" :
-			   "the node has no data connections");
+		report_add(&d->report, CHECK_SKIPPED, check, "the node has no data connections");
 	} else if (r == -ENOSPC) {
 		report_add(&d->report, CHECK_WARN, check, "the node's pool is full: not measured");
 		report_try(&d->report, "slicefs serve with a larger --pool-size there, or remove "
@@ -235,6 +233,59 @@ static bool move(struct doctor *d, struct probe *p, const char *check, enum prob
 		no_answer(d, check, r);
 	}
 	return !r || r == -EOPNOTSUPP;
+}
+
+/* Where there is none on one of both sides, nothing is wrong. */
+static bool rdma_way(struct doctor *d, struct probe *p)
+{
+	_cleanup_(freep) char *why = NULL;
+	int r = probe_way(p, PROBE_RDMA, &why);
+	const char *text = why ? why : error_text(r);
+
+	if (!r) {
+		report_add(&d->report, CHECK_OK, "rdma way", "there is one to the node");
+		return true;
+	}
+	if (r == -ENOENT || r == -EOPNOTSUPP || r == -ENODEV) {
+		report_add(&d->report, CHECK_SKIPPED, "rdma way", "%s", text);
+	} else {
+		report_add(&d->report, CHECK_WARN, "rdma way", "%s: mounts will use TCP", text);
+		report_try(&d->report, "what is said of RDMA devices above; slicefs doctor on the "
+			   "node; rping between both");
+	}
+	return false;
+}
+
+static bool rdma_ping(struct doctor *d, struct probe *p)
+{
+	struct probe_pings m;
+	int r = probe_touch(p, PROBE_RDMA, PINGS, &m);
+
+	if (r < 0) {
+		no_answer(d, "rdma ping", r);
+		return false;
+	}
+	report_add(&d->report, CHECK_OK, "rdma ping", "%u reads of 64 bytes: min %.3f, avg %.3f, max "
+		   "%.3f ms", m.n, (double)m.min_ns / 1e6, (double)m.avg_ns / 1e6,
+		   (double)m.max_ns / 1e6);
+	return true;
+}
+
+static void use_rdma(struct doctor *d, struct probe *p)
+{
+	if (!rdma_way(d, p)) {
+		skip_from(d, "rdma ping", "there is no way by RDMA");
+		return;
+	}
+	if (!rdma_ping(d, p)) {
+		skip_from(d, "rdma write", "there is no session");
+		return;
+	}
+	if (!move(d, p, "rdma write", PROBE_RDMA, true)) {
+		skip_from(d, "rdma read", "nothing was written");
+		return;
+	}
+	move(d, p, "rdma read", PROBE_RDMA, false);
 }
 
 static void use(struct doctor *d, struct probe *p)
@@ -252,11 +303,10 @@ static void use(struct doctor *d, struct probe *p)
 		return;
 	}
 	if (!move(d, p, "tcp read", PROBE_TCP, false)) {
-		skip_from(d, "rdma write", "there is no session");
+		skip_from(d, "rdma way", "there is no session");
 		return;
 	}
-	move(d, p, "rdma write", PROBE_RDMA, true);
-	move(d, p, "rdma read", PROBE_RDMA, false);
+	use_rdma(d, p);
 }
 
 void doctor_node(struct doctor *d, const char *node, const char *token_file)

@@ -24,7 +24,7 @@ twin() { # seed steps
 @test "what was published is there after a restart" {
 	(cd "$MNT" && find t -type f -exec sha256sum {} +) | sort >"$SCRATCH/before"
 	"$SLICEFS" umount "$MNT"
-	[[ $SHAPE != node ]] || end_node
+	! is_of_node || end_node
 	fsck_clean
 	mount_fs
 	(cd "$MNT" && find t -type f -exec sha256sum {} +) | sort | cmp - "$SCRATCH/before"

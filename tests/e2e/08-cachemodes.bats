@@ -36,7 +36,7 @@ teardown_file() { end_file; }
 
 @test "large files are read past the page cache, until somebody maps them or reads small pieces" {
 	requires_root
-	[[ $SHAPE != node ]] || skip "off by default on a node's store, where the page cache spares the network"
+	! is_of_node || skip "off by default on a node's store, where the page cache spares the network"
 	local reads again n=0
 	reads() { stat_value 'op_duration_seconds_count{op="read"}'; }
 	for way in none map pieces; do
@@ -50,7 +50,7 @@ teardown_file() { end_file; }
 		reads=$(reads); cat "$MNT/large-$way" >/dev/null; again=$(reads)
 		case $way in
 		# Of a node's store the page cache saves the way there: it is off by default.
-		none) if [[ $SHAPE == node ]]; then [ $((again - reads)) -le 3 ]; else [ $((again - reads)) -ge 4 ]; fi ;;
+		none) if is_of_node; then [ $((again - reads)) -le 3 ]; else [ $((again - reads)) -ge 4 ]; fi ;;
 		*) [ $((again - reads)) -le 3 ] ;;
 		esac
 		n=$((n + 1))

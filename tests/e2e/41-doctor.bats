@@ -61,7 +61,7 @@ tries() { # check pattern
 }
 
 steps=("node name" "node port" "path MTU" "node token" "node session" "node ping"
-	"tcp write" "tcp read" "rdma write" "rdma read")
+	"tcp write" "tcp read" "rdma way" "rdma ping" "rdma write" "rdma read")
 
 # All from that step on are skipped, and each step has a line.
 skips_from() { # step
@@ -142,6 +142,7 @@ skips_from() { # step
 	finds "node ping" ok '100 of them: min 0\.[0-9]+, avg [0-9.]+, max [0-9.]+ ms'
 	finds "tcp write" ok '[1-9][0-9]* MB/s'
 	finds "tcp read" ok '[1-9][0-9]* MB/s'
+	finds "rdma way" skipped '(there is no RDMA device|built without)'
 	finds "rdma write" skipped ''
 	all_is_free
 	doctor "localhost:${AT##*:}"

@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # labels: short crash
 # Mounts of a node's store: what a node that dies, freezes or comes back means for
-# them, and they for it. All over TCP on loopback.
+# them, and they for it. All over TCP on loopback, or by RDMA in the virtual machine.
 load lib
-setup_file() { begin_file; export SHAPE=node MNT2=$SCRATCH/mnt2; mkdir "$MNT2"; }
+setup_file() { begin_file; export SHAPE=${SHAPE:-node} MNT2=$SCRATCH/mnt2; mkdir "$MNT2"; }
 teardown_file() { end_file; }
 setup() { is_mounted || mount_fs --timeout 2s; rm -rf "${MNT:?}"/*; }
 teardown() { [[ -n ${BATS_TEST_COMPLETED:-} ]] || { kill -CONT "$(node pid)" "$(mount_pid "$MNT")"; unmount_all; end_node; } 2>/dev/null || true; }
 
 # A node that takes a mount for gone soon.
 serve() {
-	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --keep-alive 1s \
-		--listen "${1:-127.0.0.1:0}" --log "$SCRATCH/log"
+	serve_at "${1:-}" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --keep-alive 1s \
+		--log "$SCRATCH/log"
 }
 
 kill_node() { # its pool and index stay
@@ -22,7 +22,7 @@ kill_node() { # its pool and index stay
 	gone "$pid" 5
 }
 
-mount_second() { "$SLICEFS" mount --log "$SCRATCH/mount2.log" "$@" "$(node at)" "$MNT2"; }
+mount_second() { mount_at --log "$SCRATCH/mount2.log" "$@" "$(node at)" "$MNT2"; }
 
 # Sessions of which the node heard nothing any more.
 deaths() { grep -c 'ends: nothing was heard of it' "$SCRATCH/log"; }
@@ -92,12 +92,12 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 @test "nobody mounts a node that is not there, or not let in" {
 	kill_node
 	mkdir -p "$SCRATCH/none"
-	fails 1 'refused.*node running' "$SLICEFS" mount "$at" "$SCRATCH/none"
+	fails 1 'refused.*node running' mount_at "$at" "$SCRATCH/none"
 	serve "$at"
-	fails 1 'another token' "$SLICEFS" mount --token-file <(echo secret) "$at" "$SCRATCH/none" ||
-		fails 1 'token' "$SLICEFS" mount --token-file <(echo secret) "$at" "$SCRATCH/none"
-	fails 2 'is a node' "$SLICEFS" mount --pool-size 1G "$at" "$SCRATCH/none"
-	fails 2 'is a node' "$SLICEFS" mount --fresh "$at" "$SCRATCH/none"
+	fails 1 'another token' mount_at --token-file <(echo secret) "$at" "$SCRATCH/none" ||
+		fails 1 'token' mount_at --token-file <(echo secret) "$at" "$SCRATCH/none"
+	fails 2 'is a node' mount_at --pool-size 1G "$at" "$SCRATCH/none"
+	fails 2 'is a node' mount_at --fresh "$at" "$SCRATCH/none"
 	soon ls "$MNT"
 }
 

@@ -5,8 +5,9 @@
 #
 #   SLICEFS   the binary under test
 #   TWIN      the side-by-side tester (tests/e2e/twin.c)
-#   SHAPE     node: what is mounted is a node's store, over TCP on loopback; else
-#             the store of the mount itself
+#   SHAPE     node: what is mounted is a node's store, over TCP on loopback; rdma: the
+#             same from host h2 to host h1 of the virtual machine, by RDMA or not at
+#             all (tests/vm/test-e2e); else the store of the mount itself
 #
 # A file is:  load lib
 #             setup_file() { begin_file; }
@@ -31,7 +32,7 @@ begin_file() {
 
 end_file() {
 	unmount_all
-	[[ $SHAPE != node ]] || end_node || true
+	! is_of_node || end_node || true
 	"$SLICEFS" store rm "$STORE" 2>/dev/null
 	rm -rf --one-file-system "$SCRATCH"
 }
@@ -53,9 +54,9 @@ unmount_all() {
 }
 
 mount_fs() { # options...
-	if [[ $SHAPE == node ]]; then
+	if is_of_node; then
 		[[ $(node state) == serving ]] || serve || return 1
-		"$SLICEFS" mount --log "$SCRATCH/mount.log" "$@" "$(node at)" "$MNT"
+		mount_at --log "$SCRATCH/mount.log" "$@" "$(node at)" "$MNT"
 	else
 		"$SLICEFS" mount --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
 			--log "$SCRATCH/log" "$@" "$MNT"
@@ -64,10 +65,30 @@ mount_fs() { # options...
 
 # Nodes ---------------------------------------------------------------------------
 
+is_of_node() { [[ $SHAPE == node || $SHAPE == rdma ]]; }
+
+# Where the node is, and where the mounts are. (Not ip netns exec, which has mounts of
+# its own.)
+serve_at() { # address or nothing, options...
+	if [[ $SHAPE == rdma ]]; then
+		nsenter --net=/run/netns/h1 "$SLICEFS" serve --listen "${1:-10.77.0.1:0}" --insecure \
+			--transport rdma "${@:2}"
+	else
+		"$SLICEFS" serve --listen "${1:-127.0.0.1:0}" "${@:2}"
+	fi
+}
+
+mount_at() { # options... HOST DIR
+	if [[ $SHAPE == rdma ]]; then
+		nsenter --net=/run/netns/h2 "$SLICEFS" mount --transport rdma "$@"
+	else
+		"$SLICEFS" mount "$@"
+	fi
+}
+
 # shellcheck disable=SC2120 # files pass options
 serve() { # options...
-	"$SLICEFS" serve --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
-		--listen 127.0.0.1:0 --log "$SCRATCH/log" "$@"
+	serve_at "" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --log "$SCRATCH/log" "$@"
 }
 
 node() { # a field of its line in `store ls`
@@ -121,7 +142,7 @@ mount_pid() { # dir
 # its own that starts empty.
 mount_fresh() {
 	"$SLICEFS" umount "$MNT" 2>/dev/null || true
-	[[ $SHAPE != node ]] || end_node || true
+	! is_of_node || end_node || true
 	"$SLICEFS" store rm "$STORE" 2>/dev/null || true
 	mount_fs "$@"
 }
@@ -138,7 +159,7 @@ daemon_pid() {
 kill_daemon() {
 	local pid
 	pid=$(daemon_pid)
-	[[ $SHAPE != node ]] || pid=$(mount_pid "$MNT")
+	! is_of_node || pid=$(mount_pid "$MNT")
 	[[ $pid -gt 0 ]] || return 1
 	kill -9 "$pid"
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done

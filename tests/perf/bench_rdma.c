@@ -4,12 +4,12 @@
  * package perftest (tests/vm/bench-rdma does that in the virtual machine).
  *
  *	bench_rdma node ADDRESS PORT                     prints "AT KEY", waits to be killed
- *	bench_rdma mount OWN ADDRESS PORT AT KEY [SECONDS]
+ *	bench_rdma mount OWN ADDRESS PORT AT KEY [SECONDS [read|write BYTES]]
  *
- * A line for each kind, size and length of chains: as many chains are kept under way as
- * the queue holds, and WINDOW bytes, each posted again by its last done(). SPIN_US is
- * how long completions are polled for. A write is said to be done
- * when it is placed, which ib_write_bw does not wait for: each chain ends in a read.
+ * A line for each kind, size and length of chains, or for that kind and size: as many
+ * chains are kept under way as the queue holds, and WINDOW bytes, each posted again by
+ * its last done(). SPIN_US is how long completions are polled for. A write is said to be
+ * done when it is placed, which ib_write_bw does not wait for: each chain ends in a read.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -268,7 +268,8 @@ static void measure_all(double seconds)
 	       (long long)metric_get(M_RDMA_POLLS_FOUND), (long long)metric_get(M_RDMA_POLLS_VAIN));
 }
 
-static void mount(char **argv, double seconds)
+/* argv: OWN to BYTES; `only`: those of the last two are there. */
+static void mount(char **argv, double seconds, bool only)
 {
 	const char *spin = getenv("SPIN_US");
 	struct sockaddr_storage own = address(argv[0], "0");
@@ -286,7 +287,11 @@ static void mount(char **argv, double seconds)
 	loop_post(loop, dial, &o);
 	while (!atomic_load(&up))
 		usleep(1000);
-	measure_all(seconds);
+	if (only)
+		measure(strcmp(argv[6], "write") ? RDMA_READ : RDMA_WRITE, (uint32_t)atoi(argv[7]),
+			1, seconds);
+	else
+		measure_all(seconds);
 	rdma_conn_stop(conn, -ECANCELED);
 	wait_ended();
 	rdma_mem_free(mem);
@@ -298,10 +303,10 @@ int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "node"))
 		node(argv[2], argv[3]);
-	else if ((argc == 7 || argc == 8) && !strcmp(argv[1], "mount"))
-		mount(argv + 2, argc == 8 ? atof(argv[7]) : 2);
+	else if ((argc == 7 || argc == 8 || argc == 10) && !strcmp(argv[1], "mount"))
+		mount(argv + 2, argc >= 8 ? atof(argv[7]) : 2, argc == 10);
 	else
 		errx(2, "usage: bench_rdma node ADDRESS PORT |"
-			" mount OWN ADDRESS PORT AT KEY [SECONDS]");
+			" mount OWN ADDRESS PORT AT KEY [SECONDS [read|write BYTES]]");
 	return 0;
 }

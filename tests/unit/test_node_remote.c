@@ -427,6 +427,34 @@ static void test_many_pins_are_taken_again(void **state)
 
 /* A node that was restarted has not seen its bytes match; this session's have come
  * from here. */
+static void test_what_is_not_in_a_slice_is_not_covered(void **state)
+{
+	struct slice_id s, other;
+	uint32_t n;
+
+	(void)state;
+	start(POOL_BYTES, 0);
+	s = get_slice(3, &n);
+	const uint64_t bytes = (uint64_t)n * PAGE_BYTES;
+	other = (struct slice_id){ s.page, s.gen + 1 };
+	assert_int_equal(node_covers(node, s, 0, (uint32_t)bytes), 0);
+	assert_int_equal(node_covers(node, s, bytes - 1, 1), 0);
+	assert_int_equal(node_covers(node, s, bytes, 1), -EINVAL);
+	assert_int_equal(node_covers(node, s, bytes - 1, 2), -EINVAL);
+	assert_int_equal(node_covers(node, s, 1, UINT32_MAX), -EINVAL);
+	assert_int_equal(node_covers(node, s, UINT64_MAX, 1), -EINVAL);
+	assert_int_equal(node_covers(node, other, 0, 1), -ESTALE);
+	/* Sealing gives the rest back, and from then on it is somebody else's. */
+	assert_int_equal(seal(s, 2), 0);
+	assert_int_equal(node_covers(node, s, 0, 2 * PAGE_BYTES), 0);
+	assert_int_equal(node_covers(node, s, 2 * PAGE_BYTES, 1), -EINVAL);
+	cut();
+	assert_int_equal(node_covers(node, s, 0, 1), -EIO);
+	assert_int_equal(node_unpin(node, s), 0);
+	WAIT_FOR(node_covers(node, s, 0, 1) == -ESTALE);
+	stop();
+}
+
 static void test_what_a_restarted_node_has_is_verified(void **state)
 {
 	struct slice_id old = { 64, 9 }, s;
@@ -786,6 +814,7 @@ int main(void)
 		cmocka_unit_test(test_who_gives_up_waits_no_longer),
 		cmocka_unit_test(test_what_is_published_outlives_its_session),
 		cmocka_unit_test(test_many_pins_are_taken_again),
+		cmocka_unit_test(test_what_is_not_in_a_slice_is_not_covered),
 		cmocka_unit_test(test_what_a_restarted_node_has_is_verified),
 		cmocka_unit_test(test_random_walk),
 		cmocka_unit_test(test_late_walk),

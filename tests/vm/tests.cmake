@@ -13,15 +13,26 @@ slicefs_test(NAME vm/verbs LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-verbs ${probe})
 # Also with sanitizers, which the emulated machine can bear.
 set(rdma test_rdma-is-missing)
+set(doors test_doors-is-missing)
 if(VERBS_FOUND)
-	add_executable(test_rdma vm/test_rdma.c)
-	target_link_libraries(test_rdma PRIVATE engine index common warnings PkgConfig::CMOCKA)
-	set(rdma $<TARGET_FILE:test_rdma>)
+	foreach(name rdma doors)
+		add_executable(test_${name} vm/test_${name}.c)
+		target_link_libraries(test_${name} PRIVATE engine index common warnings PkgConfig::CMOCKA)
+		set(${name} $<TARGET_FILE:test_${name}>)
+	endforeach()
 endif()
+slicefs_test(NAME vm/doors LABELS vm TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma ${doors})
 slicefs_test(NAME vm/xfer LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma $<TARGET_FILE:test_xfer> rdma)
 slicefs_test(NAME vm/mount LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs>)
+# An end-to-end test by RDMA: processes that die and freeze. Then 256 MiB of real files.
+set(e2e bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e $<TARGET_FILE:slicefs>
+	${CMAKE_CURRENT_BINARY_DIR})
+slicefs_test(NAME vm/e2e-nodes LABELS vm TIMEOUT 600 PROCESSORS 2 COMMAND ${e2e} 43-nodes)
+slicefs_test(NAME vm/large LABELS vm long TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> large)
 set(labels vm)
 if(sanitized)
 	set(labels vm short)
