@@ -366,10 +366,33 @@ void index_draft(struct index *ix, struct index_op *op)
 
 /* Linking ----------------------------------------------------------------------- */
 
+/* The name that it had alone may be hidden: who did that is told that it has others now. */
+static int link_hidden(struct plan *p, struct object *o)
+{
+	const struct kv_row *row;
+	struct name_key k;
+	uint64_t draft;
+
+	if (key_parse_name(key_bytes(&o->key), &k))
+		return -EUCLEAN;
+	struct key own = own_name(p, k.parent, k.h, k.name);
+	int r = plan_get(p, own, &row);
+	if (r && r != INDEX_MISS)
+		return r;
+	plan_expect_same(p, own);
+	if (r)
+		return 0;
+	r = number_decode(row->value, &draft);
+	struct writer_name n = { k.parent, k.h, k.name, o->fileid };
+	o->nhidden = 1;
+	return r ? r : draft_hides(p, draft, &n);
+}
+
 /* A file's second name: the record moves to F and leaves a reference. */
 static int link_move(struct plan *p, struct object *o)
 {
 	struct key k = key_file(o->fileid);
+	int r = link_hidden(p, o);
 
 	plan_expect_same(p, o->key);
 	ref_put(p, o->key, &o->rec.attr);
@@ -377,7 +400,7 @@ static int link_move(struct plan *p, struct object *o)
 	plan_put_encoded(p, k, record_encode, &o->rec);
 	o->key = k;
 	o->place = (struct place){ .kind = PLACE_FILEID };
-	return writer_moved(p, o->fileid, o->place);
+	return plan_both(r, writer_moved(p, o->fileid, o->place));
 }
 
 static int link_object(struct plan *p, struct object *o, const struct name_view *v)

@@ -172,6 +172,9 @@ int writer_moved(struct plan *p, uint64_t fileid, struct place to);
 void hides_put(struct plan *p, const struct writer_name *n);
 void hides_del(struct plan *p, const struct writer_name *n);
 
+/* This name of a draft hides one of n->hides from now on; guarded. */
+int draft_hides(struct plan *p, uint64_t fileid, const struct writer_name *n);
+
 /* A draft has one name less, more, or another; guarded. What the first one hid it does
  * no more; that the new one hides something is the caller's to put. *ret_left (or NULL): how
  * many there are then. -EMLINK. */

@@ -131,6 +131,22 @@ static bool same_name(const struct writer_name *a, const struct writer_name *b)
 	return a->parent == b->parent && a->h == b->h && bytes_eq(a->name, b->name);
 }
 
+int draft_hides(struct plan *p, uint64_t fileid, const struct writer_name *n)
+{
+	struct writer_state w;
+	int r = writer_get(p, fileid, &w);
+
+	if (r)
+		return r == INDEX_MISS ? -EUCLEAN : r;
+	for (uint32_t i = 0; i < w.nnames; i++)
+		if (same_name(&w.names[i], n))
+			w.names[i].hides = n->hides;
+	plan_expect_same(p, own_writer(p, fileid));
+	writer_put(p, fileid, &w);
+	hides_put(p, n);
+	return 0;
+}
+
 int draft_rename(struct plan *p, uint64_t fileid, const struct writer_name *from,
 		 const struct writer_name *to, uint32_t *ret_left)
 {

@@ -4,7 +4,12 @@
 # Mounts of a node's store: what a node that dies, freezes or comes back means for
 # them, and they for it. All over TCP on loopback, or by RDMA in the virtual machine.
 load lib
-setup_file() { begin_file; export SHAPE=${SHAPE:-node} MNT2=$SCRATCH/mnt2; mkdir "$MNT2"; }
+setup_file() {
+	begin_file
+	[[ $SHAPE == rdma ]] || SHAPE=node
+	export SHAPE MNT2=$SCRATCH/mnt2
+	mkdir "$MNT2"
+}
 teardown_file() { end_file; }
 setup() { is_mounted || mount_fs --timeout 2s; rm -rf "${MNT:?}"/*; }
 teardown() { [[ -n ${BATS_TEST_COMPLETED:-} ]] || { kill -CONT "$(node pid)" "$(mount_pid "$MNT")"; unmount_all; end_node; } 2>/dev/null || true; }

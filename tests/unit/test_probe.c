@@ -92,7 +92,9 @@ static void test_moves_and_gives_back(void **state)
 		assert_true(moved.bytes >= 16 << 20 && moved.ns > 0);
 	}
 	assert_true(pool_nfree(pool) < pool_npages(pool));
-	assert_int_equal(probe_move(probe, PROBE_RDMA, true, 50, &moved), -EOPNOTSUPP);
+	/* No device here, or none at a node that listens at loopback. */
+	int r = probe_move(probe, PROBE_RDMA, true, 50, &moved);
+	assert_true(r == -ENOENT || r == -ENODEV || r == -EOPNOTSUPP);
 	stop();
 }
 

@@ -106,8 +106,14 @@ static int gate_end(struct kv *kv, uint64_t session)
 	return inner->ops->session_end(inner, session);
 }
 
+static void gate_close(struct kv *kv)
+{
+	kv_close(((struct gate *)kv)->inner);
+}
+
 static const struct kv_ops gate_ops = { .name = "gate", .submit = gate_submit, .caps = gate_caps,
-					.stat = gate_stat, .session_end = gate_end };
+					.stat = gate_stat, .session_end = gate_end,
+					.close = gate_close };
 
 /* A node ---------------------------------------------------------------------------- */
 
@@ -144,7 +150,7 @@ static int teardown(void **state)
 	server = NULL;
 	assert_int_equal(pool_nfree(pool), pool_npages(pool));
 	pool_close(pool);
-	kv_close(gate.inner);
+	kv_close(&gate.kv);
 	assert_nothing_in_flight();
 	return 0;
 }
@@ -1151,8 +1157,10 @@ static int put_quiet(struct kv *kv, const char *key)
 {
 	struct kv_write w = { bytes_str(key), bytes_str("v") };
 	struct kv_req req = { .writes = &w, .nwrites = 1, .session = 1 };
+	int r = kv_wait(kv, &req);
 
-	return kv_wait(kv, &req);
+	kv_req_fini(&req);
+	return r;
 }
 
 static void test_others_commits_ring(void **state)

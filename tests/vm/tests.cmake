@@ -30,7 +30,7 @@ slicefs_test(NAME vm/mount LABELS vm TIMEOUT 600 PROCESSORS 2
 # An end-to-end test by RDMA: processes that die and freeze. Then 256 MiB of real files.
 set(e2e bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e $<TARGET_FILE:slicefs>
 	${CMAKE_CURRENT_BINARY_DIR})
-slicefs_test(NAME vm/e2e-nodes LABELS vm TIMEOUT 600 PROCESSORS 2 COMMAND ${e2e} 43-nodes)
+slicefs_test(NAME vm/e2e-nodes LABELS vm long TIMEOUT 600 PROCESSORS 2 COMMAND ${e2e} 43-nodes)
 slicefs_test(NAME vm/large LABELS vm long TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> large)
 set(labels vm)
