@@ -289,7 +289,7 @@ static int watch_add(struct kv *kv, struct kv_watch *w)
 	w->number = ++last_number;
 	w->next = *at;
 	*at = w;
-	__atomic_store_n(&kv->watches->n, kv->watches->n + 1, __ATOMIC_RELEASE);
+	kv->watches->n++;
 	return 0;
 }
 
@@ -302,7 +302,7 @@ static void watch_remove(struct kv *kv, struct kv_watch *w)
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
-	__atomic_store_n(&kv->watches->n, kv->watches->n - 1, __ATOMIC_RELEASE);
+	kv->watches->n--;
 }
 
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
@@ -381,9 +381,7 @@ static bool is_watched(const struct kv *kv)
 {
 	/* Mostly nobody watches. Who began to watch before the commit began is
 	 * seen here, since commits are made under a lock. */
-	const struct kv_watches *all = __atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE);
-
-	return all && __atomic_load_n(&all->n, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&kv->watches, __ATOMIC_ACQUIRE);
 }
 
 /* The caller holds the lock. */
@@ -401,6 +399,8 @@ void kv_ring(struct kv *kv, const struct kv_req *req)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
+	if (!kv->watches) /* closed since */
+		return;
 	ring_list(kv->watches->of[0], req);
 	for (uint32_t i = 0; i < req->nwrites; i++) {
 		const uint8_t *key = req->writes[i].key.p;
@@ -422,6 +422,8 @@ void kv_ring_session_end(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
+	if (!kv->watches) /* closed since */
+		return;
 	FOR_WATCHES(kv, w)
 		if (watch_is_of_sessions(w))
 			ring_one(w);
@@ -440,7 +442,7 @@ void kv_ring_number(struct kv *kv, uint32_t number)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	struct kv_watch *w = watch_find(kv, number);
+	struct kv_watch *w = kv->watches ? watch_find(kv, number) : NULL; /* closed since */
 
 	if (w)
 		ring_one(w);
@@ -466,6 +468,8 @@ void kv_watch_again(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
+	if (!kv->watches) /* closed since */
+		return;
 	FOR_WATCHES(kv, w)
 		watch_one_again(kv, w);
 }
@@ -475,6 +479,8 @@ void kv_ring_all(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
+	if (!kv->watches) /* closed since */
+		return;
 	FOR_WATCHES(kv, w)
 		ring_one(w);
 }
@@ -483,9 +489,12 @@ void kv_close(struct kv *kv)
 {
 	if (!kv)
 		return;
-	struct kv_watches *all = kv->watches; /* rings of other hosts come until it is closed */
-
-	assert(!all || !all->n);
+	/* Rings may come still, by who keeps it until his answers have come. */
+	{
+		WITH_LOCK(&watch_lock);
+		assert(!kv->watches || !kv->watches->n);
+		free(kv->watches);
+		__atomic_store_n(&kv->watches, NULL, __ATOMIC_RELEASE);
+	}
 	kv->ops->close(kv);
-	free(all);
 }
