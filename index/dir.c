@@ -461,15 +461,8 @@ void index_link(struct index *ix, struct index_op *op)
 
 static int unlink_published(struct plan *p, const struct name_view *v, struct gone *ret)
 {
-	struct object o;
-	int r = object_published(p, v, &o);
-
-	if (!r) {
-		o.nhidden -= v->draft && o.nhidden;
-		r = object_lose(p, &o, 1, ret);
-	}
 	plan_del(p, name_key_d(v));
-	return r;
+	return objects_lose(p, v, 1, NULL, 0, ret);
 }
 
 /* A draft name, with what it hides. */

@@ -302,7 +302,10 @@ static void watch_remove(struct kv *kv, struct kv_watch *w)
 	while (*at != w)
 		at = &(*at)->next;
 	*at = w->next;
-	kv->watches->n--;
+	if (--kv->watches->n)
+		return;
+	free(kv->watches);
+	__atomic_store_n(&kv->watches, NULL, __ATOMIC_RELEASE);
 }
 
 int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
@@ -399,7 +402,7 @@ void kv_ring(struct kv *kv, const struct kv_req *req)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	if (!kv->watches) /* closed since */
+	if (!kv->watches)
 		return;
 	ring_list(kv->watches->of[0], req);
 	for (uint32_t i = 0; i < req->nwrites; i++) {
@@ -414,7 +417,7 @@ void kv_ring(struct kv *kv, const struct kv_req *req)
 }
 
 #define FOR_WATCHES(kv, w)                                                     \
-	for (unsigned list_ = 0; list_ < WATCH_LISTS; list_++)                 \
+	for (unsigned list_ = 0; (kv)->watches && list_ < WATCH_LISTS; list_++) \
 		for (struct kv_watch *w = (kv)->watches->of[list_]; w; w = w->next)
 
 void kv_ring_session_end(struct kv *kv)
@@ -422,8 +425,6 @@ void kv_ring_session_end(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	if (!kv->watches) /* closed since */
-		return;
 	FOR_WATCHES(kv, w)
 		if (watch_is_of_sessions(w))
 			ring_one(w);
@@ -442,7 +443,7 @@ void kv_ring_number(struct kv *kv, uint32_t number)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	struct kv_watch *w = kv->watches ? watch_find(kv, number) : NULL; /* closed since */
+	struct kv_watch *w = watch_find(kv, number);
 
 	if (w)
 		ring_one(w);
@@ -468,8 +469,6 @@ void kv_watch_again(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	if (!kv->watches) /* closed since */
-		return;
 	FOR_WATCHES(kv, w)
 		watch_one_again(kv, w);
 }
@@ -479,8 +478,6 @@ void kv_ring_all(struct kv *kv)
 	if (!is_watched(kv))
 		return;
 	WITH_LOCK(&watch_lock);
-	if (!kv->watches) /* closed since */
-		return;
 	FOR_WATCHES(kv, w)
 		ring_one(w);
 }
@@ -489,12 +486,6 @@ void kv_close(struct kv *kv)
 {
 	if (!kv)
 		return;
-	/* Rings may come still, by who keeps it until his answers have come. */
-	{
-		WITH_LOCK(&watch_lock);
-		assert(!kv->watches || !kv->watches->n);
-		free(kv->watches);
-		__atomic_store_n(&kv->watches, NULL, __ATOMIC_RELEASE);
-	}
+	assert(!kv->watches);
 	kv->ops->close(kv);
 }

@@ -194,7 +194,7 @@ struct kv_ops {
 /* Engines embed this as their first member. */
 struct kv {
 	const struct kv_ops *ops;
-	struct kv_watches *watches; /* kv.c's; NULL: there never were any */
+	struct kv_watches *watches; /* kv.c's, under LOCK_INDEX_WATCH; NULL: there are none */
 	const struct kv_observer *observer; /* or NULL; set by kv_observe() */
 };
 

@@ -205,7 +205,7 @@ void gone_note(struct plan *p, struct gone *g, uint64_t note);
  * (n 1), or all that are left have been (n 0). */
 void object_hidden(const struct object *o, uint32_t n, struct gone *ret);
 
-/* Several D values of files lose their names; two of them may refer to one object,
+/* Several D values lose their names; two of them may refer to one object,
  * also to one of `kept`, which are the caller's to write: those lose links only.
  * ret[i]: what became of the i-th. */
 int objects_lose(struct plan *p, const struct name_view *v, uint32_t n,

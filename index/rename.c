@@ -131,7 +131,6 @@ static int lose(struct plan *p, struct index_op *op, struct move *m)
 	struct name_view *to = &m->to.v, *lost = NULL;
 	struct object *kept[2] = { &m->from.o, &m->to.o };
 	struct gone *ret = &op->gone2;
-	bool also_hidden = false; /* another name of what is lost */
 	int r = 0;
 
 	if (draft && m->from.v.published && !(m->exchange && to->draft))
@@ -143,22 +142,18 @@ static int lose(struct plan *p, struct index_op *op, struct move *m)
 	} else if (!m->exchange && side_is_dir(&m->to)) {
 		r = object_lose(p, &m->to.o, 1, &op->gone);
 	} else if (!m->exchange && to->published && draft) {
-		/* What loses another of its names here is told of that one. */
-		also_hidden = lost && lost->rec.attr.fileid == to->rec.attr.fileid;
-		if (!also_hidden)
-			object_hidden(&m->to.o, 1, &op->gone);
+		/* What loses another of its names here is told of that one. That was hidden,
+		 * and this one is now: as many are as before. */
+		if (lost && lost->rec.attr.fileid == to->rec.attr.fileid)
+			return object_lose(p, &m->to.o, 1, &op->gone2);
+		object_hidden(&m->to.o, 1, &op->gone);
 	} else if (!m->exchange && to->published) {
 		lost = to;
 		ret = &op->gone;
 	}
 	if (!lost)
 		return r;
-	r = plan_both(r, objects_lose(p, lost, 1, kept, m->exchange ? 2 : 1, ret));
-	if (!r && also_hidden && ret->attr.nlink && !--ret->attr.nlink) {
-		ret->hidden = true;
-		ret->body = m->to.o.rec.body;
-	}
-	return r;
+	return plan_both(r, objects_lose(p, lost, 1, kept, m->exchange ? 2 : 1, ret));
 }
 
 /* The name at v, if a draft comes there. `leaves`: as name_settle(). */
