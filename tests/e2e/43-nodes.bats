@@ -156,14 +156,7 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 }
 
 # For what a ring brings: a second, where without one it would take thirty.
-at_once() { # command...
-	local _
-	for _ in $(seq 50); do
-		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.02
-	done
-	"$@"
-}
+at_once() { tries 50 0.02 "$@"; } # command...
 
 is() { # what path value
 	[[ $(stat -c "$1" "$2") == "$3" ]]

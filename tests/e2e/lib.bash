@@ -228,15 +228,19 @@ within() {
 	return $status
 }
 
-# Waits until it succeeds, for no longer than ten seconds.
-soon() { # command...
-	local _
-	for _ in $(seq 100); do
+# Waits until it succeeds: tries so many times, so many seconds apart, and once more.
+tries() { # times seconds command...
+	local times=$1 pause=$2 _
+	shift 2
+	for _ in $(seq "$times"); do
 		if "$@" >/dev/null 2>&1; then return 0; fi
-		sleep 0.1
+		sleep "$pause"
 	done
 	"$@"
 }
+
+# For no longer than ten seconds.
+soon() { tries 100 0.1 "$@"; } # command...
 
 # no COMMAND...: succeeds if the command fails. ("! command" never fails a test.)
 no() {

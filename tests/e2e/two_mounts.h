@@ -21,15 +21,7 @@
 #include <unistd.h>
 
 #include "common/random.h"
-
-#define EXPECT(x)                                                              \
-	do {                                                                   \
-		if (!(x)) {                                                    \
-			fprintf(stderr, "line %d: %s: %s\n", __LINE__, #x,     \
-				strerror(errno));                              \
-			_exit(1);                                              \
-		}                                                              \
-	} while (0)
+#include "tests/unit/expect.h"
 
 enum { NAMES = 5, DIRS = 2, FDS = 8, OBJECTS = 64 };
 

@@ -32,6 +32,7 @@
 #include "common/metrics.h"
 #include "engine/engine.h"
 #include "fs/fs.h"
+#include "tests/unit/expect.h"
 
 static char dir[] = "/tmp/test_fs.XXXXXX";
 static struct engine *engine;
@@ -125,16 +126,6 @@ static void assert_sound(void)
 		fail_msg("%d violations:\n%.*s", n, (int)w.len, (char *)w.p);
 	writer_fini(&w);
 }
-
-/* In the child: a failed expectation is its exit status, the line number. */
-#define EXPECT(x)                                                              \
-	do {                                                                   \
-		if (!(x)) {                                                    \
-			fprintf(stderr, "line %d: %s: %s\n", __LINE__, #x,     \
-				strerror(errno));                              \
-			_exit(1);                                              \
-		}                                                              \
-	} while (0)
 
 /* Every kind of operation, whatever comes of it --------------------------------- */
 
