@@ -324,7 +324,7 @@ void engine_close(struct engine *e)
 	if (!e)
 		return;
 	if (e->peer)
-		peer_last(e->peer);
+		peer_end(e->peer); /* files hear of sessions no more */
 	server_close(e->server);
 	files_free(e->files);
 	drops_wait(&e->drops);

@@ -27,6 +27,7 @@ int files_new(struct engine *e, struct files **ret)
 		return -ENOMEM;
 	fs->e = e;
 	lock_init(&fs->lock, LOCK_FILES);
+	lock_cond_init(&fs->regained);
 	*ret = fs;
 	return 0;
 }
@@ -35,7 +36,13 @@ struct files *files_free(struct files *fs)
 {
 	if (!fs)
 		return NULL;
+	{
+		WITH_LOCK(&fs->lock);
+		while (fs->nregains)
+			lock_wait(&fs->lock, &fs->regained);
+	}
 	assert(!fs->table);
+	pthread_cond_destroy(&fs->regained);
 	lock_fini(&fs->lock);
 	free(fs);
 	return NULL;

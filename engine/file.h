@@ -6,7 +6,8 @@
 /* Called last in engine_open(): the rest of *e is there. It may be kept. */
 int files_new(struct engine *e, struct files **ret);
 
-/* Asserts that no file is open. Returns NULL; NULL is fine. */
+/* After files_regained() has been called last; waits for what it began. Asserts that no
+ * file is open. Returns NULL; NULL is fine. */
 struct files *files_free(struct files *fs);
 
 /*

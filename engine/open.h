@@ -81,6 +81,8 @@ struct files {
 	struct engine *e;
 	struct lock lock;
 	struct file *table; /* by fileid: the newest line, the others behind it */
+	unsigned nregains;  /* of which the index is told again (regain.c) */
+	pthread_cond_t regained;
 };
 
 /* file.c: finds or makes the file, with a reference more. A new one is

@@ -204,17 +204,17 @@ void peer_begin(struct peer *p)
 	remote_join(p->remote, &p->part);
 }
 
-void peer_last(struct peer *p)
+void peer_end(struct peer *p)
 {
 	remote_last(p->remote);
+	if (p->part.arg)
+		remote_leave(p->remote, &p->part);
 }
 
 void peer_close(struct peer *p)
 {
 	if (!p)
 		return;
-	if (p->part.arg)
-		remote_leave(p->remote, &p->part);
 	{
 		WITH_LOCK(&p->lock);
 		p->ending = true;

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "common/array.h"
+#include "common/cleanup.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/open.h"
@@ -43,17 +43,30 @@ unsigned files_lost(struct engine *e)
 
 /* Telling the index again ------------------------------------------------------------ */
 
+struct regain {
+	struct file_op op;
+	struct files *files;
+	struct regain *next;
+};
+
 static void regain_closed(struct file_op *op, int64_t r)
 {
+	struct regain *g = op->arg;
+	struct files *fs = g->files;
+
 	(void)r;
-	free(op);
+	free(g);
+	WITH_LOCK(&fs->lock);
+	if (!--fs->nregains)
+		pthread_cond_broadcast(&fs->regained);
 }
 
 static void regained(struct file_op *op, int64_t r)
 {
-	struct file *f = op->arg;
+	struct file *f = op->known;
 
 	if (r < 0) {
+		WITH_LOCK(&f->lock);
 		f->lost = true;
 		log_error("file", "file %llu cannot be written to any more: %s",
 			  (unsigned long long)f->fileid, error_text((int)r));
@@ -66,58 +79,56 @@ static void regained(struct file_op *op, int64_t r)
 	file_close(op, r >= 0 ? FILE_WRITE : 0);
 }
 
-static void regain(struct engine *e, struct file *f)
+static void regain(struct engine *e, struct regain *g)
 {
-	struct file_op *op = calloc(1, sizeof(*op));
+	struct file *f = g->op.known;
 	struct place place;
 
-	if (!op) {
-		f->lost = true; /* XXX: and the reference stays */
-		return;
-	}
 	file_place(f, &place);
-	op->arg = f;
-	op->done = regained;
-	op->known = f;
-	file_open(e, f->fileid, place, FILE_WRITE | FILE_KNOWN, op);
+	g->op.arg = g;
+	g->op.done = regained;
+	file_open(e, f->fileid, place, FILE_WRITE | FILE_KNOWN, &g->op);
 }
 
-static bool must_tell(struct file *f)
+/* Has it to be told? One that is lost needs not be. */
+static bool must_tell(struct file *f, bool is_room)
 {
 	WITH_LOCK(&f->lock);
 
-	return f->nwriters && !f->lost && !f->registered && f->attr.nlink;
+	if (!f->nwriters || f->lost || f->registered || !f->attr.nlink)
+		return false;
+	f->lost = !is_room;
+	return is_room;
 }
 
 /* Those that are written to, each with a reference. */
-static size_t take_writers(struct files *fs, struct file ***ret)
+static struct regain *take_writers(struct files *fs)
 {
-	size_t n = 0, cap = 0;
-	struct file **v = NULL;
+	struct regain *all = NULL, *g = NULL;
 
 	WITH_LOCK(&fs->lock);
 	for (struct file *f = fs->table; f; f = f->hh.next) {
 		for (struct file *line = f; line; line = line->older) {
-			if (!must_tell(line))
+			if (!g)
+				g = calloc(1, sizeof(*g));
+			if (!must_tell(line, g))
 				continue;
-			if (array_room(v, cap, n + 1, 16) < 0) {
-				line->lost = true;
-				continue;
-			}
 			line->refs++;
-			v[n++] = line;
+			fs->nregains++;
+			g->files = fs;
+			g->op.known = line;
+			g->next = all;
+			all = steal(&g);
 		}
 	}
-	*ret = v;
-	return n;
+	free(g);
+	return all;
 }
 
 void files_regained(struct engine *e)
 {
-	struct file **v;
-	size_t n = take_writers(e->files, &v);
-
-	for (size_t i = 0; i < n; i++)
-		regain(e, v[i]);
-	free(v);
+	for (struct regain *g = take_writers(e->files), *next; g; g = next) {
+		next = g->next;
+		regain(e, g);
+	}
 }

@@ -345,6 +345,56 @@ static void test_who_has_moved_is_found(void **state)
 	close_far(e);
 }
 
+/* Closing, while sessions end and begin ------------------------------------------------- */
+
+static void *cut_soon(void *arg)
+{
+	usleep(*(useconds_t *)arg);
+	relay_cut(&relay);
+	return NULL;
+}
+
+/* Whoever hears of the end of a session, and of a new one, is there as long. */
+static void test_closed_while_sessions_end(void **state)
+{
+	struct engine *node;
+	struct server *at = NULL;
+	char where[32], name[16];
+	struct rng g = { 1 };
+
+	(void)state;
+	assert_int_equal(engine_open(&local, &node, NULL), 0);
+	struct server_opts so = { .listen = "127.0.0.1:0", .kv = index_kv(node->ix),
+				  .pool = node->pool };
+	assert_int_equal(server_open(&so, &at, NULL), 0);
+	for (unsigned i = 0; i < 40; i++) {
+		struct engine_opts o = { .node = where, .timeout_ms = 2000 };
+		useconds_t late = (useconds_t)below(&g, 1500);
+		bool twice = chance(&g, 50);
+		struct file *f = NULL;
+		struct engine *e;
+		pthread_t thread;
+
+		relay_open(&relay, server_port(at));
+		snprintf(where, sizeof(where), "127.0.0.1:%u", relay.port);
+		assert_int_equal(engine_open(&o, &e, NULL), 0);
+		snprintf(name, sizeof(name), "f%u", i);
+		assert_int_equal(kit_create(e, name, &f), 0);
+		assert_int_equal(kit_write(f, 0, "x", 1), 1);
+		if (twice) /* there is a new session, and it is told of f, when it ends */
+			relay_cut(&relay);
+		assert_int_equal(pthread_create(&thread, NULL, cut_soon, &late), 0);
+		kit_close(f, FILE_WRITE);
+		usleep((useconds_t)below(&g, 1000));
+		engine_close(e);
+		pthread_join(thread, NULL);
+		relay_close(&relay);
+	}
+	server_close(at);
+	engine_close(node);
+	assert_idle();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -355,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_early_bytes_are_the_version),
 		cmocka_unit_test(test_who_has_moved_is_found),
+		cmocka_unit_test(test_closed_while_sessions_end),
 	};
 
 	if (getenv("TEST"))
