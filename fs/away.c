@@ -15,9 +15,12 @@
  * so it is what it may see (P2). The handle is a writer's, so that renames and unlinks keep
  * track of it (index_writer()).
  *
- * Whether it is the same call that comes back can only be guessed, from its kind and from
- * what else the thread has asked since. So what open(2) asks before it opens, the
- * attributes, is not answered ESTALE: inode.c remembers them (inode_attr_missed()).
+ * Is it the same call that comes back? It may have found no name and ended, and a later
+ * call may have found one. So the kernel is not to keep a name that it was told with a
+ * promise: each walk to it looks it up, and makes a promise anew. Else it is told from
+ * its kind and from what else the thread has asked since. So what open(2) asks before
+ * it opens, the attributes, is not answered ESTALE: inode.c remembers them
+ * (inode_attr_missed()).
  *
  * A promise that nobody comes for (he may not open it, or was killed) is given up after
  * PROMISE_MS, by the notify thread.
@@ -26,7 +29,7 @@
 
 #include "fs/priv.h"
 
-enum { PROMISE_MS = 2000, AT_ONCE_MS = 1, MISSES = 8 };
+enum { PROMISE_MS = 2000, MISSES = 8 };
 
 static struct sent_away *slot_of(struct req *q, pid_t *ret_pid)
 {
@@ -101,6 +104,7 @@ void away_promise(struct req *q, struct handle *h)
 	uint64_t now = clock_ns();
 	struct handle *old = h;
 
+	q->promises = true;
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		if (is_his(q, s, pid)) {
@@ -119,15 +123,10 @@ static bool has_missed(struct req *q, const struct sent_away *s)
 }
 
 /* Is it the call that was sent away, and not a later one? That comes back as what it was;
- * without a lookup if it comes by a descriptor (/proc/self/fd). If it missed the name
- * it may have ended so: then it comes at once, or is another one. */
-static bool is_same_call(struct req *q, const struct sent_away *s)
+ * without a lookup if it comes by a descriptor (/proc/self/fd). */
+static bool is_same_call(const struct req *q, const struct sent_away *s)
 {
-	uint64_t promised_ns = s->until_ns - PROMISE_MS * 1000000ULL;
-
-	if (!s->promise)
-		return !s->looked && s->from == q->inode->nodeid;
-	return !has_missed(q, s) || q->start_ns < promised_ns + AT_ONCE_MS * 1000000ULL;
+	return s->promise || (!s->looked && s->from == q->inode->nodeid);
 }
 
 /* Requests that a walk to a name consists of, besides the one it is for. */

@@ -144,6 +144,7 @@ struct req {
 	struct handle *promise; /* with what it was promised: away.c */
 	struct file *known;     /* held while it is opened */
 	bool no_promise;        /* it could not be made */
+	bool promises;          /* it was: the kernel is not to keep the name */
 	bool back;              /* of a thread that was sent away */
 	size_t size;
 	uint64_t off;

@@ -184,6 +184,10 @@ void req_entry_keeps(struct req *q, const char *name, struct inode *i,
 	bool dir = S_ISDIR(a->mode);
 
 	e->attr_timeout = e->entry_timeout = fs->cache_s;
+	if (q->promises) {
+		e->entry_timeout = 0;
+		return;
+	}
 	/* An open finds out that the name is not its object's any more by the place of
 	 * the record (FILE_HERE); that of several names is not with one of them. */
 	if (fs->shared && p.kind == PLACE_FILEID && S_ISREG(a->mode))

@@ -44,11 +44,7 @@ unit_test(cancel engine)
 unit_test(file_bounds engine)
 unit_test(file_crash engine)
 unit_test(fs fs engine index common)
-# XXX: ten times slower, storms of opens still see ESTALE or their deadline
-# (docs/next.md).
-if(NOT sanitized)
-	unit_test(mounts fs engine index common)
-endif()
+unit_test(mounts fs engine index common)
 unit_test(wire engine)
 fuzzer(wire engine)
 unit_test(auth engine PkgConfig::SODIUM)
