@@ -164,6 +164,7 @@ void inodes_check(struct inodes *t)
 		const struct opens *o = i->opens;
 
 		assert(i->nlookup || i->refs);
+		assert(i->refs || !i->publishing);
 		assert(!o || (o->file && o->handles && o->cached <= o->handles));
 		assert(!o || (o->writers <= o->handles && o->promises <= o->handles));
 		assert(!o || o->cached + o->readers <= o->handles);
@@ -681,7 +682,7 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 	WITH_LOCK(&t->lock);
 	struct attr now = { 0 };
 
-	if (i->opens && i->opens->publishing && i->place.kind == PLACE_DRAFT)
+	if (i->opens && i->publishing && i->place.kind == PLACE_DRAFT)
 		return INODE_BUSY;
 	if (is_draft(i) || (i->place.kind == PLACE_NONE && i->opens)) {
 		file_attr(i->opens->file, &now);
@@ -910,16 +911,15 @@ void inode_publish_begin(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
 
-	if (i->opens)
-		i->opens->publishing++;
+	i->publishing++;
 }
 
 void inode_publish_end(struct inodes *t, struct inode *i, int64_t r)
 {
 	WITH_LOCK(&t->lock);
 
-	if (!i->opens)
-		return;
-	i->opens->publishing--;
-	i->opens->failed = r < 0;
+	assert(i->publishing);
+	i->publishing--;
+	if (i->opens)
+		i->opens->failed = r < 0;
 }

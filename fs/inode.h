@@ -67,6 +67,7 @@ struct inode {
 	bool pages : 1;       /* the kernel may have pages of it */
 	bool pieces : 1;      /* is read in small pieces, or mapped */
 	bool lost : 1;        /* a draft that could not be published */
+	uint16_t publishing;  /* inode_publish_begin() */
 	UT_hash_handle hh;
 	struct shown shown[]; /* one in a shared table, else none */
 };
@@ -247,6 +248,8 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);
-/* Around file_publish(), which said r: attributes of a draft stand still meanwhile. */
+/* Around file_publish(), which said r: attributes of a draft stand still meanwhile. The
+ * file need not be open as i (truncate(2)), nor i be open at both times; a reference of
+ * i is held from one to the other. */
 void inode_publish_begin(struct inodes *t, struct inode *i);
 void inode_publish_end(struct inodes *t, struct inode *i, int64_t r);

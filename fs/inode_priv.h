@@ -32,7 +32,7 @@ struct kept {
 
 struct opens {
 	struct file *file;
-	unsigned handles, promises, writers, cached, readers, publishing;
+	unsigned handles, promises, writers, cached, readers;
 	bool failed; /* the last publish has */
 };
 

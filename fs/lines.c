@@ -82,7 +82,7 @@ static bool shows(struct inode *i, uint64_t v, bool *busy)
 	file_attr(f, &a);
 	if (a.version >= v || file_is_draft(f))
 		return true;
-	*busy |= i->opens->publishing;
+	*busy |= i->publishing;
 	return false;
 }
 

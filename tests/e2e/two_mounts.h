@@ -218,6 +218,17 @@ static void walk_close(struct fd *f)
 	f->line = NULL;
 }
 
+static void wait_until_there(int at, const char *path)
+{
+	int fd;
+
+	for (unsigned i = 0; (fd = openat(at, path, O_RDONLY)) < 0; i++) {
+		EXPECT(errno == ENOENT && i < 10000);
+		usleep(1000);
+	}
+	close(fd);
+}
+
 /* A new object, published at once; over what is there. */
 static void walk_put(unsigned d, unsigned n)
 {
@@ -257,12 +268,9 @@ static void walk_put(unsigned d, unsigned n)
 		EXPECT(fd >= 0 && close(fd) == 0);
 		o = object_new();
 		o->now = (struct version){ 'x', 0 };
-		/* Published by the release, which nobody waits for. */
-		struct stat st;
-		for (unsigned i = 0; fstatat(W.at[!mount], path_at(d, n), &st, 0) < 0; i++) {
-			EXPECT(i < 1000);
-			usleep(1000);
-		}
+		/* Published by the release, which nobody waits for. An open tells: stat may
+		 * go by what the kernel remembers of the name (--cache). */
+		wait_until_there(W.at[!mount], path_at(d, n));
 	}
 	o->id = ++W.last_id;
 	o->links = 1;

@@ -340,6 +340,27 @@ static void test_draft_attributes(void **state)
 	end(&x);
 }
 
+/* truncate(2) publishes without a handle: who opens the object meanwhile does not wait
+ * for ever. */
+static void test_published_without_a_handle(void **state)
+{
+	struct attr a, set = { .mode = 0600 };
+	struct fixture x = { .t = inodes_new(), .f = file_new(&a) };
+	const struct open_how how = { .flags = O_WRONLY, .writer = true };
+	struct opens *spare = opens_new();
+
+	(void)state;
+	x.i = inode_know(x.t, &a, draft);
+	inode_publish_begin(x.t, x.i);
+	inode_open(x.t, x.i, x.f, &how, &spare, &x.caching);
+	assert_int_equal(inode_set_here(x.t, x.i, INDEX_SET_MODE, &set), INODE_BUSY);
+	inode_publish_end(x.t, x.i, 0);
+	assert_int_equal(inode_set_here(x.t, x.i, INDEX_SET_MODE, &set), 0);
+	inodes_check(x.t);
+	close_draft(&x);
+	end(&x);
+}
+
 static void test_lost_draft(void **state)
 {
 	struct fixture x = open_draft();
@@ -550,6 +571,7 @@ int main(void)
 		cmocka_unit_test(test_refs),
 		cmocka_unit_test(test_cache),
 		cmocka_unit_test(test_draft_attributes),
+		cmocka_unit_test(test_published_without_a_handle),
 		cmocka_unit_test(test_lost_draft),
 		cmocka_unit_test(test_draft_unlinked_at_its_close),
 		cmocka_unit_test(test_kept_file),
