@@ -20,6 +20,19 @@ uint64_t fetch_sum(const void *p, uint64_t len)
 	return XXH3_64bits(p, len);
 }
 
+uint64_t fetch_sum_of(const struct iovec *v, unsigned n)
+{
+	XXH3_state_t x;
+
+	if (n == 1)
+		return fetch_sum(v->iov_base, v->iov_len);
+	XXH3_INITSTATE(&x);
+	XXH3_64bits_reset(&x);
+	for (unsigned i = 0; i < n; i++)
+		XXH3_64bits_update(&x, v[i].iov_base, v[i].iov_len);
+	return XXH3_64bits_digest(&x);
+}
+
 uint32_t fetch_block_bytes(uint32_t npages, uint32_t block)
 {
 	uint32_t left = npages - block * SUM_PAGES;

@@ -10,6 +10,8 @@
  *
  * The caller keeps the slice pinned and the hold referred to until fetch_end().
  */
+#include <sys/uio.h>
+
 #include "engine/map.h"
 #include "engine/priv.h"
 
@@ -38,5 +40,6 @@ bool fetch_must_verify(struct engine *e, const struct hold *h, uint32_t off,
 uint8_t *fetch_map(struct engine *e, struct slice_id id);
 
 uint64_t fetch_sum(const void *p, uint64_t len);
+uint64_t fetch_sum_of(const struct iovec *v, unsigned n); /* one behind the other */
 /* Bytes of block `block` of a slice of npages. */
 uint32_t fetch_block_bytes(uint32_t npages, uint32_t block);

@@ -86,6 +86,12 @@ void map_hold_sealed(struct map *m, struct hold *h)
 	h->prev = h->next = NULL;
 }
 
+void map_hold_forget_tail(struct hold *h, uint32_t block)
+{
+	if (h->tail && (h->tail - 1U) / SUM_PAGES == block)
+		h->tail = 0;
+}
+
 struct hold *map_hold_unref(struct map *m, struct hold *h)
 {
 	if (h && !--h->refs) {

@@ -37,6 +37,8 @@ struct hold {
 	uint32_t epoch;   /* one up with every put that begins in it */
 	uint64_t region;  /* while writing: the one that its extents are in */
 	uint64_t valid;   /* bit n: sums[n] is that of block n */
+	uint16_t tail;    /* not 0: so many pages of the slice end with a block of which
+			     sums[] has the sum, should these be all of its pages */
 	struct hold *prev, *next; /* of the map's `writing` list */
 	uint64_t sums[];  /* one per 64 KiB block */
 };
@@ -86,6 +88,8 @@ struct hold *map_hold_ref(struct hold *h);
 struct hold *map_hold_unref(struct map *m, struct hold *h);
 /* It was sealed: in-place writing ends. */
 void map_hold_sealed(struct map *m, struct hold *h);
+/* Its sums[block] is about to be another one, or that of other bytes. */
+void map_hold_forget_tail(struct hold *h, uint32_t block);
 
 /* The extent that covers `page`, else the next one behind it. */
 bool map_next(const struct map *m, uint64_t page, struct map_view *ret);

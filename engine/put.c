@@ -9,9 +9,11 @@
  * small file nor a long one wastes more than it uses, and sealing gives the room
  * back; any other gets just the pages it writes.
  *
- * Sums are taken here for blocks that one put writes whole, and for the block
+ * Sums are taken here for blocks that one put writes whole, for one that a put begins (it
+ * counts if the slice ends there, as with small files), and for the block
  * that a put completes if nobody else has been in that slice since: while they
- * are in the cache. What is missing is computed at seal. A put in place clears
+ * are in the cache. What is missing is computed at seal, for which bytes that are
+ * elsewhere have to be fetched. A put in place clears
  * the sums that it invalidates when it begins, and `epoch` tells who computed one
  * meanwhile that it is not to be believed.
  */
@@ -53,8 +55,10 @@ static int add_run(struct put *p, const struct put_run *run)
 /* A write begins in these pages of the slice: their sums are gone. */
 static uint32_t hold_enter(struct hold *h, uint32_t off, uint32_t npages)
 {
-	for (uint32_t b = off / SUM_PAGES; b * SUM_PAGES < off + npages; b++)
+	for (uint32_t b = off / SUM_PAGES; b * SUM_PAGES < off + npages; b++) {
 		h->valid &= ~(1ULL << b);
+		map_hold_forget_tail(h, b);
+	}
 	return ++h->epoch;
 }
 
@@ -450,33 +454,62 @@ static void put_transfer(struct put *p)
 
 /* Sums ----------------------------------------------------------------------- */
 
-/* Blocks that this run wrote whole, from the caller's bytes. */
-static void sum_whole(struct put *p, const struct put_run *run, uint64_t *ret_mask,
-		      uint64_t sums[])
+/* Of one run. */
+struct summed {
+	uint64_t mask;     /* of these blocks of the slice, */
+	uint32_t tail;     /* and, not 0, of the begun one that ends with this page */
+	uint64_t sums[64]; /* a slice has 64 blocks */
+};
+
+/* What has been written as these whole pages of the file. 0: a part is not known here. */
+static unsigned written(const struct put *p, uint64_t at, uint64_t n, struct iovec v[3])
+{
+	uint64_t first = page_of(p->off), last = page_of(put_end(p) - 1), to = at + n;
+	unsigned nv = 0;
+
+	if (p->fill_head && page_of(at) == first) {
+		v[nv++] = (struct iovec){ p->edges, PAGE_BYTES };
+		at += PAGE_BYTES;
+	}
+	bool tail = at < to && p->fill_tail && page_of(to - 1) == last;
+	if (tail)
+		to -= PAGE_BYTES;
+	if (at < to && (at < p->off || to > put_end(p)))
+		return 0;
+	if (at < to)
+		v[nv++] = (struct iovec){
+			(void *)(p->buf ? p->buf + (at - p->off) : file_zeros), to - at };
+	if (tail)
+		v[nv++] = (struct iovec){ p->edges + PAGE_BYTES, PAGE_BYTES };
+	return nv;
+}
+
+/* Blocks that this run wrote from their beginning on, from the caller's bytes. */
+static void sum_written(struct put *p, const struct put_run *run, struct summed *ret)
 {
 	uint32_t end = run->off + run->npages;
 
-	*ret_mask = 0;
-	for (uint32_t b = (run->off + SUM_PAGES - 1) / SUM_PAGES;
-	     (b + 1) * SUM_PAGES <= end; b++) {
+	for (uint32_t b = (run->off + SUM_PAGES - 1) / SUM_PAGES; b * SUM_PAGES < end; b++) {
 		uint64_t page = run->page + (b * SUM_PAGES - run->off);
-		uint64_t at = page * PAGE_BYTES, n = SUM_PAGES * PAGE_BYTES;
-		if (at < p->off || at + n > put_end(p))
-			continue; /* an edge page is in it */
-		sums[b] = fetch_sum(p->buf ? p->buf + (at - p->off) : file_zeros, n);
-		*ret_mask |= 1ULL << b;
+		struct iovec v[3];
+		unsigned n = written(p, page * PAGE_BYTES, fetch_block_bytes(end, b), v);
+		if (!n)
+			continue; /* an edge page is in it, in place */
+		ret->sums[b] = fetch_sum_of(v, n);
+		if ((b + 1) * SUM_PAGES <= end)
+			ret->mask |= 1ULL << b;
+		else
+			ret->tail = end;
 	}
 }
 
 /* The block that this run completed, if nobody else is or was in the slice. */
-static void sum_completed(struct put *p, const struct put_run *run,
-			  uint64_t *ret_mask, uint64_t sums[])
+static void sum_completed(struct put *p, const struct put_run *run, struct summed *ret)
 {
 	struct hold *h = run->hold;
 	uint32_t end = run->off + run->npages, b = end / SUM_PAGES - 1;
 	uint8_t *base;
 
-	*ret_mask = 0;
 	if (!run->fresh || end % SUM_PAGES || run->npages >= SUM_PAGES)
 		return;
 	{
@@ -487,14 +520,35 @@ static void sum_completed(struct put *p, const struct put_run *run,
 	base = fetch_map(p->f->e, h->id);
 	if (!base)
 		return;
-	sums[b] = fetch_sum(base + (uint64_t)b * SUM_PAGES * PAGE_BYTES,
-			    SUM_PAGES * PAGE_BYTES);
-	*ret_mask = 1ULL << b;
+	ret->sums[b] = fetch_sum(base + (uint64_t)b * SUM_PAGES * PAGE_BYTES,
+				 SUM_PAGES * PAGE_BYTES);
+	ret->mask = 1ULL << b;
 }
 
 /* Insert --------------------------------------------------------------------- */
 
-static int put_insert(struct put *p, const uint64_t *mask, const uint64_t *sums)
+/* The sums that this run has found become its slice's. */
+static void take_sums(const struct put_run *run, const struct summed *s)
+{
+	struct hold *h = run->hold;
+	bool alone = h->epoch == run->epoch;
+	uint32_t begun = s->tail / SUM_PAGES;
+
+	for (uint64_t left = s->mask; left; left &= left - 1) {
+		int b = __builtin_ctzll(left);
+		if (!alone && run->npages < SUM_PAGES)
+			continue; /* completed, but somebody came */
+		map_hold_forget_tail(h, (uint32_t)b);
+		h->sums[b] = s->sums[b];
+		h->valid |= 1ULL << b;
+	}
+	if (s->tail && !(h->valid >> begun & 1)) {
+		h->sums[begun] = s->sums[begun];
+		h->tail = (uint16_t)s->tail;
+	}
+}
+
+static int put_insert(struct put *p, const struct summed *s)
 {
 	struct map *m = &p->f->map;
 	uint64_t at = page_of(p->off), end = page_end(put_end(p));
@@ -505,14 +559,8 @@ static int put_insert(struct put *p, const uint64_t *mask, const uint64_t *sums)
 	for (uint32_t i = 0; i < p->nruns; i++) {
 		struct put_run *run = &p->runs[i];
 		struct hold *h = run->hold;
-		bool alone = h->epoch == run->epoch;
-		for (uint64_t left = mask ? mask[i] : 0; left; left &= left - 1) {
-			int b = __builtin_ctzll(left);
-			if (!alone && run->npages < SUM_PAGES)
-				continue; /* completed, but somebody came */
-			h->sums[b] = sums[i * 64ULL + (unsigned)b];
-			h->valid |= 1ULL << b;
-		}
+		if (s)
+			take_sums(run, &s[i]);
 		h->busy--;
 		if (run->fresh) {
 			map_cut(m, run->page, run->page + run->npages);
@@ -548,18 +596,18 @@ enum { SUM_RUNS = 4 }; /* beyond that many runs, sums wait for the seal */
 static void put_placed(void *arg, int r)
 {
 	struct put *p = arg;
-	uint64_t mask[SUM_RUNS] = { 0 };
-	uint64_t sums[SUM_RUNS * 64]; /* a slice has 64 blocks */
+	struct summed s[SUM_RUNS];
 
 	if (!r) {
 		crash_point(CRASH_WRITE_COPIED);
 		for (uint32_t i = 0; i < p->nruns && p->nruns <= SUM_RUNS; i++) {
-			sum_whole(p, &p->runs[i], &mask[i], sums + i * 64ULL);
-			if (!mask[i])
-				sum_completed(p, &p->runs[i], &mask[i], sums + i * 64ULL);
+			s[i].mask = s[i].tail = 0;
+			sum_written(p, &p->runs[i], &s[i]);
+			if (!s[i].mask)
+				sum_completed(p, &p->runs[i], &s[i]);
 		}
 		WITH_LOCK(&p->f->lock);
-		r = put_insert(p, p->nruns <= SUM_RUNS ? mask : NULL, sums);
+		r = put_insert(p, p->nruns <= SUM_RUNS ? s : NULL);
 	}
 	put_finish(p, r);
 }

@@ -119,6 +119,7 @@ static void add_sums(struct hold *h, const uint8_t *bytes)
 {
 	for (uint64_t left = missing_sums(h); left; left &= left - 1) {
 		uint32_t b = (uint32_t)__builtin_ctzll(left);
+		map_hold_forget_tail(h, b); /* should sealing fail */
 		h->sums[b] = fetch_sum(bytes + (uint64_t)b * SUM_PAGES * PAGE_BYTES,
 				       fetch_block_bytes(h->npages, b));
 	}
@@ -159,11 +160,12 @@ static void trim(struct file *f, struct hold *h)
 			keep = end;
 	}
 	h->used = (uint16_t)keep;
-	if (keep == h->npages)
-		return;
+	uint64_t last = keep % SUM_PAGES ? 1ULL << (keep / SUM_PAGES) : 0;
+	if (keep != h->npages) /* its last block is shorter now */
+		h->valid &= ~last;
 	h->npages = (uint16_t)keep;
-	if (keep % SUM_PAGES) /* its last block is shorter now */
-		h->valid &= ~(1ULL << (keep / SUM_PAGES));
+	if (h->tail == keep)
+		h->valid |= last;
 }
 
 /* The slices to seal, trimmed. Those without a page are a reader's, and not the
