@@ -200,6 +200,7 @@ static int job_new(struct session *s, const struct wire_header *h, struct bytes 
 		.compares = j->kv.compares, .writes = j->kv.writes, .reads = j->kv.reads,
 		.ncompares = j->kv.ncompares, .nwrites = j->kv.nwrites,
 		.nreads = j->kv.nreads, .reserve = j->kv.reserve,
+		.needs_room = j->kv.needs_room,
 		.call = &j->call, .done = job_done, .max_memory = CONN_ANSWER_MAX,
 		.session = j->kv.quiet ? s->o.number : 0,
 	};

@@ -363,7 +363,7 @@ int wire_read_stat(struct bytes body, struct wire_stat *ret)
 	return 0;
 }
 
-enum { KV_RESERVE = 1, KV_AFTER = 2, KV_QUIET = 4 }; /* flags */
+enum { KV_RESERVE = 1, KV_AFTER = 2, KV_QUIET = 4, KV_ROOM = 8 }; /* flags */
 
 /* What a kind has no use for is zero, whatever the struct says. */
 static void write_compare(struct writer *w, const struct kv_compare *c)
@@ -430,7 +430,8 @@ static void read_read(struct reader *r, struct kv_read *x)
 void wire_write_kv(struct writer *w, const struct kv_req *req, bool after)
 {
 	write_u8(w, (uint8_t)((req->reserve ? KV_RESERVE : 0) | (after ? KV_AFTER : 0) |
-			      (req->session ? KV_QUIET : 0)));
+			      (req->session ? KV_QUIET : 0) |
+			      (req->needs_room ? KV_ROOM : 0)));
 	write_u16(w, (uint16_t)req->ncompares);
 	write_u16(w, (uint16_t)req->nwrites);
 	write_u16(w, (uint16_t)req->nreads);
@@ -468,9 +469,10 @@ int wire_read_kv(struct bytes body, struct wire_kv *ret)
 	read_kv_arrays(&r, &m);
 	if (!r.bad && !(m.compares && m.writes && m.reads))
 		return -ENOMEM;
-	if (finish(&r) < 0 || flags & ~(KV_RESERVE | KV_AFTER | KV_QUIET))
+	if (finish(&r) < 0 || flags & ~(KV_RESERVE | KV_AFTER | KV_QUIET | KV_ROOM))
 		return -EPROTO;
 	m.reserve = flags & KV_RESERVE;
+	m.needs_room = flags & KV_ROOM;
 	m.after = flags & KV_AFTER;
 	m.quiet = flags & KV_QUIET;
 	*ret = m;

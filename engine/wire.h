@@ -153,7 +153,7 @@ void wire_write_stat(struct writer *w, const struct wire_stat *m);
 int wire_read_stat(struct bytes body, struct wire_stat *ret);
 
 struct wire_kv {
-	bool reserve; /* as in struct kv_req */
+	bool reserve, needs_room; /* as in struct kv_req */
 	bool after;   /* not before all that came before it has ended */
 	bool quiet;   /* rings no doorbell of its own session */
 	uint32_t ncompares, nwrites, nreads;

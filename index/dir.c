@@ -310,6 +310,8 @@ void index_make(struct index *ix, struct index_op *op)
 		plan_run(ix, op, make_plan);
 }
 
+/* A draft costs no durable key, its publishing does: where that would fail, who
+ * creates it is told, since nobody looks at what a last close says. */
 static int draft_plan(struct plan *p, struct index_op *op)
 {
 	struct writer_state w = { .draft = true };
@@ -335,29 +337,19 @@ static int draft_plan(struct plan *p, struct index_op *op)
 		plan_put_encoded(p, name_key_n(p, &v), number_encode, op->fileid);
 		dir_touch_draft(p, op->parent);
 	}
-	if (!done_before)
+	if (!done_before) {
 		writer_put(p, op->fileid, &w);
+		plan_need_room(p);
+	}
 	op->entry = (struct entry){ .attr = a, .place = { .kind = PLACE_DRAFT }, .h = v.h,
 				    .parent = op->parent, .draft = true };
 	return 0;
-}
-
-/* A draft costs no durable key, its publishing does: where that would fail, who
- * creates it is told, since nobody looks at what a last close says. */
-static bool is_full(struct index *ix)
-{
-	struct kv *kv = index_kv(ix);
-	struct kv_stat st;
-
-	return kv->ops->stat(kv, &st) == 0 && st.full;
 }
 
 void index_draft(struct index *ix, struct index_op *op)
 {
 	if (!S_ISREG(op->attr.mode))
 		op->done(op, -EINVAL);
-	else if (is_full(ix))
-		op->done(op, -ENOSPC);
 	else if (!(op->fileid = index_new_id(ix)))
 		op->done(op, -EIO);
 	else

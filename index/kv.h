@@ -111,6 +111,8 @@ struct kv_req {
 	const struct kv_read *reads;
 	uint32_t ncompares, nwrites, nreads;
 	bool reserve;         /* may use the space kept back for deleting */
+	bool needs_room;      /* what it writes brings more later: -ENOSPC while stat()
+				 says `full` */
 	struct kv_call *call; /* or NULL: no deadline */
 	uint64_t session;     /* whose it is, who is not rung for it; 0: nobody's */
 	size_t max_memory;    /* of rows and their bytes; more is -ENOMEM. 0: any */

@@ -29,8 +29,6 @@
 
 enum {
 	TERM_GROUPS = 8,         /* groups that one thread commits in a row */
-	FULL_SLACK_PAGES = 32,   /* free above the reserve when kv_stat says full:
-				    for what was begun before */
 	RESERVE_BYTES = 5 << 20, /* what the largest request may copy, or 2 %;
 				    a quarter of a small map */
 };
@@ -168,7 +166,7 @@ static int lmdb_stat(struct kv *kv, struct kv_stat *ret)
 		.size_bytes = l->env.bytes,
 		.keys = keys,
 		.session_keys = l->session.n,
-		.full = pages + FULL_SLACK_PAGES + l->reserve_pages > l->total_pages,
+		.full = pages + LMDB_FULL_SLACK_PAGES + l->reserve_pages > l->total_pages,
 	};
 	return 0;
 }

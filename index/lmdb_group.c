@@ -32,6 +32,7 @@ static int group_begin(struct lmdb *l, struct lmdb_group *g)
 	for (unsigned i = 0; i < g->n; i++) {
 		writes |= views_written(g->reqs[i]);
 		looks |= views_looked_at(g->reqs[i]);
+		looks |= g->reqs[i]->needs_room ? VIEW_DURABLE : 0;
 	}
 	g->is_dirty = false;
 	if (writes && l->revision + g->n > l->env.revisions)
@@ -73,9 +74,11 @@ static int check_room(struct lmdb *l, struct lmdb_group *g, const struct kv_req 
 		pages += lmdb_pages_for(&l->env, &req->writes[i]);
 		puts |= req->writes[i].value.p != NULL;
 	}
-	if (!puts || req->reserve)
+	if (!req->needs_room && (!puts || req->reserve))
 		return 0;
-	r = lmdb_used(&l->env, g->txn, &used, &keys);
+	if (req->needs_room && pages < LMDB_FULL_SLACK_PAGES)
+		pages = LMDB_FULL_SLACK_PAGES;
+	r = lmdb_used(&l->env, g->txn ? g->txn : g->reader->txn, &used, &keys);
 	if (r < 0)
 		return r;
 	return used + pages + l->reserve_pages > l->total_pages ? -ENOSPC : 0;

@@ -32,6 +32,9 @@ struct lmdb {
 	uint64_t revision; /* the last one given; who leads */
 };
 
+/* Free above the reserve when kv_stat says full: for what was begun before. */
+enum { LMDB_FULL_SLACK_PAGES = 32 };
+
 /* Requests for one commit. Who leads fills in `reqs` and `n`. */
 enum { LMDB_GROUP_MAX = 64 };
 

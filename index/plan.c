@@ -78,7 +78,7 @@ struct plan {
 	struct timespec now;
 	uint64_t session; /* in whose name the current run writes */
 	struct kv_call sure; /* op->call, but not cancelled with it */
-	bool repeat, reserve;
+	bool repeat, reserve, needs_room;
 	bool probing;    /* what became of the last writes is to be found out */
 	int failed;      /* of a call that cannot say so itself: no memory */
 	unsigned tries;
@@ -242,6 +242,7 @@ struct index *plan_index(struct plan *p) { return p->ix; }
 uint64_t plan_session(struct plan *p) { return p->session; }
 bool plan_is_repeat(struct plan *p) { return p->repeat; }
 void plan_use_reserve(struct plan *p) { p->reserve = true; }
+void plan_need_room(struct plan *p) { p->needs_room = true; }
 
 static bool read_is(const struct kv_read *r, struct bytes from, struct bytes to, uint32_t limit)
 {
@@ -488,7 +489,7 @@ static int plan_run_once(struct plan *p)
 {
 	plan_clear_outputs(p->op);
 	p->nguards = p->nwrites = p->hint = 0;
-	p->reserve = false;
+	p->reserve = p->needs_room = false;
 	p->failed = 0;
 	p->session = index_session(p->ix);
 	int r = p->fn(p, p->op);
@@ -627,6 +628,7 @@ static void plan_request(struct plan *p, bool writes)
 		s->req.ncompares = p->nguards;
 		s->req.writes = p->writes;
 		s->req.nwrites = p->nwrites;
+		s->req.needs_room = p->needs_room;
 	}
 	p->current = s;
 }

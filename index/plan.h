@@ -56,6 +56,7 @@ void plan_del(struct plan *p, struct key k);
 
 /* May use the space that is kept back for deleting. */
 void plan_use_reserve(struct plan *p);
+void plan_need_room(struct plan *p); /* as kv_req has it */
 
 struct timespec plan_now(struct plan *p);
 struct index *plan_index(struct plan *p);

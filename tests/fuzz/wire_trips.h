@@ -85,6 +85,7 @@ static inline int trip_kv(struct bytes b, struct writer *w)
 	struct kv_req req = { .compares = m.compares, .writes = m.writes, .reads = m.reads,
 			      .ncompares = m.ncompares, .nwrites = m.nwrites,
 			      .nreads = m.nreads, .reserve = m.reserve,
+			      .needs_room = m.needs_room,
 			      .session = m.quiet };
 	wire_write_kv(w, &req, m.after);
 	wire_kv_fini(&m);
@@ -285,7 +286,8 @@ static inline void random_kv(struct dice *d, struct writer *w)
 	}
 	struct kv_req req = { .compares = c, .writes = x, .reads = rd,
 			      .ncompares = (uint32_t)roll(d, 6), .nwrites = (uint32_t)roll(d, 6),
-			      .nreads = (uint32_t)roll(d, 6), .reserve = roll(d, 2) };
+			      .nreads = (uint32_t)roll(d, 6), .reserve = roll(d, 2),
+			      .needs_room = roll(d, 2) };
 	wire_write_kv(w, &req, roll(d, 2));
 }
 

@@ -273,6 +273,35 @@ static void test_round_trips(void **state)
 	round_trips(true);
 }
 
+/* Making one does not ask for room first. */
+static void test_round_trips_of_a_new_file(void **state)
+{
+	static const unsigned sizes[] = { 4096, 10000, 65536, 70000 };
+	struct engine *e = far_engine(false);
+	const uint8_t *bytes = some_bytes(70000);
+	static uint8_t got[70000];
+	struct file *f = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		WAIT_FOR(!metric_get(M_REMOTE_CALLS));
+		requests = metric_get(M_REMOTE_REQUESTS);
+		assert_int_equal(kit_create(e, "f", &f), 0);
+		assert_requests(2);
+		assert_int_equal(kit_write(f, 0, bytes, sizes[i]), sizes[i]);
+		WAIT_FOR(!metric_get(M_REMOTE_CALLS));
+		requests = metric_get(M_REMOTE_REQUESTS);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+		assert_requests(6); /* one seals, three publish, two end writing */
+		assert_int_equal(kit_open_name(e, "f", 0, &f), 0);
+		assert_int_equal(kit_read(f, 0, got, sizeof(got)), sizes[i]);
+		assert_memory_equal(got, bytes, sizes[i]);
+		assert_int_equal(kit_close(f, 0), 0);
+		assert_int_equal(kit_unlink(e, "f"), 0);
+	}
+	close_far(e);
+}
+
 /* What came with the record is not believed once somebody writes, nor if it does not
  * match. */
 static void test_early_bytes_are_the_version(void **state)
@@ -403,6 +432,7 @@ int main(void)
 		cmocka_unit_test(test_walk_in_a_small_pool),
 		cmocka_unit_test(test_failing_walk),
 		cmocka_unit_test(test_round_trips),
+		cmocka_unit_test(test_round_trips_of_a_new_file),
 		cmocka_unit_test(test_early_bytes_are_the_version),
 		cmocka_unit_test(test_who_has_moved_is_found),
 		cmocka_unit_test(test_closed_while_sessions_end),

@@ -375,18 +375,31 @@ static unsigned fill(struct kv *kv, struct rng *g, size_t most)
 	}
 }
 
+/* A session key that is the beginning of more, as a draft's. */
+static int put_beginning(struct kv *kv)
+{
+	struct kv_write w = { bytes_str("w00000001"), bytes_str("draft") };
+	struct kv_req req = { .writes = &w, .nwrites = 1, .needs_room = true };
+
+	return run(kv, &req);
+}
+
 static void walk_full(void *arg, uint64_t seed)
 {
 	static const size_t most[] = { 100, 3000, 20000, KV_VALUE_MAX };
 	struct fix *x = arg;
 	struct rng g = { seed };
 	struct kv_stat st;
+	bool was_full = false;
 
 	for (unsigned round = 0; round < 12; round++) {
 		unsigned n = fill(x->kv, &g, most[below(&g, 4)]);
 
 		assert_true(n > 5);
 		assert_string_equal(get(x->kv, "D999999"), "-");
+		assert_int_equal(x->kv->ops->stat(x->kv, &st), 0);
+		assert_int_equal(put_beginning(x->kv), st.full ? -ENOSPC : KV_DONE);
+		was_full |= st.full;
 		while (n > 0) { /* deleting works, in any order */
 			uint64_t victim = below(&g, n);
 			assert_int_equal(put_bytes(x->kv, numbered('D', victim),
@@ -408,7 +421,10 @@ static void walk_full(void *arg, uint64_t seed)
 		assert_kv_fine(x->kv);
 		assert_int_equal(x->kv->ops->stat(x->kv, &st), 0);
 		assert_int_equal(st.keys, 0);
+		assert_false(st.full);
+		assert_int_equal(put_beginning(x->kv), KV_DONE);
 	}
+	assert_true(was_full);
 }
 
 static void test_deleting_works_on_a_full_map(void **state)

@@ -173,8 +173,8 @@ static void test_kv_bodies(void **state)
 {
 	(void)state;
 	assert_int_equal(kv_body("00 0000 0000 0000"), 0);
-	assert_int_equal(kv_body("03 0000 0000 0000"), 0);
-	assert_int_equal(kv_body("08 0000 0000 0000"), -EPROTO);
+	assert_int_equal(kv_body("0b 0000 0000 0000"), 0);
+	assert_int_equal(kv_body("10 0000 0000 0000"), -EPROTO);
 	/* Counts that the bytes cannot hold. */
 	assert_int_equal(kv_body("00 ffff 0000 0000"), -EPROTO);
 	assert_int_equal(kv_body("00 0000 ffff 0000"), -EPROTO);
