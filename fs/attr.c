@@ -255,8 +255,24 @@ static void change_failed(struct req *q, int r)
 		req_error(q, r);
 }
 
+static void change_go(struct req *q);
+
+static void change_told(void *arg)
+{
+	change_go(arg);
+}
+
+/* True: what was read before is being told to the index, which comes first. */
+static bool change_waits(struct req *q)
+{
+	return q->mask & INDEX_SET_ATIME && q->fs->accesses &&
+	       access_forget(q->fs->accesses, q->inode->fileid, change_told, q);
+}
+
 static void change_go(struct req *q)
 {
+	if (change_waits(q))
+		return;
 	int r = inode_check_lost(q->fs->inodes, q->inode);
 
 	if (r == 0) {

@@ -53,6 +53,7 @@
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "fs/access.h"
 #include "fs/inode_priv.h"
 
 #define NODEID_LINES (1ULL << 62)
@@ -77,6 +78,11 @@ void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone
 {
 	t->drop = drop;
 	t->drop_arg = arg;
+}
+
+void inodes_set_accesses(struct inodes *t, struct accesses *a)
+{
+	t->accesses = a;
 }
 
 /* Under the lock: nobody opens it any more. */
@@ -624,8 +630,7 @@ static struct timespec later(struct timespec a, struct timespec b)
 	return a.tv_nsec > b.tv_nsec ? a : b;
 }
 
-/* Under the lock. */
-static void overlay(struct inodes *t, struct inode *i, struct attr *a)
+static void overlay_open(struct inodes *t, struct inode *i, struct attr *a)
 {
 	struct attr f;
 
@@ -645,6 +650,14 @@ static void overlay(struct inodes *t, struct inode *i, struct attr *a)
 	a->atime = f.atime;
 	a->mtime = f.mtime;
 	a->ctime = later(a->ctime, f.ctime);
+}
+
+/* Under the lock. */
+static void overlay(struct inodes *t, struct inode *i, struct attr *a)
+{
+	overlay_open(t, i, a);
+	if (t->accesses)
+		access_overlay(t->accesses, i->fileid, a);
 }
 
 void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a)

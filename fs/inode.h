@@ -22,6 +22,7 @@
 #include "common/lock.h"
 #include "engine/engine.h"
 
+struct accesses;
 struct opens;
 struct relic;
 
@@ -81,6 +82,8 @@ void inodes_share(struct inodes *t, uint64_t window_ns);
 /* Who drops what was kept; called without a lock. Before inode_keep(). */
 void inodes_set_drop(struct inodes *t, void (*drop)(void *arg, const struct gone *g),
 		     void *arg);
+/* What these have noted is shown. Before anything is in it. */
+void inodes_set_accesses(struct inodes *t, struct accesses *a);
 /* Asserts that nothing is open or in use. Returns NULL; NULL is fine. */
 struct inodes *inodes_free(struct inodes *t);
 void inodes_check(struct inodes *t); /* asserts all invariants */

@@ -16,6 +16,7 @@ struct inodes {
 	bool shared;        /* set at the beginning */
 	uint64_t window_ns;
 
+	struct accesses *accesses; /* or NULL; set at the beginning */
 	void (*drop)(void *arg, const struct gone *g); /* set at the beginning */
 	void *drop_arg;
 };

@@ -88,25 +88,43 @@ static bool after(struct timespec a, struct timespec b)
 }
 
 /* As `relatime` does: what was read after it was changed is noted once, and then
- * once a day. True: q->attr has the new time. */
-static bool atime_due(struct req *q)
+ * once a day. */
+static bool atime_due(const struct attr *a, struct timespec now)
 {
-	struct timespec now = clock_now();
+	return !after(a->atime, a->mtime) || !after(a->atime, a->ctime) ||
+	       now.tv_sec - a->atime.tv_sec >= 24 * 60 * 60;
+}
 
-	file_attr(q->on->file, &q->attr);
-	if (after(q->attr.atime, q->attr.mtime) &&
-	    after(q->attr.atime, q->attr.ctime) &&
-	    now.tv_sec - q->attr.atime.tv_sec < 24 * 60 * 60)
+/* Of what is published the index is told later (access.c). */
+static bool access_is_noted(struct req *q, struct timespec before)
+{
+	struct fs *fs = q->fs;
+	int r = inode_set_here(fs->inodes, q->inode, INDEX_SET_ATIME, &q->attr);
+
+	if (r != INODE_INDEX)
+		return !r;
+	if (!access_note(fs->accesses, q->inode, before, q->attr.atime))
 		return false;
-	q->attr.atime = now;
+	file_set_attr(q->on->file, INDEX_SET_ATIME, &q->attr);
+	/* What others here have open of it shows that as well. */
+	if (fs->watched && q->inode->nodeid != q->inode->fileid)
+		watched_forget(fs->watched, q->inode->fileid);
 	return true;
 }
 
 /* Before the answer, after which the kernel asks for the attributes again. */
 static void note_access(struct req *q)
 {
-	if (q->fs->noatime || q->fs->read_only || (q->flags & O_NOATIME) ||
-	    atomic_exchange(&q->on->has_read, true) || !atime_due(q)) {
+	if (!q->fs->accesses || q->flags & O_NOATIME || atomic_exchange(&q->on->has_read, true)) {
+		read_go(q);
+		return;
+	}
+	file_attr(q->on->file, &q->attr);
+	struct timespec before = q->attr.atime, now = clock_now();
+	access_overlay(q->fs->accesses, q->inode->fileid, &q->attr);
+	bool due = atime_due(&q->attr, now);
+	q->attr.atime = now;
+	if (!due || access_is_noted(q, before)) {
 		read_go(q);
 		return;
 	}

@@ -13,6 +13,7 @@
 #include "common/lock.h"
 #include "common/metrics.h"
 #include "engine/engine.h"
+#include "fs/access.h"
 #include "fs/awake.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
@@ -73,6 +74,7 @@ struct fs {
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
 	struct watched *watched; /* or NULL; set when INIT is answered */
+	struct accesses *accesses; /* NULL: times of reading are not kept */
 	/* Files from this size on are to be read past the page cache, if open.c
 	 * does not know better; 0: none. The second: as agreed with the kernel. */
 	uint64_t direct_from_bytes, stream_bytes;

@@ -138,6 +138,12 @@ static int make_parts(struct fs *fs)
 	inodes_set_drop(fs->inodes, drop_kept, fs);
 	if (fs->shared)
 		inodes_share(fs->inodes, (uint64_t)(fs->cache_s * NS_PER_S));
+	if (!fs->noatime && !fs->read_only) {
+		int r = accesses_new(fs->ix, fs->inodes, fs->timeout_ms, &fs->accesses);
+		if (r < 0)
+			return r;
+		inodes_set_accesses(fs->inodes, fs->accesses);
+	}
 	fs->root = inode_know(fs->inodes, &root,
 			      (struct place){ .kind = PLACE_FILEID });
 	if (!fs->root)
@@ -240,6 +246,7 @@ static void finish(struct fs *fs)
 	handles_close(fs);
 	while (atomic_load(&fs->pending))
 		nanosleep(&ms, NULL);
+	fs->accesses = accesses_free(fs->accesses);
 	fs->workers = workers_free(fs->workers);
 	fs->watched = watched_free(fs->watched);
 	fs->notify = notify_free(fs->notify);
@@ -279,6 +286,7 @@ void fs_free(struct fs *fs)
 		notify_free(fs->notify);
 		fuse_session_destroy(fs->se);
 	}
+	accesses_free(fs->accesses);
 	inode_put(fs->inodes, fs->root);
 	inodes_free(fs->inodes);
 	if (fs->wake_fd >= 0)

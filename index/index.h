@@ -158,6 +158,13 @@ void attr_apply(struct attr *a, unsigned mask, const struct attr *from);
 struct index;
 struct plan;
 
+/* A time of reading, and what it was before. */
+struct index_access {
+	uint64_t fileid;
+	struct place place;
+	struct timespec before, at;
+};
+
 struct index_op {
 	/* Asked; each call below says which of these it looks at. */
 	uint64_t parent, parent2;
@@ -177,6 +184,8 @@ struct index_op {
 	const struct block_ref *blocks;
 	const struct bytes *values;
 	uint32_t nblocks;
+	const struct index_access *accesses;
+	uint32_t naccesses;
 	struct kv_call call;
 	void (*done)(struct index_op *op, int outcome);
 	void *arg; /* the caller's */
@@ -314,6 +323,9 @@ void index_unwatch(struct index *ix, struct index_watch *w);
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
  * 0: its access ACL, if there is one, is rewritten. */
 void index_setattr(struct index *ix, struct index_op *op);
+/* accesses, naccesses -> nothing: sets these times of reading, but of what has another one
+ * than `before`, is a draft, or is not there. */
+void index_accessed(struct index *ix, struct index_op *op);
 
 /* fileid, place: this session is going to write the object (put once, however
  * many handles): renames, of whatever session, keep track of it from here on.

@@ -118,6 +118,37 @@ void index_setattr(struct index *ix, struct index_op *op)
 	plan_run(ix, op, setattr_plan);
 }
 
+static bool time_same(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Who has been set since, or has gone, is left alone. */
+static int accessed_plan(struct plan *p, struct index_op *op)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < op->naccesses; i++) {
+		const struct index_access *a = &op->accesses[i];
+		struct object o;
+		int got = object_find(p, a->fileid, a->place, &o);
+		if (got == PLAN_WAIT)
+			r = got;
+		if (got < 0 && got != -EUCLEAN)
+			return got;
+		if (got || o.draft || !time_same(o.rec.attr.atime, a->before))
+			continue;
+		o.rec.attr.atime = a->at;
+		object_put(p, &o);
+	}
+	return r;
+}
+
+void index_accessed(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, accessed_plan);
+}
+
 /* Writers ------------------------------------------------------------------------- */
 
 static int writer_plan(struct plan *p, struct index_op *op)

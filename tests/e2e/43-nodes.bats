@@ -232,6 +232,44 @@ looks() { # at the directory d, as somebody who comes again
 	rm -r "$MNT/d"; stock_is_back; gauges_zero
 }
 
+# Counted by the mount whose index is elsewhere: one round trip looks the name up, one
+# opens it and brings its bytes. Times of reading are told many at a time.
+@test "a small file is opened, read and closed in two round trips" {
+	local i before n=40
+	mkdir "$MNT/d"
+	for i in $(seq $n); do head -c 4096 /dev/urandom >"$MNT/d/f$i"; done
+	touch -a -d 2001-01-01 "$MNT"/d/*
+	mount_second
+	ls "$MNT2/d" >/dev/null # the way to it is known
+	before=$(MNT=$MNT2 stat_value remote_requests_total)
+	for i in $(seq $n); do cmp "$MNT/d/f$i" "$MNT2/d/f$i"; done
+	soon eval '[ "$(MNT=$MNT2 stat_value accesses)" = 0 ]'
+	echo "$(($(MNT=$MNT2 stat_value remote_requests_total) - before)) requests for $n files"
+	[ "$(MNT=$MNT2 stat_value remote_requests_total)" -le $((before + 2 * n + 10)) ]
+	"$SLICEFS" umount "$MNT2"
+	rm -r "$MNT/d"; stock_is_back; gauges_zero
+}
+
+@test "when a file was read shows here at once, there soon, and after the mount's end" {
+	echo 1 >"$MNT/a"; echo 2 >"$MNT/b"; echo 3 >"$MNT/c"
+	touch -a -d 2001-01-01 "$MNT"/[abc]
+	mount_second
+	cat "$MNT2/a" "$MNT2/b" >/dev/null
+	is %x "$MNT/c" "$(stat -c %x "$MNT2/c")"
+	[ "$(stat -c %X "$MNT2/a")" -gt 1000000000 ]
+	[ "$(stat -c %X "$MNT2/b")" -gt 1000000000 ]
+	touch -a -d 2002-02-02 "$MNT2/b" # by hand, after it was read
+	mv "$MNT2/a" "$MNT2/A"
+	[ "$(stat -c %X "$MNT2/A")" -gt 1000000000 ]
+	soon eval '[ "$(stat -c %X "$MNT/A")" = "$(stat -c %X "$MNT2/A")" ]'
+	is %y "$MNT/A" "$(stat -c %y "$MNT2/A")"
+	is %X "$MNT2/b" "$(date -d 2002-02-02 +%s)"; soon is %X "$MNT/b" "$(date -d 2002-02-02 +%s)"
+	cat "$MNT2/c" >/dev/null
+	"$SLICEFS" umount "$MNT2"
+	soon eval '[ "$(stat -c %X "$MNT/c")" -gt 1100000000 ]'
+	rm "$MNT"/[Abc]; stock_is_back; gauges_zero
+}
+
 @test "when all is idle, nothing is in flight (P10)" {
 	stock_is_back; gauges_zero
 	"$SLICEFS" umount "$MNT"

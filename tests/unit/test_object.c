@@ -148,6 +148,57 @@ static void test_setattr(void **state)
 	kit_close(ix, &op);
 }
 
+static struct timespec atime_of(struct index *ix, struct index_op *op, uint64_t fileid)
+{
+	assert_int_equal(kit_stat(ix, op, fileid, by_id), 0);
+	return op->entry.attr.atime;
+}
+
+static struct index_access read_at(struct index *ix, const char *name, time_t when)
+{
+	struct entry e = kit_entry(ix, INDEX_ROOT, name);
+
+	return (struct index_access){ e.attr.fileid, e.place, e.attr.atime, { when, 5 } };
+}
+
+/* Of all that are as they were; the rest is left alone. */
+static void test_accessed(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct index_access v[5];
+
+	(void)state;
+	kit_file(ix, INDEX_ROOT, "is", "x");
+	kit_file(ix, INDEX_ROOT, "linked", "x");
+	kit_file(ix, INDEX_ROOT, "set", "x");
+	kit_file(ix, INDEX_ROOT, "gone", "x");
+	v[0] = read_at(ix, "is", 11);
+	v[1] = read_at(ix, "linked", 22);
+	v[2] = read_at(ix, "set", 33);
+	v[3] = read_at(ix, "gone", 44);
+	struct timespec ctime = kit_entry(ix, INDEX_ROOT, "is").attr.ctime;
+	assert_int_equal(kit(ix, &op, index_link, (struct index_op){
+		.fileid = v[1].fileid, .place = v[1].place, .parent = INDEX_ROOT, .name = "too" }), 0);
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = v[2].fileid, .place = v[2].place, .mask = INDEX_SET_ATIME,
+		.attr.atime = { 1, 2 } }), 0);
+	assert_int_equal(kit(ix, &op, index_unlink, (struct index_op){
+		.parent = INDEX_ROOT, .name = "gone" }), 0);
+	v[4] = (struct index_access){ kit_new_draft(ix, INDEX_ROOT, "draft").fileid, by_id,
+				      { 0 }, { 55, 5 } };
+	assert_int_equal(kit(ix, &op, index_accessed, (struct index_op){
+		.accesses = v, .naccesses = 5 }), 0);
+	assert_int_equal(kit_entry(ix, INDEX_ROOT, "is").attr.atime.tv_sec, 11);
+	struct timespec now = kit_entry(ix, INDEX_ROOT, "is").attr.ctime;
+	assert_memory_equal(&now, &ctime, sizeof(ctime));
+	assert_int_equal(atime_of(ix, &op, v[1].fileid).tv_sec, 22);
+	assert_int_equal(kit_entry(ix, INDEX_ROOT, "set").attr.atime.tv_sec, 1);
+	assert_int_equal(kit_end(ix, v[4].fileid), 0);
+	assert_int_equal(kit(ix, &op, index_accessed, (struct index_op){ .accesses = v }), 0);
+	kit_close(ix, &op);
+}
+
 static void test_publish_merges(void **state)
 {
 	struct index *ix = kit_open();
@@ -219,6 +270,7 @@ int main(void)
 		cmocka_unit_test(test_times_after_a_publish),
 		cmocka_unit_test(test_drafts_and_the_times),
 		cmocka_unit_test(test_setattr),
+		cmocka_unit_test(test_accessed),
 		cmocka_unit_test(test_publish_merges),
 		cmocka_unit_test(test_what_a_new_object_inherits),
 	};
