@@ -98,23 +98,6 @@ static bool is_any(const struct sockaddr_storage *a)
 					 IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
 }
 
-static int choose(struct doors *d, struct rdma_choice *ret, char **ret_why)
-{
-	struct rdma_want want = {
-		.device = d->o.rdma.device,
-		.gid_index = d->o.rdma.gid_given ? d->o.rdma.gid_index : -1,
-		.local = is_any(&d->wanted) ? NULL : &d->wanted,
-	};
-	struct rdma_port *v = NULL;
-	unsigned n = 0;
-	int r = rdma_ports(&v, &n, ret_why);
-
-	if (!r)
-		r = rdma_choose(v, n, &want, ret, ret_why);
-	rdma_ports_free(v, n);
-	return r;
-}
-
 static int register_pool(struct doors *d, char **ret_why)
 {
 	int r = 0;
@@ -206,11 +189,13 @@ static void set_why(struct errand *e)
 
 static int open_device(struct doors *d, char **ret_why)
 {
-	struct rdma_choice c;
-	int r = choose(d, &c, ret_why);
+	struct rdma_choice found[RDMA_CHOICES_MAX];
+	const struct sockaddr_storage *local = is_any(&d->wanted) ? NULL : &d->wanted;
+	unsigned n;
+	int r = rdma_find(&d->o.rdma, local, found, &n, ret_why);
 
 	if (!r)
-		r = rdma_dev_open(d->o.loop, &c, on_lost, d, &d->dev, ret_why);
+		r = rdma_dev_open(d->o.loop, found, on_lost, d, &d->dev, ret_why);
 	if (!r)
 		r = register_pool(d, ret_why);
 	return r;

@@ -3,6 +3,7 @@
 #include "engine/rdma_verbs.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,15 +40,26 @@ static enum rdma_link link_of(const struct ibv_port_attr *a)
 	return RDMA_LINK_IB;
 }
 
+static int number_in(const char *path)
+{
+	_cleanup_(fclosep) FILE *f = fopen(path, "re");
+	int n = -1;
+
+	return f && fscanf(f, "%d", &n) == 1 ? n : -1;
+}
+
 static int add_port(struct list *l, struct ibv_context *ctx, unsigned number)
 {
 	struct ibv_port_attr a;
+	char path[IBV_SYSFS_PATH_MAX + 32];
 
 	if (array_room(l->v, l->cap, l->n + 1, 4) < 0)
 		return -ENOMEM;
 	struct rdma_port *p = &l->v[l->n];
 	*p = (struct rdma_port){ .port = number, .state = "unknown" };
 	strncpy(p->device, ibv_get_device_name(ctx->device), sizeof(p->device) - 1);
+	snprintf(path, sizeof(path), "%s/device/numa_node", ctx->device->ibdev_path);
+	p->numa_node = number_in(path);
 	l->n++;
 	if (ibv_query_port(ctx, (uint8_t)number, &a))
 		return 0;
@@ -101,7 +113,7 @@ bool dev_has_address(struct rdma_dev *d)
 	_cleanup_(freep) struct ibv_gid_entry *v = calloc(GIDS_MAX, sizeof(*v));
 	ssize_t n = v ? ibv_query_gid_table(d->ctx, v, GIDS_MAX, 0) : -1;
 
-	if (n < 0 || d->choice.address.ss_family == AF_UNSPEC)
+	if (n < 0 || d->choice.link == RDMA_LINK_IB)
 		return true; /* nobody knows */
 	for (ssize_t i = 0; i < n; i++) {
 		struct rdma_gid g = gid_of(&v[i]);
@@ -144,6 +156,7 @@ int rdma_ports(struct rdma_port **ret, unsigned *ret_n, char **ret_why)
 		ibv_free_device_list(all);
 	if (r < 0)
 		return why(ret_why, r, "no memory for the list of RDMA devices");
+	rdma_ports_locate_here(l.v, l.n);
 	*ret = l.v;
 	*ret_n = l.n;
 	l = (struct list){ 0 };

@@ -327,25 +327,15 @@ static bool own_address(const struct sockaddr_storage *to, struct sockaddr_stora
 }
 
 static int choose(const struct engine_rdma *o, struct remote *x, struct rdma_choice *ret,
-		  char **ret_why)
+		  unsigned *ret_n, char **ret_why)
 {
 	struct sockaddr_storage own;
-	struct rdma_want want = { .device = o->device,
-				  .gid_index = o->gid_given ? o->gid_index : -1 };
-	struct rdma_port *v = NULL;
-	unsigned n = 0;
-	int r = rdma_ports(&v, &n, ret_why);
+	bool known = own_address(remote_address(x), &own);
+	int r = rdma_find(o, known ? &own : NULL, ret, ret_n, ret_why);
 
-	if (own_address(remote_address(x), &own))
-		want.local = &own;
-	if (!r && !n)
-		r = why(ret_why, -ENOENT, "there is no RDMA device on this host");
 	if (!r && !remote_has_rdma(x))
 		r = why(ret_why, -ENODEV, "the node has none: it listens at loopback, or was told "
 			"--transport tcp, or was built without");
-	if (!r)
-		r = rdma_choose(v, n, &want, ret, ret_why);
-	rdma_ports_free(v, n);
 	return r;
 }
 
@@ -400,19 +390,20 @@ int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
 			struct transport **ret, char **ret_why)
 {
 	uint64_t until_ns = clock_ns() + (o->open_ms ? o->open_ms : OPEN_MS) * UINT64_C(1000000);
-	struct rdma_choice c;
+	struct rdma_choice found[RDMA_CHOICES_MAX];
 	struct transport *t;
 	struct slots *s;
+	unsigned n;
 
 	/* First: where there is no device, this is all that is done every few seconds. */
-	int r = choose(&o->rdma, x, &c, ret_why);
+	int r = choose(&o->rdma, x, found, &n, ret_why);
 	if (r < 0)
 		return r;
 	r = new_slots(x, o, &s);
 	if (r < 0)
 		return r;
 	struct rdma_way *w = slots_arg(s);
-	r = open_device(w, &c, ret_why);
+	r = open_device(w, found, ret_why);
 	if (r < 0) {
 		slots_free(s);
 		return r;

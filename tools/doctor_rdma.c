@@ -119,7 +119,7 @@ static int add_ports(const struct sys *s, const char *device, struct rdma_port *
 			return -ENOMEM;
 		*v = more;
 		struct rdma_port *p = &more[(*n)++];
-		*p = (struct rdma_port){ .port = port };
+		*p = (struct rdma_port){ .port = port, .numa_node = -1 };
 		snprintf(p->device, sizeof(p->device), "%s", device);
 		read_port(s, p);
 		int r = read_gids(s, p);
@@ -396,7 +396,7 @@ static void try_choice(struct doctor *d, const struct rdma_port *v, unsigned n)
 static void check_choice(struct doctor *d, const struct rdma_port *v, unsigned n)
 {
 	_cleanup_(freep) char *why = NULL;
-	struct rdma_want want = { .gid_index = -1 };
+	struct rdma_want want = { .numa_node = -1, .gid_index = -1 };
 	struct rdma_choice c;
 	int r = rdma_choose(v, n, &want, &c, &why);
 
@@ -451,6 +451,8 @@ void doctor_rdma(struct doctor *d)
 		report_add(&d->report, CHECK_SKIPPED, "rdma devices", "out of memory");
 		return;
 	}
+	if (!*d->sys.root)
+		rdma_ports_locate_here(v, n);
 	ask_verbs(d, v, n);
 	list_devices(d);
 	check_modules(d);

@@ -71,7 +71,7 @@ static struct sockaddr_storage address(const char *host, const char *port)
 
 static void open_device(const struct sockaddr_storage *own, enum rdma_rights rights)
 {
-	struct rdma_want want = { .gid_index = -1, .local = own };
+	struct rdma_want want = { .numa_node = -1, .gid_index = -1, .local = own };
 	struct rdma_choice choice;
 	struct rdma_port *v;
 	unsigned n;

@@ -8,7 +8,10 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
+#include <netpacket/packet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +56,7 @@ static int setup(void **state)
 	return 0;
 }
 
-static const struct rdma_want any = { .gid_index = -1 };
+static const struct rdma_want any = { .gid_index = -1, .numa_node = -1 };
 
 static void expect(const struct rdma_want *w, const char *device, unsigned gid_index)
 {
@@ -119,7 +122,7 @@ static void the_local_address_decides(void **state)
 {
 	struct sockaddr_storage a = address_of(&roce[3]);
 	struct rdma_gid other = gid(1, RDMA_GID_ROCE_V2, "10.78.0.1");
-	struct rdma_want w = { .gid_index = -1, .local = &a };
+	struct rdma_want w = { .gid_index = -1, .numa_node = -1, .local = &a };
 	(void)state;
 
 	expect(&w, "mlx0", 3);
@@ -145,15 +148,141 @@ static void none_says_why(void **state)
 {
 	(void)state;
 	expect_none(&any, 0, "no RDMA device on this host");
-	expect_none(&(struct rdma_want){ "mlx7", -1, NULL }, 3, "no RDMA device mlx7");
-	expect_none(&(struct rdma_want){ "mlx1:2", -1, NULL }, 3, "mlx1:2");
-	expect_none(&(struct rdma_want){ "mlx1", 4, NULL }, 3, "RoCE v1");
-	expect_none(&(struct rdma_want){ "mlx1", 40, NULL }, 3, "no GID of that index");
+	expect_none(&(struct rdma_want){ "mlx7", -1, NULL, -1 }, 3, "no RDMA device mlx7");
+	expect_none(&(struct rdma_want){ "mlx1:2", -1, NULL, -1 }, 3, "mlx1:2");
+	expect_none(&(struct rdma_want){ "mlx1", 4, NULL, -1 }, 3, "RoCE v1");
+	expect_none(&(struct rdma_want){ "mlx1", 40, NULL, -1 }, 3, "no GID of that index");
 	ports[0].active = false;
 	ports[1].iwarp = true;
 	ports[2].ngids = 0;
 	expect_none(&any, 3, "ib0:1 is not active; mlx0:1 is iWARP, which is not supported; "
 			     "mlx1:1 has no address");
+}
+
+/* All that can be used ------------------------------------------------------------------- */
+
+static void expect_all(const struct rdma_want *w, unsigned max, const char *wanted)
+{
+	struct rdma_choice c[RDMA_CHOICES_MAX];
+	char got[256] = "";
+	unsigned n = 77;
+
+	assert_int_equal(rdma_choose_all(ports, 3, w, c, max, &n, NULL), 0);
+	for (unsigned i = 0; i < n; i++)
+		sprintf(got + strlen(got), "%s%s", i ? " " : "", c[i].device);
+	assert_string_equal(got, wanted);
+}
+
+static void all_are_listed_the_best_first(void **state)
+{
+	struct sockaddr_storage a;
+	struct rdma_gid other = gid(1, RDMA_GID_ROCE_V2, "10.78.0.1");
+	struct rdma_want w = any;
+	(void)state;
+
+	expect_all(&any, 16, "mlx0 mlx1 ib0");
+	expect_all(&any, 2, "mlx0 mlx1");
+	ports[0].numa_node = 1;
+	w.numa_node = 1;
+	expect_all(&w, 16, "ib0 mlx0 mlx1"); /* near before a better address */
+	expect_all(&w, 1, "ib0");
+	ports[2].gids = &other;
+	ports[2].ngids = 1;
+	a = address_of(&other);
+	w.local = &a;
+	expect_all(&w, 16, "mlx1 ib0 mlx0"); /* the TCP connection's before all */
+	w.device = "mlx0";
+	expect_all(&w, 16, "mlx0");
+	w.device = NULL;
+	ports[1].active = false;
+	expect_all(&w, 16, "mlx1 ib0");
+}
+
+static void all_of_its_addresses_are_told(void **state)
+{
+	struct sockaddr_storage a = address_of(&roce[3]);
+	struct rdma_want w = any;
+	struct rdma_choice c;
+	(void)state;
+
+	w.local = &a;
+	assert_int_equal(rdma_choose(&ports[1], 1, &w, &c, NULL), 0);
+	assert_int_equal(c.naddresses, 3);
+	assert_memory_equal(&c.addresses[0].address, &c.address, sizeof(c.address));
+	assert_memory_equal(&c.address, &a, sizeof(a));
+	w.gid_index = 1;
+	assert_int_equal(rdma_choose(&ports[1], 1, &w, &c, NULL), 0);
+	assert_int_equal(c.naddresses, 1);
+	assert_int_equal(c.addresses[0].interface, 3);
+}
+
+/* Where they are -------------------------------------------------------------------------- */
+
+struct interface {
+	struct ifaddrs entry;
+	struct sockaddr_storage address, mask;
+};
+
+static void address_at(struct interface *x, struct interface *next, const char *name,
+		       const char *address, const char *mask)
+{
+	struct rdma_gid a = gid(0, RDMA_GID_ROCE_V2, address), m = gid(0, RDMA_GID_ROCE_V2, mask);
+
+	*x = (struct interface){ 0 };
+	x->address = address_of(&a);
+	x->mask = address_of(&m);
+	x->entry = (struct ifaddrs){ .ifa_next = next ? &next->entry : NULL,
+				     .ifa_name = (char *)name,
+				     .ifa_addr = (struct sockaddr *)&x->address,
+				     .ifa_netmask = (struct sockaddr *)&x->mask };
+}
+
+static void addresses_are_those_of_this_namespace(void **state)
+{
+	struct interface x[2];
+	(void)state;
+
+	address_at(&x[0], &x[1], "eth0", "10.77.0.1", "255.255.255.0");
+	address_at(&x[1], NULL, "eth0", "fe80::1", "ffff:ffff:ffff:ffff::");
+	rdma_ports_locate(ports, 3, &x[0].entry);
+	assert_false(roce[5].elsewhere);
+	assert_int_equal(roce[5].prefix_len, 120);
+	assert_int_equal(roce[1].prefix_len, 64);
+	assert_true(roce[3].elsewhere);
+	roce[5].elsewhere = true;
+	expect(&any, "ib0", 0);
+	ports[0].active = false;
+	expect(&any, "mlx0", 1); /* link-local is what is left */
+	((struct sockaddr_in6 *)&x[1].address)->sin6_scope_id = 4; /* another interface's */
+	rdma_ports_locate(ports, 3, &x[1].entry);
+	expect_none(&any, 3, "mlx0:1 has no address in this network namespace");
+}
+
+/* Its hardware address is longer than sockaddr_ll says, as the kernel's is. */
+static void infiniband_has_the_addresses_of_its_interface(void **state)
+{
+	struct interface x[5];
+	struct sockaddr_ll *ll = (struct sockaddr_ll *)&x[0].address;
+	struct rdma_choice c;
+	char text[64];
+	(void)state;
+
+	address_at(&x[0], &x[1], "ib0", "0.0.0.0", "0.0.0.0");
+	x[0].address = (struct sockaddr_storage){ .ss_family = AF_PACKET };
+	ll->sll_ifindex = 9;
+	ll->sll_halen = 20;
+	memcpy((uint8_t *)ll + offsetof(struct sockaddr_ll, sll_addr) + 4, ib[0].raw, 16);
+	address_at(&x[1], &x[2], "eth0", "10.77.0.1", "255.255.255.0");
+	address_at(&x[2], &x[3], "ib0", "fe80::2", "ffff:ffff:ffff:ffff::");
+	address_at(&x[3], &x[4], "ib0", "fd99::2", "ffff:ffff:ffff:ffff::");
+	address_at(&x[4], NULL, "ib0", "10.99.0.2", "255.255.0.0");
+	rdma_ports_locate(ports, 1, &x[0].entry);
+	assert_int_equal(rdma_choose(ports, 1, &any, &c, NULL), 0);
+	assert_int_equal(c.naddresses, 1);
+	assert_int_equal(c.addresses[0].prefix_len, 112);
+	assert_int_equal(c.addresses[0].interface, 9);
+	inet_ntop(AF_INET, &((struct sockaddr_in *)&c.address)->sin_addr, text, sizeof(text));
+	assert_string_equal(text, "10.99.0.2");
 }
 
 int main(void)
@@ -165,8 +294,13 @@ int main(void)
 		TEST(the_local_address_decides),
 		TEST(what_was_asked_for),
 		TEST(none_says_why),
+		TEST(all_are_listed_the_best_first),
+		TEST(all_of_its_addresses_are_told),
+		TEST(addresses_are_those_of_this_namespace),
+		TEST(infiniband_has_the_addresses_of_its_interface),
 	};
 
 	rdma_ports_free(NULL, 0);
+	assert(rdma_numa_node() >= -1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

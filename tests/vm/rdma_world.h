@@ -155,7 +155,7 @@ static inline void host_on_lost(void *arg, const char *text)
 static inline void host_open(struct host *h, const char *netns, const char *address)
 {
 	struct sockaddr_storage local = ipv4(address, 0);
-	struct rdma_want want = { .gid_index = -1, .local = &local };
+	struct rdma_want want = { .numa_node = -1, .gid_index = -1, .local = &local };
 	struct rdma_choice choice;
 	struct rdma_port *v;
 	unsigned n;

@@ -54,7 +54,7 @@ static void run(const char *command)
 
 static void the_port_with_the_address_is_chosen(void **state)
 {
-	struct rdma_want want = { .gid_index = -1 };
+	struct rdma_want want = { .numa_node = -1, .gid_index = -1 };
 	struct rdma_choice choice;
 	struct rdma_port *v;
 	unsigned n;
