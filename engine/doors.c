@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- *	      look()                    the device is lost
- *	NONE ---------> OPEN, listening -------------------> LOST
- *	  ^                                                    |
- *	  '--- its last connection was freed: shut() ----------'
+ * Each port that can be used has a door:
  *
- * Device and memory are the doors' own thread's, but before it begins and after it has
- * ended; everything else is the node's loop's, to which that thread goes and waits.
+ *	      look()                    the device or the address is lost
+ *	NONE ---------> OPEN, listening ----------------------------------> LOST
+ *	  ^                                                                  |
+ *	  '----------- its last connection was freed: shut() ----------------'
+ *
+ * Of a door, device and memory are the doors' own thread's, but before it begins and after it
+ * has ended; everything else is the node's loop's, to which that thread goes and waits.
+ * A port that is down keeps its door.
  */
 #include "engine/doors.h"
 
@@ -22,36 +25,50 @@
 #include "common/stream.h"
 #include "index/index.h"
 
-enum { LOOK_EVERY_MS = 2000 };
+enum {
+	LOOK_EVERY_MS = 2000,
+	LOOK_ALL_EVERY = 5, /* of these, where nothing is missing */
+};
 
 struct memory { /* of a segment */
 	struct rdma_mem *readable, *writable;
 };
 
-struct doors {
-	struct doors_opts o;
-	struct sockaddr_storage wanted; /* to listen at; its address chooses the device */
-	struct loop *own;
-	struct loop_timer *timer;
+struct door {
+	struct doors *doors;
 
 	/* Our own thread's. */
-	struct rdma_dev *dev;
-	uint32_t nsegments;
-	struct memory *memory;
-	char complaint[WIRE_WHY_MAX + 1]; /* was logged */
+	struct rdma_dev *dev; /* NULL: the door is not in use */
+	struct memory *memory; /* of all segments */
 
 	/* The node's loop's. */
 	struct rdma_listener *listener;
-	bool listens; /* doors_listen() has been called */
 	bool is_open; /* what is our own thread's stays as it is */
 	bool is_lost;
-	uint32_t nconns;
+};
+
+struct doors {
+	struct doors_opts o;
+	struct sockaddr_storage wanted; /* to listen at; its address chooses the first port */
+	struct loop *own;
+	struct loop_timer *timer;
+	uint32_t nsegments;
+
+	/* Our own thread's. */
+	struct door doors[RDMA_CHOICES_MAX];
+	char complaint[WIRE_WHY_MAX + 1]; /* was logged */
+	unsigned nlooks;
+	bool misses; /* a port that was there, or one that could not be opened */
+
+	/* The node's loop's. */
+	bool listens; /* doors_listen() has been called */
 	char why[WIRE_WHY_MAX + 1];
 };
 
 /* A call on the node's loop that is waited for. */
 struct errand {
 	struct doors *doors;
+	struct door *door;
 	void (*fn)(struct errand *e);
 	struct loop_call call;
 	sem_t done;
@@ -82,11 +99,11 @@ static int on_node(struct errand *e)
 
 static void on_lost(void *arg, const char *text)
 {
-	struct doors *d = arg;
+	struct door *x = arg;
 
-	d->is_lost = true;
-	d->is_open = false;
-	snprintf(d->why, sizeof(d->why), "%s", text);
+	x->is_lost = true;
+	x->is_open = false;
+	snprintf(x->doors->why, sizeof(x->doors->why), "%s", text);
 }
 
 static bool is_any(const struct sockaddr_storage *a)
@@ -98,61 +115,64 @@ static bool is_any(const struct sockaddr_storage *a)
 					 IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
 }
 
-static int register_pool(struct doors *d, char **ret_why)
+static int register_pool(struct door *x, char **ret_why)
 {
+	struct doors *d = x->doors;
 	int r = 0;
 
 	for (uint32_t i = 0; !r && i < d->nsegments; i++) {
 		struct pool_segment s = pool_segment(d->o.pool, i);
 		uint64_t bytes = (uint64_t)s.npages * PAGE_BYTES;
 
-		r = rdma_mem_new(d->dev, s.base, bytes, RDMA_PEERS_READ, &d->memory[i].readable,
+		r = rdma_mem_new(x->dev, s.base, bytes, RDMA_PEERS_READ, &x->memory[i].readable,
 				 ret_why);
 		if (!r)
-			r = rdma_mem_new(d->dev, s.base, bytes, RDMA_PEERS_WRITE,
-					 &d->memory[i].writable, ret_why);
+			r = rdma_mem_new(x->dev, s.base, bytes, RDMA_PEERS_WRITE,
+					 &x->memory[i].writable, ret_why);
 	}
 	return r;
 }
 
 /* Nothing uses it any more. */
-static void shut(struct doors *d)
+static void shut(struct door *x)
 {
-	for (uint32_t i = 0; i < d->nsegments; i++) {
-		rdma_mem_free(d->memory[i].readable);
-		rdma_mem_free(d->memory[i].writable);
-		d->memory[i] = (struct memory){ 0 };
+	for (uint32_t i = 0; i < x->doors->nsegments; i++) {
+		rdma_mem_free(x->memory[i].readable);
+		rdma_mem_free(x->memory[i].writable);
+		x->memory[i] = (struct memory){ 0 };
 	}
-	rdma_dev_close(d->dev);
-	d->dev = NULL;
+	rdma_dev_close(x->dev);
+	x->dev = NULL;
 }
 
 /* Listening --------------------------------------------------------------------------- */
 
 static void begin_listening(struct errand *e)
 {
-	struct doors *d = e->doors;
-	const struct rdma_choice *c = rdma_dev_choice(d->dev);
+	struct door *x = e->door;
+	struct doors *d = x->doors;
+	const struct rdma_choice *c = rdma_dev_choice(x->dev);
 	struct sockaddr_storage at = c->address.ss_family == AF_UNSPEC ? d->wanted : c->address;
 	in_port_t *port = at.ss_family == AF_INET6 ? &((struct sockaddr_in6 *)&at)->sin6_port :
 						     &((struct sockaddr_in *)&at)->sin_port;
 	_cleanup_(freep) char *text = NULL;
 
 	*port = ((struct sockaddr_in *)&d->wanted)->sin_port; /* at the same place in both */
-	if (d->is_lost) {
+	if (x->is_lost) {
 		e->r = -ENODEV;
 		return;
 	}
-	e->r = rdma_listener_new(d->dev, &at, d->o.request, d->o.arg, &d->listener, &text);
+	e->r = rdma_listener_new(x->dev, &at, d->o.request, d->o.arg, &x->listener, &text);
 	if (e->r == -EADDRINUSE) {
 		*port = 0;
-		e->r = rdma_listener_new(d->dev, &at, d->o.request, d->o.arg, &d->listener, &text);
+		e->r = rdma_listener_new(x->dev, &at, d->o.request, d->o.arg, &x->listener, &text);
 	}
-	d->is_open = !e->r;
-	snprintf(d->why, sizeof(d->why), "%s", text ? text : error_text(e->r));
-	if (d->is_open)
+	x->is_open = !e->r;
+	if (x->is_open)
 		log_info("node", "RDMA by %s:%u, port %u (%s)", c->device, c->port,
-			 rdma_listener_port(d->listener), c->reason);
+			 rdma_listener_port(x->listener), c->reason);
+	else
+		snprintf(d->why, sizeof(d->why), "%s", text ? text : error_text(e->r));
 }
 
 static void listen_if_told(struct errand *e)
@@ -161,24 +181,32 @@ static void listen_if_told(struct errand *e)
 		begin_listening(e);
 }
 
+/* Of no more use: the device is gone, it could not listen, or its address is gone and with
+ * it all who came by it. */
+static bool is_over(const struct door *x)
+{
+	if (x->is_lost || !x->is_open)
+		return true;
+	return !rdma_dev_has_address(x->dev) && !rdma_dev_nconns(x->dev);
+}
+
+static void ask_is_over(struct errand *e)
+{
+	e->r = is_over(e->door);
+}
+
 /* e->r: is the last connection freed? */
 static void stop_listening(struct errand *e)
 {
-	struct doors *d = e->doors;
+	struct door *x = e->door;
 
-	rdma_listener_free(d->listener);
-	d->listener = NULL;
-	d->is_open = false;
-	e->r = !d->nconns;
+	rdma_listener_free(x->listener);
+	x->listener = NULL;
+	x->is_open = false;
+	e->r = !rdma_dev_nconns(x->dev);
 }
 
-/* What was posted before, as connections that were freed, has been done by now. */
-static void forget_loss(struct errand *e)
-{
-	e->doors->is_lost = false;
-}
-
-/* Looking for a device ------------------------------------------------------------------ */
+/* Looking for ports --------------------------------------------------------------------- */
 
 static void set_why(struct errand *e)
 {
@@ -187,82 +215,133 @@ static void set_why(struct errand *e)
 	snprintf(d->why, sizeof(d->why), "%s", e->text);
 }
 
-static int open_device(struct doors *d, char **ret_why)
+/* Takes down what of it is up, once nobody uses it. */
+static bool take_down(struct door *x)
 {
-	struct rdma_choice found[RDMA_CHOICES_MAX];
-	const struct sockaddr_storage *local = is_any(&d->wanted) ? NULL : &d->wanted;
-	unsigned n;
-	int r = rdma_find(&d->o.rdma, local, found, &n, ret_why);
+	if (!x->dev)
+		return true;
+	if (!on_node(&(struct errand){ .doors = x->doors, .door = x, .fn = stop_listening }))
+		return false;
+	shut(x);
+	return true;
+}
 
+static struct door *door_of(struct doors *d, const struct rdma_choice *c)
+{
+	struct door *unused = NULL;
+
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		const struct rdma_choice *is = x->dev ? rdma_dev_choice(x->dev) : NULL;
+
+		if (is && is->port == c->port && !strcmp(is->device, c->device))
+			return x;
+		if (!is)
+			unused = x;
+	}
+	return unused;
+}
+
+static int open_door(struct door *x, const struct rdma_choice *c, char **ret_why)
+{
+	struct doors *d = x->doors;
+
+	x->is_lost = false;
+	int r = rdma_dev_open(d->o.loop, c, on_lost, x, &x->dev, ret_why);
 	if (!r)
-		r = rdma_dev_open(d->o.loop, found, on_lost, d, &d->dev, ret_why);
-	if (!r)
-		r = register_pool(d, ret_why);
+		r = register_pool(x, ret_why);
+	if (r >= 0) {
+		r = on_node(&(struct errand){ .doors = d, .door = x, .fn = listen_if_told });
+		if (r < 0)
+			why(ret_why, r, "%s", d->why);
+	}
+	if (r < 0)
+		take_down(x);
 	return r;
 }
 
-/* Takes down what of it is up, once nobody uses it. */
-static bool take_down(struct doors *d)
+/* Opens those that have none. 0: there is one now; *ret_why: what is wrong with another. */
+static int open_doors(struct doors *d, char **ret_why)
 {
-	if (!d->dev)
-		return true;
-	if (!on_node(&(struct errand){ .doors = d, .fn = stop_listening }))
-		return false;
-	on_node(&(struct errand){ .doors = d, .fn = forget_loss });
-	shut(d);
+	struct rdma_choice found[RDMA_CHOICES_MAX];
+	const struct sockaddr_storage *local = is_any(&d->wanted) ? NULL : &d->wanted;
+	unsigned n, nopen = 0;
+	int r = rdma_find(&d->o.rdma, local, found, &n, ret_why), failed = 0;
+
+	for (unsigned i = 0; !r && i < n; i++) {
+		_cleanup_(freep) char *text = NULL;
+		struct door *x = door_of(d, &found[i]);
+		int opened = !x || x->dev ? 0 : open_door(x, &found[i], &text);
+
+		nopen += opened >= 0;
+		if (opened < 0 && !failed)
+			failed = why(ret_why, opened, "%s", text ? text : error_text(opened));
+	}
+	d->misses = r < 0 || failed;
+	return r < 0 ? r : nopen ? 0 : failed;
+}
+
+static bool has_none(const struct doors *d)
+{
+	for (const struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++)
+		if (x->dev)
+			return false;
 	return true;
 }
 
 static int look(struct doors *d, char **ret_why)
 {
-	_cleanup_(freep) char *text = NULL;
-	int r = open_device(d, &text);
+	int r = open_doors(d, ret_why);
 
-	if (r >= 0) {
-		struct errand e = { .doors = d, .fn = listen_if_told };
-		r = on_node(&e);
-		if (r < 0)
-			why(&text, r, "%s", d->why);
+	if (r < 0 && has_none(d)) {
+		const char *said = *ret_why ? *ret_why : error_text(r);
+		on_node(&(struct errand){ .doors = d, .fn = set_why, .text = said });
 	}
-	if (r >= 0)
-		return 0;
-	take_down(d);
-	const char *said = text ? text : error_text(r);
-	on_node(&(struct errand){ .doors = d, .fn = set_why, .text = said });
-	return why(ret_why, r, "%s", said);
+	return r;
 }
 
-static void has_state(struct errand *e)
+static void complain(struct doors *d, const char *text)
 {
-	e->r = e->doors->is_lost ? -1 : e->doors->is_open;
+	if (!text)
+		*d->complaint = '\0';
+	else if (strncmp(d->complaint, text, sizeof(d->complaint) - 1))
+		log_warn("node", has_none(d) ? "no RDMA now: %s" : "RDMA, a port: %s", text);
+	if (text)
+		snprintf(d->complaint, sizeof(d->complaint), "%s", text);
 }
 
 static void on_tick(void *arg)
 {
 	struct doors *d = arg;
 	_cleanup_(freep) char *text = NULL;
-	int state = on_node(&(struct errand){ .doors = d, .fn = has_state });
 
-	if (state > 0 || !take_down(d))
-		return;
-	if (look(d, &text) >= 0) {
-		*d->complaint = '\0';
-	} else if (text && strncmp(d->complaint, text, sizeof(d->complaint) - 1)) {
-		log_warn("node", "no RDMA now: %s", text);
-		snprintf(d->complaint, sizeof(d->complaint), "%s", text);
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		struct errand e = { .doors = d, .door = x, .fn = ask_is_over };
+		if (x->dev && on_node(&e)) {
+			d->misses = true;
+			take_down(x); /* or at the next turn */
+		}
 	}
+	if (!d->misses && ++d->nlooks % LOOK_ALL_EVERY)
+		return;
+	look(d, &text);
+	complain(d, text);
 }
 
 int doors_listen(struct doors *d, const struct sockaddr_storage *at)
 {
-	struct errand e = { .doors = d, .r = -ENODEV };
+	int r = -ENODEV;
 
 	d->wanted = *at;
 	d->listens = true;
-	if (d->dev)
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		struct errand e = { .doors = d, .door = x };
+		if (!x->dev)
+			continue;
 		begin_listening(&e);
-	int r = loop_timer_new(d->own, LOOK_EVERY_MS, LOOK_EVERY_MS, on_tick, d, &d->timer);
-	return r < 0 ? r : e.r;
+		r = r ? e.r : 0;
+	}
+	int timer = loop_timer_new(d->own, LOOK_EVERY_MS, LOOK_EVERY_MS, on_tick, d, &d->timer);
+	return timer < 0 ? timer : r;
 }
 
 const char *doors_why(const struct doors *d)
@@ -272,11 +351,11 @@ const char *doors_why(const struct doors *d)
 
 /* What sessions are told ------------------------------------------------------------------ */
 
-static void put_address(struct doors *d, struct wire_port *p)
+static void put_address(const struct door *x, struct wire_port *p)
 {
-	const struct sockaddr_storage *a = &rdma_dev_choice(d->dev)->address;
+	const struct sockaddr_storage *a = &rdma_dev_choice(x->dev)->address;
 
-	p->port = rdma_listener_port(d->listener);
+	p->port = rdma_listener_port(x->listener);
 	if (a->ss_family == AF_INET) {
 		p->address[10] = p->address[11] = 0xff;
 		memcpy(p->address + 12, &((const struct sockaddr_in *)a)->sin_addr, 4);
@@ -285,36 +364,53 @@ static void put_address(struct doors *d, struct wire_port *p)
 	}
 }
 
-int doors_tell(struct doors *d, bool read_only, struct wire_rdma *ret)
+/* The keys are those of its own registration. */
+static void tell_of(const struct door *x, bool read_only, struct wire_rdma *m)
 {
-	_cleanup_(wire_rdma_fini) struct wire_rdma m = { .nsegments = d->nsegments,
-							 .nports = d->is_open };
+	uint32_t *keys = m->keys + (size_t)m->nports * m->nsegments;
 
-	m.segments = calloc(d->nsegments, sizeof(*m.segments));
-	m.ports = calloc(1, sizeof(*m.ports));
-	m.keys = calloc(d->nsegments, sizeof(*m.keys));
-	if (!m.segments || !m.ports || !m.keys)
-		return -ENOMEM;
+	for (uint32_t i = 0; i < m->nsegments; i++)
+		keys[i] = rdma_mem_key(read_only ? x->memory[i].readable : x->memory[i].writable);
+	put_address(x, &m->ports[m->nports++]);
+}
+
+/* One that is down is told of as well while another is up: who asks keeps the list. */
+static void tell_all(struct doors *d, bool read_only, struct wire_rdma *m)
+{
+	bool is_open = false, is_up = false;
+
 	for (uint32_t i = 0; i < d->nsegments; i++) {
 		struct pool_segment s = pool_segment(d->o.pool, i);
-
-		m.segments[i] = (struct wire_segment){ s.page, s.npages, (uintptr_t)s.base };
-		if (d->is_open)
-			m.keys[i] = rdma_mem_key(read_only ? d->memory[i].readable :
-							     d->memory[i].writable);
+		m->segments[i] = (struct wire_segment){ s.page, s.npages, (uintptr_t)s.base };
 	}
-	if (d->is_open)
-		put_address(d, m.ports);
-	else
-		m.why = BYTES_OF(d->why, strlen(d->why));
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		is_open |= x->is_open;
+		if (!x->is_open || !rdma_dev_has_address(x->dev))
+			continue;
+		is_up |= rdma_dev_is_up(x->dev);
+		tell_of(x, read_only, m);
+	}
+	if (is_open && !is_up)
+		snprintf(d->why, sizeof(d->why), "its ports are down, or have lost their addresses");
+	if (!is_up)
+		m->nports = 0;
+	if (!m->nports)
+		m->why = BYTES_OF(d->why, strlen(d->why));
+}
+
+int doors_tell(struct doors *d, bool read_only, struct wire_rdma *ret)
+{
+	_cleanup_(wire_rdma_fini) struct wire_rdma m = { .nsegments = d->nsegments };
+
+	m.segments = calloc(d->nsegments, sizeof(*m.segments));
+	m.ports = calloc(RDMA_CHOICES_MAX, sizeof(*m.ports));
+	m.keys = calloc((size_t)RDMA_CHOICES_MAX * d->nsegments, sizeof(*m.keys));
+	if (!m.segments || !m.ports || !m.keys)
+		return -ENOMEM;
+	tell_all(d, read_only, &m);
 	*ret = m;
 	m = (struct wire_rdma){ 0 };
 	return 0;
-}
-
-void doors_count(struct doors *d, int change)
-{
-	d->nconns += (uint32_t)change;
 }
 
 /* Opening and closing ------------------------------------------------------------------ */
@@ -325,33 +421,49 @@ void doors_close(struct doors *d)
 		return;
 	loop_timer_free(d->timer);
 	loop_free(d->own);
-	bool down = take_down(d);
-	assert(down);
-	free(d->memory);
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		bool down = take_down(x);
+		assert(down);
+		free(x->memory);
+	}
 	free(d);
 }
 DEFINE_CLEANUP(struct doors *, doors_close)
 
-int doors_open(const struct doors_opts *o, struct doors **ret, char **ret_why)
+static struct doors *alloc(const struct doors_opts *o)
 {
 	_cleanup_(doors_closep) struct doors *d = calloc(1, sizeof(*d));
-	_cleanup_(freep) char *text = NULL;
 
 	if (!d)
-		return -ENOMEM;
+		return NULL;
 	d->o = *o;
 	d->wanted = *o->at;
 	d->nsegments = pool_nsegments(o->pool);
-	d->memory = calloc(d->nsegments, sizeof(*d->memory));
-	if (!d->memory)
-		return -ENOMEM;
+	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
+		x->doors = d;
+		x->memory = calloc(d->nsegments, sizeof(*x->memory));
+		if (!x->memory)
+			return NULL;
+	}
+	return steal(&d);
+}
+
+int doors_open(const struct doors_opts *o, struct doors **ret, char **ret_why)
+{
+	_cleanup_(freep) char *text = NULL;
+
 	if (stream_is_loopback(o->at))
 		return why(ret_why, -EOPNOTSUPP, "the node listens at loopback only");
+	_cleanup_(doors_closep) struct doors *d = alloc(o);
+	if (!d)
+		return -ENOMEM;
 	int r = look(d, &text);
 	if (r == -EOPNOTSUPP)
 		return why(ret_why, r, "%s", text ? text : error_text(r));
 	if (r < 0)
 		snprintf(d->complaint, sizeof(d->complaint), "%s", text ? text : "");
+	else
+		complain(d, text);
 	int own = loop_new("node-doors", &d->own);
 	if (own < 0)
 		return own;

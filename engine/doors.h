@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * A node's doors for RDMA: devices, the pool registered there twice (to be read; to
- * be written, too), and a listener at each. What comes in is for the session whose
- * ticket it brings (engine/ways.h).
+ * A node's doors for RDMA: all ports of this host that can be used, or those that were
+ * asked for; at each the pool, registered twice (to be read; to be written, too), and a
+ * listener. What comes in is for the session whose ticket it brings (engine/ways.h).
  *
- * A device may go away and come back: it is looked for every few seconds, on a thread
- * of its own ("node-doors"), since to open it and to register a pool takes time. Until
- * then sessions are told why there is none. This version opens one device; sessions
- * are told of a list.
+ * A device may go away and come back, and take only its own door with it: all are looked
+ * after every few seconds, on a thread of their own ("node-doors"), since to open one and
+ * to register a pool takes time. While there is none sessions are told why.
  *
  * Threads: doors_open(), doors_close() block, and any but the node's loop; all else, and
  * the callbacks, the node's loop.
@@ -22,8 +21,9 @@ struct doors;
 struct doors_opts {
 	struct loop *loop; /* the node's */
 	struct pool *pool; /* both outlive it */
-	const struct sockaddr_storage *at; /* that the node listens at, or will; lent for
-					      the call. Loopback: no door */
+	/* That the node listens at, or will; lent for the call. Its port is the first
+	 * choice. Loopback: no door. */
+	const struct sockaddr_storage *at;
 	struct engine_rdma rdma;
 	void (*request)(void *arg, struct rdma_conn *c, struct bytes ticket);
 	void *arg;
@@ -33,7 +33,7 @@ struct doors_opts {
  * nothing: *ret_why says so (else it is not written), and it goes on looking.
  * -EOPNOTSUPP: there never will be, with a sentence. -ENOMEM. */
 int doors_open(const struct doors_opts *o, struct doors **ret, char **ret_why);
-/* At this address, and port if that is free. Once. Negative: not yet. */
+/* With the port number of this address, where that is free. Once. Negative: none yet. */
 int doors_listen(struct doors *d, const struct sockaddr_storage *at);
 const char *doors_why(const struct doors *d); /* there is none now */
 /* All connections were freed. NULL is fine. */
@@ -42,6 +42,3 @@ void doors_close(struct doors *d);
 /* Segments, ports and keys, as a session may have them; ret is for wire_rdma_fini(),
  * its `why` is there until the next call. -ENOMEM. */
 int doors_tell(struct doors *d, bool read_only, struct wire_rdma *ret);
-
-/* A connection was accepted; it was freed. */
-void doors_count(struct doors *d, int change);

@@ -80,6 +80,9 @@ int rdma_dev_open(struct loop *l, const struct rdma_choice *which,
 void rdma_dev_close(struct rdma_dev *d);
 
 bool rdma_dev_is_up(const struct rdma_dev *d); /* the device is there, its port active */
+bool rdma_dev_has_address(const struct rdma_dev *d); /* its port has the one that was chosen */
+/* Connections that are there: a freed one is gone with the next turn of the loop. On that. */
+unsigned rdma_dev_nconns(const struct rdma_dev *d);
 const struct rdma_choice *rdma_dev_choice(const struct rdma_dev *d);
 
 /* Memory ------------------------------------------------------------------------- */
@@ -113,6 +116,8 @@ struct rdma_conn_opts {
 	unsigned depth;
 	uint32_t spin_us;     /* how long to poll for completions that come densely */
 	uint64_t deadline_ns; /* to be up by then (clock_ns()); 0: in 10 s */
+	/* Who connects: from this address of the port; AF_UNSPEC: the one that was chosen. */
+	struct sockaddr_storage from;
 };
 
 struct rdma_conn_ops {

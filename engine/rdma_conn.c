@@ -128,6 +128,7 @@ static void on_free(void *arg)
 {
 	struct rdma_conn *c = arg;
 
+	c->dev->nconns--;
 	atomic_fetch_sub(&c->dev->users, 1);
 	lock_fini(&c->lock);
 	free(c->ring);
@@ -171,6 +172,7 @@ static struct rdma_conn *conn_alloc(struct rdma_dev *d, enum conn_state state)
 	c->poll_call.fn = conn_poll_posted;
 	c->stop_call.arg = c->poll_call.arg = c;
 	lock_init(&c->lock, LOCK_RDMA);
+	d->nconns++;
 	atomic_fetch_add(&d->users, 1);
 	return c;
 }
@@ -231,9 +233,11 @@ static uint8_t least(unsigned a, unsigned b)
 
 static void resolve(struct rdma_conn *c)
 {
-	struct sockaddr *from = (struct sockaddr *)&c->dev->choice.address;
+	struct sockaddr *from = (struct sockaddr *)&c->opts.from;
 	uint64_t left = left_ms(c);
 
+	if (from->sa_family == AF_UNSPEC)
+		from = (struct sockaddr *)&c->dev->choice.address;
 	if (from->sa_family != c->to.ss_family)
 		from = NULL; /* on_resolved() looks where this leads */
 	c->resolve_ms = c->resolve_ms ? c->resolve_ms * 2 : RESOLVE_MS;

@@ -110,9 +110,8 @@ static void on_gids(struct rdma_dev *d)
 {
 	bool there = dev_has_address(d);
 
-	if (there == d->has_address)
+	if (atomic_exchange(&d->has_address, there) == there)
 		return;
-	d->has_address = there;
 	if (there)
 		log_info("rdma", "%s:%u has its address again", d->choice.device, d->choice.port);
 	else
@@ -254,8 +253,8 @@ int rdma_dev_open(struct loop *l, const struct rdma_choice *which,
 	assert(!loop_is_current(l));
 	if (!d)
 		return -ENOMEM;
-	*d = (struct rdma_dev){ .loop = l, .choice = *which, .lost = lost, .arg = arg,
-				.has_address = true };
+	*d = (struct rdma_dev){ .loop = l, .choice = *which, .lost = lost, .arg = arg };
+	atomic_init(&d->has_address, true);
 	ibv_fork_init(); /* a child that only executes something must not harm us */
 	int r = open_verbs(d);
 	if (r < 0)
@@ -278,6 +277,16 @@ int rdma_dev_open(struct loop *l, const struct rdma_choice *which,
 bool rdma_dev_is_up(const struct rdma_dev *d)
 {
 	return atomic_load(&d->port_up) && !atomic_load(&d->gone);
+}
+
+bool rdma_dev_has_address(const struct rdma_dev *d)
+{
+	return atomic_load(&d->has_address);
+}
+
+unsigned rdma_dev_nconns(const struct rdma_dev *d)
+{
+	return d->nconns;
 }
 
 const struct rdma_choice *rdma_dev_choice(const struct rdma_dev *d)

@@ -45,6 +45,18 @@ bool rdma_dev_is_up(const struct rdma_dev *d)
 	return false;
 }
 
+bool rdma_dev_has_address(const struct rdma_dev *d)
+{
+	(void)d;
+	return false;
+}
+
+unsigned rdma_dev_nconns(const struct rdma_dev *d)
+{
+	(void)d;
+	return 0;
+}
+
 const struct rdma_choice *rdma_dev_choice(const struct rdma_dev *d)
 {
 	(void)d;

@@ -36,13 +36,14 @@ struct rdma_dev {
 	struct loop_watch *watch_comp, *watch_cm, *watch_async;
 	atomic_uint users; /* connections, listeners, memory, that are not freed */
 	atomic_bool gone, port_up;
+	atomic_bool has_address; /* choice.address */
 	uint8_t *scratch; /* where the reads behind writes go; nobody looks */
 	struct rdma_mem *scratch_mem;
 
 	/* The loop thread's. */
 	struct rdma_conn *conns;
 	struct rdma_listener *listeners;
-	bool has_address; /* choice.address */
+	unsigned nconns; /* not freed */
 	char why[128];    /* that it is gone */
 };
 

@@ -77,6 +77,7 @@ struct slots {
 	bool pumping, ending;
 	struct loop_timer *timer;
 	uint64_t alarm_ns;        /* 0: none */
+	uint32_t turn;            /* slot that is looked at first */
 	uint32_t nslots;
 	struct slot slots[SLOTS_MAX];
 	char records[]; /* of ops, o.kind->op_bytes each */
@@ -216,6 +217,8 @@ void slot_done(struct slot_op *op, enum slot_end how, int r)
 	struct slot *s = op->slot;
 
 	off_slot(op);
+	if (s->is_recalled && !s->nout)
+		slot_stop(s, -ECANCELED);
 	s->is_full = how == SLOT_UNSENT && r == -EAGAIN;
 	if (how == SLOT_ANSWERED)
 		s->pause_ms = 0; /* it works */
@@ -241,15 +244,29 @@ static void send_op(struct slot *s, struct slot_op *op)
 	s->slots->o.kind->send(s, op);
 }
 
-/* The connection with the least under way, if any has room. */
+static bool has_room(const struct slot *s)
+{
+	return s->is_up && !s->is_recalled && !s->is_full && s->nout < SLOT_POSTS &&
+	       s->bytes < SLOT_BYTES;
+}
+
+static bool is_better(const struct slot *a, const struct slot *b)
+{
+	return a->cost != b->cost ? a->cost < b->cost : a->bytes < b->bytes;
+}
+
+/* The connection with the least under way, if any has room; equals by turns. */
 static struct slot *best_slot(struct slots *t)
 {
 	struct slot *best = NULL;
 
-	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
-		if (s->is_up && !s->is_full && s->nout < SLOT_POSTS && s->bytes < SLOT_BYTES &&
-		    (!best || s->bytes < best->bytes))
+	for (uint32_t i = 0; i < t->nslots; i++) {
+		struct slot *s = &t->slots[(t->turn + i) % t->nslots];
+		if (has_room(s) && (!best || is_better(s, best)))
 			best = s;
+	}
+	if (best)
+		t->turn = slot_index(best) + 1;
 	return best;
 }
 
@@ -314,11 +331,30 @@ static void try_later(struct slot *s)
 		s->pause_ms = PAUSE_MAX_MS;
 }
 
+unsigned slot_index(const struct slot *s)
+{
+	return (unsigned)(s - s->slots->slots);
+}
+
+static void forget_failures(struct slots *t)
+{
+	for (struct slot *s = t->slots; s < t->slots + t->nslots; s++)
+		s->has_failed = false;
+}
+
+void slot_recall(struct slot *s)
+{
+	s->is_recalled = true;
+	if (!s->nout)
+		slot_stop(s, -ECANCELED);
+}
+
 void slot_up(struct slot *s)
 {
 	struct slots *t = s->slots;
 
 	s->was_up = true;
+	forget_failures(t);
 	set_up(s, s->session == t->session.number && !t->ending && !t->has_given_up);
 	pump(t);
 }
@@ -342,14 +378,19 @@ void slots_give_up(struct slots *t, const char *text)
 	pump(t);
 }
 
-/* Of an attempt that has failed, with nothing else to go by. The session's end is told
- * by the link. */
+/* Of an attempt that has failed, with nothing else to go by: each slot has its own way. The
+ * session's end is told by the link. */
 static bool is_hopeless(struct slot *s, int reason)
 {
 	struct slots *t = s->slots;
 
-	return t->o.gives_up && !s->was_up && reason != -ENOTCONN && !t->nup && !t->ending &&
-	       s->session == t->session.number;
+	if (s->was_up || reason == -ENOTCONN || t->ending || s->session != t->session.number)
+		return false;
+	s->has_failed = true;
+	for (struct slot *o = t->slots; o < t->slots + t->nslots; o++)
+		if (!o->has_failed)
+			return false;
+	return t->o.gives_up && !t->nup;
 }
 
 void slot_ended(struct slot *s, int reason, const char *text)
@@ -359,7 +400,7 @@ void slot_ended(struct slot *s, int reason, const char *text)
 	assert(!s->out);
 	if (!text)
 		text = error_text(reason);
-	if (s->session == t->session.number && !t->ending && !t->has_given_up)
+	if (s->session == t->session.number && !t->ending && !t->has_given_up && !s->is_recalled)
 		log_warn(t->o.kind->name, "data connection %u has ended: %s", s->number, text);
 	set_up(s, false);
 	bool hopeless = is_hopeless(s, reason);
@@ -367,7 +408,9 @@ void slot_ended(struct slot *s, int reason, const char *text)
 		slots_give_up(t, text);
 	t->o.kind->free(s);
 	s->lane = NULL;
-	try_later(s);
+	if (!s->is_recalled)
+		try_later(s);
+	s->is_recalled = false;
 	if (s->fenced || t->o.kind->always_fences)
 		slot_fence(s);
 	pump(t);
@@ -442,6 +485,7 @@ static void take_session(struct slots *t, const struct link_session *is)
 		slot_stop(s, -ENOTCONN);
 		s->again_ns = s->pause_ms = 0;
 	}
+	forget_failures(t);
 	t->waiting = NULL;
 	again_all(list); /* writes of the old one end */
 }

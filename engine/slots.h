@@ -44,9 +44,13 @@ struct slot {
 	void *lane;       /* the kind's connection; NULL: none */
 	uint64_t session; /* the connection's, */
 	uint32_t number;  /* and its number */
+	/* The kind's: connections of the least are filled first, equal ones by turns. */
+	uint8_t cost;
 
 	/* slots.c only. */
 	bool is_up, was_up;
+	bool has_failed; /* its last attempt; no connection of any slot has been up since */
+	bool is_recalled;
 	bool is_full;   /* until something is done */
 	struct slot_op *out, *fenced;
 	uint32_t nout;
@@ -91,7 +95,7 @@ struct slots_opts {
 	uint32_t timeout_ms; /* of a post that has no deadline; 0: 10 s */
 	uint32_t max_posts;  /* that are out or wait; more are refused with -EAGAIN; 0: 1024 */
 	uint64_t max_bytes;  /* of all of these; 0: 256 MiB */
-	bool gives_up;       /* with no connection up, a failed attempt is slots_give_up() */
+	bool gives_up; /* slots_give_up() when all slots have failed, and none is up */
 };
 
 enum { SLOTS_MAX = 16, SLOT_POSTS = 64 /* out on a connection at a time */ };
@@ -111,7 +115,12 @@ struct remote *slots_remote(const struct slots *t);
 const uint8_t *slots_secret(const struct slots *t);
 uint32_t slots_keep_alive_ms(const struct slots *t);
 
+unsigned slot_index(const struct slot *s); /* 0.. */
+
 void slot_up(struct slot *s);
+/* One that is up takes no more, ends when what is out is done, and is opened anew at once:
+ * there is a better way. On the loop. */
+void slot_recall(struct slot *s);
 /* text: a sentence, or NULL. */
 void slot_ended(struct slot *s, int reason, const char *text);
 

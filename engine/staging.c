@@ -28,7 +28,6 @@ struct staging {
 
 	uint8_t *base;
 	uint64_t bytes;
-	struct rdma_mem *mem;
 };
 
 static uint32_t pages_of(size_t len)
@@ -42,7 +41,6 @@ void staging_free(struct staging *s)
 	if (!s)
 		return;
 	assert(!s->taken && !s->first);
-	rdma_mem_free(s->mem);
 	if (s->base)
 		munmap(s->base, s->bytes);
 	free(s->table);
@@ -68,7 +66,7 @@ static int map(struct staging *s, uint64_t bytes)
 	return 0;
 }
 
-int staging_new(struct rdma_dev *d, uint64_t bytes, struct staging **ret, char **ret_why)
+int staging_new(uint64_t bytes, struct staging **ret, char **ret_why)
 {
 	uint64_t top = (uint64_t)BUDDY_TOP_PAGES * PAGE_BYTES;
 
@@ -84,17 +82,14 @@ int staging_new(struct rdma_dev *d, uint64_t bytes, struct staging **ret, char *
 	if (r < 0)
 		return why(ret_why, r, "no memory for %llu MiB of buffers",
 			   (unsigned long long)bytes >> 20);
-	if (d)
-		r = rdma_mem_new(d, s->base, bytes, RDMA_MINE, &s->mem, ret_why);
-	if (r < 0)
-		return r;
 	*ret = steal(&s);
 	return 0;
 }
 
-const struct rdma_mem *staging_mem(const struct staging *s)
+int staging_register(struct staging *s, struct rdma_dev *d, struct rdma_mem **ret,
+		     char **ret_why)
 {
-	return s->mem;
+	return rdma_mem_new(d, s->base, s->bytes, RDMA_MINE, ret, ret_why);
 }
 
 /* The lock is held. */

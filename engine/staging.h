@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * Registered memory of a fixed size, from which buffers of up to 1 MiB are taken for
+ * Memory of a fixed size, registered with devices, from which buffers of up to 1 MiB are taken for
  * the time of an op: what the kernel's requests point to is not registered. It is
  * the bound of what a mount has under way; who finds it empty waits in line.
  *
@@ -17,12 +17,14 @@ struct staging;
 
 enum { STAGING_MAX = 1 << 20 };
 
-/* bytes: a multiple of 4 MiB. d: where it is registered (RDMA_MINE), outlives it; NULL:
- * nowhere, for tests. -ENOMEM, -EINVAL, or what rdma_mem_new() says. */
-int staging_new(struct rdma_dev *d, uint64_t bytes, struct staging **ret, char **ret_why);
-void staging_free(struct staging *s); /* all was given back; NULL is fine */
+/* bytes: a multiple of 4 MiB. -ENOMEM, -EINVAL. */
+int staging_new(uint64_t bytes, struct staging **ret, char **ret_why);
+/* All was given back, no device has it any more; NULL is fine. */
+void staging_free(struct staging *s);
 
-const struct rdma_mem *staging_mem(const struct staging *s);
+/* At each device that is to use it (RDMA_MINE), as rdma_mem_new(), for rdma_mem_free(). */
+int staging_register(struct staging *s, struct rdma_dev *d, struct rdma_mem **ret,
+		     char **ret_why);
 
 /* len bytes (1..STAGING_MAX) at a multiple of 4 KiB, whatever was in them before;
  * NULL: there are none now, or others wait. */

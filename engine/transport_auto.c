@@ -53,6 +53,7 @@ struct chooser {
 
 	/* Our thread's. */
 	uint64_t next_try_ns;
+	unsigned failures;   /* to open RDMA, one after the other */
 	bool never;          /* not built in */
 	char complaint[256]; /* was logged */
 	struct record records[RECORDS];
@@ -237,12 +238,13 @@ static int open_rdma(struct chooser *c, char **ret_why)
 {
 	struct transport_rdma_opts o = { .rdma = c->o.rdma, .node = c->o.node,
 					 .timeout_ms = c->o.timeout_ms,
-					 .cancelled = &c->cancelled };
+					 .cancelled = &c->cancelled, .turn = c->failures };
 	struct transport *t;
 	int r = transport_rdma_open(c->remote, &o, &t, ret_why);
 
 	c->next_try_ns = clock_ns() + TRY_EVERY_MS * NS_PER_MS;
 	c->never = r == -EOPNOTSUPP;
+	c->failures = r < 0 ? c->failures + 1 : 0;
 	if (r < 0)
 		return r;
 	*c->complaint = '\0';
@@ -261,8 +263,13 @@ static void look_after_rdma(struct chooser *c)
 		close_rdma(c);
 		c->next_try_ns = clock_ns() + TRY_EVERY_MS * NS_PER_MS;
 	}
-	if (c->rdma || c->never || clock_ns() < c->next_try_ns || !remote_is_up(c->remote))
+	if (c->never || clock_ns() < c->next_try_ns || !remote_is_up(c->remote))
 		return;
+	if (c->rdma) {
+		transport_rdma_look(c->rdma);
+		c->next_try_ns = clock_ns() + TRY_EVERY_MS * NS_PER_MS;
+		return;
+	}
 	int r = open_rdma(c, &text);
 	if (r < 0 && r != -ECANCELED)
 		complain(c, r, text ? text : error_text(r));

@@ -6,13 +6,17 @@
  *	                     '--> rdma_conn_new() ---> up ---> closed
  *
  * The keys are good for this connection only: those of a device that has come back are
- * others. Ops that are sent in one go are one chain, and cost one completion.
+ * others. Which of the ports it takes says rdma_path.h: at each failed attempt another one;
+ * from its home's port of this side while other connections are up, else from all. One that
+ * is up away from home is led back (transport_rdma_look()). Ops that are sent in one go are
+ * one chain, and cost one completion.
  */
 #include "engine/transport_rdma.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -20,6 +24,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "engine/nics.h"
 #include "engine/rdma.h"
 #include "engine/slots.h"
 #include "engine/staging.h"
@@ -31,13 +36,22 @@ enum {
 	/* A dead peer is seen after 2 s: with this, what was out goes another way well
 	 * before its deadline. The first way to an address may take 2 s. */
 	CONNECT_MS = 3000,
+	AWAY_MS = 30000, /* until a port that did not answer is tried again */
 };
+
+#define NS_PER_MS UINT64_C(1000000)
 
 struct rdma_way {
 	struct transport_rdma_opts o;
 	struct slots *slots;
-	struct rdma_dev *dev;
 	struct staging *staging;
+	struct nics *nics;
+	struct loop_call tend;
+	sem_t tended;
+
+	/* The loop's. */
+	struct way_lane *lanes[SLOTS_MAX];  /* of each slot, or NULL */
+	unsigned attempts[SLOTS_MAX]; /* that had failed when it came up, or have now */
 };
 
 struct way_op {
@@ -57,7 +71,10 @@ struct way_lane {
 	int result;
 	struct writer answer;
 	struct wire_rdma told;  /* points into answer */
-	uint32_t port;          /* of those */
+	struct rdma_far *far;   /* the same ports */
+	struct nic *nic;        /* of this side */
+	struct rdma_path path;
+	uint64_t up_ns;         /* 0: it is not up yet */
 	struct way_op *chain, *last; /* sent, and not posted yet */
 	unsigned nchain;
 	char why[192];
@@ -128,7 +145,7 @@ static int place(const struct way_lane *l, const struct post *p, struct rdma_op 
 	if (off > bytes || p->len > bytes - off)
 		return -EIO;
 	ret->remote = s[i].base + off;
-	ret->key = m->keys[l->port * m->nsegments + i];
+	ret->key = m->keys[l->path.far * m->nsegments + i];
 	return 0;
 }
 
@@ -150,12 +167,11 @@ static void post_chain(struct way_lane *l)
 
 static void way_send(struct slot *s, struct slot_op *op)
 {
-	struct rdma_way *w = way_of(s);
 	struct way_lane *l = s->lane;
 	struct way_op *x = (struct way_op *)op;
 	struct post *p = op->post;
 
-	x->sge = (struct rdma_sge){ x->at, p->len, staging_mem(w->staging) };
+	x->sge = (struct rdma_sge){ x->at, p->len, nic_mem(l->nic) };
 	x->rdma = (struct rdma_op){ .kind = p->kind == POST_WRITE ? RDMA_WRITE : RDMA_READ,
 				    .nsge = 1, .sge = &x->sge, .done = on_op };
 	int r = place(l, p, &x->rdma);
@@ -179,8 +195,13 @@ static void way_flush(struct slot *s)
 
 /* Connections ---------------------------------------------------------------------------- */
 
+/* After an attempt that has failed another way is tried. */
 static void end_lane(struct way_lane *l, int reason, const char *text)
 {
+	struct rdma_way *w = way_of(l->slot);
+
+	w->attempts[slot_index(l->slot)] = l->up_ns ? 0 : w->attempts[slot_index(l->slot)] + 1;
+	w->lanes[slot_index(l->slot)] = NULL;
 	slot_ended(l->slot, reason, text);
 }
 
@@ -188,6 +209,8 @@ static void on_up(void *arg)
 {
 	struct way_lane *l = arg;
 
+	l->up_ns = clock_ns();
+	l->slot->cost = !rdma_dev_choice(nic_dev(l->nic))->is_near;
 	slot_up(l->slot);
 }
 
@@ -213,16 +236,57 @@ static struct sockaddr_storage address_of(const struct wire_port *p, const struc
 		a = (struct sockaddr_storage){ .ss_family = AF_INET };
 		memcpy(&v4->sin_addr, p->address + 12, 4);
 	} else if (memcmp(p->address, none, sizeof(none))) {
-		uint32_t scope = a.ss_family == AF_INET6 ? v6->sin6_scope_id : 0;
 		a = (struct sockaddr_storage){ .ss_family = AF_INET6 };
 		memcpy(&v6->sin6_addr, p->address, 16);
-		v6->sin6_scope_id = scope;
 	}
 	if (a.ss_family == AF_INET)
 		v4->sin_port = htons(p->port);
 	else
 		v6->sin6_port = htons(p->port);
 	return a;
+}
+
+/* The address from which another one is reached. */
+static bool own_address(const struct sockaddr_storage *to, struct sockaddr_storage *ret)
+{
+	socklen_t len = sizeof(*ret);
+	_cleanup_(closep) int fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && !connect(fd, (const struct sockaddr *)to, sizeof(*to)) &&
+	       !getsockname(fd, (struct sockaddr *)ret, &len);
+}
+
+static int find_far(struct way_lane *l)
+{
+	l->far = calloc(l->told.nports, sizeof(*l->far));
+	if (!l->far)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < l->told.nports; i++) {
+		struct rdma_far *f = &l->far[i];
+		f->address = address_of(&l->told.ports[i], slots_remote(l->slot->slots));
+		if (!own_address(&f->address, &f->from))
+			f->from = (struct sockaddr_storage){ 0 };
+	}
+	return 0;
+}
+
+/* Is another connection up? Then its port is left to it. */
+static bool others_are_up(const struct rdma_way *w, const struct way_lane *l)
+{
+	for (unsigned i = 0; i < SLOTS_MAX; i++)
+		if (w->lanes[i] && w->lanes[i] != l && w->lanes[i]->up_ns)
+			return true;
+	return false;
+}
+
+static struct nic *find_path(const struct way_lane *l, unsigned attempt, struct rdma_path *ret)
+{
+	struct rdma_way *w = way_of(l->slot);
+	struct rdma_turn turn = { .conn = slot_index(l->slot),
+				  .offset = (unsigned)l->slot->session,
+				  .attempt = attempt, .stays = others_are_up(w, l) };
+
+	return nics_path(w->nics, l->far, l->told.nports, &turn, ret);
 }
 
 static int connect_lane(struct way_lane *l)
@@ -236,11 +300,17 @@ static int connect_lane(struct way_lane *l)
 			 (int)l->told.why.len, (const char *)l->told.why.p);
 		return -ENODEV;
 	}
-	l->port = l->slot->number % l->told.nports;
-	struct sockaddr_storage to = address_of(&l->told.ports[l->port],
-						slots_remote(l->slot->slots));
-	return rdma_conn_new(w->dev, &to, BYTES_OF(l->told.ticket, WIRE_TICKET), &o, &way_ops, l,
-			     &l->conn);
+	int r = find_far(l);
+	if (r < 0)
+		return r;
+	l->nic = find_path(l, w->attempts[slot_index(l->slot)], &l->path);
+	if (!l->nic) {
+		snprintf(l->why, sizeof(l->why), "no port of this host is up");
+		return -ENODEV;
+	}
+	o.from = l->path.from;
+	return rdma_conn_new(nic_dev(l->nic), &l->path.to, BYTES_OF(l->told.ticket, WIRE_TICKET),
+			     &o, &way_ops, l, &l->conn);
 }
 
 /* The node's answer, on our loop. */
@@ -276,13 +346,14 @@ static int way_open(struct slot *s, uint64_t until_ns)
 	if (!l)
 		return -ENOMEM;
 	l->slot = s;
-	l->until_ns = clock_ns() + CONNECT_MS * UINT64_C(1000000);
+	l->until_ns = clock_ns() + CONNECT_MS * NS_PER_MS;
 	if (l->until_ns > until_ns)
 		l->until_ns = until_ns;
 	l->call = (struct conn_call){ .type = WIRE_RDMA, .session = s->session,
 				      .deadline_ns = l->until_ns, .done = on_told };
 	wire_write_fence(&l->call.body, s->number);
 	s->lane = l;
+	way_of(s)->lanes[slot_index(s)] = l;
 	remote_call(slots_remote(s->slots), &l->call);
 	return 0;
 }
@@ -302,12 +373,71 @@ static void way_free(struct slot *s)
 	struct way_lane *l = s->lane;
 
 	assert(!l->chain && !l->conn);
+	free(l->far);
 	wire_rdma_fini(&l->told);
 	writer_fini(&l->answer);
 	free(l);
 }
 
-/* The device ----------------------------------------------------------------------------- */
+/* Leading them back ----------------------------------------------------------------------- */
+
+static unsigned count_lanes(const struct rdma_way *w, const struct nic *nic)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < SLOTS_MAX; i++)
+		n += w->lanes[i] && w->lanes[i]->up_ns && w->lanes[i]->nic == nic;
+	return n;
+}
+
+/* Where it is it came to since a port was missing that is there again: of this side, as can be
+ * seen; of the node, as it may be: a port that did not answer, or that the node did not tell
+ * of, so that a port here has nothing to do. */
+static bool is_away(const struct way_lane *l)
+{
+	const struct rdma_way *w = way_of(l->slot);
+	bool was_long = clock_ns() - l->up_ns > AWAY_MS * NS_PER_MS;
+	struct rdma_path home;
+	struct nic *nic = find_path(l, 0, &home);
+
+	if (was_long && count_lanes(w, l->nic) > 1 && nics_has_idle(w->nics))
+		return true;
+	if (!nic || (nic == l->nic && home.far == l->path.far))
+		return false;
+	return was_long || !w->attempts[slot_index(l->slot)];
+}
+
+/* One at a time: the others have its posts meanwhile. */
+static void tend(void *arg)
+{
+	struct rdma_way *w = arg;
+
+	for (unsigned i = 0; i < SLOTS_MAX; i++) {
+		struct way_lane *l = w->lanes[i];
+
+		if (!l || !l->up_ns || l->stopped || !is_away(l))
+			continue;
+		slot_recall(l->slot);
+		break;
+	}
+	sem_post(&w->tended);
+}
+
+void transport_rdma_look(struct transport *t)
+{
+	struct rdma_way *w = slots_arg(slots_of(t));
+	struct sockaddr_storage own;
+	_cleanup_(freep) char *text = NULL;
+	bool known = own_address(remote_address(slots_remote(w->slots)), &own);
+
+	nics_look(w->nics, known ? &own : NULL, &text); /* what is wrong was logged */
+	w->tend = (struct loop_call){ .fn = tend, .arg = w };
+	loop_post_call(slots_loop(w->slots), &w->tend);
+	while (sem_wait(&w->tended) < 0)
+		;
+}
+
+/* Opening and closing ---------------------------------------------------------------------- */
 
 static void on_lost(void *arg, const char *text)
 {
@@ -316,36 +446,14 @@ static void on_lost(void *arg, const char *text)
 	slots_give_up(w->slots, text);
 }
 
-/* The address from which the node is reached. */
-static bool own_address(const struct sockaddr_storage *to, struct sockaddr_storage *ret)
-{
-	socklen_t len = sizeof(*ret);
-	_cleanup_(closep) int fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	return fd >= 0 && !connect(fd, (const struct sockaddr *)to, sizeof(*to)) &&
-	       !getsockname(fd, (struct sockaddr *)ret, &len);
-}
-
-static int choose(const struct engine_rdma *o, struct remote *x, struct rdma_choice *ret,
-		  unsigned *ret_n, char **ret_why)
-{
-	struct sockaddr_storage own;
-	bool known = own_address(remote_address(x), &own);
-	int r = rdma_find(o, known ? &own : NULL, ret, ret_n, ret_why);
-
-	if (!r && !remote_has_rdma(x))
-		r = why(ret_why, -ENODEV, "the node has none: it listens at loopback, or was told "
-			"--transport tcp, or was built without");
-	return r;
-}
-
 /* The loop runs still; ops and connections are over, what was freed has been. */
 static void way_fini(void *arg)
 {
 	struct rdma_way *w = arg;
 
+	nics_free(w->nics);
 	staging_free(w->staging);
-	rdma_dev_close(w->dev);
+	sem_destroy(&w->tended);
 	free(w);
 }
 
@@ -356,60 +464,97 @@ static const struct slot_kind way_kind = {
 	.over = way_over, .stop = way_stop, .free = way_free, .fini = way_fini,
 };
 
-static int open_device(struct rdma_way *w, const struct rdma_choice *c, char **ret_why)
+static int open_ports(struct rdma_way *w, const struct sockaddr_storage *own, char **ret_why)
 {
-	uint64_t bytes = w->o.staging_bytes ? w->o.staging_bytes : STAGING_BYTES;
-	int r = rdma_dev_open(slots_loop(w->slots), c, on_lost, w, &w->dev, ret_why);
+	struct nics_opts no = { .loop = slots_loop(w->slots), .staging = w->staging,
+				.rdma = w->o.rdma, .lost = on_lost, .arg = w };
+	int r = nics_new(&no, &w->nics);
 
-	if (!r)
-		r = staging_new(w->dev, bytes, &w->staging, ret_why);
-	if (!r)
-		log_info("rdma", "uses %s:%u (%s)", c->device, c->port, c->reason);
-	return r;
+	return r < 0 ? r : nics_look(w->nics, own, ret_why);
 }
 
-static int new_slots(struct remote *x, const struct transport_rdma_opts *o, struct slots **ret)
+static struct rdma_way *way_new(const struct transport_rdma_opts *o)
 {
 	struct rdma_way *w = calloc(1, sizeof(*w));
 
 	if (!w)
-		return -ENOMEM;
+		return NULL;
 	w->o = *o;
-	struct slots_opts so = { .kind = &way_kind, .arg = w, .conns = o->conns ? o->conns : 2,
+	sem_init(&w->tended, 0, 0);
+	for (unsigned i = 0; i < SLOTS_MAX; i++)
+		w->attempts[i] = o->turn;
+	return w;
+}
+
+/* One connection for each port, two at least: then one goes on while another one is fenced. */
+static uint32_t conns_for(const struct transport_rdma_opts *o, unsigned nports)
+{
+	uint32_t n = o->conns ? o->conns : nports > 2 ? nports : 2;
+
+	return n < SLOTS_MAX ? n : SLOTS_MAX;
+}
+
+static int new_slots(struct remote *x, const struct transport_rdma_opts *o, unsigned nports,
+		     struct rdma_way **ret)
+{
+	struct rdma_way *w = way_new(o);
+
+	if (!w)
+		return -ENOMEM;
+	struct slots_opts so = { .kind = &way_kind, .arg = w, .conns = conns_for(o, nports),
 				 .timeout_ms = o->timeout_ms, .max_posts = o->max_posts,
 				 .max_bytes = o->max_bytes, .gives_up = true };
 	int r = slots_new(x, &so, &w->slots);
-	if (r < 0)
+	if (r < 0) {
+		sem_destroy(&w->tended);
 		free(w);
-	else
-		*ret = w->slots;
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+/* How many ports there are. */
+static int count_ports(const struct engine_rdma *o, struct remote *x,
+		       const struct sockaddr_storage *own, unsigned *ret_n, char **ret_why)
+{
+	struct rdma_choice found[RDMA_CHOICES_MAX];
+	int r = rdma_find(o, own, found, ret_n, ret_why);
+
+	if (!r && !remote_has_rdma(x))
+		r = why(ret_why, -ENODEV, "the node has none: it listens at loopback, or was told "
+			"--transport tcp, or was built without");
 	return r;
 }
 
 int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
 			struct transport **ret, char **ret_why)
 {
-	uint64_t until_ns = clock_ns() + (o->open_ms ? o->open_ms : OPEN_MS) * UINT64_C(1000000);
-	struct rdma_choice found[RDMA_CHOICES_MAX];
+	uint64_t until_ns = clock_ns() + (o->open_ms ? o->open_ms : OPEN_MS) * NS_PER_MS;
+	uint64_t bytes = o->staging_bytes ? o->staging_bytes : STAGING_BYTES;
+	struct sockaddr_storage address, *own = &address;
 	struct transport *t;
-	struct slots *s;
+	struct rdma_way *w;
 	unsigned n;
 
+	if (!own_address(remote_address(x), own))
+		own = NULL;
 	/* First: where there is no device, this is all that is done every few seconds. */
-	int r = choose(&o->rdma, x, found, &n, ret_why);
+	int r = count_ports(&o->rdma, x, own, &n, ret_why);
 	if (r < 0)
 		return r;
-	r = new_slots(x, o, &s);
+	r = new_slots(x, o, n, &w);
 	if (r < 0)
 		return r;
-	struct rdma_way *w = slots_arg(s);
-	r = open_device(w, found, ret_why);
+	r = staging_new(bytes, &w->staging, ret_why);
+	if (!r)
+		r = open_ports(w, own, ret_why);
 	if (r < 0) {
-		slots_free(s);
+		slots_free(w->slots);
 		return r;
 	}
-	slots_begin(s, &t);
-	r = slots_wait_up(s, until_ns, o->cancelled, ret_why);
+	slots_begin(w->slots, &t);
+	r = slots_wait_up(w->slots, until_ns, o->cancelled, ret_why);
 	if (r < 0) {
 		t->ops->quiesce(t);
 		t->ops->close(t);

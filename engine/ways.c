@@ -116,7 +116,6 @@ static void on_closed(void *arg, int reason, const char *text)
 	if (reason != -ECONNRESET && reason != -ECANCELED)
 		log_warn("node", "RDMA connection %u has ended: %s", x->number, text);
 	rdma_conn_free(x->conn);
-	doors_count(w->o.doors, -1);
 	way_free(x);
 	if (w->closing && !w->first)
 		w->o.gone(w->o.arg);
@@ -144,7 +143,6 @@ bool ways_accept(struct ways *w, struct rdma_conn *c, struct bytes ticket)
 	if (!x)
 		return false;
 	x->conn = c;
-	doors_count(w->o.doors, 1);
 	rdma_conn_accept(c, &o, &way_ops, x);
 	return true;
 }

@@ -28,7 +28,7 @@ static struct staging *staging;
 static int setup(void **state)
 {
 	(void)state;
-	return staging_new(NULL, BYTES, &staging, NULL);
+	return staging_new(BYTES, &staging, NULL);
 }
 
 static int teardown(void **state)
@@ -68,7 +68,7 @@ static void all_of_it_can_be_taken(void **state)
 	void *at[4];
 	(void)state;
 
-	assert_int_equal(staging_new(NULL, 4096, &staging, NULL), -EINVAL);
+	assert_int_equal(staging_new(4096, &staging, NULL), -EINVAL);
 	for (unsigned i = 0; i < 4; i++) {
 		at[i] = staging_take(staging, STAGING_MAX);
 		assert_non_null(at[i]);

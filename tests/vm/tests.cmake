@@ -27,6 +27,8 @@ slicefs_test(NAME vm/xfer LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma $<TARGET_FILE:test_xfer> rdma)
 slicefs_test(NAME vm/mount LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs>)
+slicefs_test(NAME vm/ports LABELS vm TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> two_ports)
 # An end-to-end test by RDMA: processes that die and freeze. Then 256 MiB of real files.
 set(e2e bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e $<TARGET_FILE:slicefs>
 	${CMAKE_CURRENT_BINARY_DIR})
