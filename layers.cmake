@@ -1,7 +1,7 @@
 # What each layer is made of; a layer uses those named to its right only.
 layer(common
 	SRC  lock.c error.c log.c metrics.c crash.c config.c config_parse.c loop.c
-	     size.c stream.c
+	     size.c stream.c stream_tcp.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
 	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c extents.c

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /*
- * TCP on an event loop (common/loop.h): listening, and streams of bytes, which
- * their owner reads into memory of its own.
+ * Streams of bytes on an event loop (common/loop.h), which their owner reads into
+ * memory of its own; and TCP, which is one kind of them (common/stream_kind.h).
  *
  * A stream ends once, whoever ends it: first no callback but done() of writes
  * comes any more, then all of those have come, then ended(), and after that the
@@ -28,7 +28,7 @@ struct listener;
 enum { STREAM_NAME = 64, STREAM_IOV_MAX = 4 };
 
 struct stream_ops {
-	void (*connected)(void *arg); /* of stream_connect() only */
+	void (*connected)(void *arg); /* of one that connects; reading begins with it */
 	/* Where the next bytes are to go: memory of *ret_len bytes, at least 1. */
 	void *(*room)(void *arg, size_t *ret_len);
 	void (*arrived)(void *arg, size_t n); /* n of them are there */
@@ -44,10 +44,9 @@ int stream_resolve(const char *where, uint16_t default_port, struct sockaddr_sto
 bool stream_is_loopback(const struct sockaddr_storage *a);
 void stream_name(const struct sockaddr_storage *a, char ret[STREAM_NAME]); /* 1.2.3.4:5 */
 
-/* Begins to connect: connected() or ended() follows, never before it returns.
- * -ENOMEM and its like: neither. Reading begins with connected(). */
-int stream_connect(struct loop *l, const struct sockaddr_storage *to,
-		   const struct stream_ops *ops, void *arg, struct stream **ret);
+/* Begins to connect. The stream is for stream_start() or stream_stop() at once;
+ * connected() or ended() follows, never before that returns. -ENOMEM and its like. */
+int stream_connect(struct loop *l, const struct sockaddr_storage *to, struct stream **ret);
 
 /* accept(arg, s) for each connection that comes in: it calls stream_start(s) or
  * stream_stop(s) before it returns. -EADDRINUSE, -EADDRNOTAVAIL, -EACCES. */
@@ -59,13 +58,14 @@ void listener_address(struct listener *x, struct sockaddr_storage *ret);
 void listener_stop(struct listener *x, void (*closed)(void *arg), void *arg);
 
 /* The socket of s once more, for stream_open(), maybe on another loop; both share what
- * comes, so s is to be stopped, without reading in between. Negative errno. */
+ * comes, so s is to be stopped, without reading in between. -EOPNOTSUPP: a stream of
+ * another kind; negative errno. */
 int stream_socket(struct stream *s);
 /* A stream of a socket that is connected, which it takes over, also on failure. As an
  * accepted one it is for stream_start() or stream_stop(). */
 int stream_open(struct loop *l, int fd, struct stream **ret);
 
-/* Gives an accepted stream its owner, and begins to read. */
+/* Gives a stream that was accepted, or connects, its owner; it reads once it is there. */
 void stream_start(struct stream *s, const struct stream_ops *ops, void *arg);
 
 /* Stops reading, and goes on: what is not read fills the other side's window. */

@@ -387,27 +387,9 @@ static void free_now(void *arg)
 	metric_add(M_CONNS, -1);
 }
 
-int conn_connect(struct loop *l, const struct sockaddr_storage *to,
-		 const struct conn_limits *limits, const struct conn_ops *ops, void *arg,
-		 struct conn **ret)
-{
-	struct conn *c = conn_new(l, limits, ops, arg);
-
-	if (!c)
-		return -ENOMEM;
-	int r = stream_connect(l, to, &stream_ops, c, &c->stream);
-	if (r < 0) {
-		free_now(c);
-		return r;
-	}
-	snprintf(c->peer, sizeof(c->peer), "%s", stream_peer(c->stream));
-	set_alarms(c);
-	*ret = c;
-	return 0;
-}
-
-int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limits,
-		const struct conn_ops *ops, void *arg, struct conn **ret)
+static int take_over(struct loop *l, struct stream *s, bool is_up,
+		     const struct conn_limits *limits, const struct conn_ops *ops, void *arg,
+		     struct conn **ret)
 {
 	struct conn *c = conn_new(l, limits, ops, arg);
 
@@ -416,12 +398,34 @@ int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limi
 		return -ENOMEM;
 	}
 	c->stream = s;
-	c->up = true;
+	c->up = is_up;
 	snprintf(c->peer, sizeof(c->peer), "%s", stream_peer(s));
 	*ret = c;
 	set_alarms(c);
 	stream_start(s, &stream_ops, c);
 	return 0;
+}
+
+int conn_over(struct loop *l, struct stream *s, const struct conn_limits *limits,
+	      const struct conn_ops *ops, void *arg, struct conn **ret)
+{
+	return take_over(l, s, false, limits, ops, arg, ret);
+}
+
+int conn_connect(struct loop *l, const struct sockaddr_storage *to,
+		 const struct conn_limits *limits, const struct conn_ops *ops, void *arg,
+		 struct conn **ret)
+{
+	struct stream *s;
+	int r = stream_connect(l, to, &s);
+
+	return r < 0 ? r : conn_over(l, s, limits, ops, arg, ret);
+}
+
+int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limits,
+		const struct conn_ops *ops, void *arg, struct conn **ret)
+{
+	return take_over(l, s, true, limits, ops, arg, ret);
 }
 
 void conn_set_limits(struct conn *c, const struct conn_limits *limits)

@@ -50,7 +50,7 @@ struct conn_limits {
 };
 
 struct conn_ops {
-	void (*up)(void *arg); /* of conn_connect() only: it is connected */
+	void (*up)(void *arg); /* it is connected; not of conn_accept() */
 	/* A message that is no answer; body is there for the time of the call.
 	 * Not 0: a negative errno with which the connection is to end. */
 	int (*message)(void *arg, const struct wire_header *h, struct bytes body);
@@ -70,11 +70,13 @@ struct conn_ops {
 	void (*returned)(void *arg, uint64_t cookie);
 };
 
-/* On the loop's thread. On failure there is no connection, and no ended(). */
+/* On the loop's thread. On failure there is no connection, and no ended(). By TCP. */
 int conn_connect(struct loop *l, const struct sockaddr_storage *to,
 		 const struct conn_limits *limits, const struct conn_ops *ops, void *arg,
 		 struct conn **ret);
-/* Takes s over, also on failure. */
+/* Take s over, also on failure: one that connects, of any kind; one that came in. */
+int conn_over(struct loop *l, struct stream *s, const struct conn_limits *limits,
+	      const struct conn_ops *ops, void *arg, struct conn **ret);
 int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limits,
 		const struct conn_ops *ops, void *arg, struct conn **ret);
 /* Why a connection has ended, as people understand it: ended()'s reason. */

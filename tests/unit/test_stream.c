@@ -110,8 +110,8 @@ static void start_one(void *arg)
 				 .sin_port = htons(((struct one *)arg)->port) };
 	struct one *o = arg;
 
-	assert_int_equal(stream_connect(net_loop, (struct sockaddr_storage *)&a, &one_ops, o,
-					&o->stream), 0);
+	assert_int_equal(stream_connect(net_loop, (struct sockaddr_storage *)&a, &o->stream), 0);
+	stream_start(o->stream, &one_ops, o);
 }
 
 static void test_writes_end_before_the_stream(void **state)
