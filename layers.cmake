@@ -19,7 +19,7 @@ layer(engine
 	     remote.c remote_lane.c slots.c transport_tcp.c nics.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c probe.c
 	     file.c regain.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
-	     rdma_port.c rdma_where.c rdma_path.c ${RDMA_SRC} staging.c
+	     rdma_port.c rdma_where.c rdma_path.c ${RDMA_SRC} credits.c stream_rdma.c staging.c
 	USES index common
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
 layer(fs

@@ -134,12 +134,19 @@ static inline void write_bytes(struct writer *w, const void *p, size_t n)
 		memcpy(to, p, n);
 }
 
+/* Where there is room for n bytes already. */
+static inline void put_le(uint8_t *to, uint64_t v, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		to[i] = (uint8_t)(v >> (8 * i));
+}
+
 static inline void write_le(struct writer *w, uint64_t v, unsigned n)
 {
 	uint8_t *p = write_room(w, n);
 
-	for (unsigned i = 0; p && i < n; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
+	if (p)
+		put_le(p, v, n);
 }
 
 static inline void write_u8(struct writer *w, uint8_t v) { write_le(w, v, 1); }

@@ -324,7 +324,10 @@ int loop_timer_new(struct loop *l, uint64_t first_ms, uint64_t repeat_ms,
 	source_init(&t->source, l, fn, arg, start_timer);
 	/* Before the first call, which may want to free it by this very name. */
 	*ret = t;
-	loop_post_call(l, &t->source.start);
+	if (loop_is_current(l))
+		start_timer(t); /* for loop_timer_set() */
+	else
+		loop_post_call(l, &t->source.start);
 	return 0;
 }
 

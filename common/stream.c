@@ -90,7 +90,7 @@ void stream_start(struct stream *s, const struct stream_ops *ops, void *arg)
 {
 	s->ops = ops;
 	s->arg = arg;
-	if (!s->reason)
+	if (!s->reason && s->kind->start)
 		s->kind->start(s);
 }
 
@@ -111,6 +111,12 @@ void stream_wake(struct stream *s, uint64_t at_ns)
 {
 	if (!s->reason)
 		s->kind->wake(s, at_ns);
+}
+
+void stream_widen(struct stream *s)
+{
+	if (!s->reason && s->kind->widen)
+		s->kind->widen(s);
 }
 
 int stream_socket(struct stream *s)

@@ -81,6 +81,10 @@ int stream_write(struct stream *s, const struct iovec *iov, unsigned n,
  * was asked before. 0: never. */
 void stream_wake(struct stream *s, uint64_t at_ns);
 
+/* Who is at the other side has proved it: as many buffers as are useful are worth their
+ * memory, where there were as few as will do. */
+void stream_widen(struct stream *s);
+
 /* Ends it; later calls change nothing, the first reason (negative) stays. */
 void stream_stop(struct stream *s, int reason);
 

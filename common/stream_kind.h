@@ -9,13 +9,14 @@
 
 /* None but socket() is called once the stream was stopped. */
 struct stream_kind {
-	void (*start)(struct stream *s); /* it has its owner: s->ops */
+	void (*start)(struct stream *s); /* it has its owner: s->ops; or NULL */
 	void (*pause)(struct stream *s, bool pause);
 	int (*write)(struct stream *s, const struct iovec *iov, unsigned n,
 		     void (*done)(void *arg, int r), void *arg);
 	void (*wake)(struct stream *s, uint64_t at_ns);
+	void (*widen)(struct stream *s); /* or NULL */
 	void (*stop)(struct stream *s);  /* begins the end, for s->reason */
-	int (*socket)(struct stream *s); /* NULL: it has none */
+	int (*socket)(struct stream *s); /* or NULL: it has none */
 };
 
 struct stream {

@@ -431,6 +431,8 @@ int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limi
 void conn_set_limits(struct conn *c, const struct conn_limits *limits)
 {
 	c->limits = *limits;
+	if (!c->ended && (limits->max_calls || limits->max_owed))
+		stream_widen(c->stream);
 	set_alarms(c);
 	conn_start_waiting(c);
 	conn_handle_messages(c);

@@ -81,6 +81,7 @@ int conn_accept(struct loop *l, struct stream *s, const struct conn_limits *limi
 		const struct conn_ops *ops, void *arg, struct conn **ret);
 /* Why a connection has ended, as people understand it: ended()'s reason. */
 const char *conn_reason_text(int reason);
+/* With calls, or requests of the other side, in them: it has proved who it is. */
 void conn_set_limits(struct conn *c, const struct conn_limits *limits);
 const char *conn_peer(const struct conn *c);
 

@@ -2,7 +2,7 @@
 #pragma once
 /*
  * RDMA as slicefs uses it: memory that others may read or write, reliable
- * connections, and one-sided reads and writes over them. The files engine/rdma*.c
+ * connections, and over them one-sided reads and writes, or sends. The files engine/rdma*.c
  * are the only ones that know librdmacm and libibverbs; names that begin with
  * rdma_ and a noun of ours (port, dev, mem, conn, op) are ours.
  *
@@ -22,7 +22,12 @@
  * read of their last bytes, and completes it). done() with an error comes only when
  * the queue pair can touch neither the op's memory nor the peer's any more: it is
  * in ERR and flushed, or destroyed. What of a failed write has reached the peer,
- * nobody knows.
+ * nobody knows. A send's done(0) says that the peer's adapter has put it into a buffer.
+ *
+ * Sends of the peer come into buffers that wait for them (rdma_receive()), one into
+ * each, in order. A buffer is the layer's until received(), or closed(). One that finds none
+ * is tried for some milliseconds and then ends the connection: peers agree on how
+ * many wait.
  *
  * The end. A connection ends once, for one reason, whoever ends it; an op that fails
  * ends it too. Then its queue pair is flushed and destroyed, its ops are done, and
@@ -118,11 +123,21 @@ struct rdma_conn_opts {
 	uint64_t deadline_ns; /* to be up by then (clock_ns()); 0: in 10 s */
 	/* Who connects: from this address of the port; AF_UNSPEC: the one that was chosen. */
 	struct sockaddr_storage from;
+	/* Without an acknowledgement the peer is dead after seven times 4.096 us << this;
+	 * 0: RDMA_ACK_TIMEOUT. */
+	uint8_t ack_timeout;
+	/* Buffers for sends of the peer, at a time; 0: it sends none. The first ones wait
+	 * before it can send: they are lent until up() or closed(), numbered from 0 on. */
+	unsigned max_receives, nfirst;
+	const struct rdma_sge *first;
 };
 
 struct rdma_conn_ops {
 	/* rdma_post() may be called. */
 	void (*up)(void *arg);
+	/* Not before up(). A send of so many bytes is in buffer `number`, which is the
+	 * owner's again. Only with max_receives. */
+	void (*received)(void *arg, unsigned number, uint32_t bytes);
 	/* Once, and last; also without up(). why: a sentence without an end, there for
 	 * the time of the call. reason: that of rdma_conn_stop(), else
 	 *	-ECONNRESET     the peer has closed
@@ -130,6 +145,7 @@ struct rdma_conn_ops {
 	 *	-ECONNREFUSED   nobody listens; or the errno of rdma_conn_reject()
 	 *	-EHOSTUNREACH   no way to the address, or by another device
 	 *	-EACCES         the peer has no such memory, or not for us
+	 *	-EMSGSIZE       what the peer sends is longer than the buffer
 	 *	-ENODEV, -ENOMEM, -EIO */
 	void (*closed)(void *arg, int reason, const char *why);
 };
@@ -163,9 +179,13 @@ void rdma_conn_accept(struct rdma_conn *c, const struct rdma_conn_opts *o,
 /* The other side's closed() gets the (negative) errno; c is gone. */
 void rdma_conn_reject(struct rdma_conn *c, int error);
 
-/* Reads and writes ----------------------------------------------------------------- */
+/* Of one that is asked for, or up: who it is, and by which device. */
+void rdma_conn_peer(const struct rdma_conn *c, struct sockaddr_storage *ret);
+struct rdma_dev *rdma_conn_dev(const struct rdma_conn *c);
 
-enum rdma_kind { RDMA_READ, RDMA_WRITE };
+/* Reads, writes and sends ------------------------------------------------------------ */
+
+enum rdma_kind { RDMA_READ, RDMA_WRITE, RDMA_SEND };
 
 struct rdma_sge {
 	void *at;
@@ -175,7 +195,7 @@ struct rdma_sge {
 
 struct rdma_op {
 	enum rdma_kind kind;
-	uint64_t remote; /* address at the peer */
+	uint64_t remote; /* address at the peer; not of a send */
 	uint32_t key;    /* rdma_mem_key() of the memory there */
 	unsigned nsge;   /* 1..RDMA_SGES_MAX pieces, one behind the other at the peer */
 	const struct rdma_sge *sge; /* lent until rdma_post() returns; what it points to
@@ -195,3 +215,7 @@ struct rdma_op {
  * except for what they do at the peer. done() may come before it returns.
  */
 int rdma_post(struct rdma_conn *c, struct rdma_op *chain);
+
+/* One more buffer waits for a send. Its number, below max_receives, belongs to no other that
+ * waits. -ENOTCONN: it is not up, or has ended; -EIO: so is the device. */
+int rdma_receive(struct rdma_conn *c, unsigned number, const struct rdma_sge *at);

@@ -210,7 +210,7 @@ static void fail(struct rdma_conn *c, int error, const char *what)
 	conn_close(c, error, "%s: %s", what, error_text(error));
 }
 
-static void go_up(struct rdma_conn *c)
+void conn_go_up(struct rdma_conn *c)
 {
 	set_timer(c, 0, NULL);
 	c->state = CONN_UP;
@@ -287,6 +287,9 @@ static int send_request(struct rdma_conn *c)
 		r = qp_to_init(c);
 	if (r < 0)
 		return r;
+	r = recv_first(c);
+	if (r < 0)
+		return r;
 	p.qp_num = c->qp->qp_num;
 	return rdma_connect(c->id, &p) ? -errno : 0;
 }
@@ -307,7 +310,7 @@ static void on_response(struct rdma_conn *c, const struct event *e)
 {
 	c->reads_out = least(c->reads_out, e->reads_out);
 	c->reads_in = least(c->reads_in, e->reads_in);
-	if (!c->reads_out) {
+	if (!c->reads_out && !c->opts.max_receives) {
 		conn_close(c, -EACCES, "the peer lets nobody read");
 		return;
 	}
@@ -317,7 +320,7 @@ static void on_response(struct rdma_conn *c, const struct event *e)
 	if (r < 0)
 		fail(c, r, "cannot use the connection");
 	else
-		go_up(c);
+		conn_go_up(c);
 }
 
 static void on_rejected(struct rdma_conn *c, const struct event *e)
@@ -408,6 +411,8 @@ static int accept_request(struct rdma_conn *c)
 	if (!r)
 		r = qp_to_init(c);
 	if (!r)
+		r = recv_first(c);
+	if (!r)
 		r = qp_to_rts(c);
 	if (r < 0)
 		return r;
@@ -425,6 +430,20 @@ void rdma_conn_accept(struct rdma_conn *c, const struct rdma_conn_opts *o,
 		r = accept_request(c);
 	if (r < 0)
 		fail(c, r, "cannot accept the connection");
+}
+
+void rdma_conn_peer(const struct rdma_conn *c, struct sockaddr_storage *ret)
+{
+	const struct sockaddr *a = rdma_get_peer_addr(c->id);
+
+	*ret = (struct sockaddr_storage){ 0 };
+	memcpy(ret, a, a->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
+						  sizeof(struct sockaddr_in));
+}
+
+struct rdma_dev *rdma_conn_dev(const struct rdma_conn *c)
+{
+	return c->dev;
 }
 
 /* Events ----------------------------------------------------------------------------------- */
@@ -473,7 +492,7 @@ static void on_conn_event(struct rdma_conn *c, const struct event *e)
 	else if (e->type == RDMA_CM_EVENT_CONNECT_RESPONSE && c->state == CONN_CONNECTING)
 		on_response(c, e);
 	else if (e->type == RDMA_CM_EVENT_ESTABLISHED && c->state == CONN_ACCEPTING)
-		go_up(c);
+		conn_go_up(c);
 	else
 		on_failure(c, e);
 }

@@ -148,6 +148,26 @@ void rdma_conn_reject(struct rdma_conn *c, int error)
 	assert(!c);
 }
 
+void rdma_conn_peer(const struct rdma_conn *c, struct sockaddr_storage *ret)
+{
+	(void)ret;
+	assert(!c);
+}
+
+struct rdma_dev *rdma_conn_dev(const struct rdma_conn *c)
+{
+	(void)c;
+	return NULL;
+}
+
+int rdma_receive(struct rdma_conn *c, unsigned number, const struct rdma_sge *at)
+{
+	(void)c;
+	(void)number;
+	(void)at;
+	return -EOPNOTSUPP;
+}
+
 int rdma_post(struct rdma_conn *c, struct rdma_op *chain)
 {
 	(void)c;

@@ -72,6 +72,12 @@ static uint64_t places(const struct rdma_op *chain)
 	return n + (n + RUN_OPS - 1) / RUN_OPS;
 }
 
+static const enum ibv_wr_opcode opcodes[] = {
+	[RDMA_READ] = IBV_WR_RDMA_READ,
+	[RDMA_WRITE] = IBV_WR_RDMA_WRITE,
+	[RDMA_SEND] = IBV_WR_SEND,
+};
+
 static void put_op(struct rdma_conn *c, struct run *run, struct rdma_op *op)
 {
 	struct ibv_send_wr *wr = &run->wr[run->n];
@@ -84,10 +90,10 @@ static void put_op(struct rdma_conn *c, struct run *run, struct rdma_op *op)
 		.wr_id = c->tail,
 		.sg_list = sge,
 		.num_sge = (int)op->nsge,
-		.opcode = op->kind == RDMA_READ ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE,
+		.opcode = opcodes[op->kind],
 		.wr.rdma = { op->remote, op->key },
 	};
-	if (op->kind == RDMA_WRITE && op_bytes(op) <= c->max_inline)
+	if (op->kind != RDMA_READ && op_bytes(op) <= c->max_inline)
 		wr->send_flags = IBV_SEND_INLINE;
 	run->n++;
 }
@@ -220,9 +226,10 @@ static const struct {
 	{ IBV_WC_REM_ABORT_ERR, -ECONNRESET, "the peer has given up" },
 	{ IBV_WC_WR_FLUSH_ERR, -ECONNRESET, "the queue pair has failed" },
 	{ IBV_WC_LOC_PROT_ERR, -EFAULT, "memory that is not registered" },
+	{ IBV_WC_LOC_LEN_ERR, -EMSGSIZE, "the peer sends more than there is room for" },
 };
 
-static void on_error(struct rdma_conn *c, enum ibv_wc_status status)
+void conn_failed(struct rdma_conn *c, enum ibv_wc_status status)
 {
 	for (unsigned i = 0; i < sizeof(causes) / sizeof(*causes); i++)
 		if (causes[i].status == status) {
@@ -264,12 +271,16 @@ static void on_completion(struct rdma_conn *c, const struct ibv_wc *wc)
 {
 	bool failed = wc->status != IBV_WC_SUCCESS;
 
+	if (wc->wr_id & RECEIVE) {
+		recv_done(c, wc);
+		return;
+	}
 	if (!is_ours(c, wc->wr_id)) {
 		conn_close(c, -EIO, "the device completes what was not asked for");
 		return;
 	}
 	if (failed)
-		on_error(c, wc->status);
+		conn_failed(c, wc->status);
 	all_done(consume(c, wc->wr_id, failed), 0);
 }
 

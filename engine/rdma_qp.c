@@ -23,7 +23,8 @@ static int create_qp(struct rdma_conn *c, uint32_t inlined)
 		.qp_type = IBV_QPT_RC,
 		.cap = { .max_send_wr = c->opts.depth + MARKER,
 			 .max_send_sge = RDMA_SGES_MAX,
-			 .max_recv_wr = 1, /* some devices do not take 0 */
+			 /* Some devices do not take 0. */
+			 .max_recv_wr = c->opts.max_receives ? c->opts.max_receives : 1,
 			 .max_recv_sge = 1,
 			 .max_inline_data = inlined },
 	};
@@ -35,7 +36,9 @@ static int create_qp(struct rdma_conn *c, uint32_t inlined)
 
 int qp_new(struct rdma_conn *c)
 {
-	c->cq = ibv_create_cq(c->dev->ctx, (int)(c->opts.depth + MARKER), c, c->dev->comp, 0);
+	unsigned n = c->opts.depth + MARKER + c->opts.max_receives;
+
+	c->cq = ibv_create_cq(c->dev->ctx, (int)n, c, c->dev->comp, 0);
 	if (!c->cq)
 		return -errno;
 	if (ibv_req_notify_cq(c->cq, 0))
@@ -99,9 +102,9 @@ int qp_to_rts(struct rdma_conn *c)
 	if (r < 0)
 		return r;
 	a.max_rd_atomic = c->reads_out;
-	a.timeout = RDMA_ACK_TIMEOUT;
+	a.timeout = c->opts.ack_timeout ? c->opts.ack_timeout : RDMA_ACK_TIMEOUT;
 	a.retry_cnt = RDMA_RETRIES;
-	a.rnr_retry = RDMA_RETRIES; /* nobody sends messages anyway */
+	a.rnr_retry = RDMA_RETRIES; /* who sends knows that a buffer waits */
 	return -ibv_modify_qp(c->qp, &a, mask);
 }
 

@@ -23,6 +23,9 @@
 enum { DEV_MAGIC = 0x72644456, CONN_MAGIC = 0x7264434e, LISTENER_MAGIC = 0x72644c53 };
 enum { SCRATCH_BYTES = 64, RUN_OPS = 16 };
 
+/* In wr_id of a receive, with its number: a completion that failed has no opcode. */
+#define RECEIVE (UINT64_C(1) << 63)
+
 struct rdma_dev {
 	struct loop *loop;
 	struct rdma_choice choice;
@@ -124,6 +127,7 @@ void listener_lose(struct rdma_listener *x);
 void conn_close(struct rdma_conn *c, int reason, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 void conn_finish(struct rdma_conn *c);
+void conn_go_up(struct rdma_conn *c);
 
 /* rdma_qp.c: results are negative errnos */
 int qp_new(struct rdma_conn *c);
@@ -137,8 +141,13 @@ void dev_on_completions(void *dev);
 void conn_poll(struct rdma_conn *c);
 int post_take(struct rdma_conn *c); /* the completions that are there; how many */
 void conn_poll_posted(void *conn); /* poll_call */
+void conn_failed(struct rdma_conn *c, enum ibv_wc_status status);
 /* No further posts; a marker behind the last request says when all are flushed. */
 void post_end(struct rdma_conn *c, bool mark);
 bool post_is_drained(struct rdma_conn *c);
 /* What is left has failed; the queue pair is gone. */
 void post_fail_all(struct rdma_conn *c, int r);
+
+/* rdma_recv.c */
+int recv_first(struct rdma_conn *c); /* the queue pair is in INIT; negative errno */
+void recv_done(struct rdma_conn *c, const struct ibv_wc *wc);

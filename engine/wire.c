@@ -56,12 +56,6 @@ const char *wire_type_name(uint16_t type)
 	return type < NTYPES && types[type].name ? types[type].name : "?";
 }
 
-static void put_le(uint8_t *to, uint64_t v, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		to[i] = (uint8_t)(v >> (8 * i));
-}
-
 void wire_put_header(uint8_t to[WIRE_HEADER], const struct wire_header *h)
 {
 	put_le(to, h->len, 4);

@@ -103,7 +103,7 @@ static void node_closed(void *arg, int reason, const char *why)
 
 static void on_request(void *arg, struct rdma_conn *c, struct bytes ticket)
 {
-	static const struct rdma_conn_ops ops = { node_up, node_closed };
+	static const struct rdma_conn_ops ops = { .up = node_up, .closed = node_closed };
 	static const struct rdma_conn_opts o = { .peer = RDMA_PEERS_WRITE };
 	(void)arg;
 	(void)ticket;
@@ -151,7 +151,7 @@ static void on_closed(void *arg, int reason, const char *why)
 
 static void dial(void *arg)
 {
-	static const struct rdma_conn_ops ops = { on_up, on_closed };
+	static const struct rdma_conn_ops ops = { .up = on_up, .closed = on_closed };
 	const struct rdma_conn_opts *o = arg;
 
 	if (rdma_conn_new(dev, &peer, BYTES_NONE, o, &ops, NULL, &conn) < 0)

@@ -204,7 +204,7 @@ static inline void end_on_closed(void *arg, int reason, const char *text)
 	atomic_store(&e->closed, true);
 }
 
-static const struct rdma_conn_ops end_ops = { end_on_up, end_on_closed };
+static const struct rdma_conn_ops end_ops = { .up = end_on_up, .closed = end_on_closed };
 
 static inline void world_on_request(void *arg, struct rdma_conn *c, struct bytes ticket)
 {

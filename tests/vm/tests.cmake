@@ -14,8 +14,9 @@ slicefs_test(NAME vm/verbs LABELS vm TIMEOUT 600 PROCESSORS 2
 # Also with sanitizers, which the emulated machine can bear.
 set(rdma test_rdma-is-missing)
 set(doors test_doors-is-missing)
+set(messages test_messages-is-missing)
 if(VERBS_FOUND)
-	foreach(name rdma doors)
+	foreach(name rdma doors messages)
 		add_executable(test_${name} vm/test_${name}.c)
 		target_link_libraries(test_${name} PRIVATE engine index common warnings PkgConfig::CMOCKA)
 		set(${name} $<TARGET_FILE:test_${name}>)
@@ -39,5 +40,7 @@ set(labels vm)
 if(sanitized)
 	set(labels vm short)
 endif()
-slicefs_test(NAME vm/rdma LABELS ${labels} TIMEOUT 900 PROCESSORS 2
-	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma ${rdma})
+foreach(name rdma messages)
+	slicefs_test(NAME vm/${name} LABELS ${labels} TIMEOUT 900 PROCESSORS 2
+		COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-rdma ${${name}})
+endforeach()
