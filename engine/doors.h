@@ -3,7 +3,8 @@
 /*
  * A node's doors for RDMA: all ports of this host that can be used, or those that were
  * asked for; at each the pool, registered twice (to be read; to be written, too), and a
- * listener. What comes in is for the session whose ticket it brings (engine/ways.h).
+ * listener. What comes in is for the session whose ticket it brings (engine/ways.h), or
+ * carries messages (engine/stream_rdma.h).
  *
  * A device may go away and come back, and take only its own door with it: all are looked
  * after every few seconds, on a thread of their own ("node-doors"), since to open one and

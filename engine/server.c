@@ -27,6 +27,7 @@
 #include "common/log.h"
 #include "engine/doors.h"
 #include "engine/session.h"
+#include "engine/stream_rdma.h"
 #include "index/index.h"
 
 enum {
@@ -70,6 +71,7 @@ struct server {
 	struct listener *listener;
 	struct peer *peers;
 	uint32_t npeers, nsessions;
+	uint32_t nstreams; /* by RDMA, that are not gone */
 	uint64_t last_session;
 	uint32_t last_lane;
 	bool closing;
@@ -81,7 +83,7 @@ struct server {
 
 static void settle(struct server *s)
 {
-	if (s->closing && !s->peers && !s->listener)
+	if (s->closing && !s->peers && !s->nstreams && !s->listener)
 		sem_post(&s->sem);
 }
 
@@ -359,16 +361,22 @@ static int peer_message(void *arg, const struct wire_header *h, struct bytes bod
 
 static const struct conn_ops peer_ops = { .message = peer_message, .ended = peer_ended };
 
+static bool has_room(const struct server *s, const char *who)
+{
+	if (s->npeers < PEERS_MAX)
+		return true;
+	log_warn("node", "%s was not let in: %u connections are enough", who, s->npeers);
+	return false;
+}
+
 static void on_accept(void *arg, struct stream *stream)
 {
 	struct server *s = arg;
 	struct conn_limits limits = { .max_body = HELLO_BYTES,
 				      .until_ns = clock_ns() + HELLO_S * NS_PER_S };
-	struct peer *p = s->npeers < PEERS_MAX ? calloc(1, sizeof(*p)) : NULL;
+	struct peer *p = has_room(s, stream_peer(stream)) ? calloc(1, sizeof(*p)) : NULL;
 
 	if (!p) {
-		log_warn("node", "%s was not let in: %u connections are enough",
-			 stream_peer(stream), s->npeers);
 		stream_stop(stream, -EUSERS);
 		return;
 	}
@@ -386,11 +394,44 @@ static void on_accept(void *arg, struct stream *stream)
 
 /* Opening and closing -------------------------------------------------------------- */
 
-/* A connection by RDMA, for the session that gave this ticket. */
+static void stream_gone(void *arg)
+{
+	struct server *s = arg;
+
+	s->nstreams--;
+	settle(s);
+}
+
+/* One that carries messages: it is taken as a socket is, which nobody listens for when
+ * the node stops. */
+static void on_rdma_stream(struct server *s, struct rdma_conn *c)
+{
+	struct stream_rdma_opts o = { .loop = s->loop, .until_ns = clock_ns() + HELLO_S * NS_PER_S,
+				      .gone = stream_gone, .arg = s };
+	struct stream *stream;
+
+	if (s->deaf || !has_room(s, "an RDMA connection")) {
+		rdma_conn_reject(c, s->deaf ? -ECONNREFUSED : -EUSERS);
+		return;
+	}
+	int r = stream_rdma_accept(c, &o, &stream);
+	if (r < 0) {
+		log_warn("node", "an RDMA connection was not let in: %s", error_text(r));
+		return;
+	}
+	s->nstreams++;
+	on_accept(s, stream);
+}
+
+/* A connection by RDMA: of messages, or for the session that gave this ticket. */
 static void on_rdma_request(void *arg, struct rdma_conn *c, struct bytes ticket)
 {
 	struct server *s = arg;
 
+	if (stream_rdma_is_wanted(ticket)) {
+		on_rdma_stream(s, c);
+		return;
+	}
 	for (struct peer *p = s->peers; p; p = p->next)
 		if (p->session && session_accept(p->session, c, ticket))
 			return;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A node's doors (engine/doors.h) and who has no business there: wrong tickets, used
- * ones, those of a session that has ended, and the keys of a session that may write in
- * the hands of one that only reads. Runs in the virtual machine (tests/vm/test-rdma).
+ * ones, those of a session that has ended, the keys of a session that may write in
+ * the hands of one that only reads, and connections for messages that have proved nothing.
+ * Runs in the virtual machine (tests/vm/test-rdma).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include "engine/pool.h"
 #include "engine/remote.h"
 #include "engine/server.h"
+#include "engine/stream_rdma.h"
 #include "index/kv.h"
 #include "rdma_world.h"
 
@@ -208,6 +210,143 @@ static void who_only_reads_writes_with_no_key(void **state)
 	remote_close(writer);
 }
 
+/* Messages ------------------------------------------------------------------------------ */
+
+/* Who comes by RDMA to speak. */
+struct caller {
+	struct conn *conn;
+	struct writer hello; /* sent when it is up */
+	const struct auth_key *key; /* answers the challenge */
+	atomic_bool up, challenged, ended;
+	int reason;
+};
+
+static void caller_up(void *arg)
+{
+	struct caller *c = arg;
+	struct writer w = { 0 };
+
+	write_bytes(&w, c->hello.p, c->hello.len);
+	if (c->hello.len)
+		conn_send(c->conn, WIRE_HELLO, w);
+	atomic_store(&c->up, true);
+}
+
+static int caller_message(void *arg, const struct wire_header *h, struct bytes body)
+{
+	struct caller *c = arg;
+	struct wire_challenge challenge;
+	struct wire_proof m = { .proof = { 0 } };
+	struct writer w = { 0 };
+
+	assert(!atomic_load(&c->challenged));
+	assert(auth_challenged(c->key, &c->hello, 0, h, body, &challenge, m.proof) == 0);
+	wire_write_proof(&w, &m);
+	conn_send(c->conn, WIRE_PROOF, w);
+	atomic_store(&c->challenged, true);
+	return 0;
+}
+
+static void caller_ended(void *arg, int reason)
+{
+	struct caller *c = arg;
+
+	c->reason = reason;
+	conn_free(c->conn);
+	writer_fini(&c->hello);
+	atomic_store(&c->ended, true);
+}
+
+static const struct conn_ops caller_ops = { .up = caller_up, .message = caller_message,
+					    .ended = caller_ended };
+
+static void call_on_loop(void *arg)
+{
+	static const struct conn_limits limits = { .max_body = WIRE_BODY_MAX };
+	struct stream_rdma_opts o = { .loop = world.mount.loop };
+	struct sockaddr_storage to = ipv4("10.77.0.1", server_port(server));
+	struct caller *c = arg;
+	struct stream *s;
+
+	assert(stream_rdma_connect(world.mount.dev, &to, &o, &s) == 0);
+	assert(conn_over(world.mount.loop, s, &limits, &caller_ops, c, &c->conn) == 0);
+}
+
+static void call(struct caller *c)
+{
+	on_loop(world.mount.loop, call_on_loop, c);
+	while (!atomic_load(&c->up) && !atomic_load(&c->ended))
+		usleep(200);
+}
+
+static void who_says_nothing_is_not_kept(void **state)
+{
+	struct caller c = { 0 };
+	uint64_t begin = clock_ns();
+
+	(void)state;
+	call(&c);
+	assert_true(atomic_load(&c.up));
+	wait_true(&c.ended, "ended");
+	double s = (double)(clock_ns() - begin) / NS_PER_S;
+	print_message("ended after %.1f s\n", s);
+	assert_true(s > 3 && s < 15);
+}
+
+static void who_has_proved_nothing_says_little(void **state)
+{
+	static const uint8_t much[1000];
+	struct caller c = { 0 };
+
+	(void)state;
+	write_bytes(&c.hello, much, sizeof(much));
+	call(&c);
+	wait_true(&c.ended, "ended");
+	assert_false(atomic_load(&c.challenged));
+	assert_int_equal(c.reason, -ECONNRESET);
+}
+
+/* Its secret is right, but there is no socket that could go on as a lane. */
+static void data_connections_go_by_tcp(void **state)
+{
+	struct remote *x = session(false);
+	struct caller c = { 0 };
+	struct auth_key secret;
+	struct wire_hello m = { .version_min = WIRE_VERSION, .version_max = WIRE_VERSION,
+				.kind = WIRE_DATA, .session = remote_session(x), .number = 1,
+				.name = bytes_str("test") };
+
+	(void)state;
+	memcpy(secret.b, remote_welcome(x)->secret, sizeof(secret.b));
+	wire_write_hello(&c.hello, &m);
+	c.key = &secret;
+	call(&c);
+	wait_true(&c.ended, "ended");
+	assert_true(atomic_load(&c.challenged));
+	assert_int_equal(c.reason, -ECONNRESET);
+	assert_true(remote_is_up(x));
+	remote_close(x);
+}
+
+static void a_node_that_stops_ends_them(void **state)
+{
+	struct caller v[5] = { 0 }, late = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++) {
+		call(&v[i]);
+		assert_true(atomic_load(&v[i].up));
+	}
+	server_drain(server, 0);
+	call(&late);
+	assert_true(atomic_load(&late.ended));
+	assert_int_equal(late.reason, -ECONNREFUSED);
+	server_close(server);
+	server = NULL;
+	for (unsigned i = 0; i < 5; i++)
+		wait_true(&v[i].ended, "ended");
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -216,6 +355,10 @@ int main(void)
 		TEST(a_ticket_is_good_once),
 		TEST(a_ticket_ends_with_its_session),
 		TEST(who_only_reads_writes_with_no_key),
+		TEST(who_says_nothing_is_not_kept),
+		TEST(who_has_proved_nothing_says_little),
+		TEST(data_connections_go_by_tcp),
+		TEST(a_node_that_stops_ends_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
