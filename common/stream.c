@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/stream_kind.h"
 
 /* Addresses -------------------------------------------------------------------- */
@@ -57,6 +58,15 @@ int stream_resolve(const char *where, uint16_t default_port, struct sockaddr_sto
 	memcpy(ret, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
 	return 0;
+}
+
+bool stream_source(const struct sockaddr_storage *to, struct sockaddr_storage *ret)
+{
+	socklen_t len = sizeof(*ret);
+	_cleanup_(closep) int fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && !connect(fd, (const struct sockaddr *)to, sizeof(*to)) &&
+	       !getsockname(fd, (struct sockaddr *)ret, &len);
 }
 
 bool stream_is_loopback(const struct sockaddr_storage *a)

@@ -41,6 +41,8 @@ struct stream_ops {
 /* The address of "host", "host:port", "1.2.3.4:port" or "[::1]:port"; no host:
  * loopback. Blocks while it asks for names. -EINVAL, -ENOENT: no such host. */
 int stream_resolve(const char *where, uint16_t default_port, struct sockaddr_storage *ret);
+/* The address of this host from which `to` is reached. False: it cannot be. */
+bool stream_source(const struct sockaddr_storage *to, struct sockaddr_storage *ret);
 bool stream_is_loopback(const struct sockaddr_storage *a);
 void stream_name(const struct sockaddr_storage *a, char ret[STREAM_NAME]); /* 1.2.3.4:5 */
 

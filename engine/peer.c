@@ -167,6 +167,9 @@ int peer_open(struct engine *e, const struct engine_opts *o, struct peer **ret, 
 {
 	struct remote_opts ro = { .node = o->node, .name = o->name, .read_only = o->only_reads,
 				  .rdma = o->rdma.by != ENGINE_TCP,
+				  /* A session ends with the connection of its requests. With
+				   * ENGINE_AUTO the loss of RDMA costs speed, and nothing else. */
+				  .requests = o->rdma.by == ENGINE_RDMA ? &o->rdma : NULL,
 				  .timeout_ms = o->timeout_ms };
 	struct auth_key key;
 	struct peer *p;

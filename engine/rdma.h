@@ -33,8 +33,8 @@
  * ends it too. Then its queue pair is flushed and destroyed, its ops are done, and
  * closed() comes last: after it the peer can no longer reach memory through this connection
  * (I6), and it can be freed. A dead peer shows within 2 to 3 s as long as ops are
- * under way (RDMA_ACK_TIMEOUT, RDMA_RETRIES), and not at all while none are: the TCP
- * connection of the session keeps an eye on it then. A killed one shows at once, as
+ * under way (RDMA_ACK_TIMEOUT, RDMA_RETRIES), and not at all while none are: the
+ * connection of the session's messages keeps an eye on it then. A killed one shows at once, as
  * closed or as memory that is not there (-EACCES): the reason tells people what was
  * seen, and is nothing to decide by.
  *

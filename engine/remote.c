@@ -4,9 +4,11 @@
  *
  *	CONNECTING --up--> GREETED --CHALLENGE--> PROVEN --WELCOME--> JOINING --> UP
  *
- * and back to DOWN when the connection ends, from wherever it was. The node's proof
- * is checked before ours is sent: who has not the token learns nothing that would
- * help elsewhere.
+ * and back to DOWN when the connection ends, from wherever it was; but when one by RDMA
+ * ends before there is a session, from there to CONNECTING once more, by TCP. A node
+ * that refused by RDMA, and says by TCP that it knows RDMA, has come just now: it is asked
+ * by RDMA once more. The node's proof is checked before ours is sent: who has not the
+ * token learns nothing that would help elsewhere.
  *
  * Calls that no session takes wait in a list. While the link is DOWN a timer ticks:
  * it ends what waits too long or is cancelled, and connects again when it is time
@@ -27,6 +29,7 @@
 #include "common/lock.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "engine/remote_rdma.h"
 #include "engine/server.h"
 
 enum remote_state {
@@ -43,6 +46,11 @@ enum {
 	PAUSE_MIN_MS = 50, /* between two attempts to connect */
 	PAUSE_MAX_MS = 2000,
 	ATTEMPT_MS = 5000, /* of one, after the first */
+	RDMA_MS = 3000,    /* of it, to be connected by RDMA; half of it at most */
+	/* By RDMA a session that ends in silence sooner than this is followed by one by TCP: what
+	 * is short may get through where what is long does not. */
+	RDMA_LASTS_MS = 10000,
+	RDMA_AVOID_MS = 60000,
 };
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -57,7 +65,8 @@ struct remote {
 	sem_t opened, ended; /* what remote_open() and remote_close() wait for */
 	int reason;          /* why there is no first session */
 	_Atomic uint64_t session;
-	atomic_bool is_up, has_rdma;
+	atomic_bool is_up, has_rdma, is_by_rdma;
+	struct remote_rdma *rdma; /* for requests; NULL: they go by TCP */
 	atomic_uint last_number; /* remote_number() */
 	atomic_flag stop_asked; /* whoever sets it has the next three */
 	uint64_t stop_session;
@@ -74,7 +83,14 @@ struct remote {
 	struct conn_call *first, **last; /* that wait for a session */
 	struct loop_timer *timer;         /* while DOWN */
 	uint64_t next_ns, pause_ms;       /* of the next attempt */
-	uint64_t lost_ns;                 /* when the last session ended */
+	uint64_t until_ns;                /* of this attempt */
+	uint64_t begun_ns, lost_ns;       /* when the last session began, ended */
+	uint64_t avoid_ns;                /* no RDMA before that */
+	bool by_rdma;                     /* this connection is */
+	unsigned rdma_tries;              /* in this attempt */
+	bool ask_again;                   /* by RDMA, when this one has ended */
+	int rdma_reason;                  /* why the last one by RDMA began no session */
+	int said_carrier;                 /* 1 TCP, 2 RDMA; 0: nothing yet */
 	bool has_complained;              /* about attempts, since then */
 	void (*ring)(void *arg, uint32_t watch);
 	void *ring_arg;
@@ -247,6 +263,10 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 	if (r < 0)
 		return r;
 	atomic_store(&x->has_rdma, c.features & WIRE_FEATURE_RDMA);
+	x->ask_again = !x->by_rdma && x->rdma_tries == 1 && x->rdma_reason == -ECONNREFUSED &&
+		       c.features & WIRE_FEATURE_RDMA;
+	if (x->ask_again)
+		return -EAGAIN;
 	memcpy(secret.b, x->welcome.secret, sizeof(secret.b)); /* of the one before */
 	auth_prove(&secret, AUTH_MOUNT, writer_bytes(&x->hello), &c, m.before);
 	wire_write_proof(&w, &m);
@@ -288,12 +308,34 @@ static void say_back(struct remote *x)
 		 (unsigned long long)x->session, down_s);
 }
 
+/* Of the session that is there, or just was. */
+static void count_link(struct remote *x, int change)
+{
+	metric_add(x->by_rdma ? M_LINKS_RDMA : M_LINKS_TCP, change);
+}
+
+/* Once, and when it has changed. */
+static void say_carrier(struct remote *x)
+{
+	int carrier = x->by_rdma ? 2 : 1;
+
+	if (!x->rdma || carrier == x->said_carrier)
+		return;
+	x->said_carrier = carrier;
+	if (x->by_rdma)
+		log_info("node", "%s: requests go by RDMA", x->node);
+	else
+		log_warn("node", "%s: requests go by TCP: by RDMA %s", x->node,
+			 conn_reason_text(x->rdma_reason));
+}
+
 /* All parts are ready. */
 static void go_up(struct remote *x)
 {
 	x->joining = NULL;
 	x->state = REMOTE_UP;
 	atomic_store(&x->is_up, true);
+	say_carrier(x);
 	if (x->had_session)
 		say_back(x);
 	else
@@ -345,6 +387,9 @@ static int on_welcome(struct remote *x, const struct wire_header *h, struct byte
 	conn_set_limits(x->conn, &limits);
 	x->state = REMOTE_JOINING;
 	x->joining = NULL;
+	x->begun_ns = clock_ns();
+	count_link(x, 1);
+	atomic_store(&x->is_by_rdma, x->by_rdma);
 	atomic_store(&x->session, m.session);
 	join_next(x);
 	return 0;
@@ -413,6 +458,12 @@ static void session_lost(struct remote *x, enum remote_state was, int reason)
 		  (unsigned long long)x->session, reason_text(reason));
 	atomic_store(&x->is_up, false);
 	atomic_store(&x->session, 0);
+	bool silent = reason == -ETIMEDOUT || reason == -EIO;
+	uint64_t now = clock_ns();
+	if (x->by_rdma && silent && now - x->begun_ns < RDMA_LASTS_MS * NS_PER_MS) {
+		x->avoid_ns = now + RDMA_AVOID_MS * NS_PER_MS;
+		x->rdma_reason = reason;
+	}
 	if (was == REMOTE_UP) { /* not one that cannot join, again and again */
 		x->lost_ns = clock_ns();
 		x->pause_ms = 0;
@@ -437,6 +488,22 @@ static void close_now(struct remote *x)
 	sem_post(&x->ended);
 }
 
+static int attempt_by_rdma(struct remote *x);
+static int attempt_by_tcp(struct remote *x);
+
+/* One that has begun no session has ended: there may be another way. */
+static int attempt_otherwise(struct remote *x, int reason)
+{
+	bool ask_again = x->ask_again;
+
+	x->ask_again = false;
+	if (x->closing || x->is_last || !(x->by_rdma || ask_again))
+		return reason;
+	if (x->by_rdma)
+		x->rdma_reason = reason;
+	return ask_again && !attempt_by_rdma(x) ? 0 : attempt_by_tcp(x);
+}
+
 static void on_ended(void *arg, int reason)
 {
 	struct remote *x = arg;
@@ -445,6 +512,10 @@ static void on_ended(void *arg, int reason)
 	conn_free(x->conn);
 	x->conn = NULL;
 	x->state = REMOTE_DOWN;
+	if (was >= REMOTE_JOINING)
+		count_link(x, -1);
+	else if ((reason = attempt_otherwise(x, reason)) >= 0)
+		return;
 	if (x->closing) {
 		close_now(x);
 	} else if (was >= REMOTE_JOINING) {
@@ -464,14 +535,48 @@ static const struct conn_ops ops = { .up = on_up, .message = on_message,
 
 /* Connecting again -------------------------------------------------------------------- */
 
-static int attempt(struct remote *x, uint64_t until_ns)
+static int attempt_by_tcp(struct remote *x)
 {
-	struct conn_limits limits = { .max_body = WIRE_BODY_MAX, .until_ns = until_ns };
+	struct conn_limits limits = { .max_body = WIRE_BODY_MAX, .until_ns = x->until_ns };
 	int r = conn_connect(x->loop, &x->to, &limits, &ops, x, &x->conn);
 
+	x->by_rdma = false;
 	if (r >= 0)
 		x->state = REMOTE_CONNECTING;
 	return r;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int attempt_by_rdma(struct remote *x)
+{
+	uint64_t now = clock_ns(), half = now + (x->until_ns - now) / 2;
+	struct conn_limits limits = { .max_body = WIRE_BODY_MAX, .until_ns = half };
+	struct stream *s;
+
+	x->rdma_tries++;
+	if (!x->rdma || now < x->avoid_ns)
+		return -ENODEV;
+	int r = remote_rdma_connect(x->rdma, earlier(half, now + RDMA_MS * NS_PER_MS), &s);
+	if (!r)
+		r = conn_over(x->loop, s, &limits, &ops, x, &x->conn);
+	if (r < 0) {
+		x->rdma_reason = r;
+		return r;
+	}
+	x->by_rdma = true;
+	x->state = REMOTE_CONNECTING;
+	return 0;
+}
+
+static int attempt(struct remote *x, uint64_t until_ns)
+{
+	x->until_ns = until_ns;
+	x->rdma_tries = 0;
+	return attempt_by_rdma(x) < 0 ? attempt_by_tcp(x) : 0;
 }
 
 static void tick(void *arg)
@@ -548,6 +653,7 @@ static int run_on_loop(struct errand *d)
 
 static void remote_free(struct remote *x)
 {
+	remote_rdma_close(x->rdma);
 	loop_free(x->loop);
 	writer_fini(&x->hello);
 	sem_destroy(&x->opened);
@@ -591,6 +697,14 @@ static int say_why(const struct remote *x, int r, char **ret_why)
 	}
 }
 
+static int open_rdma(struct remote *x, const struct engine_rdma *rdma)
+{
+	struct remote_rdma_opts o = { .loop = x->loop, .rdma = *rdma, .to = x->to };
+	int r = remote_rdma_open(&o, &x->rdma);
+
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
 int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why)
 {
 	_cleanup_(remote_freep) struct remote *x = calloc(1, sizeof(*x));
@@ -611,6 +725,8 @@ int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why
 		return why(ret_why, r, "%s: %s", o->node,
 			   r == -EINVAL ? "not a node. Try: host or host:port" : "no such host");
 	r = loop_new("remote", &x->loop);
+	if (!r && o->requests)
+		r = open_rdma(x, o->requests);
 	if (r < 0)
 		return r;
 	r = connect_and_wait(x);
@@ -724,6 +840,11 @@ uint32_t remote_number(struct remote *x)
 		n = atomic_fetch_add(&x->last_number, 1) + 1;
 	while (!n);
 	return n;
+}
+
+bool remote_is_by_rdma(struct remote *x)
+{
+	return atomic_load(&x->is_by_rdma);
 }
 
 bool remote_has_rdma(struct remote *x)

@@ -11,6 +11,9 @@
  *	      lost() of each part            begun(), one part after the other
  *	UP --------------------> DOWN .. connects .. JOINING ----------> UP
  *
+ * Each attempt to connect is made by RDMA first, where that is wanted, and then by TCP. A
+ * session stays with what it began by, and ends with it.
+ *
  * Parts are who has something that is the session's: pins, doorbells, data
  * connections. Until all of them are ready only their own calls (`early`) go
  * through; others wait.
@@ -20,6 +23,7 @@
  */
 #include "engine/auth.h"
 #include "engine/conn.h"
+#include "engine/engine.h"
 
 struct remote;
 
@@ -28,7 +32,10 @@ struct remote_opts {
 	const char *name;    /* of this mount, for people */
 	const struct auth_key *key; /* NULL: no token */
 	bool read_only;
-	bool rdma;           /* we would use it */
+	bool rdma;           /* we would use it for bytes */
+	/* By RDMA, as long as the node takes them so; else, and NULL: requests go by TCP. Lent
+	 * for the call. */
+	const struct engine_rdma *requests;
 	uint32_t timeout_ms; /* to be let in at first; 0: 10 s */
 };
 
@@ -54,6 +61,7 @@ const struct sockaddr_storage *remote_address(const struct remote *x);
 
 /* Another one for each data connection, whichever way it goes. */
 uint32_t remote_number(struct remote *x);
+bool remote_is_by_rdma(struct remote *x); /* requests of the last session go so */
 bool remote_has_rdma(struct remote *x); /* the last session's node knows RDMA */
 bool remote_reads_only(const struct remote *x);
 

@@ -18,12 +18,12 @@
 #include <netinet/in.h>
 #include <semaphore.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/stream.h"
 #include "engine/nics.h"
 #include "engine/rdma.h"
 #include "engine/slots.h"
@@ -246,16 +246,6 @@ static struct sockaddr_storage address_of(const struct wire_port *p, const struc
 	return a;
 }
 
-/* The address from which another one is reached. */
-static bool own_address(const struct sockaddr_storage *to, struct sockaddr_storage *ret)
-{
-	socklen_t len = sizeof(*ret);
-	_cleanup_(closep) int fd = socket(to->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	return fd >= 0 && !connect(fd, (const struct sockaddr *)to, sizeof(*to)) &&
-	       !getsockname(fd, (struct sockaddr *)ret, &len);
-}
-
 static int find_far(struct way_lane *l)
 {
 	l->far = calloc(l->told.nports, sizeof(*l->far));
@@ -264,7 +254,7 @@ static int find_far(struct way_lane *l)
 	for (uint32_t i = 0; i < l->told.nports; i++) {
 		struct rdma_far *f = &l->far[i];
 		f->address = address_of(&l->told.ports[i], slots_remote(l->slot->slots));
-		if (!own_address(&f->address, &f->from))
+		if (!stream_source(&f->address, &f->from))
 			f->from = (struct sockaddr_storage){ 0 };
 	}
 	return 0;
@@ -428,7 +418,7 @@ void transport_rdma_look(struct transport *t)
 	struct rdma_way *w = slots_arg(slots_of(t));
 	struct sockaddr_storage own;
 	_cleanup_(freep) char *text = NULL;
-	bool known = own_address(remote_address(slots_remote(w->slots)), &own);
+	bool known = stream_source(remote_address(slots_remote(w->slots)), &own);
 
 	nics_look(w->nics, known ? &own : NULL, &text); /* what is wrong was logged */
 	w->tend = (struct loop_call){ .fn = tend, .arg = w };
@@ -537,7 +527,7 @@ int transport_rdma_open(struct remote *x, const struct transport_rdma_opts *o,
 	struct rdma_way *w;
 	unsigned n;
 
-	if (!own_address(remote_address(x), own))
+	if (!stream_source(remote_address(x), own))
 		own = NULL;
 	/* First: where there is no device, this is all that is done every few seconds. */
 	int r = count_ports(&o->rdma, x, own, &n, ret_why);

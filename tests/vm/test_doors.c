@@ -29,22 +29,28 @@ static struct server *server;
 static char where[32];
 static const struct rdma_conn_opts usual = { .spin_us = RDMA_SPIN_US };
 
+static void start_server(enum engine_bytes_by by, uint16_t port)
+{
+	struct server_opts so = { .listen = where, .anybody = true, .threads = 1, .kv = kv,
+				  .pool = pool, .rdma = { .by = by } };
+
+	snprintf(where, sizeof(where), "10.77.0.1:%u", port);
+	enter_netns("h1");
+	assert_int_equal(server_open(&so, &server, NULL), 0);
+	snprintf(where, sizeof(where), "10.77.0.1:%u", server_port(server));
+	enter_netns("h2");
+}
+
 static int setup(void **state)
 {
 	struct pool_opts po = { .bytes = POOL_BYTES, .create = true };
-	struct server_opts so = { .listen = "10.77.0.1:0", .anybody = true, .threads = 1 };
 
 	(void)state;
 	log_set_level(LOG_LEVEL_ERROR);
 	world_open(&world);
 	assert_int_equal(pool_open(&po, &pool), 0);
 	assert_int_equal(kv_mem_open(&kv), 0);
-	so.kv = kv;
-	so.pool = pool;
-	enter_netns("h1");
-	assert_int_equal(server_open(&so, &server, NULL), 0);
-	snprintf(where, sizeof(where), "10.77.0.1:%u", server_port(server));
-	enter_netns("h2");
+	start_server(ENGINE_AUTO, 0);
 	return 0;
 }
 
@@ -347,6 +353,74 @@ static void a_node_that_stops_ends_them(void **state)
 		wait_true(&v[i].ended, "ended");
 }
 
+/* A mount's requests ---------------------------------------------------------------------- */
+
+static struct remote *session_by_rdma(void)
+{
+	static const struct engine_rdma any = { .by = ENGINE_RDMA };
+	struct remote_opts o = { .node = where, .name = "test", .rdma = true, .requests = &any };
+	struct remote *x;
+
+	assert_int_equal(remote_open(&o, &x, NULL), 0);
+	return x;
+}
+
+static void ping(struct remote *x, unsigned n)
+{
+	while (n--)
+		assert_int_equal(remote_ask(x, WIRE_PING, (struct writer){ 0 },
+					    clock_ns() + 10 * NS_PER_S, NULL), 0);
+}
+
+static void requests_go_by_rdma(void **state)
+{
+	int64_t before = metric_get(M_SENDS);
+	struct remote *x = session_by_rdma(), *tcp;
+
+	(void)state;
+	assert_true(remote_is_by_rdma(x));
+	ping(x, 200);
+	int64_t sends = metric_get(M_SENDS) - before;
+	print_message("%lld SENDs for 200 requests and their answers\n", (long long)sends);
+	assert_true(sends >= 400 && sends < 800);
+	assert_int_equal(metric_get(M_LINKS_RDMA), 1);
+	tcp = session(false);
+	before = metric_get(M_SENDS);
+	ping(tcp, 10);
+	assert_int_equal(metric_get(M_SENDS), before);
+	assert_false(remote_is_by_rdma(tcp));
+	assert_int_equal(metric_get(M_LINKS_TCP), 1);
+	remote_close(tcp);
+	remote_close(x);
+	assert_int_equal(metric_get(M_LINKS_RDMA) + metric_get(M_LINKS_TCP), 0);
+}
+
+/* The node comes back so, and the mount has another session there. */
+static void restart(struct remote *x, enum engine_bytes_by by, bool by_rdma)
+{
+	uint64_t before = remote_session(x), end = clock_ns() + 30 * NS_PER_S;
+	uint16_t port = server_port(server);
+
+	server_close(server);
+	start_server(by, port);
+	while ((!remote_is_up(x) || remote_session(x) == before) && clock_ns() < end)
+		usleep(1000);
+	ping(x, 3);
+	assert_int_equal(remote_is_by_rdma(x), by_rdma);
+}
+
+static void each_session_goes_as_it_can(void **state)
+{
+	struct remote *x = session_by_rdma();
+
+	(void)state;
+	assert_true(remote_is_by_rdma(x));
+	restart(x, ENGINE_TCP, false);
+	restart(x, ENGINE_AUTO, true);
+	restart(x, ENGINE_AUTO, true);
+	remote_close(x);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -359,6 +433,8 @@ int main(void)
 		TEST(who_has_proved_nothing_says_little),
 		TEST(data_connections_go_by_tcp),
 		TEST(a_node_that_stops_ends_them),
+		TEST(requests_go_by_rdma),
+		TEST(each_session_goes_as_it_can),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
