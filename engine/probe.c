@@ -195,6 +195,9 @@ struct flight {
 
 struct probe {
 	struct remote *remote;
+	char name[PROBE_NAME];
+	struct auth_key key;
+	bool has_key;
 	uint32_t timeout_ms;
 	bool gone; /* it did not answer, or its session has ended */
 
@@ -231,28 +234,41 @@ static int noted(struct probe *p, int r)
 	return r;
 }
 
+static int open_session(const struct probe *p, const struct engine_rdma *requests,
+			struct remote **ret, char **ret_why)
+{
+	struct remote_opts o = { .node = p->name, .name = "doctor", .rdma = true,
+				 .key = p->has_key ? &p->key : NULL, .requests = requests,
+				 .timeout_ms = p->timeout_ms };
+	int r = remote_open(&o, ret, ret_why);
+
+	if (!r)
+		remote_last(*ret);
+	return r;
+}
+
 int probe_open(const char *name, const char *token_file, uint32_t timeout_ms, struct probe **ret,
 	       char **ret_why)
 {
-	struct remote_opts o = { .node = name, .name = "doctor", .rdma = true,
-				 .timeout_ms = timeout_ms };
 	struct auth_key key;
 	struct probe *p;
 	int r = auth_key_load(token_file, &key, ret_why);
 
 	if (r < 0)
 		return -EBADF;
-	o.key = token_file ? &key : NULL;
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
 	p->timeout_ms = timeout_ms;
-	r = remote_open(&o, &p->remote, ret_why);
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	p->has_key = token_file;
+	if (p->has_key)
+		p->key = key;
+	r = open_session(p, NULL, &p->remote, ret_why);
 	if (r < 0) {
 		free(p);
 		return r;
 	}
-	remote_last(p->remote);
 	pthread_mutex_init(&p->mutex, NULL);
 	lock_cond_init(&p->none_out);
 	*ret = p;
@@ -313,20 +329,37 @@ static void pings_add(struct probe_pings *m, uint64_t ns)
 	m->n++;
 }
 
-int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret)
+static int ping(struct remote *x, uint64_t until, unsigned n, struct probe_pings *ret)
 {
-	uint64_t until = deadline(p);
 	struct probe_pings m = { 0 };
 
 	while (m.n < n && (!m.n || clock_ns() < until)) {
 		uint64_t begun = clock_ns();
-		int r = ask(p, WIRE_PING, NULL);
+		int r = remote_ask(x, WIRE_PING, (struct writer){ 0 }, until, NULL);
 		if (r < 0)
 			return r;
 		pings_add(&m, clock_ns() - begun);
 	}
 	*ret = m;
 	return 0;
+}
+
+int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret)
+{
+	return p->gone ? -ENOTCONN : noted(p, ping(p->remote, deadline(p), n, ret));
+}
+
+int probe_ping_rdma(struct probe *p, unsigned n, struct probe_pings *ret)
+{
+	static const struct engine_rdma any = { .by = ENGINE_RDMA };
+	struct remote *x;
+	int r = open_session(p, &any, &x, NULL);
+
+	if (r < 0)
+		return r;
+	r = remote_is_by_rdma(x) ? ping(x, deadline(p), n, ret) : -EOPNOTSUPP;
+	remote_close(x);
+	return r;
 }
 
 /* Slices ----------------------------------------------------------------------------- */

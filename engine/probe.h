@@ -52,8 +52,11 @@ struct probe_pings {
 	uint64_t min_ns, avg_ns, max_ns;
 };
 
-/* One after the other, over the session's connection. -ETIMEDOUT, -ENOTCONN. */
+/* One after the other, over the session's connection, by TCP. -ETIMEDOUT, -ENOTCONN. */
 int probe_ping(struct probe *p, unsigned n, struct probe_pings *ret);
+/* The same in one more session, whose requests go by RDMA. -EOPNOTSUPP: they do not, as a
+ * mount's would not. Errors of probe_open(), too. */
+int probe_ping_rdma(struct probe *p, unsigned n, struct probe_pings *ret);
 
 enum probe_way { PROBE_TCP, PROBE_RDMA, PROBE_WAYS };
 

@@ -48,7 +48,7 @@ struct status {
 
 static const char *const columns[] = { "dir",  "store", "state", "pool",    "used",
 				       "free", "index", "index used", "handles", "drafts",
-				       "transport", NULL };
+				       "transport", "requests", NULL };
 
 static void add_silent(struct status *s, const struct mount_line *m, int err)
 {
@@ -56,6 +56,7 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 			 err == -ENOTCONN  ? "dead" : strerror(-err));
 	for (unsigned i = 0; i < 7; i++)
 		table_int(&s->t, 0);
+	table_none(&s->t);
 	table_none(&s->t);
 	s->silent++;
 	if (err == -EACCES || err == -EPERM)
@@ -67,13 +68,12 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 			 err == -ETIMEDOUT ? "--abort " : "", m->dir);
 }
 
-/* By which the bytes of another host's slices go now; no entry where none are up. Beside
- * connections for RDMA those for TCP are kept. */
-static void add_transport(struct status *s, const char *text)
+/* By which something goes to another host's node now; no entry where no connection is up. */
+static void add_transport(struct status *s, const char *text, const char *rdma, const char *tcp)
 {
-	if (value_of(text, "data_connections{transport=\"rdma\"}"))
+	if (value_of(text, rdma))
 		table_str(&s->t, "rdma");
-	else if (value_of(text, "data_connections{transport=\"tcp\"}"))
+	else if (value_of(text, tcp))
 		table_str(&s->t, "tcp");
 	else
 		table_none(&s->t);
@@ -95,7 +95,11 @@ static void add_values(struct status *s, const char *text)
 	table_size(&s->t, value_of(text, "index_bytes{kind=\"used\"}"));
 	table_int(&s->t, (int64_t)value_of(text, "handles"));
 	table_int(&s->t, (int64_t)value_of(text, "drafts"));
-	add_transport(s, text);
+	/* Beside connections for RDMA those for TCP are kept. */
+	add_transport(s, text, "data_connections{transport=\"rdma\"}",
+		      "data_connections{transport=\"tcp\"}");
+	add_transport(s, text, "request_connections{transport=\"rdma\"}",
+		      "request_connections{transport=\"tcp\"}");
 }
 
 static int add_mount(const struct mount_line *m, void *arg)
@@ -134,7 +138,8 @@ static int add_served(const char *name, const char *dir, void *arg)
 	table_none(&s->t); /* used, free */
 	table_none(&s->t);
 	table_size(&s->t, st.index_bytes);
-	table_none(&s->t); /* used, handles, drafts, transport */
+	table_none(&s->t); /* used, handles, drafts, transport, requests */
+	table_none(&s->t);
 	table_none(&s->t);
 	table_none(&s->t);
 	table_none(&s->t);

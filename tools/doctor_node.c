@@ -21,6 +21,7 @@ enum { PINGS = 100, MOVE_MS = 1000 };
 static const char *const steps[] = {
 	"node name", "node port", "path MTU", "node token", "node session", "node ping",
 	"tcp write", "tcp read", "rdma way", "rdma ping", "rdma write", "rdma read",
+	"rdma requests",
 };
 
 enum { NSTEPS = sizeof(steps) / sizeof(steps[0]) };
@@ -185,6 +186,13 @@ static bool session(struct doctor *d, struct probe *p)
 	return true;
 }
 
+static void pinged(struct doctor *d, const char *check, const char *what,
+		   const struct probe_pings *m)
+{
+	report_add(&d->report, CHECK_OK, check, "%u %s: min %.3f, avg %.3f, max %.3f ms", m->n,
+		   what, (double)m->min_ns / 1e6, (double)m->avg_ns / 1e6, (double)m->max_ns / 1e6);
+}
+
 static bool ping(struct doctor *d, struct probe *p)
 {
 	struct probe_pings m;
@@ -195,8 +203,7 @@ static bool ping(struct doctor *d, struct probe *p)
 		return false;
 	}
 	d->round_trip_ns = m.min_ns;
-	report_add(&d->report, CHECK_OK, "node ping", "%u of them: min %.3f, avg %.3f, max %.3f ms",
-		   m.n, (double)m.min_ns / 1e6, (double)m.avg_ns / 1e6, (double)m.max_ns / 1e6);
+	pinged(d, "node ping", "by TCP", &m);
 	return true;
 }
 
@@ -265,10 +272,26 @@ static bool rdma_ping(struct doctor *d, struct probe *p)
 		no_answer(d, "rdma ping", r);
 		return false;
 	}
-	report_add(&d->report, CHECK_OK, "rdma ping", "%u reads of 64 bytes: min %.3f, avg %.3f, max "
-		   "%.3f ms", m.n, (double)m.min_ns / 1e6, (double)m.avg_ns / 1e6,
-		   (double)m.max_ns / 1e6);
+	pinged(d, "rdma ping", "reads of 64 bytes", &m);
 	return true;
+}
+
+/* By which carrier a mount with --transport rdma would ask. */
+static void rdma_requests(struct doctor *d, struct probe *p)
+{
+	struct probe_pings m;
+	int r = probe_ping_rdma(p, PINGS, &m);
+
+	if (!r) {
+		pinged(d, "rdma requests", "by RDMA", &m);
+	} else if (r == -EOPNOTSUPP) {
+		report_add(&d->report, CHECK_WARN, "rdma requests", "requests go by TCP: the node "
+			   "does not take them by RDMA at its own address and port");
+		report_try(&d->report, "the address of its RDMA port as HOST; its log says which, "
+			   "and at what port it listens");
+	} else {
+		no_answer(d, "rdma requests", r);
+	}
 }
 
 static void use_rdma(struct doctor *d, struct probe *p)
@@ -285,7 +308,10 @@ static void use_rdma(struct doctor *d, struct probe *p)
 		skip_from(d, "rdma read", "nothing was written");
 		return;
 	}
-	move(d, p, "rdma read", PROBE_RDMA, false);
+	if (move(d, p, "rdma read", PROBE_RDMA, false))
+		rdma_requests(d, p);
+	else
+		skip_from(d, "rdma requests", "there is no session");
 }
 
 static void use(struct doctor *d, struct probe *p)

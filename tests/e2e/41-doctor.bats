@@ -61,7 +61,7 @@ tries() { # check pattern
 }
 
 steps=("node name" "node port" "path MTU" "node token" "node session" "node ping"
-	"tcp write" "tcp read" "rdma way" "rdma ping" "rdma write" "rdma read")
+	"tcp write" "tcp read" "rdma way" "rdma ping" "rdma write" "rdma read" "rdma requests")
 
 # All from that step on are skipped, and each step has a line.
 skips_from() { # step
