@@ -4,7 +4,7 @@ layer(common
 	     size.c stream.c stream_tcp.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
-	SRC  keys.c value.c record.c body.c plan.c index.c blocks.c walk.c scan.c extents.c
+	SRC  keys.c value.c record.c body.c plan.c recall.c index.c blocks.c walk.c scan.c extents.c
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c

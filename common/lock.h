@@ -30,6 +30,7 @@ enum lock_rank {
 	LOCK_RDMA,         /* engine/rdma_post.c: one queue pair's requests */
 	LOCK_STAGING,      /* engine/staging.c: registered buffers */
 	LOCK_INDEX_IDS,    /* index/index.c: numbers in hand */
+	LOCK_INDEX_RECALL, /* index/recall.c: what was read last */
 	LOCK_INDEX_QUEUE,  /* index/lmdb.c, mem.c: queue of writers */
 	LOCK_INDEX_STATE,  /* index/lmdb.c: volatile keys; idle readers */
 	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */

@@ -307,7 +307,7 @@ void index_make(struct index *ix, struct index_op *op)
 	if (r)
 		op->done(op, r);
 	else
-		plan_run(ix, op, make_plan);
+		plan_run_ahead(ix, op, make_plan);
 }
 
 /* A draft costs no durable key, its publishing does: where that would fail, who
@@ -353,7 +353,7 @@ void index_draft(struct index *ix, struct index_op *op)
 	else if (!(op->fileid = index_new_id(ix)))
 		op->done(op, -EIO);
 	else
-		plan_run(ix, op, draft_plan);
+		plan_run_ahead(ix, op, draft_plan);
 }
 
 /* Linking ----------------------------------------------------------------------- */
@@ -446,7 +446,7 @@ static int link_plan(struct plan *p, struct index_op *op)
 
 void index_link(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, link_plan);
+	plan_run_ahead(ix, op, link_plan);
 }
 
 /* Unlinking --------------------------------------------------------------------- */
@@ -489,7 +489,7 @@ static int unlink_plan(struct plan *p, struct index_op *op)
 
 void index_unlink(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, unlink_plan);
+	plan_run_ahead(ix, op, unlink_plan);
 }
 
 static int rmdir_plan(struct plan *p, struct index_op *op)
@@ -509,5 +509,5 @@ static int rmdir_plan(struct plan *p, struct index_op *op)
 
 void index_rmdir(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, rmdir_plan);
+	plan_run_ahead(ix, op, rmdir_plan);
 }

@@ -24,6 +24,7 @@
 #include "index/keys.h"
 #include "index/plan.h"
 #include "index/priv.h"
+#include "index/recall.h"
 
 enum { IDS_LOT = 65536 };
 
@@ -31,6 +32,7 @@ struct index {
 	struct kv *kv;
 	_Atomic uint64_t session;
 	struct index_super super;
+	struct recall *recall;     /* or NULL */
 
 	struct lock lock;
 	uint64_t next_id, end_id;  /* in hand: [next_id, end_id) */
@@ -46,8 +48,14 @@ DEFINE_CLEANUP(struct index *, index_close)
 
 struct kv *index_kv(struct index *ix) { return ix->kv; }
 const struct index_super *index_super(struct index *ix) { return &ix->super; }
+struct recall *index_recall(struct index *ix) { return ix->recall; }
 uint64_t index_session(const struct index *ix) { return ix->session; }
-void index_set_session(struct index *ix, uint64_t session) { ix->session = session; }
+
+void index_set_session(struct index *ix, uint64_t session)
+{
+	ix->session = session;
+	recall_clear(ix->recall);
+}
 
 /* Waiting -------------------------------------------------------------------- */
 
@@ -290,7 +298,9 @@ int index_open(struct kv *kv, uint64_t session, bool format, struct index **ret)
 	uint64_t nonce;
 	randombytes_buf(&nonce, sizeof(nonce));
 	atomic_init(&ix->nonce, nonce);
-	int r = index_load(ix, format);
+	int r = kv->ops->caps(kv).alone ? 0 : recall_new(&ix->recall);
+	if (!r)
+		r = index_load(ix, format);
 	if (r < 0)
 		return r;
 	ids_begin(ix);
@@ -310,6 +320,7 @@ void index_close(struct index *ix)
 	kv_close(ix->kv);
 	pthread_cond_destroy(&ix->reserved);
 	lock_fini(&ix->lock);
+	recall_free(ix->recall);
 	free(ix);
 }
 

@@ -115,7 +115,7 @@ static int setattr_plan(struct plan *p, struct index_op *op)
 
 void index_setattr(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, setattr_plan);
+	plan_run_ahead(ix, op, setattr_plan);
 }
 
 static bool time_same(struct timespec a, struct timespec b)
@@ -173,7 +173,7 @@ static int writer_plan(struct plan *p, struct index_op *op)
 
 void index_writer(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, writer_plan);
+	plan_run_ahead(ix, op, writer_plan);
 }
 
 /* A draft's names go; what they hid shows again. */
@@ -206,5 +206,5 @@ static int writer_end_plan(struct plan *p, struct index_op *op)
 
 void index_writer_end(struct index *ix, struct index_op *op)
 {
-	plan_run(ix, op, writer_end_plan);
+	plan_run_ahead(ix, op, writer_end_plan);
 }

@@ -20,6 +20,13 @@
  * answers with fresh rows, and the next run costs no round trip for them. Most
  * plans have one wave, so nothing is read twice.
  *
+ * Where the index is elsewhere, a plan that writes need not read first
+ * (plan_run_ahead()): its first run is shown what this process knew last, and an empty
+ * index beyond that, and its request compares every bit of it. If that holds, the plan
+ * has seen the moment of its commit. If not, the answer brings all that it asked for, as a
+ * read would have, so that a wrong guess costs no round trip either. What such a run says
+ * without writing is not believed.
+ *
  * No answer: what was to be written is read. If all of it is there, the request was
  * done, and the outputs of the run that made it are right; nobody else could say
  * what an unlink found. Else the plan runs again, with plan_is_repeat(): it was not
@@ -46,6 +53,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "index/priv.h"
+#include "index/recall.h"
 #include "index/relay.h"
 
 enum {
@@ -57,6 +65,7 @@ enum {
 	READS_INLINE = 12,
 	GUARDS_INLINE = 12,
 	WRITES_INLINE = 10,
+	GUESS_GUARDS_MAX = 64, /* more is not worth it */
 };
 
 struct arena_block {
@@ -91,6 +100,10 @@ struct plan {
 	uint32_t nslots; /* a power of two; 0 before there are many reads */
 	uint32_t *slots_of_reads;
 	struct kv_req *snapshot;
+	struct kv_rows *guesses; /* while `guessing`, of the first nguesses reads */
+	bool guessing, is_ahead; /* the current request was made of guesses */
+	bool torn;       /* two of them say different things of one key */
+	uint32_t nguesses, guesses_cap;
 	struct relay slots[2], *current; /* one has the snapshot, one is under way */
 
 	struct kv_compare *guards;
@@ -103,6 +116,7 @@ struct plan {
 	struct plan_req *more_reqs;
 
 	struct kv_read reads_inline[READS_INLINE];
+	struct kv_rows guesses_inline[READS_INLINE];
 	struct kv_compare guards_inline[GUARDS_INLINE];
 	struct kv_write writes_inline[WRITES_INLINE];
 	max_align_t arena_inline[ARENA_INLINE / sizeof(max_align_t)];
@@ -184,6 +198,8 @@ static struct plan *plan_new(struct index *ix, struct index_op *op)
 	p->op = op;
 	p->reads = p->reads_inline;
 	p->reads_cap = READS_INLINE;
+	p->guesses = p->guesses_inline;
+	p->guesses_cap = READS_INLINE;
 	p->guards = p->guards_inline;
 	p->guards_cap = GUARDS_INLINE;
 	p->writes = p->writes_inline;
@@ -324,6 +340,28 @@ static int plan_ask(struct plan *p, struct bytes from, struct bytes to, uint32_t
 	return 0;
 }
 
+/* Reads are asked for one by one: those before it have their guesses. */
+static const struct kv_rows *plan_guess(struct plan *p, uint32_t i)
+{
+	if (i < p->nguesses)
+		return &p->guesses[i];
+	assert(i == p->nguesses);
+	if (!PLAN_GROW(p, guesses, nguesses, guesses_cap))
+		return NULL;
+	struct kv_rows *rows = &p->guesses[p->nguesses++];
+	if (!recall_find(index_recall(p->ix), &p->reads[i], p, rows))
+		*rows = (struct kv_rows){ 0 };
+	return rows;
+}
+
+/* What this run sees of read i; NULL: nothing yet. */
+static const struct kv_rows *plan_rows(struct plan *p, uint32_t i)
+{
+	if (i < p->nread)
+		return &p->snapshot->rows[i];
+	return p->guessing ? plan_guess(p, i) : NULL;
+}
+
 int plan_range(struct plan *p, struct key from, struct key to, uint32_t limit,
 	       const struct kv_rows **ret)
 {
@@ -332,9 +370,10 @@ int plan_range(struct plan *p, struct key from, struct key to, uint32_t limit,
 
 	if (r < 0)
 		return r;
-	if (i >= p->nread)
+	const struct kv_rows *rows = plan_rows(p, i);
+	if (!rows)
 		return PLAN_WAIT;
-	*ret = &p->snapshot->rows[i];
+	*ret = rows;
 	return 0;
 }
 
@@ -345,9 +384,9 @@ int plan_get(struct plan *p, struct key k, const struct kv_row **ret)
 
 	if (r < 0)
 		return r;
-	if (i >= p->nread)
+	const struct kv_rows *rows = plan_rows(p, i);
+	if (!rows)
 		return PLAN_WAIT;
-	const struct kv_rows *rows = &p->snapshot->rows[i];
 	if (!rows->nrows)
 		return INDEX_MISS;
 	*ret = &rows->rows[0];
@@ -359,8 +398,10 @@ static void plan_guard(struct plan *p, enum kv_compare_kind kind, struct bytes k
 {
 	for (uint32_t i = 0; i < p->nguards; i++) {
 		const struct kv_compare *g = &p->guards[i];
-		if (g->kind == kind && bytes_eq(g->key, key) && bytes_eq(g->end, end))
+		if (g->kind == kind && bytes_eq(g->key, key) && bytes_eq(g->end, end)) {
+			p->torn |= g->revision != revision;
 			return;
+		}
 	}
 	if (!PLAN_GROW(p, guards, nguards, guards_cap))
 		return;
@@ -392,9 +433,8 @@ void plan_expect_same(struct plan *p, struct key k)
 {
 	uint64_t revision;
 
-	for (uint32_t i = 0; i < p->nread; i++) {
-		if (plan_revision_in(&p->reads[i], &p->snapshot->rows[i], key_bytes(&k),
-				     &revision)) {
+	for (uint32_t i = 0; i < (p->guessing ? p->nguesses : p->nread); i++) {
+		if (plan_revision_in(&p->reads[i], plan_rows(p, i), key_bytes(&k), &revision)) {
 			plan_guard(p, KV_REVISION, key_bytes(&k), BYTES_NONE, revision);
 			return;
 		}
@@ -417,11 +457,11 @@ void plan_expect_empty(struct plan *p, struct key from, struct key to)
 	plan_guard(p, KV_RANGE_EMPTY, key_bytes(&from), key_bytes(&to), 0);
 }
 
-void plan_expect_range(struct plan *p, struct key from, struct key to,
-		       const struct kv_rows *rows)
+static void plan_guard_range(struct plan *p, struct bytes from, struct bytes to,
+			     const struct kv_rows *rows)
 {
 	uint8_t behind[KV_KEY_MAX];
-	struct bytes at = key_bytes(&from);
+	struct bytes at = from;
 
 	assert(!rows->more);
 	for (uint32_t i = 0; i < rows->nrows; i++) {
@@ -434,7 +474,28 @@ void plan_expect_range(struct plan *p, struct key from, struct key to,
 		behind[key.len] = 0;
 		at = BYTES_OF(behind, key.len + 1);
 	}
-	plan_guard(p, KV_RANGE_EMPTY, at, key_bytes(&to), 0);
+	if (bytes_cmp(at, to) < 0)
+		plan_guard(p, KV_RANGE_EMPTY, at, to, 0);
+}
+
+void plan_expect_range(struct plan *p, struct key from, struct key to,
+		       const struct kv_rows *rows)
+{
+	plan_guard_range(p, key_bytes(&from), key_bytes(&to), rows);
+}
+
+/* All that this run was shown without having been read. */
+static void plan_guard_guesses(struct plan *p)
+{
+	for (uint32_t i = 0; i < p->nguesses; i++) {
+		const struct kv_read *read = &p->reads[i];
+		const struct kv_rows *rows = &p->guesses[i];
+		if (read->to.p)
+			plan_guard_range(p, read->from, read->to, rows);
+		else
+			plan_guard(p, KV_REVISION, read->from, BYTES_NONE,
+				   rows->nrows ? rows->rows[0].revision : 0);
+	}
 }
 
 /* The entry for this key in the writes, an older one or a new one; or NULL. */
@@ -532,8 +593,21 @@ static int plan_try_again(struct plan *p)
 /* The current request becomes what the next run sees. */
 static void plan_take_rows(struct plan *p)
 {
+	struct recall *recall = index_recall(p->ix);
+
 	p->snapshot = &p->current->req;
 	p->nread = p->current->req.nreads;
+	for (uint32_t i = 0; recall && p->nread <= READS_INLINE && i < p->nread; i++)
+		recall_read(recall, &p->reads[i], &p->snapshot->rows[i]);
+}
+
+/* The current request has been committed. */
+static void plan_remember_writes(struct plan *p)
+{
+	struct recall *recall = index_recall(p->ix);
+
+	for (uint32_t i = 0; recall && i < p->nwrites; i++)
+		recall_wrote(recall, &p->writes[i], p->current->req.revision);
 }
 
 /* Is all as this request wrote it? */
@@ -564,6 +638,11 @@ static int plan_answer_probe(struct plan *p)
 	return plan_finds_writes(p, &p->current->req) ? 0 : plan_try_again(p);
 }
 
+static bool is_refusal(int outcome)
+{
+	return outcome == -E2BIG || outcome == -EINVAL;
+}
+
 /* What came of the current request: PLAN_WAIT to run again, or the outcome. */
 static int plan_answer(struct plan *p)
 {
@@ -574,8 +653,10 @@ static int plan_answer(struct plan *p)
 
 	switch (outcome) {
 	case KV_DONE:
-		if (wrote)
+		if (wrote) {
+			plan_remember_writes(p);
 			return 0;
+		}
 		plan_take_rows(p);
 		return PLAN_WAIT;
 	case KV_CONFLICT:
@@ -589,12 +670,17 @@ static int plan_answer(struct plan *p)
 		return plan_try_again(p);
 	case -ESTALE:
 		/* Written in the name of a session that has ended? */
-		if (p->session == index_session(p->ix))
+		if (p->session == index_session(p->ix) && !p->is_ahead)
 			return outcome;
 		p->nread = 0;
 		return plan_try_again(p);
 	default:
 		assert(outcome < 0);
+		/* Refused may have been what follows from a wrong guess only. */
+		if (p->is_ahead && is_refusal(outcome)) {
+			p->nread = 0;
+			return plan_try_again(p);
+		}
 		return outcome;
 	}
 }
@@ -631,6 +717,7 @@ static void plan_request(struct plan *p, bool writes)
 		s->req.needs_room = p->needs_room;
 	}
 	p->current = s;
+	p->is_ahead = false;
 }
 
 /* Reads what a request without an answer was to write. The snapshot stays, since
@@ -651,6 +738,21 @@ static bool plan_request_probe(struct plan *p)
 	return true;
 }
 
+/* A run on guesses. True: it has become a request. */
+static bool plan_runs_ahead(struct plan *p)
+{
+	int r = plan_run_once(p);
+
+	if (!r && p->nwrites)
+		plan_guard_guesses(p);
+	p->guessing = false;
+	if (r || !p->nwrites || p->failed || p->torn || p->nguards > GUESS_GUARDS_MAX)
+		return false;
+	plan_request(p, true);
+	p->is_ahead = true;
+	return true;
+}
+
 /* Makes the next request, by a run of the plan if none is to be looked after.
  * True: there is none, the plan has ended with *ret_outcome. */
 static bool plan_ends(struct plan *p, int *ret_outcome)
@@ -661,6 +763,8 @@ static bool plan_ends(struct plan *p, int *ret_outcome)
 		*ret_outcome = -ENOMEM;
 		return !plan_request_probe(p);
 	}
+	if (p->guessing && plan_runs_ahead(p))
+		return false;
 	r = plan_run_once(p);
 	if (r != PLAN_WAIT && (r || !p->nwrites)) {
 		*ret_outcome = r;
@@ -699,7 +803,7 @@ static void plan_resume(struct relay *relay)
 		plan_end(p, r);
 }
 
-void plan_run(struct index *ix, struct index_op *op, plan_fn *fn)
+static void plan_begin(struct index *ix, struct index_op *op, plan_fn *fn, bool ahead)
 {
 	struct plan *p = plan_attach(ix, op);
 
@@ -709,5 +813,16 @@ void plan_run(struct index *ix, struct index_op *op, plan_fn *fn)
 	}
 	p->fn = fn;
 	p->now = clock_now();
+	p->guessing = ahead && index_recall(ix);
 	plan_go_on(p);
+}
+
+void plan_run(struct index *ix, struct index_op *op, plan_fn *fn)
+{
+	plan_begin(ix, op, fn, false);
+}
+
+void plan_run_ahead(struct index *ix, struct index_op *op, plan_fn *fn)
+{
+	plan_begin(ix, op, fn, true);
 }

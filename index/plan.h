@@ -34,6 +34,14 @@ typedef int plan_fn(struct plan *p, struct index_op *op);
 /* Runs fn for op until it has an outcome; then op->done(op, outcome). */
 void plan_run(struct index *ix, struct index_op *op, plan_fn *fn);
 
+/*
+ * The same, of a plan that writes, where the index is elsewhere: its first run sees what
+ * is recalled (recall.h), and nothing where nothing is. If it writes then, the request
+ * compares all that it was shown, and no round trip was made for reading; else, or if that
+ * was not so, it is as with plan_run().
+ */
+void plan_run_ahead(struct index *ix, struct index_op *op, plan_fn *fn);
+
 /* A key's row. 0, INDEX_MISS, PLAN_WAIT, or the engine's error. */
 int plan_get(struct plan *p, struct key k, const struct kv_row **ret);
 

@@ -4,6 +4,9 @@
 #include "index/index.h"
 #include "index/relay.h"
 
+/* NULL: the index is here, and asked. */
+struct recall *index_recall(struct index *ix);
+
 /* Not 0, and another one each time, also of another process's. Any thread. */
 uint64_t index_nonce(struct index *ix);
 

@@ -242,5 +242,5 @@ void index_publish(struct index *ix, struct index_op *op)
 	if (!S_ISREG(op->attr.mode) && op->attr.mode)
 		op->done(op, -EINVAL);
 	else
-		plan_run(ix, op, publish_plan);
+		plan_run_ahead(ix, op, publish_plan);
 }

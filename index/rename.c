@@ -313,5 +313,5 @@ void index_rename(struct index *ix, struct index_op *op)
 	if (op->flags & ~flags || op->flags == flags)
 		op->done(op, -EINVAL);
 	else
-		plan_run(ix, op, rename_plan);
+		plan_run_ahead(ix, op, rename_plan);
 }

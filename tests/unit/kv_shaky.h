@@ -145,7 +145,10 @@ static inline struct kv_caps shaky_caps(struct kv *kv)
 {
 	struct shaky *s = (struct shaky *)kv;
 
-	return s->o.caps.max_writes ? s->o.caps : s->inner->ops->caps(s->inner);
+	struct kv_caps c = s->o.caps.max_writes ? s->o.caps : s->inner->ops->caps(s->inner);
+
+	c.alone = false; /* plans run ahead, too */
+	return c;
 }
 
 static inline int shaky_stat(struct kv *kv, struct kv_stat *ret)
