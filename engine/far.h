@@ -45,6 +45,7 @@ struct bin {
 	uint32_t n;
 	uint32_t least;          /* n was, since the last look at idle ones */
 	uint32_t ahead;
+	uint32_t refills;        /* since then, too */
 	bool asking;             /* an ALLOC is out, or about to be */
 	bool refill;             /* it is to be sent by the loop */
 	struct node_call *waiting, **last;

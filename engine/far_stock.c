@@ -14,6 +14,7 @@ enum {
 	BIN_WIDER = 2,       /* a slice may be 2^n times as long as was asked for */
 	AHEAD_MAX = 64,      /* slices of a bin */
 	IDLE_MS = 500,       /* what was not used for that long is given back */
+	REFILLS_MAX = 4,     /* in that time: more, and there is more ahead */
 	LOOK_MS = 20,        /* how late the end of a want may be */
 	ASK_S = 10,          /* what nobody waits for is given up */
 };
@@ -103,12 +104,24 @@ static uint32_t ahead_room(const struct remote_node *n, uint32_t bin)
 	return n->tight ? 0 : want < room ? want : room;
 }
 
+static void more_ahead(struct remote_node *n, uint32_t bin)
+{
+	struct bin *b = &n->bins[bin];
+	uint32_t ahead = b->ahead ? b->ahead * 2 : 1, most = ahead_max(n, bin);
+
+	b->ahead = ahead < most ? ahead : most;
+}
+
 static void refill(struct remote_node *n, uint32_t bin)
 {
 	struct bin *b = &n->bins[bin];
 
 	if (b->asking || b->n * 2 >= b->ahead || !ahead_room(n, bin) || n->closing)
 		return;
+	if (++b->refills > REFILLS_MAX) {
+		b->refills = 0;
+		more_ahead(n, bin);
+	}
 	b->asking = b->refill = true;
 	far_post_turn(n);
 }
@@ -333,8 +346,7 @@ static int want_locked(struct remote_node *n, struct node_call *c, uint32_t bin)
 	if (b->asking)
 		return 0;
 	b->asking = true;
-	uint32_t ahead = b->ahead ? b->ahead * 2 : 1, most = ahead_max(n, bin);
-	b->ahead = ahead < most ? ahead : most;
+	more_ahead(n, bin);
 	return 1;
 }
 
@@ -370,6 +382,7 @@ static void take_idle(struct remote_node *n, struct unpins *ret)
 			b->least--;
 		}
 		b->least = b->n;
+		b->refills = 0;
 		if (!b->n)
 			b->ahead /= 2;
 	}
