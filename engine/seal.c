@@ -47,6 +47,7 @@ struct seal {
 	struct sealing *holds; /* to be sealed */
 	struct slice_run *runs;
 	uint32_t nholds, at; /* which of them is being summed */
+	uint64_t summed;   /* blocks of that one, beyond those that were valid */
 	struct node_call call;
 	bool asked;        /* the node to seal them */
 	struct move *v;
@@ -115,14 +116,23 @@ static uint64_t missing_sums(const struct hold *h)
 	return all & ~h->valid;
 }
 
-static void add_sums(struct hold *h, const uint8_t *bytes)
+/* Of these blocks; bytes: from block `first` on. */
+static void add_sums(struct hold *h, uint64_t blocks, uint32_t first, const uint8_t *bytes)
 {
-	for (uint64_t left = missing_sums(h); left; left &= left - 1) {
-		uint32_t b = (uint32_t)__builtin_ctzll(left);
+	for (; blocks; blocks &= blocks - 1) {
+		uint32_t b = (uint32_t)__builtin_ctzll(blocks);
 		map_hold_forget_tail(h, b); /* should sealing fail */
-		h->sums[b] = fetch_sum(bytes + (uint64_t)b * SUM_PAGES * PAGE_BYTES,
+		h->sums[b] = fetch_sum(bytes + (uint64_t)(b - first) * SUM_PAGES * PAGE_BYTES,
 				       fetch_block_bytes(h->npages, b));
 	}
+}
+
+/* Those of them that are in a row with the first one. */
+static uint64_t first_row(uint64_t blocks)
+{
+	uint64_t lowest = blocks & -blocks, behind = blocks + lowest; /* carries over the row */
+
+	return blocks & ~behind;
 }
 
 /* Pages of the slice up to the last one that an extent names, and how many
@@ -220,9 +230,23 @@ static void sum_fetched(struct work *w, int r)
 		seal_end(w, r);
 		return;
 	}
-	add_sums(s->holds[s->at++].hold, s->fetch.ptr);
+	struct hold *h = s->holds[s->at].hold;
+	uint64_t row = first_row(missing_sums(h) & ~s->summed);
+	add_sums(h, row, (uint32_t)__builtin_ctzll(row), s->fetch.ptr);
+	s->summed |= row;
 	fetch_end(&s->fetch);
 	sum_next(w);
+}
+
+/* Blocks without a sum are nearly always few among many: the last one of a file. */
+static void fetch_row(struct work *w, struct hold *h, uint64_t row)
+{
+	uint32_t first = (uint32_t)__builtin_ctzll(row) * SUM_PAGES;
+	uint32_t n = (uint32_t)__builtin_popcountll(row) * SUM_PAGES;
+
+	if (n > h->npages - first)
+		n = h->npages - first;
+	seal_fetch(w, h, first, n, sum_fetched);
 }
 
 /* Missing sums, of one slice after the other; then all are sealed. */
@@ -231,15 +255,16 @@ static void sum_next(struct work *w)
 	struct seal *s = w->seal;
 	struct file *f = w->f;
 
-	for (; s->at < s->nholds; s->at++) {
+	for (; s->at < s->nholds; s->at++, s->summed = 0) {
 		struct hold *h = s->holds[s->at].hold;
 		uint8_t *bytes = fetch_map(f->e, h->id);
-		if (!bytes && missing_sums(h)) {
-			seal_fetch(w, h, 0, h->npages, sum_fetched);
+		uint64_t left = missing_sums(h) & ~s->summed;
+		if (!bytes && left) {
+			fetch_row(w, h, first_row(left));
 			return;
 		}
 		if (bytes)
-			add_sums(h, bytes);
+			add_sums(h, left, 0, bytes);
 	}
 	s->asked = true;
 	s->call = (struct node_call){ .of = &w->op->call, .done = sealed };

@@ -310,6 +310,58 @@ static void test_round_trips_of_a_new_file(void **state)
 	close_far(e);
 }
 
+/* Bytes that go by posts only: of what was written, blocks whose sums are missing (those
+ * that several writes make up) are read back before they are sealed, and nothing else. */
+static void test_what_is_read_back(void **state)
+{
+	const struct fault_opts hidden = { .hide_map = true };
+	const uint8_t *bytes = some_bytes(100000);
+	static uint8_t got[100000];
+	struct engine *e = far_engine(true);
+	struct attr a = { 0 };
+	struct place place = { 0 };
+	struct file *f = NULL;
+
+	(void)state;
+	assert_int_equal(transport_fault_open(e->transport, &hidden, &e->transport), 0);
+	int64_t before = metric_get(M_MOVED_LOCAL);
+	put_file(e, "whole", bytes, 65536);
+	assert_int_equal(metric_get(M_MOVED_LOCAL) - before, 65536);
+	before = metric_get(M_MOVED_LOCAL);
+	put_file(e, "tail", bytes, 100000); /* 25 pages, 9 of them behind the first block */
+	assert_int_equal(metric_get(M_MOVED_LOCAL) - before, 25 * 4096);
+	before = metric_get(M_MOVED_LOCAL);
+	assert_int_equal(kit_create(e, "two", &f), 0);
+	assert_int_equal(kit_write(f, 0, bytes, 17 * 4096), 17 * 4096);
+	assert_int_equal(kit_write(f, 17 * 4096, bytes + 17 * 4096, 8 * 4096), 8 * 4096);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(metric_get(M_MOVED_LOCAL) - before, (25 + 9) * 4096);
+	assert_int_equal(kit_lookup(e, "tail", &a, &place), 0);
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), 0);
+	assert_int_equal(kit_read(f, 0, got, sizeof(got)), sizeof(got)); /* its sums hold */
+	assert_memory_equal(got, bytes, sizeof(got));
+	assert_int_equal(kit_close(f, 0), 0);
+	assert_int_equal(kit_unlink(e, "whole"), 0);
+	assert_int_equal(kit_unlink(e, "tail"), 0);
+	assert_int_equal(kit_unlink(e, "two"), 0);
+	close_far(e);
+}
+
+/* Rows of blocks here and there, as random writes leave them. */
+static void test_walk_where_bytes_are_elsewhere(void **state)
+{
+	const struct fault_opts hidden = { .hide_map = true };
+	struct engine_opts o = local;
+
+	(void)state;
+	o.verify = true;
+	struct world *w = world_new(0, &o);
+	assert_int_equal(transport_fault_open(w->e->transport, &hidden, &w->e->transport), 0);
+	for (unsigned i = 0; i < steps(500); i++)
+		step(w);
+	world_free(w);
+}
+
 /* What came with the record is not believed once somebody writes, nor if it does not
  * match. */
 static void test_early_bytes_are_the_version(void **state)
@@ -441,6 +493,8 @@ int main(void)
 		cmocka_unit_test(test_failing_walk),
 		cmocka_unit_test(test_round_trips),
 		cmocka_unit_test(test_round_trips_of_a_new_file),
+		cmocka_unit_test(test_what_is_read_back),
+		cmocka_unit_test(test_walk_where_bytes_are_elsewhere),
 		cmocka_unit_test(test_early_bytes_are_the_version),
 		cmocka_unit_test(test_who_has_moved_is_found),
 		cmocka_unit_test(test_closed_while_sessions_end),
