@@ -100,9 +100,18 @@ static void reply_now(struct req *q)
 	req_attr(q, &q->now);
 }
 
+static void reply_heard(struct req *q)
+{
+	lately_heard(q, &q->now);
+	reply_now(q);
+}
+
 static void stat_go(struct req *q)
 {
-	learn_attr(q, reply_now);
+	if (lately_attr(q, &q->now))
+		reply_now(q);
+	else
+		learn_attr(q, reply_heard);
 }
 
 /* The root of a node's store: who asks for it asks for the mount, and is answered

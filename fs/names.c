@@ -418,6 +418,8 @@ static void remove_done(struct index_op *op, int r)
 
 	if (!r) {
 		crash_point(CRASH_UNLINK_COMMITTED);
+		bool plain = op->gone.fileid && !op->gone.draft && !op->gone.hidden;
+		lately_touched(q->fs, op->parent, plain ? &op->gone.attr.ctime : NULL);
 		take_gone(q->fs, &op->gone);
 		take_gone(q->fs, &op->gone2);
 	}

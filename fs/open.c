@@ -682,8 +682,10 @@ static void create_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
-	if (!r)
+	if (!r) {
 		crash_point(CRASH_CREATE_NAMED);
+		lately_touched(q->fs, op->parent, &op->entry.attr.ctime);
+	}
 	if (r) {
 		move_end(q->fs);
 		if (r == -EEXIST && !(q->flags & O_EXCL))

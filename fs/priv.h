@@ -48,6 +48,15 @@ struct moves {
 	struct req *waiting;
 };
 
+/* What the index said last of one directory: see lately.c. */
+struct lately {
+	struct lock lock;
+	struct attr attr;     /* fileid 0: nothing is kept */
+	uint64_t heard_ns;    /* it was asked for then, or later */
+	uint64_t ended;       /* requests that change names or attributes: how many have */
+	unsigned busy;        /* and are under way */
+};
+
 /* A thread whose open was answered ESTALE, so that it looks the name up again. */
 struct sent_away {
 	pid_t pid;
@@ -85,6 +94,7 @@ struct fs {
 	struct timespec mounted;
 
 	struct moves moves;
+	struct lately lately;
 
 	struct lock away_lock;
 	struct sent_away away[SENT_AWAY_SLOTS]; /* by pid */
@@ -113,6 +123,8 @@ struct req {
 	enum metric_op kind;
 	bool answered;
 	uint64_t moves_seen;
+	bool changes;           /* lately_begin() has counted it */
+	uint64_t changes_seen;  /* by lately_attr() */
 	void (*again)(struct req *q);
 	void (*then)(struct req *q);      /* after change_attr() */
 	void (*learned)(struct req *q);   /* after learn_attr(): see `now` */
@@ -230,6 +242,16 @@ void req_place(struct req *q);
 bool req_again(struct req *q, void (*again)(struct req *q));
 /* The same after q->ix missed; if it is not there, answers err. */
 void req_missed(struct req *q, void (*again)(struct req *q), int err);
+
+/* lately.c -------------------------------------------------------------------- */
+
+void lately_begin(struct req *q);
+void lately_end(struct req *q, int err); /* before the answer */
+/* q, which makes or removes a name in dir, has set its times to that; NULL: who knows. */
+void lately_touched(struct fs *fs, uint64_t dir, const struct timespec *when);
+/* False: the index is to be asked for q->inode, and lately_heard() told what it says. */
+bool lately_attr(struct req *q, struct attr *ret);
+void lately_heard(struct req *q, const struct attr *a);
 
 /* away.c ---------------------------------------------------------------------- */
 

@@ -57,6 +57,7 @@ struct req *req_begin(fuse_req_t f, enum metric_op kind)
 	atomic_fetch_add(&fs->pending, 1);
 	metric_add(M_REQUESTS, 1);
 	fuse_req_interrupt_func(f, interrupted, q);
+	lately_begin(q);
 	if (fs->shared)
 		away_begin(q);
 	return q;
@@ -94,6 +95,7 @@ fuse_req_t req_answer(struct req *q, int err)
 	q->answered = true;
 	/* Waits for a running interrupted(): q may be freed afterwards. */
 	fuse_req_interrupt_func(q->fuse, NULL, NULL);
+	lately_end(q, err);
 	metric_op_done(q->kind, clock_ns() - q->start_ns, err);
 	/* Before the answer, so that who got it finds the gauge down. */
 	metric_add(M_REQUESTS, -1);

@@ -201,6 +201,7 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	fs->wake_fd = -1;
 	awake_init(&fs->awake, o->spin_us);
 	lock_init(&fs->moves.lock, LOCK_FS_INODE);
+	lock_init(&fs->lately.lock, LOCK_FS_INODE);
 	lock_init(&fs->handles_lock, LOCK_FS_INODE);
 	lock_init(&fs->root_lock, LOCK_FS_INODE);
 	lock_init(&fs->away_lock, LOCK_FS_INODE);
@@ -293,6 +294,7 @@ void fs_free(struct fs *fs)
 		close(fs->wake_fd);
 	awake_fini(&fs->awake);
 	lock_fini(&fs->moves.lock);
+	lock_fini(&fs->lately.lock);
 	lock_fini(&fs->handles_lock);
 	lock_fini(&fs->root_lock);
 	lock_fini(&fs->away_lock);

@@ -16,9 +16,9 @@
 #include "index/plan.h"
 
 enum {
-	PLACES = 1024,
+	PLACES = 4096,
 	ROWS_MAX = 32,
-	BYTES_MAX = 4096, /* of a memo */
+	BYTES_MAX = 2048, /* of a memo */
 	HEAD_ID = 9,      /* of a key: its kind, and a number */
 	HEAD_NAME = 17,   /* and the hash of a name, the last byte of which counts on */
 };

@@ -250,6 +250,39 @@ looks() { # at the directory d, as somebody who comes again
 	rm -r "$MNT/d"; stock_is_back; gauges_zero
 }
 
+# Of each: found not to be there, begun, written, sealed, published, ended; looked up,
+# removed, its slices given up. And some for the directory, and slices ahead.
+@test "small files are made in six round trips and removed in three, times of the directory included" {
+	local i before n=100
+	mkdir "$MNT/d"
+	mount_second
+	ls -l "$MNT2/d"; sleep 1.2; ls -l "$MNT2/d"
+	before=$(MNT=$MNT2 stat_value remote_requests_total)
+	python3 -c 'import os, sys
+for i in range(int(sys.argv[2])):
+    f = os.open(sys.argv[1] + "/f%d" % i, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.write(f, b"x" * 4096)
+    os.close(f)' "$MNT2/d" $n
+	soon eval '[ "$(MNT=$MNT2 stat_value drafts)" = 0 ]'
+	echo "$(($(MNT=$MNT2 stat_value remote_requests_total) - before)) requests to make $n files"
+	[ "$(MNT=$MNT2 stat_value remote_requests_total)" -le $((before + 6 * n + 60)) ]
+	soon is %y "$MNT/d" "$(stat -c %y "$MNT2/d")"
+	soon is %z "$MNT/d" "$(stat -c %z "$MNT2/d")"
+	before=$(MNT=$MNT2 stat_value remote_requests_total)
+	python3 -c 'import os, sys
+for i in range(int(sys.argv[2])):
+    os.unlink(sys.argv[1] + "/f%d" % i)' "$MNT2/d" $n
+	soon eval '[ "$(MNT=$MNT2 stat_value kept)" = 0 ]'
+	echo "$(($(MNT=$MNT2 stat_value remote_requests_total) - before)) requests to remove them"
+	[ "$(MNT=$MNT2 stat_value remote_requests_total)" -le $((before + 3 * n + 60)) ]
+	soon is %y "$MNT/d" "$(stat -c %y "$MNT2/d")"
+	# What others do there shows, whatever was remembered.
+	echo 1 >"$MNT2/d/a"; chmod 750 "$MNT/d"; at_once is %a "$MNT2/d" 750
+	mkdir "$MNT/d/sub"; echo 2 >"$MNT2/d/b"; at_once is %h "$MNT2/d" 3
+	"$SLICEFS" umount "$MNT2"
+	rm -r "$MNT/d"; stock_is_back; gauges_zero
+}
+
 @test "when a file was read shows here at once, there soon, and after the mount's end" {
 	echo 1 >"$MNT/a"; echo 2 >"$MNT/b"; echo 3 >"$MNT/c"
 	touch -a -d 2001-01-01 "$MNT"/[abc]
