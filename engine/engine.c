@@ -425,6 +425,7 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 		return r;
 	so.ix = e->ix;
 	so.pool = e->pool;
+	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)
 		return r;

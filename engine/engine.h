@@ -95,7 +95,7 @@ bool engine_node_resolves(const char *name);
 
 struct index *engine_index(struct engine *e);
 struct pool *engine_pool(struct engine *e); /* for opts.lent_pool */
-/* Nobody but this engine changes its index. */
+/* Nobody but this engine changes its index: no mount of a node's store, nor the node. */
 bool engine_is_alone(const struct engine *e);
 
 /* Is its store another host's? Then others may change it, and it may not answer. */
@@ -253,7 +253,12 @@ void file_attr(struct file *f, struct attr *ret);
  * `a`, after the index said so; with `draft`, changes the draft's own. An nlink of 0
  * stays. */
 void file_set_attr(struct file *f, unsigned mask, const struct attr *a);
-void file_add_links(struct file *f, int n); /* a name came or went */
+/* Names of a draft came or went. One that has none left has been given up or is about to
+ * be: who says late that one went changes nothing. */
+void file_add_links(struct file *f, int n);
+/* A draft that hid all names of f was given up, and they show again. What was opened
+ * meanwhile becomes a writer for the index when it is published. */
+void file_shown_again(struct file *f, uint32_t nlink);
 bool file_is_draft(struct file *f);         /* never published */
 /* Where the record went when it was last published here, or where file_open()
  * found it; PLACE_DRAFT for a draft. fs/ needs it once, when a draft becomes an

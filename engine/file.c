@@ -320,7 +320,17 @@ void file_set_attr(struct file *f, unsigned mask, const struct attr *a)
 void file_add_links(struct file *f, int n)
 {
 	WITH_LOCK(&f->lock);
-	f->attr.nlink = (uint32_t)((int)f->attr.nlink + n);
+	if (n < 0 && f->attr.nlink < (uint32_t)-n)
+		f->attr.nlink = 0;
+	else
+		f->attr.nlink = (uint32_t)((int)f->attr.nlink + n);
+}
+
+void file_shown_again(struct file *f, uint32_t nlink)
+{
+	WITH_LOCK(&f->lock);
+	if (!f->draft)
+		f->attr.nlink = nlink;
 }
 
 bool file_is_draft(struct file *f)

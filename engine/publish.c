@@ -322,17 +322,54 @@ static void tail_cleaned(struct work *w, int r)
 		seal_start(w, sealed);
 }
 
-/* 1: there is something to do. */
-static int publish_due(struct file *f)
+static void publish_begin(struct publish *p)
+{
+	crash_point(CRASH_PUBLISH_BEGIN);
+	work_clean(p->w, tail_cleaned);
+}
+
+static void writer_begun(struct index_op *op, int outcome)
+{
+	struct publish *p = publish_of(op);
+
+	/* If it may have been done all the same, it is undone by the last to leave. */
+	if (!outcome || op->unsure) {
+		WITH_LOCK(&p->w->f->lock);
+		p->w->f->registered = true;
+	}
+	if (!outcome)
+		publish_begin(p);
+	else if (outcome == INDEX_MISS && p->w->f->e->alone)
+		publish_failed(p, 0, false); /* unlinked, as we are about to hear */
+	else /* another mount may have renamed it */
+		publish_failed(p, outcome < 0 ? outcome : -EIO, false);
+}
+
+/* It was opened for writing when it had no name, which need not be told (open.c), and
+ * has one again: the draft that hid it was given up. */
+static void publish_register(struct publish *p)
+{
+	new_op(p, writer_begun);
+	file_place(p->w->f, &p->op.place);
+	index_writer(p->w->f->e->ix, &p->op);
+}
+
+/* 1: there is something to do. A draft that the index does not know (any more) has lost
+ * its names, whatever is yet to be heard of them. */
+static int publish_due(struct file *f, bool *ret_registered)
 {
 	WITH_LOCK(&f->lock);
 	bool due = (f->dirty || f->draft) && f->attr.nlink;
-	return due && f->lost ? -EIO : due;
+	*ret_registered = f->registered;
+	if (due && f->lost)
+		return -EIO;
+	return due && (f->registered || !f->draft);
 }
 
 void publish_start(struct work *w, void (*done)(struct work *w, int r))
 {
-	int r = publish_due(w->f);
+	bool registered;
+	int r = publish_due(w->f, &registered);
 
 	if (r <= 0) {
 		done(w, r);
@@ -346,8 +383,10 @@ void publish_start(struct work *w, void (*done)(struct work *w, int r))
 	p->w = w;
 	p->done = done;
 	w->publish = p;
-	crash_point(CRASH_PUBLISH_BEGIN);
-	work_clean(w, tail_cleaned);
+	if (registered)
+		publish_begin(p);
+	else
+		publish_register(p);
 }
 
 /* file_publish() --------------------------------------------------------------------- */

@@ -241,6 +241,8 @@ static void know(struct inodes *t, struct inode *i, const struct attr *a, struct
 		/* A draft that hid it was given up. */
 		kept_drop(t, kept_take(t, k));
 		i->place = p;
+		if (i->opens)
+			file_shown_again(i->opens->file, a->nlink);
 		i->lost = false;
 		free(i->relic);
 		i->relic = NULL;

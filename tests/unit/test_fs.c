@@ -33,6 +33,7 @@
 #include "engine/engine.h"
 #include "fs/fs.h"
 #include "tests/unit/expect.h"
+#include "tests/unit/tsan_kit.h"
 
 static char dir[] = "/tmp/test_fs.XXXXXX";
 static struct engine *engine;

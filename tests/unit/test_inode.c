@@ -497,6 +497,166 @@ static void test_old_lookup(void **state)
 	inodes_free(t);
 }
 
+/* Files behind the table -------------------------------------------------------- */
+
+/* With kv_mem all calls are done when they return. */
+static struct index_op call(struct index_op op, void (*fn)(struct index *ix, struct index_op *op))
+{
+	int r = 1;
+
+	op.done = drafted;
+	op.arg = &r;
+	fn(engine_index(engine), &op);
+	assert_int_equal(r, 0);
+	return op;
+}
+
+static struct file *file_named(const char *name, struct attr *ret)
+{
+	struct index_op op = call((struct index_op){ .parent = INDEX_ROOT, .name = name,
+						     .attr.mode = S_IFREG | 0644 }, index_draft);
+	struct file *f;
+
+	*ret = op.entry.attr;
+	index_op_fini(&op);
+	assert_int_equal(file_create(engine, ret, &f), 0);
+	return f;
+}
+
+static struct file *file_again(struct inodes *t, struct inode *i, unsigned flags)
+{
+	struct file *f = NULL;
+	struct file_op op = { .done = read_at_once, .arg = &f };
+
+	file_open(engine, i->fileid, inode_place(t, i), flags, &op);
+	assert_non_null(f);
+	return f;
+}
+
+static int64_t file_run(struct file *f, uint64_t off, void (*fn)(struct file_op *op))
+{
+	int64_t r = 1;
+	struct file_op op = { .file = f, .off = off, .done = closed, .arg = &r };
+
+	fn(&op);
+	return r;
+}
+
+static uint64_t published_size(struct inode *i, struct place place)
+{
+	struct index_op op = call((struct index_op){ .fileid = i->fileid, .place = place },
+				  index_stat);
+	uint64_t size = op.entry.attr.size;
+
+	index_op_fini(&op);
+	return size;
+}
+
+static struct place published_place(uint64_t fileid)
+{
+	struct index_op op = call((struct index_op){ .fileid = fileid, .place = draft },
+				  index_stat);
+	struct place place = op.entry.place;
+
+	index_op_fini(&op);
+	return place;
+}
+
+static void unlink_named(const char *name)
+{
+	struct index_op op = call((struct index_op){ .parent = INDEX_ROOT, .name = name },
+				  index_unlink);
+
+	engine_drop(engine, &op.gone);
+	index_op_fini(&op);
+}
+
+/* The index has unlinked the draft, its last close has found that out, it is opened to
+ * write, and only then the unlink says so here. */
+static void test_unlink_is_heard_of_late(void **state)
+{
+	struct inodes *t = inodes_new();
+	const struct open_how how = { .flags = O_RDWR, .writer = true };
+	struct opens *spare = opens_new();
+	struct caching c;
+	struct attr a;
+	struct file *f = file_named("f", &a);
+	struct inode *i = inode_know(t, &a, draft);
+	struct gone g = { .fileid = a.fileid, .draft = true };
+
+	(void)state;
+	inode_open(t, i, f, &how, &spare, &c);
+	unlink_named("f");
+	assert_true(inode_stop_writing(t, i));
+	inode_close(t, i, &c);
+	file_drop(f);
+	f = file_again(t, i, FILE_WRITE);
+	spare = opens_new();
+	inode_open(t, i, f, &how, &spare, &c);
+	inode_gone(t, &g);
+	file_attr(f, &a);
+	assert_int_equal(a.nlink, 0);
+	assert_int_equal(file_run(f, 10, file_truncate), 0);
+	assert_int_equal(file_run(f, 1, file_publish), 0);
+	assert_true(inode_stop_writing(t, i));
+	inode_close(t, i, &c);
+	file_drop(f);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
+/* A draft hides the file, which is open and opened to write; the draft is given up, so
+ * that the file shows again: what is written then is published. */
+static void test_shown_again_while_open(void **state)
+{
+	struct inodes *t = inodes_new();
+	const struct open_how reads = { .flags = O_RDONLY };
+	const struct open_how writes = { .flags = O_RDWR, .writer = true };
+	struct opens *spare = opens_new();
+	struct caching c, c2;
+	struct attr a, hider;
+	struct file *f = file_named("f", &a), *d;
+	struct inode *i;
+
+	(void)state;
+	assert_int_equal(file_run(f, 1, file_publish), 0);
+	struct place place = published_place(a.fileid);
+	file_attr(f, &a);
+	i = inode_know(t, &a, place);
+	file_drop(f);
+	f = file_again(t, i, 0);
+	inode_open(t, i, f, &reads, &spare, &c);
+	d = file_named("d", &hider);
+	struct index_op op = call((struct index_op){
+		.parent = INDEX_ROOT, .name = "d", .parent2 = INDEX_ROOT, .name2 = "f",
+	}, index_rename);
+	assert_true(op.gone.hidden);
+	inode_gone(t, &op.gone);
+	index_op_fini(&op);
+	assert_ptr_equal(file_again(t, i, FILE_WRITE), f);
+	inode_open(t, i, f, &writes, &spare, &c2);
+	/* Its only handle discards it. */
+	int64_t r = 1;
+	struct file_op end_d = { .file = d, .done = closed, .arg = &r };
+	file_close(&end_d, FILE_WRITE | FILE_DISCARD);
+	assert_int_equal(r, 0);
+	inode_put(t, inode_know(t, &a, place));
+	file_attr(f, &a);
+	assert_int_equal(a.nlink, 1);
+	assert_int_equal(file_run(f, 10, file_truncate), 0);
+	assert_int_equal(published_size(i, place), 0);
+	assert_int_equal(file_run(f, 1, file_publish), 0);
+	assert_int_equal(published_size(i, place), 10);
+	assert_true(inode_stop_writing(t, i));
+	inode_close(t, i, &c2);
+	file_drop(f);
+	inode_close(t, i, &c);
+	file_drop_reader(f);
+	inode_put(t, i);
+	inodes_free(t);
+	unlink_named("f");
+}
+
 static int setup(void **state)
 {
 	const struct engine_opts o = { .in_memory = true,
@@ -579,6 +739,8 @@ int main(void)
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_old_lookup),
 		cmocka_unit_test(test_hidden),
+		cmocka_unit_test(test_unlink_is_heard_of_late),
+		cmocka_unit_test(test_shown_again_while_open),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -24,6 +24,7 @@
 
 #include "tests/e2e/two_mounts.h"
 #include "tests/unit/mounts_kit.h"
+#include "tests/unit/tsan_kit.h"
 
 #include "common/clock.h"
 #include "common/log.h"

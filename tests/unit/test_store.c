@@ -1019,6 +1019,7 @@ static void test_served(void **state)
 	assert_int_equal(engine_store_stat(dir, &st), 0);
 	assert_string_equal(st.serves, "");
 	assert_int_equal(engine_serve(e, &so, NULL), 0);
+	assert_false(engine_is_alone(e));
 	engine_serve_address(e, at);
 	assert_int_equal(atoi(at + strlen("127.0.0.1:")), engine_serve_port(e));
 	assert_int_equal(engine_store_stat(dir, &st), 0);
