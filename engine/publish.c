@@ -7,7 +7,8 @@
  *
  * A crash before index_publish leaves the old version whole: slices are rebuilt
  * from the index (I2), and blocks that no record names are orphans. After it, the
- * new one is whole, and what the old one had is free for the same reason.
+ * new one is whole, and what the old one had is free for the same reason. If it is only
+ * we who die, and the index goes on, it has notes of all those blocks (collect.c).
  *
  * References are nobody's business here: whoever has the index counts them (refs.h),
  * and our map's pins hold the slices until then.
@@ -85,6 +86,7 @@ static void delete_blocks(struct publish *p, struct block_ref *v, uint32_t n)
 	p->op.call = (struct kv_call){ 0 };
 	p->op.blocks = v;
 	p->op.nblocks = n;
+	p->op.note = p->note;
 	index_del_blocks(p->w->f->e->ix, &p->op);
 }
 
@@ -193,6 +195,7 @@ static void committed(struct publish *p)
 		f->draft = f->dirty = f->publishing = false;
 		file_count(f);
 	}
+	p->note = was_draft ? 0 : p->attr.version - 1; /* index_publish() */
 	drop_old(p);
 	{
 		WITH_LOCK(&f->lock);
@@ -242,6 +245,8 @@ static void publish_transact(struct publish *p)
 	file_place(f, &p->op.place);
 	p->op.attr = p->attr;
 	p->op.body = p->body;
+	p->op.blocks = p->del;
+	p->op.nblocks = p->ndel;
 	{
 		WITH_LOCK(&f->lock);
 		f->publishing = true;

@@ -16,6 +16,7 @@ struct publish {
 	uint32_t nput, put_cap, values_cap;
 	struct block_ref *del;    /* blocks that the version does without */
 	uint32_t ndel, del_cap;
+	uint64_t note;            /* under which the index has noted these, or 0 */
 	struct block_ref *nodes;  /* of a tree */
 	uint32_t nnodes;
 	bool shares;              /* blocks with the version that it grew from */

@@ -36,7 +36,7 @@ struct blocks_run {
 	struct plan *memory;
 	struct kv_caps caps;
 
-	uint64_t session; /* PUT: all notes are this one's */
+	uint64_t session; /* all notes are this one's */
 
 	enum blocks_job job;
 	uint32_t first, n, end; /* the lot under way: [first, first + n) of end */
@@ -59,7 +59,7 @@ static uint32_t lot_max(const struct blocks_run *b)
 {
 	uint32_t cap = b->job == BLOCKS_GET ? b->caps.max_reads : b->caps.max_writes;
 
-	if (b->job == BLOCKS_PUT)
+	if (b->job != BLOCKS_GET)
 		cap--; /* the note */
 	return b->end < cap ? b->end : cap;
 }
@@ -159,6 +159,11 @@ static int lot_del(struct blocks_run *b)
 		b->writes[i] = (struct kv_write){ .key = key_bytes(lot_key(b, i)) };
 	b->relay->req.writes = b->writes;
 	b->relay->req.nwrites = b->n;
+	if (b->op->note && b->first + b->n == b->end) {
+		b->note = key_gone(b->op->fileid, b->op->note, b->session);
+		b->writes[b->n] = (struct kv_write){ .key = key_bytes(&b->note) };
+		b->relay->req.nwrites++;
+	}
 	b->relay->req.reserve = true;
 	return 0;
 }

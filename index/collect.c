@@ -13,9 +13,9 @@
  * look at a record is enough, at whatever moment; it is repeated only if the record
  * could not be read whole.
  *
- * What had lost its last name and was not dropped yet lies under `g`, whose rows say
- * all that is to be deleted: nobody else deletes it, or names it. The extents in such
- * a row itself go with it, and so with the session.
+ * What had lost its last name and was not dropped yet, and the blocks that a version did
+ * without, lie under `g`, whose rows say all that is to be deleted: nobody else deletes
+ * it, or names it. The extents in such a row itself go with it, and so with the session.
  *
  * Threads: the caller's own; it blocks.
  */
@@ -180,10 +180,32 @@ static int gone_delete(struct collect *c, uint64_t fileid, const struct blockset
 	return r;
 }
 
+struct listed {
+	struct blockset *blocks;
+	uint64_t fileid;
+};
+
+static int add_listed(void *arg, uint64_t id)
+{
+	struct listed *l = arg;
+
+	return blockset_add(l->blocks, l->fileid, id);
+}
+
+/* What a version did without is listed as such. */
+static int gone_read(struct collect *c, const struct attr *a, const struct body *body,
+		     struct blockset *ret)
+{
+	struct body_visitor v = { .block = add_named, .arg = ret };
+	struct listed l = { ret, a->fileid };
+
+	return body->kind == BODY_NONE ? gone_ids(body, add_listed, &l)
+				       : walk_body(c->ix, a, body, &v);
+}
+
 static int gone_row(void *arg, const struct kv_row *row)
 {
 	_cleanup_(blockset_fini) struct blockset blocks = { 0 };
-	struct body_visitor v = { .block = add_named, .arg = &blocks };
 	struct collect *c = arg;
 	struct attr a = { 0 };
 	struct body body;
@@ -195,7 +217,7 @@ static int gone_row(void *arg, const struct kv_row *row)
 	if (!r)
 		r = gone_decode(row->value, &body);
 	if (!r)
-		r = walk_body(c->ix, &a, &body, &v);
+		r = gone_read(c, &a, &body, &blocks);
 	/* -EUCLEAN: blocks of a tree are deleted last, and some of them were. */
 	if (r && r != -EUCLEAN)
 		return r;

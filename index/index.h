@@ -343,7 +343,8 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * stored (version one up), place; gone: an object that a draft's name replaced;
  * gone2: nlink 0, the body of the version that this one replaced *if* it is not
  * the one it was based on (else the caller knows what it replaced: fileid 0),
- * because another session has published meanwhile.
+ * because another session has published meanwhile. blocks: those of that version which
+ * this one does without; if it is the one it was based on, they are noted under its number.
  * The draft's names, ACLs and attributes become durable in the same
  * transaction. flags: PUBLISH_SHARES: only if it replaces the version that it was
  * based on, else INDEX_CHANGED. more_gone, nmore_gone: what other names of a draft replaced.
@@ -374,6 +375,7 @@ void index_put_blocks(struct index *ix, struct index_op *op);
 /* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
  * -EUCLEAN if one is missing or damaged. */
 void index_get_blocks(struct index *ix, struct index_op *op);
+/* fileid, blocks, note (0: none): the note that lists them goes with the last of them. */
 void index_del_blocks(struct index *ix, struct index_op *op);
 
 /* fileid, note (of struct gone): what was handed out as gone is not needed any

@@ -96,10 +96,13 @@ int writer_state_decode(struct bytes v, struct writer_state *ret);
 void writer_state_encode(const struct writer_state *s, struct writer *w);
 void writer_state_fini(struct writer_state *s);
 
-/* g: a body that no record names any more: of extents or blocks. *ret points into v. */
-bool gone_is_noted(const struct body *b); /* it is of those */
+/* g: a body that no record names any more: of extents or blocks. Or, with BODY_NONE,
+ * blocks that a version did without, as a list of ids (gone_ids()). *ret points into v. */
+bool gone_is_noted(const struct body *b); /* it is a body of those */
 int gone_decode(struct bytes v, struct body *ret);
 void gone_encode(const struct body *b, struct writer *w);
+/* Of a list: the ids. */
+int gone_ids(const struct body *b, int (*visit)(void *arg, uint64_t id), void *arg);
 
 struct dir_times {
 	struct timespec mtime, ctime;

@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "common/cleanup.h"
 #include "index/ops.h"
 
 static int expect_dir_empty(struct plan *p, uint64_t dir)
@@ -87,6 +88,27 @@ void gone_note(struct plan *p, struct gone *g, uint64_t note)
 	if (gone_is_noted(&g->body))
 		plan_put_encoded(p, key_gone(g->fileid, note, plan_session(p)), gone_encode,
 				 &g->body);
+}
+
+/* Of some 32 GiB that were written anew; more than that stays behind if the mount dies. */
+enum { GONE_IDS_MAX = 8192 };
+
+void gone_note_blocks(struct plan *p, uint64_t fileid, uint64_t note,
+		      const struct block_ref *blocks, uint32_t n)
+{
+	_cleanup_(writer_fini) struct writer ids = { 0 };
+
+	for (uint32_t i = 0; i < n && i < GONE_IDS_MAX; i++)
+		write_u64(&ids, blocks[i].id);
+	struct body b = { BODY_NONE, writer_bytes(&ids) };
+	struct writer w = { 0 };
+	if (!n)
+		return;
+	/* Out of memory: it is a note less. */
+	if (!ids.bad) {
+		gone_encode(&b, &w);
+		plan_put_writer(p, key_gone(fileid, note, plan_session(p)), &w);
+	}
 }
 
 static int gone_end_plan(struct plan *p, struct index_op *op)

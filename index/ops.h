@@ -201,6 +201,10 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret);
  * gone, its number of a version that was replaced. */
 void gone_note(struct plan *p, struct gone *g, uint64_t note);
 
+/* Notes n blocks of version `note` of an object, which its next version does without. */
+void gone_note_blocks(struct plan *p, uint64_t fileid, uint64_t note,
+		      const struct block_ref *blocks, uint32_t n);
+
 /* What object_lose() would say, without doing it: a name is only hidden, from now on
  * (n 1), or all that are left have been (n 0). */
 void object_hidden(const struct object *o, uint32_t n, struct gone *ret);

@@ -61,6 +61,8 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 		return INDEX_CHANGED;
 	if (a->version != op->attr.version)
 		gone_version(p, &o, &op->gone2);
+	else
+		gone_note_blocks(p, op->fileid, a->version, op->blocks, op->nblocks);
 	a->version++;
 	a->size = op->attr.size;
 	a->pages = op->attr.pages;

@@ -333,10 +333,27 @@ int gone_decode(struct bytes v, struct body *ret)
 	if (e < 0)
 		return e;
 	struct body b = { .kind = read_u8(&r) };
-	if (r.bad || !gone_is_noted(&b))
+	if (r.bad)
 		return -EUCLEAN;
 	b.bytes = BYTES_OF(r.p, r.left);
+	if (!gone_is_noted(&b) && gone_ids(&b, NULL, NULL))
+		return -EUCLEAN;
 	*ret = b;
+	return 0;
+}
+
+int gone_ids(const struct body *b, int (*visit)(void *arg, uint64_t id), void *arg)
+{
+	struct reader r = reader_of(b->bytes);
+
+	if (b->kind != BODY_NONE || !r.left || r.left % sizeof(uint64_t))
+		return -EUCLEAN;
+	while (r.left) {
+		uint64_t id = read_u64(&r);
+		int bad = !id ? -EUCLEAN : visit ? visit(arg, id) : 0;
+		if (bad)
+			return bad;
+	}
 	return 0;
 }
 
@@ -344,7 +361,7 @@ void gone_encode(const struct body *b, struct writer *w)
 {
 	size_t begin = value_begin(w);
 
-	assert(gone_is_noted(b));
+	assert(gone_is_noted(b) || !gone_ids(b, NULL, NULL));
 	write_u8(w, (uint8_t)b->kind);
 	write_bytes(w, b->bytes.p, b->bytes.len);
 	value_end(w, begin);

@@ -60,18 +60,25 @@ static int put_blocks(struct index *ix, uint64_t fileid, uint32_t n, struct bloc
 	return put_refs(ix, fileid, ret, NULL);
 }
 
-static void del_blocks(struct index *ix, uint64_t fileid, const struct block_ref *refs,
-		       uint32_t n)
+static void del_noted(struct index *ix, uint64_t fileid, const struct block_ref *refs,
+		      uint32_t n, uint64_t note)
 {
 	struct index_op op = { 0 };
 
 	assert_int_equal(kit(ix, &op, index_del_blocks, (struct index_op){
-		.fileid = fileid, .blocks = refs, .nblocks = n }), 0);
+		.fileid = fileid, .blocks = refs, .nblocks = n, .note = note }), 0);
 	index_op_fini(&op);
 }
 
-static int publish_blocks(struct index *ix, struct index_op *op, struct attr a,
-			  const struct blocks *b, bool tree)
+static void del_blocks(struct index *ix, uint64_t fileid, const struct block_ref *refs,
+		       uint32_t n)
+{
+	del_noted(ix, fileid, refs, n, 0);
+}
+
+/* without: what the version before had, and this one has not. */
+static int publish_without(struct index *ix, struct index_op *op, struct attr a,
+			   const struct blocks *b, bool tree, struct blocks *without)
 {
 	struct writer w = { 0 };
 	uint32_t npages = tree ? 4 * b->n : b->n;
@@ -81,9 +88,16 @@ static int publish_blocks(struct index *ix, struct index_op *op, struct attr a,
 	a.pages = npages;
 	int r = kit(ix, op, index_publish, (struct index_op){
 		.fileid = a.fileid, .attr = a,
+		.blocks = without->refs, .nblocks = without->n,
 		.body = { tree ? BODY_TREE : BODY_BLOCKS, writer_bytes(&w) } });
 	writer_fini(&w);
 	return r;
+}
+
+static int publish_blocks(struct index *ix, struct index_op *op, struct attr a,
+			  const struct blocks *b, bool tree)
+{
+	return publish_without(ix, op, a, b, tree, &(struct blocks){ 0 });
 }
 
 /* As the engine does it with what is handed out as gone. */
@@ -105,6 +119,39 @@ struct orphans {
 	struct sessions *s;
 	unsigned n, unnoted;
 };
+
+struct sought {
+	uint64_t id;
+	bool found;
+};
+
+static int seek(void *arg, uint64_t id)
+{
+	struct sought *s = arg;
+
+	s->found |= id == s->id;
+	return 0;
+}
+
+/* By who published a version without it, and has not deleted it yet? */
+static bool is_listed(struct kv *kv, uint64_t fileid, uint64_t id)
+{
+	struct key from = key_prefix('g', fileid), to = key_prefix_end(from);
+	struct kv_read rd = { key_bytes(&from), key_bytes(&to), UINT32_MAX };
+	struct kv_req req = { .reads = &rd, .nreads = 1 };
+	struct sought s = { .id = id };
+	struct body b;
+
+	while (kv_wait(kv, &req) != KV_DONE)
+		kv_req_fini(&req);
+	for (uint32_t i = 0; i < req.rows[0].nrows; i++) {
+		assert_int_equal(gone_decode(req.rows[0].rows[i].value, &b), 0);
+		if (b.kind == BODY_NONE)
+			assert_int_equal(gone_ids(&b, seek, &s), 0);
+	}
+	kv_req_fini(&req);
+	return s.found;
+}
 
 static bool is_noted(struct kv *kv, uint64_t fileid, uint64_t id)
 {
@@ -132,7 +179,7 @@ static int see_orphan(void *arg, uint64_t fileid, uint64_t id)
 	struct orphans *o = arg;
 
 	o->n++;
-	o->unnoted += !is_noted(o->s->kv, fileid, id);
+	o->unnoted += !is_noted(o->s->kv, fileid, id) && !is_listed(o->s->kv, fileid, id);
 	return 0;
 }
 
@@ -325,6 +372,42 @@ static void test_what_was_unlinked_is_dropped(void **state)
 	}
 }
 
+/* Who published ends before he has deleted what the new version does without, after some
+ * of it, or after all. */
+static void test_what_a_version_did_without_is_deleted(void **state)
+{
+	(void)state;
+	for (unsigned step = 0; step < 3; step++) {
+		struct sessions s = sessions_new();
+		struct index_op op = { 0 };
+		struct blocks old = { .n = 9 }, new = { .n = 8 };
+		unsigned n, left[] = { 9, 5, 0 };
+
+		struct attr a = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+		assert_int_equal(put_refs(s.ix[1], a.fileid, &old, NULL), 0);
+		assert_int_equal(publish_blocks(s.ix[1], &op, a, &old, false), 0);
+		a = op.entry.attr;
+		index_op_fini(&op);
+		assert_int_equal(put_refs(s.ix[1], a.fileid, &new, NULL), 0);
+		unsigned keys = sessions_keys(&s, 2);
+		assert_int_equal(publish_without(s.ix[1], &op, a, &new, false, &old), 0);
+		assert_int_equal(op.entry.attr.version, a.version + 1);
+		assert_int_equal(op.gone2.fileid, 0);
+		assert_int_equal(sessions_keys(&s, 2), keys + 1);
+		if (step == 1)
+			del_blocks(s.ix[1], a.fileid, old.refs, 4);
+		if (step == 2)
+			del_noted(s.ix[1], a.fileid, old.refs, old.n, a.version);
+		assert_int_equal(sessions_keys(&s, 2), keys + (step < 2));
+		assert_int_equal(orphans(&s), left[step]);
+		assert_int_equal(index_session_end(s.ix[2], 2, &n), 0);
+		assert_int_equal(n, step == 2 ? 0 : 9);
+		assert_int_equal(sessions_keys(&s, 2), 0);
+		assert_int_equal(kit_keys(s.ix[0], "E"), new.n);
+		sessions_close(&s, &op);
+	}
+}
+
 /* Random ------------------------------------------------------------------------------ */
 
 struct history {
@@ -395,7 +478,8 @@ static void step_publish(struct history *h, unsigned i, unsigned f)
 	struct blocks *put = &h->at[i][f].put, *base = &h->at[i][f].base;
 	struct attr *a = &h->at[i][f].a;
 	struct index_op op = { 0 };
-	int r = publish_blocks(ix, &op, *a, put, false);
+	uint64_t note = a->version;
+	int r = publish_without(ix, &op, *a, put, false, base);
 
 	if (r == INDEX_UNLINKED) {
 		del_blocks(ix, a->fileid, put->refs, put->n);
@@ -404,8 +488,8 @@ static void step_publish(struct history *h, unsigned i, unsigned f)
 		*a = op.entry.attr;
 		if (op.gone2.fileid)
 			drop(ix, &op.gone2);
-		else
-			del_blocks(ix, a->fileid, base->refs, base->n);
+		else if (chance(&h->g, 80)) /* else it leaves them to the session's end */
+			del_noted(ix, a->fileid, base->refs, base->n, note);
 		drop(ix, &op.gone);
 		*base = *put;
 	}
@@ -540,6 +624,7 @@ int main(void)
 		cmocka_unit_test(test_no_more_than_one_session_is_collected),
 		cmocka_unit_test(test_a_put_is_of_one_session),
 		cmocka_unit_test(test_what_was_unlinked_is_dropped),
+		cmocka_unit_test(test_what_a_version_did_without_is_deleted),
 		cmocka_unit_test(test_random_ends),
 	};
 
