@@ -3,7 +3,8 @@
  * A node's doors (engine/doors.h) and who has no business there: wrong tickets, used
  * ones, those of a session that has ended, the keys of a session that may write in
  * the hands of one that only reads, and connections for messages that have proved nothing.
- * Runs in the virtual machine (tests/vm/test-rdma).
+ * And what is on its way when it is given up (I6, I9): packets of RDMA are late while
+ * requests go over a cable of their own. Runs in the virtual machine (tests/vm/test-rdma).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +20,7 @@
 #include "engine/stream_rdma.h"
 #include "index/kv.h"
 #include "rdma_world.h"
+#include "tests/unit/tcp_kit.h"
 
 enum { POOL_BYTES = 4 << 20 };
 
@@ -29,29 +31,52 @@ static struct server *server;
 static char where[32];
 static const struct rdma_conn_opts usual = { .spin_us = RDMA_SPIN_US };
 
-static void start_server(enum engine_bytes_by by, uint16_t port)
+/* Mounts come to it at `host`. */
+static void start_server(const char *listen, const char *host, enum engine_bytes_by by)
 {
-	struct server_opts so = { .listen = where, .anybody = true, .threads = 1, .kv = kv,
+	struct server_opts so = { .listen = listen, .anybody = true, .threads = 1, .kv = kv,
 				  .pool = pool, .rdma = { .by = by } };
 
-	snprintf(where, sizeof(where), "10.77.0.1:%u", port);
 	enter_netns("h1");
 	assert_int_equal(server_open(&so, &server, NULL), 0);
-	snprintf(where, sizeof(where), "10.77.0.1:%u", server_port(server));
+	snprintf(where, sizeof(where), "%s:%u", host, server_port(server));
 	enter_netns("h2");
 }
 
-static int setup(void **state)
+static int begin(const char *listen, const char *host)
 {
 	struct pool_opts po = { .bytes = POOL_BYTES, .create = true };
 
-	(void)state;
 	log_set_level(LOG_LEVEL_ERROR);
 	world_open(&world);
 	assert_int_equal(pool_open(&po, &pool), 0);
 	assert_int_equal(kv_mem_open(&kv), 0);
-	start_server(ENGINE_AUTO, 0);
+	start_server(listen, host, ENGINE_AUTO);
 	return 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return begin("10.77.0.1:0", "10.77.0.1");
+}
+
+static void run(const char *command)
+{
+	int status = system(command);
+
+	if (status)
+		fail_msg("%s: status %#x", command, (unsigned)status);
+}
+
+/* Requests go over the second one. */
+static int setup_two_cables(void **state)
+{
+	(void)state;
+	run("ip link add eth1 netns h1 type veth peer name eth1 netns h2;"
+	    "for n in 1 2; do ip -n h$n addr add 10.79.0.$n/24 dev eth1;"
+	    "ip -n h$n link set eth1 up; done");
+	return begin("0.0.0.0:0", "10.79.0.1");
 }
 
 static int teardown(void **state)
@@ -59,6 +84,7 @@ static int teardown(void **state)
 	int64_t value;
 
 	(void)state;
+	(void)!system("ip -n h1 link del eth1 2>/dev/null");
 	server_close(server);
 	kv_close(kv);
 	pool_close(pool);
@@ -400,9 +426,11 @@ static void restart(struct remote *x, enum engine_bytes_by by, bool by_rdma)
 {
 	uint64_t before = remote_session(x), end = clock_ns() + 30 * NS_PER_S;
 	uint16_t port = server_port(server);
+	char listen[32];
 
 	server_close(server);
-	start_server(by, port);
+	snprintf(listen, sizeof(listen), "10.77.0.1:%u", port);
+	start_server(listen, "10.77.0.1", by);
 	while ((!remote_is_up(x) || remote_session(x) == before) && clock_ns() < end)
 		usleep(1000);
 	ping(x, 3);
@@ -421,7 +449,217 @@ static void each_session_goes_as_it_can(void **state)
 	remote_close(x);
 }
 
+/* Late ----------------------------------------------------------------------------------- */
+
+enum { LATE_OPS = 16, LATE_LEN = 65536, LATE_BYTES = LATE_OPS * LATE_LEN, LATE_MS = 1200,
+       LATE_LEAST = LATE_BYTES / 8 /* rxe has some 64 packets under way, and waits */ };
+
+/* What this host sends by the first cable comes so much later. */
+static void delay(const char *host, unsigned ms)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "tc -n %s qdisc replace dev eth0 root netem delay %ums "
+		 "limit 100000", host, ms);
+	run(command);
+}
+
+/* What follows `name` in what the command prints. */
+static uint64_t number_of(const char *name, const char *command)
+{
+	char text[4096] = "";
+	FILE *f = popen(command, "r");
+
+	assert_non_null(f);
+	(void)!fread(text, 1, sizeof(text) - 1, f);
+	pclose(f);
+	const char *at = strstr(text, name);
+	assert_non_null(at);
+	return strtoull(at + strlen(name), NULL, 10);
+}
+
+static uint64_t received(const char *host)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command),
+		 "ip netns exec %s cat /sys/class/net/eth0/statistics/rx_bytes", host);
+	return number_of("", command);
+}
+
+/* Until so much is on the cable. */
+static void wait_sent(const char *host)
+{
+	uint64_t end = clock_ns() + 20 * NS_PER_S;
+	char command[128];
+
+	snprintf(command, sizeof(command), "tc -n %s -s -j qdisc show dev eth0", host);
+	while (number_of("\"backlog\":", command) < LATE_LEAST)
+		assert_true(clock_ns() < end);
+}
+
+/* Has enough come since? Not where this host was so slow that all had come before. */
+static bool came_late(const char *host, uint64_t before)
+{
+	uint64_t end = clock_ns() + 4 * NS_PER_S;
+
+	while (received(host) < before + LATE_LEAST && clock_ns() < end)
+		usleep(10000);
+	usleep(100000); /* the last of it goes where it goes */
+	return received(host) >= before + LATE_LEAST;
+}
+
+static bool all(const uint8_t *p, size_t n, uint8_t c)
+{
+	return p[0] == c && !memcmp(p, p + 1, n - 1);
+}
+
+/* One connection, with ops under way whose bytes are on the cable. */
+struct late {
+	struct remote *session;
+	struct offer offer;
+	struct end end;
+	uint32_t number;
+	struct task tasks[LATE_OPS];
+	struct wire_item slice;
+	uint8_t *at; /* the slice, at the node */
+};
+
+static void late_begin(struct late *l, enum rdma_kind kind, const char *delayed)
+{
+	struct writer body = { 0 };
+
+	l->session = session(false);
+	l->number = remote_number(l->session);
+	wire_write_fence(&body, l->number);
+	l->offer = (struct offer){ 0 };
+	assert_int_equal(remote_ask(l->session, WIRE_RDMA, body, clock_ns() + 10 * NS_PER_S,
+				    &l->offer.body), 0);
+	assert_int_equal(wire_read_rdma(writer_bytes(&l->offer.body), &l->offer.told), 0);
+	assert_int_equal(tcp_alloc(l->session, LATE_BYTES / 4096, &l->slice), 0);
+	l->at = (uint8_t *)pool_segment(pool, 0).base + l->slice.slice.page * 4096ULL;
+	knock(&l->offer, ticket_of(&l->offer), &l->end);
+	assert_true(atomic_load(&l->end.up));
+	memset(world.mount.memory, 0xbb, LATE_BYTES);
+	memset(l->at, 0x11, LATE_BYTES);
+	delay(delayed, LATE_MS);
+	for (unsigned i = 0; i < LATE_OPS; i++) {
+		struct task *t = &l->tasks[i];
+		task_init(t, &world, kind, i * LATE_LEN, 0, LATE_LEN);
+		t->op.remote = l->offer.told.segments[0].base +
+			       l->slice.slice.page * 4096ULL + i * LATE_LEN;
+		t->op.key = l->offer.told.keys[0];
+		assert_int_equal(post_all(l->end.conn, &t->op), 0);
+	}
+	wait_sent(delayed);
+}
+
+static void late_end(struct late *l)
+{
+	run("for h in h1 h2; do tc -n $h qdisc del dev eth0 root 2>/dev/null; done; true");
+	if (!atomic_load(&l->end.closed))
+		hang_up(&l->end);
+	offer_fini(&l->offer);
+	remote_close(l->session);
+}
+
+/* All are done; how many failed? */
+static unsigned late_failures(struct late *l)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < LATE_OPS; i++) {
+		task_wait(&l->tasks[i]);
+		n += l->tasks[i].result < 0;
+	}
+	return n;
+}
+
+/* Else the next test would show nothing: bytes that nobody has fenced do come late. */
+static void what_is_not_fenced_lands_late(void **state)
+{
+	struct late l;
+
+	(void)state;
+	late_begin(&l, RDMA_WRITE, "h2");
+	memset(l.at, 0xaa, LATE_BYTES);
+	assert_int_equal(late_failures(&l), 0);
+	assert_false(all(l.at, LATE_BYTES, 0xaa));
+	late_end(&l);
+	late_begin(&l, RDMA_READ, "h1");
+	memset(world.mount.memory, 0xdd, LATE_BYTES);
+	assert_int_equal(late_failures(&l), 0);
+	assert_false(all(world.mount.memory, LATE_BYTES, 0xdd));
+	late_end(&l);
+}
+
+/* A write is given up; its connection is fenced, its slice freed, taken by another session,
+ * and filled. Then the bytes arrive (I6). */
+static bool late_write(struct remote *other)
+{
+	struct wire_item taken = { 0 };
+	struct writer body = { 0 };
+	struct late l;
+
+	late_begin(&l, RDMA_WRITE, "h2");
+	wire_write_fence(&body, l.number);
+	assert_int_equal(remote_ask(l.session, WIRE_FENCE, body, 0, NULL), 0);
+	assert_int_equal(tcp_unpin(l.session, l.slice.slice), 0);
+	assert_int_equal(tcp_alloc(other, LATE_BYTES / 4096, &taken), 0);
+	assert_int_equal(taken.slice.page, l.slice.slice.page);
+	assert_int_not_equal(taken.slice.gen, l.slice.slice.gen);
+	memset(l.at, 0xaa, LATE_BYTES);
+	bool shown = came_late("h1", received("h1"));
+	assert_true(all(l.at, LATE_BYTES, 0xaa));
+	shown &= late_failures(&l) > 0;
+	late_end(&l);
+	assert_true(all(l.at, LATE_BYTES, 0xaa));
+	assert_int_equal(tcp_unpin(other, taken.slice), 0);
+	return shown;
+}
+
+/* A read is given up: when its op is done, its memory is used for something else. Then the
+ * bytes arrive (I9). */
+static bool late_read(struct remote *other)
+{
+	struct late l;
+
+	(void)other;
+	late_begin(&l, RDMA_READ, "h1");
+	hang_up(&l.end);
+	bool shown = late_failures(&l) > 0;
+	memset(world.mount.memory, 0xdd, WORLD_BYTES);
+	shown &= came_late("h2", received("h2"));
+	assert_true(all(world.mount.memory, WORLD_BYTES, 0xdd));
+	late_end(&l);
+	return shown;
+}
+
+static void until_shown(bool (*round)(struct remote *other))
+{
+	struct remote *other = session(false);
+	bool shown = false;
+
+	for (unsigned i = 0; i < 8 && !shown; i++)
+		shown = round(other);
+	remote_close(other);
+	assert_true(shown);
+}
+
+static void a_late_write_finds_nothing(void **state)
+{
+	(void)state;
+	until_shown(late_write);
+}
+
+static void a_late_read_finds_nothing(void **state)
+{
+	(void)state;
+	until_shown(late_read);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define LATE(t) cmocka_unit_test_setup_teardown(t, setup_two_cables, teardown)
 
 int main(void)
 {
@@ -435,6 +673,9 @@ int main(void)
 		TEST(a_node_that_stops_ends_them),
 		TEST(requests_go_by_rdma),
 		TEST(each_session_goes_as_it_can),
+		LATE(what_is_not_fenced_lands_late),
+		LATE(a_late_write_finds_nothing),
+		LATE(a_late_read_finds_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
