@@ -52,35 +52,40 @@ static void run(const char *command)
 
 /* Discovery ------------------------------------------------------------------------- */
 
+/* Both hosts see both devices, and each can use the one whose addresses are its own. */
 static void the_port_with_the_address_is_chosen(void **state)
 {
-	struct rdma_want want = { .numa_node = -1, .gid_index = -1 };
-	struct rdma_choice choice;
-	struct rdma_port *v;
-	unsigned n;
 	(void)state;
 
-	assert_int_equal(rdma_ports(&v, &n, NULL), 0);
-	assert_true(n >= 2);
-	for (unsigned i = 0; i < n; i++) {
-		print_message("%s:%u %s %s mtu %u\n", v[i].device, v[i].port, v[i].state,
-			      rdma_link_name(v[i].link), v[i].mtu_bytes);
-		assert_true(v[i].active && v[i].ngids);
-	}
 	for (int host = 1; host <= 2; host++) {
-		char device[16], address[32];
+		struct rdma_choice choice[RDMA_CHOICES_MAX];
+		char device[16], address[32], name[8];
 		struct sockaddr_storage local;
+		struct rdma_want want = { .numa_node = -1, .gid_index = -1, .local = &local };
+		struct rdma_port *v;
+		unsigned n, found;
 
+		snprintf(name, sizeof(name), "h%d", host);
 		snprintf(device, sizeof(device), "rxe%d", host);
 		snprintf(address, sizeof(address), "10.77.0.%d", host);
+		enter_netns(name);
+		assert_int_equal(rdma_ports(&v, &n, NULL), 0);
+		assert_true(n >= 2);
+		for (unsigned i = 0; i < n; i++) {
+			print_message("%s:%u %s %s mtu %u\n", v[i].device, v[i].port, v[i].state,
+				      rdma_link_name(v[i].link), v[i].mtu_bytes);
+			assert_true(v[i].active && v[i].ngids);
+		}
 		local = ipv4(address, 0);
-		want.local = &local;
-		assert_int_equal(rdma_choose(v, n, &want, &choice, NULL), 0);
-		assert_string_equal(choice.device, device);
-		assert_memory_equal(&choice.address, &local, sizeof(struct sockaddr_in));
-		print_message("%s: GID %u: %s\n", choice.device, choice.gid_index, choice.reason);
+		int r = rdma_choose_all(v, n, &want, choice, RDMA_CHOICES_MAX, &found, NULL);
+		assert_int_equal(r, 0);
+		assert_int_equal(found, 1);
+		assert_string_equal(choice->device, device);
+		assert_memory_equal(&choice->address, &local, sizeof(struct sockaddr_in));
+		print_message("%s: GID %u: %s\n", choice->device, choice->gid_index,
+			      choice->reason);
+		rdma_ports_free(v, n);
 	}
-	rdma_ports_free(v, n);
 	assert_true(rdma_dev_is_up(world.node.dev));
 }
 
