@@ -116,7 +116,7 @@ static void job_finish(struct job *j)
 	struct session *s = j->session;
 	struct writer answer = j->answer;
 
-	if (j->opens && j->outcome >= 0) {
+	if (j->opens && j->outcome == KV_DONE) {
 		j->outcome = serve_open(s->holds, s->o.pool, &j->open, j->req.rows, &answer);
 		kv_req_fini(&j->req);
 	}
@@ -149,7 +149,9 @@ static void job_done(struct kv_req *req, int outcome)
 		wire_write_kv_answer(&j->answer, req);
 	if (j->answer.bad)
 		j->outcome = outcome == KV_DONE && req->nwrites ? KV_UNKNOWN : -ENOMEM;
-	if (outcome < 0 || !j->opens)
+	if (outcome > 0 && j->opens)
+		j->outcome = -EIO; /* the index did not say */
+	if (outcome != KV_DONE || !j->opens)
 		kv_req_fini(req);
 	if (loop_is_current(loop) && j->is_submitting)
 		j->has_ended = true;
