@@ -558,7 +558,7 @@ static int attempt_by_rdma(struct remote *x)
 	struct stream *s;
 
 	x->rdma_tries++;
-	if (!x->rdma || now < x->avoid_ns)
+	if (!x->rdma || now < x->avoid_ns || now >= x->until_ns)
 		return -ENODEV;
 	int r = remote_rdma_connect(x->rdma, earlier(half, now + RDMA_MS * NS_PER_MS), &s);
 	if (!r)

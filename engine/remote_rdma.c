@@ -36,6 +36,7 @@ struct remote_rdma {
 
 	/* The link's loop's. */
 	struct rdma_dev *usable; /* NULL: none, or it is lost */
+	bool is_lost;            /* the last that was opened */
 };
 
 /* A call on the link's loop that is waited for. */
@@ -75,12 +76,14 @@ static void on_lost(void *arg, const char *text)
 	struct remote_rdma *d = arg;
 
 	(void)text; /* it is in the log */
+	d->is_lost = true;
 	d->usable = NULL;
 }
 
 static void begin_use(struct errand *e)
 {
-	e->d->usable = e->d->dev;
+	if (!e->d->is_lost)
+		e->d->usable = e->d->dev;
 }
 
 static void is_usable(struct errand *e)
@@ -115,6 +118,7 @@ static int look(struct remote_rdma *d)
 	unsigned n;
 	int r = rdma_find(&d->o.rdma, known ? &own : NULL, found, &n, &text);
 
+	d->is_lost = false;
 	if (!r) /* the first one has that address, if any */
 		r = rdma_dev_open(d->o.loop, &found[0], on_lost, d, &d->dev, &text);
 	if (!r) {
