@@ -25,7 +25,7 @@
 enum {
 	WIRE_HEADER = 24,
 	WIRE_BODY_MAX = 1179648,  /* of one message: 1 MiB + 128 KiB */
-	WIRE_VERSION = 1,
+	WIRE_VERSION = 2,
 	WIRE_NONCE = 32,          /* bytes of a nonce, a proof, a secret */
 	WIRE_NAME_MAX = 255,
 	WIRE_KV_COMPARES = 1024,  /* what fits into one KV, whatever the engine */

@@ -83,7 +83,7 @@ static void test_moves_and_gives_back(void **state)
 	assert_int_equal(probe_node(probe, &node), 0);
 	assert_int_equal(node.pool_bytes, POOL_BYTES);
 	assert_int_equal(node.free_bytes, POOL_BYTES);
-	assert_true(node.session && node.lanes && node.version == 1);
+	assert_true(node.session && node.lanes && node.version == WIRE_VERSION);
 	assert_int_equal(probe_ping(probe, 100, &pings), 0);
 	assert_int_equal(pings.n, 100);
 	assert_true(pings.min_ns <= pings.avg_ns && pings.avg_ns <= pings.max_ns);
