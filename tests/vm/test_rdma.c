@@ -59,7 +59,7 @@ static void the_port_with_the_address_is_chosen(void **state)
 
 	for (int host = 1; host <= 2; host++) {
 		struct rdma_choice choice[RDMA_CHOICES_MAX];
-		char device[16], address[32], name[8];
+		char device[16], address[32], name[16];
 		struct sockaddr_storage local;
 		struct rdma_want want = { .numa_node = -1, .gid_index = -1, .local = &local };
 		struct rdma_port *v;
