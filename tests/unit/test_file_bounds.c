@@ -236,8 +236,9 @@ static void a_small_change_of_a_large_file_costs_little(void **state)
 	assert_int_equal(kit_write(big, 512 * (uint64_t)MIB + 100, p, 4096), 4096);
 	assert_int_equal(kit_publish(big, true), 0);
 	assert_int_equal(metric_get(M_COPIED_BYTES) - copied, 2 * 4096);
-	/* The new block, the record, the old block's end, and the writer's key. */
-	assert_true(counting->writes - writes <= 4);
+	/* The new block, the record, and the old block's end; in memory what was put, and
+	 * the list of what the version does without, which comes and goes. */
+	assert_true(counting->writes - writes <= 6);
 	assert_true(counting->bytes - bytes < 8192);
 	assert_int_equal(used_bytes(e), 4 * MIB + 8192);
 
@@ -289,7 +290,7 @@ static void a_file_may_be_huge_and_sparse(void **state)
 	uint64_t writes = counting->writes;
 	assert_int_equal(kit_write(f, 4 * step, b, 8), 8);
 	assert_int_equal(kit_publish(f, true), 0);
-	assert_true(counting->writes - writes <= 6);
+	assert_true(counting->writes - writes <= 8);
 	assert_int_equal(kit_truncate(f, 10), 0);
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
 	assert_int_equal(used_bytes(e), 0);
