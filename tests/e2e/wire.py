@@ -12,6 +12,7 @@ import socket
 import struct
 
 HELLO, CHALLENGE, PROOF, WELCOME = 1, 2, 3, 4
+VERSION = 2
 PING, BYE, STAT = 16, 17, 18
 ALLOC, SEAL, PIN, UNPIN = 32, 33, 34, 35
 HEADER = struct.Struct("<IHHQiI")
@@ -34,7 +35,7 @@ class Mount:
         self.begin(name)
 
     def begin(self, name):
-        hello = struct.pack("<8sHHIBBHQI32sH", b"slicefs", 1, 1, 0, 0, 0, 0, 0, 0,
+        hello = struct.pack("<8sHHIBBHQI32sH", b"slicefs", VERSION, VERSION, 0, 0, 0, 0, 0, 0,
                             os.urandom(32), len(name)) + name
         self.send(HELLO, hello)
         challenge = self.receive(CHALLENGE)
