@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,6 +135,33 @@ int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
 	*p = (struct posted){ .call = { .fn = run_and_free, .arg = p }, .fn = fn, .arg = arg };
 	loop_post_call(l, &p->call);
 	return 0;
+}
+
+struct visit {
+	struct loop_call call;
+	void (*fn)(void *arg);
+	void *arg;
+	sem_t done;
+};
+
+static void visit(void *arg)
+{
+	struct visit *v = arg;
+
+	v->fn(v->arg);
+	sem_post(&v->done);
+}
+
+void loop_run(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	struct visit v = { .call = { .fn = visit, .arg = &v }, .fn = fn, .arg = arg };
+
+	assert(!loop_is_current(l));
+	sem_init(&v.done, 0, 0);
+	loop_post_call(l, &v.call);
+	while (sem_wait(&v.done) < 0)
+		assert(errno == EINTR);
+	sem_destroy(&v.done);
 }
 
 /* The thread ----------------------------------------------------------------- */

@@ -4,7 +4,7 @@
  * An event loop with a thread of its own, on libuv. Housekeeping runs here, and
  * later the sockets: whatever is called from the loop must not block for long.
  * All functions are callable from any thread, also from the loop's own, except
- * loop_free(). Callbacks run on the loop's thread with no lock held.
+ * loop_free() and loop_run(). Callbacks run on the loop's thread with no lock held.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,6 +31,10 @@ struct loop_call {
 	void *arg;
 };
 void loop_post_call(struct loop *l, struct loop_call *c);
+
+/* Calls fn(arg) on the loop's thread, in the order of posting, and returns when it has
+ * returned. Not from the loop's thread; no lock is held that something there takes. */
+void loop_run(struct loop *l, void (*fn)(void *arg), void *arg);
 
 #define LOOP_NEVER UINT64_MAX
 

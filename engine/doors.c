@@ -16,7 +16,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <semaphore.h>
 #include <stdio.h>
 
 #include "common/cleanup.h"
@@ -65,34 +64,18 @@ struct doors {
 	char why[WIRE_WHY_MAX + 1];
 };
 
-/* A call on the node's loop that is waited for. */
+/* What a call on the node's loop is about, and what came of it. */
 struct errand {
 	struct doors *doors;
 	struct door *door;
-	void (*fn)(struct errand *e);
-	struct loop_call call;
-	sem_t done;
 	const char *text;
 	int r;
 };
 
-static void errand_on_loop(void *arg)
+static int on_node(void (*fn)(void *arg), struct errand e)
 {
-	struct errand *e = arg;
-
-	e->fn(e);
-	sem_post(&e->done);
-}
-
-static int on_node(struct errand *e)
-{
-	sem_init(&e->done, 0, 0);
-	e->call = (struct loop_call){ .fn = errand_on_loop, .arg = e };
-	loop_post_call(e->doors->o.loop, &e->call);
-	while (sem_wait(&e->done) < 0)
-		;
-	sem_destroy(&e->done);
-	return e->r;
+	loop_run(e.doors->o.loop, fn, &e);
+	return e.r;
 }
 
 /* Device and memory --------------------------------------------------------------------- */
@@ -147,8 +130,9 @@ static void shut(struct door *x)
 
 /* Listening --------------------------------------------------------------------------- */
 
-static void begin_listening(struct errand *e)
+static void begin_listening(void *arg)
 {
+	struct errand *e = arg;
 	struct door *x = e->door;
 	struct doors *d = x->doors;
 	const struct rdma_choice *c = rdma_dev_choice(x->dev);
@@ -175,8 +159,10 @@ static void begin_listening(struct errand *e)
 		snprintf(d->why, sizeof(d->why), "%s", text ? text : error_text(e->r));
 }
 
-static void listen_if_told(struct errand *e)
+static void listen_if_told(void *arg)
 {
+	struct errand *e = arg;
+
 	if (e->doors->listens)
 		begin_listening(e);
 }
@@ -190,14 +176,17 @@ static bool is_over(const struct door *x)
 	return !rdma_dev_has_address(x->dev) && !rdma_dev_nconns(x->dev);
 }
 
-static void ask_is_over(struct errand *e)
+static void ask_is_over(void *arg)
 {
+	struct errand *e = arg;
+
 	e->r = is_over(e->door);
 }
 
 /* e->r: is the last connection freed? */
-static void stop_listening(struct errand *e)
+static void stop_listening(void *arg)
 {
+	struct errand *e = arg;
 	struct door *x = e->door;
 
 	rdma_listener_free(x->listener);
@@ -208,8 +197,9 @@ static void stop_listening(struct errand *e)
 
 /* Looking for ports --------------------------------------------------------------------- */
 
-static void set_why(struct errand *e)
+static void set_why(void *arg)
 {
+	struct errand *e = arg;
 	struct doors *d = e->doors;
 
 	snprintf(d->why, sizeof(d->why), "%s", e->text);
@@ -220,7 +210,7 @@ static bool take_down(struct door *x)
 {
 	if (!x->dev)
 		return true;
-	if (!on_node(&(struct errand){ .doors = x->doors, .door = x, .fn = stop_listening }))
+	if (!on_node(stop_listening, (struct errand){ .doors = x->doors, .door = x }))
 		return false;
 	shut(x);
 	return true;
@@ -250,7 +240,7 @@ static int open_door(struct door *x, const struct rdma_choice *c, char **ret_why
 	if (!r)
 		r = register_pool(x, ret_why);
 	if (r >= 0) {
-		r = on_node(&(struct errand){ .doors = d, .door = x, .fn = listen_if_told });
+		r = on_node(listen_if_told, (struct errand){ .doors = d, .door = x });
 		if (r < 0)
 			why(ret_why, r, "%s", d->why);
 	}
@@ -294,7 +284,7 @@ static int look(struct doors *d, char **ret_why)
 
 	if (r < 0 && has_none(d)) {
 		const char *said = *ret_why ? *ret_why : error_text(r);
-		on_node(&(struct errand){ .doors = d, .fn = set_why, .text = said });
+		on_node(set_why, (struct errand){ .doors = d, .text = said });
 	}
 	return r;
 }
@@ -315,8 +305,7 @@ static void on_tick(void *arg)
 	_cleanup_(freep) char *text = NULL;
 
 	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
-		struct errand e = { .doors = d, .door = x, .fn = ask_is_over };
-		if (x->dev && on_node(&e)) {
+		if (x->dev && on_node(ask_is_over, (struct errand){ .doors = d, .door = x })) {
 			d->misses = true;
 			take_down(x); /* or at the next turn */
 		}

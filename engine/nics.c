@@ -6,7 +6,6 @@
 #include "engine/nics.h"
 
 #include <errno.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,35 +51,6 @@ const struct rdma_mem *nic_mem(const struct nic *n)
 
 /* On the loop ---------------------------------------------------------------------------- */
 
-struct errand {
-	struct nic *nic;
-	void (*fn)(struct errand *e);
-	struct loop_call call;
-	sem_t done;
-	bool result;
-};
-
-static void errand_on_loop(void *arg)
-{
-	struct errand *e = arg;
-
-	e->fn(e);
-	sem_post(&e->done);
-}
-
-static bool on_loop(struct nic *n, void (*fn)(struct errand *e))
-{
-	struct errand e = { .nic = n, .fn = fn };
-
-	sem_init(&e.done, 0, 0);
-	e.call = (struct loop_call){ .fn = errand_on_loop, .arg = &e };
-	loop_post_call(n->nics->o.loop, &e.call);
-	while (sem_wait(&e.done) < 0)
-		;
-	sem_destroy(&e.done);
-	return e.result;
-}
-
 static bool is_usable(const struct nic *n)
 {
 	return n->is_open && !n->is_lost && rdma_dev_is_up(n->dev) &&
@@ -99,18 +69,26 @@ static void on_lost(void *arg, const char *text)
 	x->o.lost(x->o.arg, text);
 }
 
-static void show(struct errand *e)
+static void show(void *arg)
 {
-	e->nic->is_open = true;
+	struct nic *n = arg;
+
+	n->is_open = true;
 }
 
-/* Where the device, or the address, is gone, and with it all that used it. */
-static void hide(struct errand *e)
-{
-	struct nic *n = e->nic;
+struct hiding {
+	struct nic *nic;
+	bool is_hidden;
+};
 
-	e->result = (n->is_lost || !rdma_dev_has_address(n->dev)) && !rdma_dev_nconns(n->dev);
-	n->is_open &= !e->result;
+/* Where the device, or the address, is gone, and with it all that used it. */
+static void hide(void *arg)
+{
+	struct hiding *h = arg;
+	struct nic *n = h->nic;
+
+	h->is_hidden = (n->is_lost || !rdma_dev_has_address(n->dev)) && !rdma_dev_nconns(n->dev);
+	n->is_open &= !h->is_hidden;
 }
 
 struct nic *nics_path(const struct nics *x, const struct rdma_far *far, unsigned nfar,
@@ -173,7 +151,7 @@ static int open_nic(struct nic *n, const struct rdma_choice *c, char **ret_why)
 		shut(n);
 		return r;
 	}
-	on_loop(n, show);
+	loop_run(x->o.loop, show, n);
 	log_info("rdma", "uses %s:%u (%s)", c->device, c->port, c->reason);
 	return 0;
 }
@@ -216,11 +194,15 @@ static int open_all(struct nics *x, const struct sockaddr_storage *local, char *
 
 int nics_look(struct nics *x, const struct sockaddr_storage *local, char **ret_why)
 {
-	for (struct nic *n = x->v; n < x->v + RDMA_CHOICES_MAX; n++)
-		if (n->dev && on_loop(n, hide)) {
+	for (struct nic *n = x->v; n < x->v + RDMA_CHOICES_MAX; n++) {
+		struct hiding h = { .nic = n };
+		if (n->dev)
+			loop_run(x->o.loop, hide, &h);
+		if (h.is_hidden) {
 			shut(n);
 			x->misses = true;
 		}
+	}
 	if (nics_count(x) && !x->misses && ++x->nlooks % LOOK_ALL_EVERY)
 		return 0;
 	_cleanup_(freep) char *text = NULL;

@@ -620,36 +620,14 @@ static void sem_take(sem_t *s)
 		assert(errno == EINTR);
 }
 
-/* fn(arg) on the loop, and back. */
+/* What a call on the loop is about, and what came of it. */
 struct errand {
 	struct remote *remote;
-	void (*fn)(struct errand *d);
-	struct loop_call call;
-	sem_t done;
 	struct remote_part *part;
 	void (*ring)(void *arg, uint32_t watch);
 	void *arg;
 	int r;
 };
-
-static void errand_on_loop(void *arg)
-{
-	struct errand *d = arg;
-
-	d->fn(d);
-	sem_post(&d->done);
-}
-
-static int run_on_loop(struct errand *d)
-{
-	assert(!loop_is_current(d->remote->loop));
-	sem_init(&d->done, 0, 0);
-	d->call = (struct loop_call){ .fn = errand_on_loop, .arg = d };
-	loop_post_call(d->remote->loop, &d->call);
-	sem_take(&d->done);
-	sem_destroy(&d->done);
-	return d->r;
-}
 
 static void remote_free(struct remote *x)
 {
@@ -662,8 +640,9 @@ static void remote_free(struct remote *x)
 }
 DEFINE_CLEANUP(struct remote *, remote_free)
 
-static void connect_first(struct errand *d)
+static void connect_first(void *arg)
 {
+	struct errand *d = arg;
 	uint32_t ms = d->remote->o.timeout_ms;
 
 	d->r = attempt(d->remote, clock_ns() + (ms ? ms : 10000) * NS_PER_MS);
@@ -672,7 +651,10 @@ static void connect_first(struct errand *d)
 /* 0: it is up. Negative: it has ended, or was never begun. */
 static int connect_and_wait(struct remote *x)
 {
-	int r = run_on_loop(&(struct errand){ .remote = x, .fn = connect_first });
+	struct errand d = { .remote = x };
+
+	loop_run(x->loop, connect_first, &d);
+	int r = d.r;
 
 	if (r < 0)
 		return r;
@@ -736,9 +718,9 @@ int remote_open(const struct remote_opts *o, struct remote **ret, char **ret_why
 	return 0;
 }
 
-static void last_on_loop(struct errand *d)
+static void last_on_loop(void *arg)
 {
-	struct remote *x = d->remote;
+	struct remote *x = arg;
 
 	x->is_last = true;
 	loop_timer_free(x->timer);
@@ -751,18 +733,18 @@ static void last_on_loop(struct errand *d)
 
 void remote_last(struct remote *x)
 {
-	run_on_loop(&(struct errand){ .remote = x, .fn = last_on_loop });
+	loop_run(x->loop, last_on_loop, x);
 }
 
 /* BYE, and then the node closes. */
-static void close_on_loop(struct errand *d)
+static void close_on_loop(void *arg)
 {
-	struct remote *x = d->remote;
+	struct remote *x = arg;
 	struct conn_limits limits = { .max_body = WIRE_BODY_MAX,
 				      .until_ns = clock_ns() + NS_PER_S };
 
 	assert(!x->parts);
-	last_on_loop(d);
+	last_on_loop(x);
 	x->closing = true;
 	if (x->state == REMOTE_DOWN) {
 		close_now(x);
@@ -776,15 +758,16 @@ void remote_close(struct remote *x)
 {
 	if (!x)
 		return;
-	run_on_loop(&(struct errand){ .remote = x, .fn = close_on_loop });
+	loop_run(x->loop, close_on_loop, x);
 	sem_take(&x->ended);
 	remote_free(x);
 }
 
 /* Parts ------------------------------------------------------------------------------ */
 
-static void join_on_loop(struct errand *d)
+static void join_on_loop(void *arg)
 {
+	struct errand *d = arg;
 	struct remote_part **at = &d->remote->parts;
 
 	while (*at)
@@ -795,11 +778,12 @@ static void join_on_loop(struct errand *d)
 
 void remote_join(struct remote *x, struct remote_part *p)
 {
-	run_on_loop(&(struct errand){ .remote = x, .fn = join_on_loop, .part = p });
+	loop_run(x->loop, join_on_loop, &(struct errand){ .remote = x, .part = p });
 }
 
-static void leave_on_loop(struct errand *d)
+static void leave_on_loop(void *arg)
 {
+	struct errand *d = arg;
 	struct remote *x = d->remote;
 	struct remote_part **at = &x->parts;
 
@@ -812,7 +796,7 @@ static void leave_on_loop(struct errand *d)
 
 void remote_leave(struct remote *x, struct remote_part *p)
 {
-	run_on_loop(&(struct errand){ .remote = x, .fn = leave_on_loop, .part = p });
+	loop_run(x->loop, leave_on_loop, &(struct errand){ .remote = x, .part = p });
 }
 
 /* Use ------------------------------------------------------------------------------ */
@@ -923,14 +907,16 @@ int remote_ask(struct remote *x, uint16_t type, struct writer body, uint64_t dea
 	return a.r;
 }
 
-static void set_ring_on_loop(struct errand *d)
+static void set_ring_on_loop(void *arg)
 {
+	struct errand *d = arg;
+
 	d->remote->ring = d->ring;
 	d->remote->ring_arg = d->arg;
 }
 
 void remote_set_ring(struct remote *x, void (*ring)(void *arg, uint32_t watch), void *arg)
 {
-	run_on_loop(&(struct errand){ .remote = x, .fn = set_ring_on_loop, .ring = ring,
-				      .arg = arg });
+	loop_run(x->loop, set_ring_on_loop,
+		 &(struct errand){ .remote = x, .ring = ring, .arg = arg });
 }

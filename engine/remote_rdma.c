@@ -12,7 +12,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,36 +38,6 @@ struct remote_rdma {
 	bool is_lost;            /* the last that was opened */
 };
 
-/* A call on the link's loop that is waited for. */
-struct errand {
-	struct remote_rdma *d;
-	void (*fn)(struct errand *e);
-	struct loop_call call;
-	sem_t done;
-	bool yes;
-};
-
-static void errand_on_loop(void *arg)
-{
-	struct errand *e = arg;
-
-	e->fn(e);
-	sem_post(&e->done);
-}
-
-static bool on_link(struct remote_rdma *d, void (*fn)(struct errand *e))
-{
-	struct errand e = { .d = d, .fn = fn };
-
-	sem_init(&e.done, 0, 0);
-	e.call = (struct loop_call){ .fn = errand_on_loop, .arg = &e };
-	loop_post_call(d->o.loop, &e.call);
-	while (sem_wait(&e.done) < 0)
-		;
-	sem_destroy(&e.done);
-	return e.yes;
-}
-
 /* The device --------------------------------------------------------------------------- */
 
 static void on_lost(void *arg, const char *text)
@@ -80,21 +49,42 @@ static void on_lost(void *arg, const char *text)
 	d->usable = NULL;
 }
 
-static void begin_use(struct errand *e)
+static void begin_use(void *arg)
 {
-	if (!e->d->is_lost)
-		e->d->usable = e->d->dev;
+	struct remote_rdma *d = arg;
+
+	if (!d->is_lost)
+		d->usable = d->dev;
 }
 
-static void is_usable(struct errand *e)
+/* Calls on the link's loop that are waited for: what is asked, and the answer. */
+struct question {
+	struct remote_rdma *d;
+	bool yes;
+};
+
+static void is_usable(void *arg)
 {
-	e->yes = e->d->usable;
+	struct question *q = arg;
+
+	q->yes = q->d->usable;
 }
 
-static void end_use(struct errand *e)
+/* And does nobody else use it any more? */
+static void end_use(void *arg)
 {
-	e->d->usable = NULL;
-	e->yes = !rdma_dev_nconns(e->d->dev);
+	struct question *q = arg;
+
+	q->d->usable = NULL;
+	q->yes = !rdma_dev_nconns(q->d->dev);
+}
+
+static bool ask(struct remote_rdma *d, void (*fn)(void *arg))
+{
+	struct question q = { .d = d };
+
+	loop_run(d->o.loop, fn, &q);
+	return q.yes;
 }
 
 /* Once nobody uses it. */
@@ -102,7 +92,7 @@ static bool take_down(struct remote_rdma *d)
 {
 	if (!d->dev)
 		return true;
-	if (!on_link(d, end_use))
+	if (!ask(d, end_use))
 		return false;
 	rdma_dev_close(d->dev);
 	d->dev = NULL;
@@ -123,7 +113,7 @@ static int look(struct remote_rdma *d)
 		r = rdma_dev_open(d->o.loop, &found[0], on_lost, d, &d->dev, &text);
 	if (!r) {
 		*d->complaint = '\0';
-		on_link(d, begin_use);
+		loop_run(d->o.loop, begin_use, d);
 		return 0;
 	}
 	const char *said = text ? text : error_text(r);
@@ -137,7 +127,7 @@ static void on_tick(void *arg)
 {
 	struct remote_rdma *d = arg;
 
-	if (!on_link(d, is_usable) && take_down(d))
+	if (!ask(d, is_usable) && take_down(d))
 		look(d);
 }
 

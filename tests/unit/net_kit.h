@@ -31,29 +31,9 @@ static inline void sem_take(sem_t *s)
 		assert_int_equal(errno, EINTR);
 }
 
-struct on_loop {
-	void (*fn)(void *arg);
-	void *arg;
-	sem_t sem;
-};
-
-static inline void on_loop_run(void *arg)
-{
-	struct on_loop *o = arg;
-
-	o->fn(o->arg);
-	sem_post(&o->sem);
-}
-
-/* fn(arg) on the loop's thread; returns when it has. */
 static inline void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct on_loop o = { .fn = fn, .arg = arg };
-
-	sem_init(&o.sem, 0, 0);
-	assert_int_equal(loop_post(net_loop, on_loop_run, &o), 0);
-	sem_take(&o.sem);
-	sem_destroy(&o.sem);
+	loop_run(net_loop, fn, arg);
 }
 
 static inline void nothing(void *arg)

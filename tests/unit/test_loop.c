@@ -105,6 +105,33 @@ static void test_a_call_may_post(void **state)
 	wait_for(&ticks, 101);
 }
 
+struct seen {
+	unsigned before; /* that were posted earlier, and have run */
+	bool on_loop;
+};
+
+static void see(void *arg)
+{
+	struct seen *s = arg;
+
+	s->before = atomic_load(&ticks);
+	s->on_loop = loop_is_current(loop);
+}
+
+/* It comes back after what was posted before, and has run on the loop. */
+static void test_a_call_is_waited_for(void **state)
+{
+	struct seen s = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < 50; i++)
+		loop_post(loop, tick, &ticks);
+	loop_run(loop, see, &s);
+	assert_int_equal(s.before, 50);
+	assert_true(s.on_loop);
+	assert_false(loop_is_current(loop));
+}
+
 static void test_timers(void **state)
 {
 	struct loop_timer *once, *often, *late;
@@ -318,6 +345,7 @@ int main(void)
 		TEST(test_thread_has_a_name),
 		TEST(test_calls_keep_their_order),
 		TEST(test_a_call_may_post),
+		TEST(test_a_call_is_waited_for),
 		TEST(test_timers),
 		TEST(test_a_timer_can_be_set_again),
 		TEST(test_freeing_waits_for_the_call),

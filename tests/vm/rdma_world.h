@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,31 +81,6 @@ static inline double pulse_stop(struct pulse *p) /* ms */
 {
 	loop_timer_free(p->timer);
 	return (double)p->longest_ns / 1e6;
-}
-
-/* Has fn(arg) run on the loop and waits for it. */
-struct visit {
-	void (*fn)(void *arg);
-	void *arg;
-	sem_t done;
-};
-
-static inline void visit_run(void *arg)
-{
-	struct visit *v = arg;
-
-	v->fn(v->arg);
-	sem_post(&v->done);
-}
-
-static inline void on_loop(struct loop *l, void (*fn)(void *arg), void *arg)
-{
-	struct visit v = { fn, arg, { { 0 } } };
-
-	sem_init(&v.done, 0, 0);
-	assert(loop_post(l, visit_run, &v) == 0);
-	while (sem_wait(&v.done))
-		;
 }
 
 static inline void wait_true(atomic_bool *b, const char *what)
@@ -252,7 +226,7 @@ static inline void world_open(struct world *w)
 	assert(!rdma_mem_new(w->node.dev, w->node.memory, WORLD_BYTES, RDMA_PEERS_WRITE,
 			     &w->writable, NULL));
 	assert(!rdma_mem_new(w->mount.dev, w->mount.memory, WORLD_BYTES, RDMA_MINE, &w->mine, NULL));
-	on_loop(w->node.loop, world_listen, w);
+	loop_run(w->node.loop, world_listen, w);
 }
 
 /* Also what a failed test has left. */
@@ -268,8 +242,8 @@ static inline void world_stop(void *arg)
 static inline void world_close(struct world *w)
 {
 	if (w->listener)
-		on_loop(w->node.loop, world_deafen, w);
-	on_loop(w->node.loop, world_stop, w);
+		loop_run(w->node.loop, world_deafen, w);
+	loop_run(w->node.loop, world_stop, w);
 	for (unsigned i = 0; i < 64 && i < atomic_load(&w->nends); i++)
 		wait_true(&w->ends[i].closed, "the node's end closed");
 	rdma_mem_free(w->readable);
@@ -301,7 +275,7 @@ static inline void dial(struct world *w, struct end *e, const struct rdma_conn_o
 {
 	struct dial d = { w, e, BYTES_OF(w->ticket, sizeof(w->ticket)), w->at, *o };
 
-	on_loop(w->mount.loop, dial_run, &d);
+	loop_run(w->mount.loop, dial_run, &d);
 }
 
 static inline void connect_to_node(struct world *w, struct end *e, const struct rdma_conn_opts *o)

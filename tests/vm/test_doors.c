@@ -132,7 +132,7 @@ static void knock(struct offer *o, struct bytes ticket, struct end *e)
 {
 	struct dial d = { &world, e, ticket, ipv4("10.77.0.1", o->told.ports[0].port), usual };
 
-	on_loop(world.mount.loop, dial_run, &d);
+	loop_run(world.mount.loop, dial_run, &d);
 	while (!atomic_load(&e->up) && !atomic_load(&e->closed))
 		usleep(200);
 }
@@ -306,7 +306,7 @@ static void call_on_loop(void *arg)
 
 static void call(struct caller *c)
 {
-	on_loop(world.mount.loop, call_on_loop, c);
+	loop_run(world.mount.loop, call_on_loop, c);
 	while (!atomic_load(&c->up) && !atomic_load(&c->ended))
 		usleep(200);
 }

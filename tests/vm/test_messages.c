@@ -165,7 +165,7 @@ static void act(struct half *h, int what, size_t len)
 {
 	struct act a = { h, what, len };
 
-	on_loop(h->host->loop, act_run, &a);
+	loop_run(h->host->loop, act_run, &a);
 }
 
 /* The two hosts -------------------------------------------------------------------------- */
@@ -226,7 +226,7 @@ static int setup(void **state)
 	accepted = NULL;
 	node = (struct half){ .host = &world.node, .mine = 17, .its = 4711 };
 	mount = (struct half){ .host = &world.mount, .mine = 4711, .its = 17 };
-	on_loop(world.node.loop, listen_now, NULL);
+	loop_run(world.node.loop, listen_now, NULL);
 	return 0;
 }
 
@@ -235,7 +235,7 @@ static int teardown(void **state)
 	int64_t value;
 
 	(void)state;
-	on_loop(world.node.loop, deafen, NULL);
+	loop_run(world.node.loop, deafen, NULL);
 	world_close(&world);
 	const char *busy = metrics_busy(&value);
 	if (busy)
@@ -245,7 +245,7 @@ static int teardown(void **state)
 
 static void connect_both(void)
 {
-	on_loop(world.mount.loop, connect_mount, NULL);
+	loop_run(world.mount.loop, connect_mount, NULL);
 	wait_true(&node.started, "the node was asked");
 	while (!atomic_load(&mount.ups))
 		usleep(200);
@@ -415,11 +415,11 @@ static void it_may_end_before_it_is_up(void **state)
 {
 	(void)state;
 	accepted = refuse;
-	on_loop(world.mount.loop, stop_at_once, NULL);
+	loop_run(world.mount.loop, stop_at_once, NULL);
 	wait_true(&mount.ended, "the mount's end");
 	assert_int_equal(mount.reason, -ECANCELED);
 	mount = (struct half){ .host = &world.mount, .mine = 4711, .its = 17 };
-	on_loop(world.mount.loop, connect_mount, NULL);
+	loop_run(world.mount.loop, connect_mount, NULL);
 	wait_true(&mount.ended, "the mount's end");
 	print_message("who is refused sees %d\n", mount.reason);
 }
@@ -495,7 +495,7 @@ static int raw_send(struct end *e, uint32_t bytes)
 static void raw_connect(struct end *e)
 {
 	node = (struct half){ .host = &world.node, .mine = 17, .its = 4711 };
-	on_loop(world.mount.loop, raw_dial, e);
+	loop_run(world.mount.loop, raw_dial, e);
 	wait_true(&e->up, "up");
 	wait_true(&node.started, "the node was asked");
 }
@@ -703,7 +703,7 @@ static void calls_go_both_ways(void **state)
 	asks = (struct talker){ .host = &world.mount };
 	serves = (struct talker){ .host = &world.node };
 	accepted = serve;
-	on_loop(world.mount.loop, ask_node, NULL);
+	loop_run(world.mount.loop, ask_node, NULL);
 	wait_true(&serves.up, "the node was asked");
 	wait_true(&asks.up, "up");
 	for (unsigned i = 0; i < CALLS; i++) {

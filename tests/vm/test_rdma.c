@@ -114,7 +114,7 @@ static void both_ends_learn_of_the_end(void **state)
 
 static void expect_refused(struct dial *d, int reason, int other)
 {
-	on_loop(world.mount.loop, dial_run, d);
+	loop_run(world.mount.loop, dial_run, d);
 	wait_true(&d->e->closed, "refused");
 	print_message("%d: %s\n", d->e->reason, d->e->why);
 	assert_false(atomic_load(&d->e->up));
@@ -194,11 +194,11 @@ static void ipv6_does_as_well(void **state)
 	(void)state;
 
 	inet_pton(AF_INET6, "fd77::1", &((struct sockaddr_in6 *)&d.to)->sin6_addr);
-	on_loop(world.node.loop, listen_by_ipv6, &d.to);
-	on_loop(world.mount.loop, dial_run, &d);
+	loop_run(world.node.loop, listen_by_ipv6, &d.to);
+	loop_run(world.mount.loop, dial_run, &d);
 	wait_true(&e.up, "connected by IPv6");
 	hang_up(&e);
-	on_loop(world.node.loop, deafen_second, NULL);
+	loop_run(world.node.loop, deafen_second, NULL);
 }
 
 /* Bytes ---------------------------------------------------------------------------- */
@@ -573,7 +573,7 @@ static void posts_meet_the_end(void **state)
 		for (unsigned i = 0; i < POSTERS; i++)
 			pthread_join(p[i].thread, NULL);
 		assert_int_equal(atomic_load(&taken), atomic_load(&ended));
-		on_loop(world.mount.loop, free_conn, e.conn);
+		loop_run(world.mount.loop, free_conn, e.conn);
 	}
 }
 
@@ -635,7 +635,7 @@ static void killed(enum rdma_kind kind)
 static void the_peer_is_killed(void **state)
 {
 	(void)state;
-	on_loop(world.node.loop, world_deafen, &world); /* the other one listens */
+	loop_run(world.node.loop, world_deafen, &world); /* the other one listens */
 	killed(RDMA_READ);
 	killed(RDMA_WRITE);
 }
