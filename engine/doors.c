@@ -223,7 +223,7 @@ static struct door *door_of(struct doors *d, const struct rdma_choice *c)
 	for (struct door *x = d->doors; x < d->doors + RDMA_CHOICES_MAX; x++) {
 		const struct rdma_choice *is = x->dev ? rdma_dev_choice(x->dev) : NULL;
 
-		if (is && is->port == c->port && !strcmp(is->device, c->device))
+		if (is && rdma_is_same_port(is, c))
 			return x;
 		if (!is)
 			unused = x;

@@ -131,7 +131,7 @@ static struct nic *nic_of(struct nics *x, const struct rdma_choice *c)
 	for (struct nic *n = x->v + RDMA_CHOICES_MAX; n-- > x->v;) {
 		const struct rdma_choice *is = n->dev ? rdma_dev_choice(n->dev) : NULL;
 
-		if (is && is->port == c->port && !strcmp(is->device, c->device))
+		if (is && rdma_is_same_port(is, c))
 			return n;
 		if (!is)
 			unused = n;

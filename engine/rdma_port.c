@@ -270,6 +270,11 @@ int rdma_choose(const struct rdma_port *v, unsigned n, const struct rdma_want *w
 	return rdma_choose_all(v, n, w, ret, 1, &one, ret_why);
 }
 
+bool rdma_is_same_port(const struct rdma_choice *a, const struct rdma_choice *b)
+{
+	return a->port == b->port && !strcmp(a->device, b->device);
+}
+
 int rdma_find(const struct engine_rdma *o, const struct sockaddr_storage *local,
 	      struct rdma_choice *ret, unsigned *ret_n, char **ret_why)
 {

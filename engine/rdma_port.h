@@ -113,6 +113,9 @@ int rdma_choose(const struct rdma_port *v, unsigned n, const struct rdma_want *w
 int rdma_find(const struct engine_rdma *o, const struct sockaddr_storage *local,
 	      struct rdma_choice *ret, unsigned *ret_n, char **ret_why);
 
+/* By whichever of its GIDs. */
+bool rdma_is_same_port(const struct rdma_choice *a, const struct rdma_choice *b);
+
 /* The IP address that a GID stands for, port 0; AF_UNSPEC: none. */
 void rdma_gid_address(const struct rdma_gid *g, struct sockaddr_storage *ret);
 /* Whatever the port. */
