@@ -71,11 +71,8 @@ static struct memo **place_of(struct recall *r, struct bytes key)
 	const uint8_t *p = key.p;
 	bool named = key.len >= HEAD_NAME && (*p == 'D' || *p == 'n');
 	size_t n = named ? HEAD_NAME - 1 : key.len < HEAD_ID ? key.len : HEAD_ID;
-	uint64_t h = 14695981039346656037ULL; /* FNV-1a */
 
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 1099511628211ULL;
-	return &r->memos[(h ^ h >> 32) % PLACES];
+	return &r->memos[crc32c(BYTES_OF(p, n)) % PLACES];
 }
 
 static bool memo_has(const struct memo *m, struct bytes key)
