@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* Time: monotonic nanoseconds for waiting, wall clock for what users see. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
 #define NS_PER_S 1000000000ULL
+#define NS_PER_MS 1000000ULL
 
 static inline uint64_t clock_ns(void)
 {
@@ -22,4 +24,20 @@ static inline struct timespec clock_now(void)
 
 	clock_gettime(CLOCK_REALTIME_COARSE, &t);
 	return t;
+}
+
+static inline bool time_is_same(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* Is a the later one of two that differ? */
+static inline bool time_is_after(struct timespec a, struct timespec b)
+{
+	return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
+}
+
+static inline struct timespec time_later(struct timespec a, struct timespec b)
+{
+	return time_is_after(a, b) ? a : b;
 }

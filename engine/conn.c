@@ -20,8 +20,6 @@
 #include "common/metrics.h"
 #include "engine/conn_priv.h"
 
-enum { NS_PER_MS = 1000000 };
-
 void conn_stop_now(struct conn *c, int reason)
 {
 	c->stopped = true;
@@ -40,13 +38,13 @@ static void alarm_at(struct conn *c, uint64_t at_ns)
 
 static uint64_t idle_ends_ns(const struct conn *c)
 {
-	return c->limits.idle_ms ? c->heard_ns + (uint64_t)c->limits.idle_ms * NS_PER_MS : 0;
+	return c->limits.idle_ms ? c->heard_ns + c->limits.idle_ms * NS_PER_MS : 0;
 }
 
 static uint64_t ping_due_ns(const struct conn *c)
 {
 	return c->limits.ping_ms && !c->pinging
-		       ? c->sent_ns + (uint64_t)c->limits.ping_ms * NS_PER_MS : 0;
+		       ? c->sent_ns + c->limits.ping_ms * NS_PER_MS : 0;
 }
 
 static void set_alarms(struct conn *c)
@@ -89,7 +87,7 @@ static void watch_call(struct conn *c, const struct conn_call *call, uint64_t no
 {
 	alarm_at(c, call->deadline_ns);
 	if (call->of)
-		alarm_at(c, now + CONN_LOOK_MS * (uint64_t)NS_PER_MS);
+		alarm_at(c, now + CONN_LOOK_MS * NS_PER_MS);
 }
 
 /* done() of the first, which is given up; returns the rest of the list. */

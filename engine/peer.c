@@ -68,7 +68,7 @@ static void ask(struct peer *p, uint64_t at_most_every_ms)
 	{
 		WITH_LOCK(&p->lock);
 		if (!session || p->is_asked || p->ending ||
-		    now - p->asked_ns < at_most_every_ms * 1000000)
+		    now - p->asked_ns < at_most_every_ms * NS_PER_MS)
 			return;
 		p->is_asked = true;
 		p->asked_ns = now;
@@ -84,7 +84,7 @@ static void tick(void *arg)
 
 void peer_stat(struct peer *p, struct wire_stat *ret)
 {
-	uint64_t until_ns = clock_ns() + STAT_WAIT_MS * UINT64_C(1000000);
+	uint64_t until_ns = clock_ns() + STAT_WAIT_MS * NS_PER_MS;
 
 	ask(p, STAT_OLD_MS);
 	WITH_LOCK(&p->lock);

@@ -42,8 +42,6 @@ enum {
 
 _Static_assert(SLICE_BYTES / PAGE_BYTES <= SLICE_PAGES_MAX, "a slice as long as that");
 
-#define NS_PER_MS UINT64_C(1000000)
-
 /* Finding it ------------------------------------------------------------------------- */
 
 /* Of two: who asks, and the thread that does it. */

@@ -30,7 +30,6 @@ enum {
 	RESOLVE_MS = 100,    /* of the first attempt; doubles */
 	ROUTE_MS = 2000,
 	BACKLOG = 64,
-	NS_PER_MS = 1000000,
 	REJECTION_BYTES = 12,
 };
 

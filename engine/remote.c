@@ -53,8 +53,6 @@ enum {
 	RDMA_AVOID_MS = 60000,
 };
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct remote {
 	struct remote_opts o; /* its strings: until remote_open() returns */
 	char node[300], name[WIRE_NAME_MAX + 1];

@@ -660,7 +660,7 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 
 void server_drain(struct server *s, uint32_t ms)
 {
-	uint64_t end = clock_ns() + ms * UINT64_C(1000000);
+	uint64_t end = clock_ns() + ms * NS_PER_MS;
 
 	run_and_wait(s, drain_on_loop);
 	if (s->nbusy)

@@ -197,7 +197,7 @@ static int job_new(struct session *s, const struct wire_header *h, struct bytes 
 	j->header = *h;
 	j->post = (struct loop_call){ .fn = job_end, .arg = j };
 	if (h->timeout_ms)
-		j->call.deadline_ns = clock_ns() + h->timeout_ms * UINT64_C(1000000);
+		j->call.deadline_ns = clock_ns() + h->timeout_ms * NS_PER_MS;
 	j->req = (struct kv_req){
 		.compares = j->kv.compares, .writes = j->kv.writes, .reads = j->kv.reads,
 		.ncompares = j->kv.ncompares, .nwrites = j->kv.nwrites,

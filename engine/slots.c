@@ -43,8 +43,6 @@ enum {
 	LOOK_MS = 50,            /* at *cancelled */
 };
 
-#define NS_PER_MS UINT64_C(1000000)
-
 /* A session of the link, all parts before ours being ready. */
 struct link_session {
 	uint64_t number; /* 0: none */

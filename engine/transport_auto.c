@@ -24,8 +24,6 @@
 
 enum { RECORDS = 1024, TICK_MS = 100, TRY_EVERY_MS = 3000 };
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct record {
 	struct post post; /* first: what is posted below */
 	struct post *outer;

@@ -39,8 +39,6 @@ enum {
 	AWAY_MS = 30000, /* until a port that did not answer is tried again */
 };
 
-#define NS_PER_MS UINT64_C(1000000)
-
 struct rdma_way {
 	struct transport_rdma_opts o;
 	struct slots *slots;

@@ -21,8 +21,6 @@
 #include "common/metrics.h"
 #include "fs/inode.h"
 
-#define NS_PER_MS (NS_PER_S / 1000)
-
 enum {
 	NOTES_MAX = 4096,
 	LOT = 64,         /* told in one transaction */
@@ -190,11 +188,6 @@ bool access_note(struct accesses *a, struct inode *i, struct timespec before,
 	return done;
 }
 
-static bool same(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
 void access_overlay(struct accesses *a, uint64_t fileid, struct attr *attr)
 {
 	/* What this thread has noted it sees; of others any order will do. */
@@ -202,7 +195,7 @@ void access_overlay(struct accesses *a, uint64_t fileid, struct attr *attr)
 		return;
 	WITH_LOCK(&a->lock);
 	const struct note *n = find(a, fileid);
-	if (n && same(attr->atime, n->before))
+	if (n && time_is_same(attr->atime, n->before))
 		attr->atime = n->at;
 }
 

@@ -141,7 +141,7 @@ static void root_done(struct index_op *op, int r)
 
 static void root_stat(struct req *q)
 {
-	uint64_t until_ns = q->start_ns + ROOT_WAIT_MS * UINT64_C(1000000);
+	uint64_t until_ns = q->start_ns + ROOT_WAIT_MS * NS_PER_MS;
 
 	req_place(q);
 	if (until_ns < q->ix.call.deadline_ns)

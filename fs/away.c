@@ -62,7 +62,7 @@ static struct handle *clear(struct sent_away *s)
 static bool is_his(struct req *q, const struct sent_away *s, pid_t pid)
 {
 	return s->ns && s->pid == pid &&
-	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * 1000000ULL);
+	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * NS_PER_MS);
 }
 
 bool away_note(struct req *q)
@@ -110,11 +110,11 @@ void away_promise(struct req *q, struct handle *h)
 		if (is_his(q, s, pid)) {
 			old = s->promise;
 			s->promise = h;
-			s->until_ns = now + PROMISE_MS * 1000000ULL;
+			s->until_ns = now + PROMISE_MS * NS_PER_MS;
 		}
 	}
 	promise_drop(q->fs, old);
-	notify_wake_at(q->fs, now + PROMISE_MS * 1000000ULL);
+	notify_wake_at(q->fs, now + PROMISE_MS * NS_PER_MS);
 }
 
 static bool has_missed(struct req *q, const struct sent_away *s)

@@ -625,13 +625,6 @@ bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret)
 	return true;
 }
 
-static struct timespec later(struct timespec a, struct timespec b)
-{
-	if (a.tv_sec != b.tv_sec)
-		return a.tv_sec > b.tv_sec ? a : b;
-	return a.tv_nsec > b.tv_nsec ? a : b;
-}
-
 static void overlay_open(struct inodes *t, struct inode *i, struct attr *a)
 {
 	struct attr f;
@@ -651,7 +644,7 @@ static void overlay_open(struct inodes *t, struct inode *i, struct attr *a)
 	a->version = f.version;
 	a->atime = f.atime;
 	a->mtime = f.mtime;
-	a->ctime = later(a->ctime, f.ctime);
+	a->ctime = time_later(a->ctime, f.ctime);
 }
 
 /* Under the lock. */

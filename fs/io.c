@@ -82,16 +82,11 @@ static void read_go(struct req *q)
 	file_read(op);
 }
 
-static bool after(struct timespec a, struct timespec b)
-{
-	return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
-}
-
 /* As `relatime` does: what was read after it was changed is noted once, and then
  * once a day. */
 static bool atime_due(const struct attr *a, struct timespec now)
 {
-	return !after(a->atime, a->mtime) || !after(a->atime, a->ctime) ||
+	return !time_is_after(a->atime, a->mtime) || !time_is_after(a->atime, a->ctime) ||
 	       now.tv_sec - a->atime.tv_sec >= 24 * 60 * 60;
 }
 

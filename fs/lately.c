@@ -64,13 +64,6 @@ void lately_end(struct req *q, int err)
 		l->attr.fileid = 0; /* what was done in part is not known */
 }
 
-static struct timespec later(struct timespec a, struct timespec b)
-{
-	if (a.tv_sec != b.tv_sec)
-		return a.tv_sec > b.tv_sec ? a : b;
-	return a.tv_nsec > b.tv_nsec ? a : b;
-}
-
 void lately_touched(struct fs *fs, uint64_t dir, const struct timespec *when)
 {
 	struct lately *l = &fs->lately;
@@ -82,8 +75,8 @@ void lately_touched(struct fs *fs, uint64_t dir, const struct timespec *when)
 		l->attr.fileid = 0;
 		return;
 	}
-	l->attr.mtime = later(l->attr.mtime, *when);
-	l->attr.ctime = later(l->attr.ctime, *when);
+	l->attr.mtime = time_later(l->attr.mtime, *when);
+	l->attr.ctime = time_later(l->attr.ctime, *when);
 }
 
 static bool is_fresh(struct fs *fs, uint64_t dir, uint64_t heard_ns)

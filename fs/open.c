@@ -246,7 +246,7 @@ void handle_close(struct fs *fs, struct handle *h,
 		abort();
 	*c = (struct closing){ .fs = fs, .handle = h, .done = done, .q = q };
 	c->op.arg = c;
-	c->op.call.deadline_ns = clock_ns() + fs->timeout_ms * 1000000ULL;
+	c->op.call.deadline_ns = clock_ns() + fs->timeout_ms * NS_PER_MS;
 	if (h->writer && inode_stop_writing(fs->inodes, h->inode)) {
 		c->op.file = h->file;
 		c->op.done = close_published;

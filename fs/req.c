@@ -52,7 +52,7 @@ struct req *req_begin(fuse_req_t f, enum metric_op kind)
 	q->start_ns = q->since_ns = clock_ns();
 	q->ix.arg = q->file.arg = q;
 	q->ix.call.deadline_ns = q->file.call.deadline_ns =
-		q->start_ns + fs->timeout_ms * 1000000ULL;
+		q->start_ns + fs->timeout_ms * NS_PER_MS;
 	q->buf = rbuf_hold(); /* names and bytes that libfuse points to */
 	atomic_fetch_add(&fs->pending, 1);
 	metric_add(M_REQUESTS, 1);

@@ -42,10 +42,9 @@
 #include "common/metrics.h"
 #include "fs/watched.h"
 
-#define MS UINT64_C(1000000)
-#define ON_ITS_WAY_NS (100 * MS)
-#define ANSWERED_NS (20 * MS) /* ago: requests there are being answered */
-#define BUSY_NS (2 * MS)      /* until a directory is looked at again */
+#define ON_ITS_WAY_NS (100 * NS_PER_MS)
+#define ANSWERED_NS (20 * NS_PER_MS) /* ago: requests there are being answered */
+#define BUSY_NS (2 * NS_PER_MS)      /* until a directory is looked at again */
 
 enum { BUSY_SLOTS = 256 };
 
@@ -153,7 +152,7 @@ static enum watched_for how_long(const struct dir *d, uint64_t since_ns)
 {
 	if (!d || !d->begun_ns || since_ns <= d->begun_ns)
 		return WATCHED_NOT;
-	return since_ns > d->rung_ns + WATCHED_SOON_MS * MS ? WATCHED_KEEP : WATCHED_SOON;
+	return since_ns > d->rung_ns + WATCHED_SOON_MS * NS_PER_MS ? WATCHED_KEEP : WATCHED_SOON;
 }
 
 static bool is_in_force(const struct told *n)

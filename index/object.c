@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "common/clock.h"
 #include "index/ops.h"
 
 /* Attributes ---------------------------------------------------------------------- */
@@ -118,11 +119,6 @@ void index_setattr(struct index *ix, struct index_op *op)
 	plan_run_ahead(ix, op, setattr_plan);
 }
 
-static bool time_same(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
 /* Who has been set since, or has gone, is left alone. */
 static int accessed_plan(struct plan *p, struct index_op *op)
 {
@@ -136,7 +132,7 @@ static int accessed_plan(struct plan *p, struct index_op *op)
 			r = got;
 		if (got < 0 && got != -EUCLEAN)
 			return got;
-		if (got || o.draft || !time_same(o.rec.attr.atime, a->before))
+		if (got || o.draft || !time_is_same(o.rec.attr.atime, a->before))
 			continue;
 		o.rec.attr.atime = a->at;
 		object_put(p, &o);

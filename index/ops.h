@@ -48,8 +48,6 @@ static inline struct key own_name(struct plan *p, uint64_t parent, uint64_t h, s
 	return key_draft_name(parent, h, name, plan_session(p));
 }
 
-struct timespec time_later(struct timespec a, struct timespec b);
-
 /* names.c: a name in its directory ------------------------------------------- */
 
 struct name_view {

@@ -11,15 +11,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "index/ops.h"
 #include "index/priv.h"
-
-struct timespec time_later(struct timespec a, struct timespec b)
-{
-	if (a.tv_sec != b.tv_sec)
-		return a.tv_sec > b.tv_sec ? a : b;
-	return a.tv_nsec > b.tv_nsec ? a : b;
-}
 
 /* Finding ------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 
+#include "common/clock.h"
 #include "index/ops.h"
 
 /* A published object ---------------------------------------------------------------- */

@@ -180,7 +180,7 @@ void client_close(struct client *c)
 
 static void wait_begin(struct client *c, struct client_wait *w, struct kv_call *call)
 {
-	*w = (struct client_wait){ .until_ns = clock_ns() + c->timeout_ms * 1000000 };
+	*w = (struct client_wait){ .until_ns = clock_ns() + c->timeout_ms * NS_PER_MS };
 	call->deadline_ns = w->until_ns;
 }
 
@@ -196,7 +196,7 @@ static void wait_end(struct client_wait *w, int64_t r)
 
 int64_t client_await(struct client *c, struct client_wait *w, const char *about)
 {
-	uint64_t until_ns = w->until_ns + GRACE_MS * UINT64_C(1000000);
+	uint64_t until_ns = w->until_ns + GRACE_MS * NS_PER_MS;
 	struct timespec until = { .tv_sec = (time_t)(until_ns / NS_PER_S),
 				  .tv_nsec = (long)(until_ns % NS_PER_S) };
 

@@ -144,7 +144,7 @@ static void child(child_fn *fn, const char *dir, const char *file, int fd)
 /* Reads to the end of fd; -ETIMEDOUT if that takes longer than timeout_ms. */
 static int drain(int fd, unsigned timeout_ms, struct writer *w)
 {
-	uint64_t until = clock_ns() + timeout_ms * 1000000ULL;
+	uint64_t until = clock_ns() + timeout_ms * NS_PER_MS;
 
 	for (;;) {
 		uint64_t now = clock_ns();

@@ -105,7 +105,7 @@ int temps_watch(const char *cmd)
 void temps_limit(uint64_t ms, const char *sentence)
 {
 	pthread_mutex_lock(&lock);
-	limit_ns = ms ? clock_ns() + ms * 1000000 : 0;
+	limit_ns = ms ? clock_ns() + ms * NS_PER_MS : 0;
 	limit_sentence = sentence;
 	pthread_mutex_unlock(&lock);
 }
