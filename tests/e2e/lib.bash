@@ -134,6 +134,7 @@ mount_pid() { # dir
 		tr '\0' '\n' <"${exe%exe}cmdline" | grep -qx mount &&
 			tr '\0' '\n' <"${exe%exe}cmdline" | grep -qxF "$1" && basename "${exe%/exe}"
 	done 2>/dev/null
+	return 0 # the last one may be another one's
 }
 
 # ------------------------------------------------------------------------------------
@@ -155,12 +156,16 @@ daemon_pid() {
 	"$SLICEFS" store ls --json | jq -r --arg s "$STORE" '.[] | select(.store == $s) | .pid'
 }
 
+# The process behind $MNT.
+served_by() {
+	if is_of_node; then mount_pid "$MNT"; else daemon_pid; fi
+}
+
 # kill -9, and wait until the kernel has taken it away.
 kill_daemon() {
 	local pid
-	pid=$(daemon_pid)
-	! is_of_node || pid=$(mount_pid "$MNT")
-	[[ $pid -gt 0 ]] || return 1
+	pid=$(served_by)
+	[[ $pid =~ ^[1-9][0-9]*$ ]] || { echo "not one process behind $MNT: '$pid'"; return 1; }
 	kill -9 "$pid"
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
@@ -171,6 +176,15 @@ remount() { # after a kill: the stale mount point is cleaned by mount itself
 
 stat_value() { # series, as in .slicefs/stats without its prefix
 	awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/stats"
+}
+
+# What each is at: its name, and where in the kernel.
+threads_of() { # pid
+	local task
+	for task in "/proc/$1/task"/*; do
+		echo "$(<"$task/comm"): $(<"$task/wchan") $(<"$task/syscall")"
+	done 2>/dev/null
+	return 0
 }
 
 # P10: every gauge of things in flight is 0. The kernel sends RELEASE and FORGET
@@ -191,7 +205,9 @@ gauges_zero() {
 		sleep 0.1
 	done
 	echo "still in flight when all is idle: $busy"
+	grep -E '^slicefs_(handles|requests|inodes) ' "$MNT/.slicefs/stats"
 	cat "$MNT/.slicefs/slices"
+	threads_of "$(served_by)"
 	return 1
 }
 
