@@ -60,7 +60,7 @@ struct server {
 	uint64_t incarnation;
 	struct loop *loop, *ends;
 	struct loop *bytes[THREADS_MAX]; /* for lanes, in turn */
-	sem_t sem; /* what open and close wait for */
+	sem_t ended; /* what closing waits for */
 	int opened;
 	struct doors *doors; /* NULL: no RDMA */
 	int rdma;            /* negative: they are closed now */
@@ -84,7 +84,7 @@ struct server {
 static void settle(struct server *s)
 {
 	if (s->closing && !s->peers && !s->nstreams && !s->listener)
-		sem_post(&s->sem);
+		sem_post(&s->ended);
 }
 
 static void peer_free(struct peer *p)
@@ -449,7 +449,6 @@ static void open_on_loop(void *arg)
 		listener_address(s->listener, &s->at);
 	if (s->opened >= 0 && s->doors)
 		s->rdma = doors_listen(s->doors, &s->at);
-	sem_post(&s->sem);
 }
 
 static void listener_closed(void *arg)
@@ -476,7 +475,6 @@ static void drain_on_loop(void *arg)
 	s->nbusy = 0;
 	for (struct peer *p = s->peers; p; p = p->next)
 		s->nbusy += p->session && session_is_busy(p->session);
-	sem_post(&s->sem);
 }
 
 static void close_on_loop(void *arg)
@@ -490,12 +488,11 @@ static void close_on_loop(void *arg)
 	settle(s);
 }
 
-static void run_and_wait(struct server *s, void (*fn)(void *arg))
+/* Returns when all have ended. */
+static void end_all(struct server *s)
 {
-	struct loop_call call = { .fn = fn, .arg = s };
-
-	loop_post_call(s->loop, &call);
-	while (sem_wait(&s->sem) < 0)
+	loop_run(s->loop, close_on_loop, s);
+	while (sem_wait(&s->ended) < 0)
 		;
 }
 
@@ -506,7 +503,7 @@ static void server_free(struct server *s)
 	loop_free(s->loop);
 	for (uint32_t i = 0; i < s->o.threads; i++)
 		loop_free(s->bytes[i]);
-	sem_destroy(&s->sem);
+	sem_destroy(&s->ended);
 	free(s);
 }
 DEFINE_CLEANUP(struct server *, server_free)
@@ -540,7 +537,7 @@ static struct server *server_new(const struct server_opts *o)
 		s->key = *o->key;
 	auth_random(chance);
 	memcpy(&s->incarnation, chance, sizeof(s->incarnation));
-	sem_init(&s->sem, 0, 0);
+	sem_init(&s->ended, 0, 0);
 	return s;
 }
 
@@ -628,7 +625,7 @@ static int check_doors(struct server *s, char **ret_why)
 	if (!s->doors || s->rdma >= 0)
 		return 0;
 	if (s->o.rdma.by == ENGINE_RDMA) {
-		run_and_wait(s, close_on_loop);
+		end_all(s);
 		return why(ret_why, s->rdma, "listen %s: no RDMA: %s", where(&s->o),
 			   doors_why(s->doors));
 	}
@@ -648,7 +645,7 @@ int server_open(const struct server_opts *o, struct server **ret, char **ret_why
 		r = open_doors(s, ret_why);
 	if (r < 0)
 		return r;
-	run_and_wait(s, open_on_loop);
+	loop_run(s->loop, open_on_loop, s);
 	if (s->opened < 0)
 		return refuse_address(o, s->opened, ret_why);
 	r = check_doors(s, ret_why);
@@ -662,12 +659,12 @@ void server_drain(struct server *s, uint32_t ms)
 {
 	uint64_t end = clock_ns() + ms * NS_PER_MS;
 
-	run_and_wait(s, drain_on_loop);
+	loop_run(s->loop, drain_on_loop, s);
 	if (s->nbusy)
 		log_info("node", "waiting for %u sessions to finish", s->nbusy);
 	while (s->nbusy && clock_ns() < end) {
 		nanosleep(&(struct timespec){ .tv_nsec = DRAIN_LOOK_NS }, NULL);
-		run_and_wait(s, drain_on_loop);
+		loop_run(s->loop, drain_on_loop, s);
 	}
 	if (s->nbusy)
 		log_warn("node", "%u sessions end with something under way", s->nbusy);
@@ -677,7 +674,7 @@ void server_close(struct server *s)
 {
 	if (!s)
 		return;
-	run_and_wait(s, close_on_loop);
+	end_all(s);
 	assert(!s->nsessions);
 	server_free(s);
 }

@@ -16,7 +16,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <semaphore.h>
 #include <stdio.h>
 
 #include "common/cleanup.h"
@@ -44,8 +43,6 @@ struct rdma_way {
 	struct slots *slots;
 	struct staging *staging;
 	struct nics *nics;
-	struct loop_call tend;
-	sem_t tended;
 
 	/* The loop's. */
 	struct way_lane *lanes[SLOTS_MAX];  /* of each slot, or NULL */
@@ -408,7 +405,6 @@ static void tend(void *arg)
 		slot_recall(l->slot);
 		break;
 	}
-	sem_post(&w->tended);
 }
 
 void transport_rdma_look(struct transport *t)
@@ -419,10 +415,7 @@ void transport_rdma_look(struct transport *t)
 	bool known = stream_source(remote_address(slots_remote(w->slots)), &own);
 
 	nics_look(w->nics, known ? &own : NULL, &text); /* what is wrong was logged */
-	w->tend = (struct loop_call){ .fn = tend, .arg = w };
-	loop_post_call(slots_loop(w->slots), &w->tend);
-	while (sem_wait(&w->tended) < 0)
-		;
+	loop_run(slots_loop(w->slots), tend, w);
 }
 
 /* Opening and closing ---------------------------------------------------------------------- */
@@ -441,7 +434,6 @@ static void way_fini(void *arg)
 
 	nics_free(w->nics);
 	staging_free(w->staging);
-	sem_destroy(&w->tended);
 	free(w);
 }
 
@@ -468,7 +460,6 @@ static struct rdma_way *way_new(const struct transport_rdma_opts *o)
 	if (!w)
 		return NULL;
 	w->o = *o;
-	sem_init(&w->tended, 0, 0);
 	for (unsigned i = 0; i < SLOTS_MAX; i++)
 		w->attempts[i] = o->turn;
 	return w;
@@ -494,7 +485,6 @@ static int new_slots(struct remote *x, const struct transport_rdma_opts *o, unsi
 				 .max_bytes = o->max_bytes, .gives_up = true };
 	int r = slots_new(x, &so, &w->slots);
 	if (r < 0) {
-		sem_destroy(&w->tended);
 		free(w);
 		return r;
 	}
