@@ -136,3 +136,11 @@ void log_print(struct log_site *site, enum log_level level, const char *area,
 	}
 	errno = saved;
 }
+
+bool log_is_news(struct log_complaint *last, const char *text)
+{
+	bool news = text && strncmp(last->text, text, sizeof(last->text) - 1);
+
+	snprintf(last->text, sizeof(last->text), "%s", text ? text : "");
+	return news;
+}

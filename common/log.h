@@ -7,6 +7,7 @@
  * counted in the site's next line. Callable from any thread, under any lock.
  */
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
@@ -28,6 +29,16 @@ void log_set_level(enum log_level level);
 
 void log_print(struct log_site *site, enum log_level level, const char *area,
 	       const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/*
+ * For who would say again and again that something is wrong: is this another sentence
+ * than the last one? It is remembered. NULL: nothing is wrong any more, and no news.
+ * Zeros at first; its owner's threads.
+ */
+struct log_complaint {
+	char text[256];
+};
+bool log_is_news(struct log_complaint *last, const char *text);
 
 #define LOG_(level, area, ...)                                                 \
 	do {                                                                   \

@@ -55,7 +55,7 @@ struct doors {
 
 	/* Our own thread's. */
 	struct door doors[RDMA_CHOICES_MAX];
-	char complaint[WIRE_WHY_MAX + 1]; /* was logged */
+	struct log_complaint complaint;
 	unsigned nlooks;
 	bool misses; /* a port that was there, or one that could not be opened */
 
@@ -291,12 +291,8 @@ static int look(struct doors *d, char **ret_why)
 
 static void complain(struct doors *d, const char *text)
 {
-	if (!text)
-		*d->complaint = '\0';
-	else if (strncmp(d->complaint, text, sizeof(d->complaint) - 1))
+	if (log_is_news(&d->complaint, text))
 		log_warn("node", has_none(d) ? "no RDMA now: %s" : "RDMA, a port: %s", text);
-	if (text)
-		snprintf(d->complaint, sizeof(d->complaint), "%s", text);
 }
 
 static void on_tick(void *arg)
@@ -450,7 +446,7 @@ int doors_open(const struct doors_opts *o, struct doors **ret, char **ret_why)
 	if (r == -EOPNOTSUPP)
 		return why(ret_why, r, "%s", text ? text : error_text(r));
 	if (r < 0)
-		snprintf(d->complaint, sizeof(d->complaint), "%s", text ? text : "");
+		log_is_news(&d->complaint, text);
 	else
 		complain(d, text);
 	int own = loop_new("node-doors", &d->own);

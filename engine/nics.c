@@ -36,7 +36,7 @@ struct nics {
 	/* Whose thread looks. */
 	unsigned nlooks;
 	bool misses; /* one that was there, or one that could not be opened */
-	char complaint[256]; /* was logged */
+	struct log_complaint complaint;
 };
 
 struct rdma_dev *nic_dev(const struct nic *n)
@@ -168,9 +168,8 @@ unsigned nics_count(const struct nics *x)
 /* Of one of several: who has none says so himself. */
 static void complain(struct nics *x, const char *text)
 {
-	if (text && nics_count(x) && strncmp(x->complaint, text, sizeof(x->complaint) - 1))
+	if (log_is_news(&x->complaint, text) && nics_count(x))
 		log_warn("rdma", "a port is not used: %s", text);
-	snprintf(x->complaint, sizeof(x->complaint), "%s", text ? text : "");
 }
 
 static int open_all(struct nics *x, const struct sockaddr_storage *local, char **ret_why)

@@ -31,7 +31,7 @@ struct remote_rdma {
 
 	/* Our own thread's. */
 	struct rdma_dev *dev;
-	char complaint[256]; /* was logged */
+	struct log_complaint complaint;
 
 	/* The link's loop's. */
 	struct rdma_dev *usable; /* NULL: none, or it is lost */
@@ -112,14 +112,13 @@ static int look(struct remote_rdma *d)
 	if (!r) /* the first one has that address, if any */
 		r = rdma_dev_open(d->o.loop, &found[0], on_lost, d, &d->dev, &text);
 	if (!r) {
-		*d->complaint = '\0';
+		log_is_news(&d->complaint, NULL);
 		loop_run(d->o.loop, begin_use, d);
 		return 0;
 	}
 	const char *said = text ? text : error_text(r);
-	if (strncmp(d->complaint, said, sizeof(d->complaint) - 1))
+	if (log_is_news(&d->complaint, said))
 		log_info("rdma", "no RDMA for requests now: %s", said);
-	snprintf(d->complaint, sizeof(d->complaint), "%s", said);
 	return r;
 }
 

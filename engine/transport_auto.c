@@ -53,7 +53,7 @@ struct chooser {
 	uint64_t next_try_ns;
 	unsigned failures;   /* to open RDMA, one after the other */
 	bool never;          /* not built in */
-	char complaint[256]; /* was logged */
+	struct log_complaint complaint;
 	struct record records[RECORDS];
 };
 
@@ -223,9 +223,8 @@ static void complain(struct chooser *c, int r, const char *text)
 {
 	const char *then = c->tcp ? "TCP is used" : "nothing goes until there is";
 
-	if (!strncmp(c->complaint, text, sizeof(c->complaint) - 1))
+	if (!log_is_news(&c->complaint, text))
 		return;
-	snprintf(c->complaint, sizeof(c->complaint), "%s", text);
 	if (r == -ENOENT || r == -EOPNOTSUPP)
 		log_info("rdma", "no RDMA, %s: %s", then, text);
 	else
@@ -245,7 +244,7 @@ static int open_rdma(struct chooser *c, char **ret_why)
 	c->failures = r < 0 ? c->failures + 1 : 0;
 	if (r < 0)
 		return r;
-	*c->complaint = '\0';
+	log_is_news(&c->complaint, NULL);
 	log_info("rdma", "bytes go by RDMA");
 	WITH_LOCK(&c->lock);
 	c->rdma = t;

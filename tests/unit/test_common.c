@@ -149,6 +149,26 @@ static char *read_all(const char *path)
 	return s;
 }
 
+static void test_news_are_said_once(void **state)
+{
+	struct log_complaint last = { "" };
+	char a[300], b[300];
+
+	(void)state;
+	assert_false(log_is_news(&last, NULL));
+	assert_true(log_is_news(&last, "one"));
+	assert_false(log_is_news(&last, "one"));
+	assert_true(log_is_news(&last, "another"));
+	assert_false(log_is_news(&last, NULL));
+	assert_true(log_is_news(&last, "another"));
+	memset(a, 'x', sizeof(a)); /* longer than what is remembered */
+	memset(b, 'x', sizeof(b));
+	a[290] = 'y';
+	a[299] = b[299] = 0;
+	assert_true(log_is_news(&last, a));
+	assert_false(log_is_news(&last, b));
+}
+
 static void test_log(void **state)
 {
 	char path[] = "/tmp/test_log.XXXXXX";
@@ -269,6 +289,7 @@ int main(void)
 		cmocka_unit_test(test_why),	      cmocka_unit_test(test_quote),
 		cmocka_unit_test(test_metrics_text),  cmocka_unit_test(test_metric_families),
 		cmocka_unit_test(test_busy),	      cmocka_unit_test(test_log),
+		cmocka_unit_test(test_news_are_said_once),
 		cmocka_unit_test(test_crash_points),  cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_array_room),
 	};
