@@ -146,6 +146,8 @@ void away_begin(struct req *q)
 		return;
 	{
 		WITH_LOCK(&q->fs->away_lock);
+		if (s->pid == pid && s->kind == MOP_LOOKUP && q->kind == MOP_OPEN)
+			s->kind = MOP_OPEN; /* which was sent away on its walk */
 		if (s->ns && s->pid == pid && s->kind != q->kind)
 			h = clear(s); /* the call that was sent away is over */
 	}

@@ -39,6 +39,7 @@ static void lookup_go(struct req *q)
 {
 	req_place(q);
 	q->ix.parent = q->off;
+	q->ix.flags = q->fs->shared ? LOOKUP_CHECK_DIR : 0;
 	q->ix.done = lookup_done;
 	index_lookup(q->fs->ix, &q->ix);
 }
@@ -119,9 +120,12 @@ static void lookup_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 	struct attr a;
 
-	if (r) {
+	if (r == -ESTALE && !away_is(q)) {
+		/* Another mount has removed the directory, and there may be a new one. */
+		req_error(q, r);
+	} else if (r) {
 		away_missed(q);
-		req_error(q, r == INDEX_MISS ? -ENOENT : r);
+		req_error(q, r == INDEX_MISS || r == -ESTALE ? -ENOENT : r);
 	} else if (must_promise(q, &op->entry)) {
 		promise(q);
 	} else if (show(q, &op->entry, &a)) {

@@ -34,9 +34,13 @@ static int entry_of_name(struct plan *p, const struct name_view *v, struct entry
 
 static int lookup_plan(struct plan *p, struct index_op *op)
 {
+	const struct kv_row *dir;
 	struct name_view v;
+	int there = op->flags & LOOKUP_CHECK_DIR ? plan_get(p, key_file(op->parent), &dir) : 0;
 	int r = name_find_shown(p, op->parent, op->name, &v);
 
+	if (r == INDEX_MISS && there)
+		return there == INDEX_MISS ? -ESTALE : there;
 	return r ? r : entry_of_name(p, &v, &op->entry);
 }
 

@@ -175,7 +175,7 @@ struct index_op {
 	struct body body;
 	uint32_t umask;
 	unsigned mask;  /* INDEX_SET_* */
-	unsigned flags; /* RENAME_*, XATTR_*, PUBLISH_* */
+	unsigned flags; /* LOOKUP_*, RENAME_*, XATTR_*, PUBLISH_* */
 	uint64_t from;  /* index_list(): listing goes on behind this h */
 	uint32_t limit;
 	bool plus;
@@ -254,8 +254,11 @@ uint64_t index_new_id(struct index *ix);
 
 /* Names -------------------------------------------------------------------- */
 
-/* parent, name -> entry. INDEX_MISS. Drafts of this session are seen, here and in
+/* parent, name, flags -> entry. INDEX_MISS. Drafts of this session are seen, here and in
  * all that follows, and those of others are not. */
+enum {
+	LOOKUP_CHECK_DIR = 1, /* -ESTALE if there is no such directory any more */
+};
 void index_lookup(struct index *ix, struct index_op *op);
 
 /* fileid, place -> entry (no name). INDEX_MISS: not there any more. */

@@ -73,6 +73,21 @@ teardown_file() { end_file; }
 	rm -rf "$MNT/repo" "$SCRATCH/clone"
 }
 
+@test "a directory that is removed and made again is the new one for the other" {
+	local i
+	for i in $(seq 200); do
+		mkdir "$MNT/again"
+		echo "$i" >"$MNT/again/$i"
+		[ "$(cat "$B/again/$i")" = "$i" ]
+		rm -r "$MNT/again"
+		mkdir "$MNT/again"
+		echo "new $i" >"$MNT/again/x$i"
+		[ "$(cat "$B/again/x$i")" = "new $i" ]
+		rm -r "$MNT/again"
+		(cd "$B" && no test -e again/x) # what is in neither is in neither
+	done
+}
+
 @test "a database: one writes, the other one reads and writes" {
 	requires sqlite3
 	local turn at

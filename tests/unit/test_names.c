@@ -141,6 +141,26 @@ static void test_nothing_is_left_of_a_directory(void **state)
 	kit_close(ix, &op);
 }
 
+static void test_a_look_up_tells_whether_its_directory_is_there(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+
+	(void)state;
+	uint64_t d = kit_mkdir(ix, INDEX_ROOT, "d");
+	struct index_op in_d = { .parent = d, .name = "f", .flags = LOOKUP_CHECK_DIR };
+	struct index_op in_root = { .parent = INDEX_ROOT, .name = "f", .flags = LOOKUP_CHECK_DIR };
+	assert_int_equal(kit(ix, &op, index_lookup, in_root), INDEX_MISS);
+	assert_int_equal(kit(ix, &op, index_lookup, in_d), INDEX_MISS);
+	kit_file(ix, d, "f", "there");
+	assert_int_equal(kit(ix, &op, index_lookup, in_d), 0);
+	assert_int_equal(kit_unlink(ix, &op, d, "f"), 0);
+	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "d"), 0);
+	assert_int_equal(kit(ix, &op, index_lookup, in_d), -ESTALE);
+	assert_int_equal(kit_lookup(ix, &op, d, "f"), INDEX_MISS);
+	kit_close(ix, &op);
+}
+
 static void test_links(void **state)
 {
 	struct index *ix = kit_open();
@@ -427,6 +447,7 @@ int main(void)
 		cmocka_unit_test(test_bad_names_and_types),
 		cmocka_unit_test(test_unlink_and_rmdir_say_why_not),
 		cmocka_unit_test(test_nothing_is_left_of_a_directory),
+		cmocka_unit_test(test_a_look_up_tells_whether_its_directory_is_there),
 		cmocka_unit_test(test_links),
 		cmocka_unit_test(test_a_file_has_so_many_names),
 		cmocka_unit_test(test_a_draft_has_so_many_names),
