@@ -8,7 +8,7 @@ teardown_file() { end_file; }
 
 @test "status names a stopped daemon and returns" {
 	echo x >"$MNT/f"
-	kill -STOP "$(daemon_pid)"
+	freeze "$(daemon_pid)"
 	SECONDS=0
 	run "$SLICEFS" status "$MNT"
 	kill -CONT "$(daemon_pid)"
@@ -17,7 +17,7 @@ teardown_file() { end_file; }
 }
 
 @test "umount --abort ends a stopped daemon's mount; its data is there again" {
-	kill -STOP "$(daemon_pid)"
+	freeze "$(daemon_pid)"
 	pid=$(daemon_pid)
 	(cat "$MNT/f" >"$SCRATCH/out" 2>&1; echo $? >"$SCRATCH/status") 3>&- &
 	sleep 0.3
@@ -31,7 +31,7 @@ teardown_file() { end_file; }
 
 @test "umount --abort of a daemon that stays stopped says which process it is" {
 	pid=$(daemon_pid)
-	kill -STOP "$pid"
+	freeze "$pid"
 	fails 1 "has not ended after 15 s.*Try: kill -9 $pid" "$SLICEFS" umount --abort "$MNT"
 	no is_mounted
 	kill -9 "$pid"
@@ -42,7 +42,7 @@ teardown_file() { end_file; }
 
 @test "Ctrl-C reaches a process that waits for a stopped daemon, once it goes on" {
 	pid=$(daemon_pid)
-	kill -STOP "$pid"
+	freeze "$pid"
 	timeout --signal=INT 1 dd if=/dev/zero of="$MNT/g" bs=1M count=1 status=none 3>&- &
 	waiter=$!
 	sleep 1.3

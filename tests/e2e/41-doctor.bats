@@ -119,7 +119,7 @@ skips_from() { # step
 @test "a mount that does not answer is found in time" {
 	mount_fs
 	pid=$(daemon_pid)
-	kill -STOP "$pid"
+	freeze "$pid"
 	SECONDS=0
 	doctor --timeout 1s
 	took=$SECONDS
@@ -232,7 +232,7 @@ while True:
 @test "a frozen node is bad in time, and has nothing of it left when it goes on" {
 	requires python3
 	start
-	kill -STOP "$PID"
+	freeze "$PID"
 	SECONDS=0
 	doctor --timeout 1s "$AT"
 	took=$SECONDS

@@ -224,7 +224,7 @@ all_is_free() { # bytes
 @test "a get that is interrupted leaves nothing" {
 	mkdir "$SCRATCH/to"
 	"$SLICEFS" put "$SCRATCH/big" "$AT:/"
-	kill -STOP "$(node pid)"
+	freeze "$(node pid)"
 	"$SLICEFS" get --timeout 30s "$AT:/big" "$SCRATCH/to/" 3>&- &
 	pid=$!
 	sleep 0.5
@@ -291,7 +291,7 @@ all_is_free() { # bytes
 
 @test "a node that does not answer is given up after --timeout" {
 	pid=$(node pid)
-	kill -STOP "$pid"
+	freeze "$pid"
 	SECONDS=0
 	fails 1 "$AT: " "$SLICEFS" ls --timeout 1s "$AT:/"
 	[ "$SECONDS" -lt 10 ]
@@ -302,7 +302,7 @@ all_is_free() { # bytes
 	exec {fd}>"$SCRATCH/slow"
 	head -c 9000000 /dev/zero >&"$fd"
 	sleep 0.3
-	kill -STOP "$pid"
+	freeze "$pid"
 	SECONDS=0
 	head -c 9000000 /dev/zero >&"$fd" || true
 	exec {fd}>&-

@@ -61,7 +61,7 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 
 @test "a node that is frozen holds up no call for longer than the timeout (P6)" {
 	echo x >"$MNT/x"
-	kill -STOP "$(node pid)"
+	freeze "$(node pid)"
 	within 1 df "$MNT"
 	within 1 cat "$MNT/.slicefs/stats" >/dev/null
 	no within 4 cat "$MNT/nothing"
@@ -76,7 +76,7 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 }
 
 @test "Ctrl-C ends what waits for a frozen node" {
-	kill -STOP "$(node pid)"
+	freeze "$(node pid)"
 	cat "$MNT/nothing" 3>&- & local pid=$!
 	sleep 0.3; kill -TERM $pid
 	within 1 wait $pid || [ $? != 99 ]
@@ -114,7 +114,7 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	pid=$(mount_pid "$MNT")
 	local before
 	before=$(deaths)
-	kill -STOP "$pid"
+	freeze "$pid"
 	soon eval '[ "$(deaths)" -gt '"$before"' ]'
 	echo mine >"$MNT2/draft" # the name is free
 	kill -CONT "$pid"

@@ -258,6 +258,13 @@ tries() { # times seconds command...
 # For no longer than ten seconds.
 soon() { tries 100 0.1 "$@"; } # command...
 
+# freeze PID: none of its threads runs any more. kill -CONT wakes it.
+freeze() {
+	kill -STOP "$1"
+	soon is_frozen "$1"
+}
+is_frozen() { ! grep -h ^State /proc/"$1"/task/*/status | grep -qv 'T (stopped)'; }
+
 # no COMMAND...: succeeds if the command fails. ("! command" never fails a test.)
 no() {
 	! "$@"
