@@ -102,17 +102,24 @@ static void amend(struct fs *fs, const struct fuse_init_in *in, struct iovec *an
 
 /*
  * As soon as the kernel has the answer, its client may close the file, and another
- * worker may free what the answer was made of. asan's writev() looks at the bytes once
- * more when the call is over.
+ * worker may free what the answer was made of, or write the page that was read. The
+ * sanitizers' writev() looks at the bytes, or notes that it has read them, once the call
+ * is over: they are passed by. Then tsan must be told that what a request does comes after
+ * what was answered before.
  */
-static ssize_t write_answer(int fd, const struct iovec *iov, int n)
-{
-#ifdef __SANITIZE_ADDRESS__
-	return syscall(SYS_writev, fd, iov, n);
+#if defined(__SANITIZE_ADDRESS__)
+#define answered_before(fs) (void)(fs)
+#define asked_after(fs)     (void)(fs)
+#define writev(fd, iov, n)  syscall(SYS_writev, fd, iov, n)
+#elif defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define answered_before(fs) __tsan_release(fs)
+#define asked_after(fs)     __tsan_acquire(fs)
+#define writev(fd, iov, n)  syscall(SYS_writev, fd, iov, n)
 #else
-	return writev(fd, iov, n);
+#define answered_before(fs) (void)(fs)
+#define asked_after(fs)     (void)(fs)
 #endif
-}
 
 /* iov: the kernel's fuse_out_header, then what it answers. */
 static ssize_t answer(int fd, struct iovec *iov, int n, void *arg)
@@ -121,13 +128,16 @@ static ssize_t answer(int fd, struct iovec *iov, int n, void *arg)
 
 	if (h && h->opcode == FUSE_INIT && n == 2)
 		amend(arg, (const void *)(h + 1), &iov[1]);
-	return write_answer(fd, iov, n);
+	answered_before(arg);
+	return writev(fd, iov, n);
 }
 
 static ssize_t receive(int fd, void *buf, size_t len, void *arg)
 {
-	(void)arg;
-	return read(fd, buf, len);
+	ssize_t n = read(fd, buf, len);
+
+	asked_after(arg);
+	return n;
 }
 
 int fs_amend_init(struct fs *fs)

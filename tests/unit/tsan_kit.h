@@ -4,16 +4,12 @@
  * What ThreadSanitizer cannot see where both ends of a connection are in one process.
  * libuv closes descriptors by a system call of its own: who gets the same number next
  * seems to race with who had it. And bytes of a slice are in order because a mount
- * writes them after it got the answer to its read, over the network. So does who uses a
- * mount through the kernel: that a worker's writev() has read them is noted when it
- * returns, and by then the application may have the answer, and have written
- * (answer() in fs/init.c).
+ * writes them after it got the answer to its read, over the network.
  */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
 	return "race:^epoll_create1$\nrace:^pipe2$\nrace:^eventfd$\nrace:^socket$\n"
 	       "race:^accept4$\nrace:^accept$\nrace:^closep$\nrace:^conn_answer_lent$\n"
-	       "race:^answer$\n"
 	       "called_from_lib:liblmdb.so\n"; /* as index/lmdb_tsan.h */
 }
