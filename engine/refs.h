@@ -22,7 +22,7 @@
 
 struct refs;
 
-/* Counts from here on, until kv has another observer or is closed; refs_close() comes
+/* Counts from here on, until kv has no observers any more or is closed; refs_close() comes
  * after that. What is stored was counted by the rebuild. -EOPNOTSUPP: kv is not in
  * this process. */
 int refs_open(struct pool *p, struct kv *kv, struct refs **ret);

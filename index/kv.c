@@ -14,6 +14,8 @@
 #include <errno.h>
 #include <semaphore.h>
 
+#include <utlist.h>
+
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/lock.h"
@@ -190,14 +192,64 @@ void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
 	kv_completing = outer;
 }
 
-int kv_observe(struct kv *kv, const struct kv_observer *o)
+/* Observers ---------------------------------------------------------------------- */
+
+static struct kv *innermost(struct kv *kv)
 {
 	while (kv->ops->inner)
 		kv = kv->ops->inner(kv);
+	return kv;
+}
+
+int kv_observe(struct kv *kv, struct kv_observer *o)
+{
+	kv = innermost(kv);
 	if (!kv->ops->observes)
 		return -EOPNOTSUPP;
-	kv->observer = o;
+	LL_APPEND(kv->observers, o);
 	return 0;
+}
+
+void kv_observe_no_more(struct kv *kv, struct kv_observer *o)
+{
+	kv = innermost(kv);
+	if (o)
+		LL_DELETE(kv->observers, o);
+	else
+		kv->observers = NULL;
+}
+
+static bool observes(const struct kv_observer *o, struct bytes key)
+{
+	return key.len && strchr(o->kinds, *(const char *)key.p);
+}
+
+bool kv_is_observed(const struct kv *kv, struct bytes key)
+{
+	const struct kv_observer *o = kv->observers;
+
+	while (o && !observes(o, key))
+		o = o->next;
+	return o;
+}
+
+int kv_observe_write(struct kv *kv, struct bytes key, struct bytes before, struct bytes after)
+{
+	struct kv_observer *o;
+	int r = 0;
+
+	LL_FOREACH(kv->observers, o)
+		if (!r && observes(o, key))
+			r = o->write(o->arg, key, before, after);
+	return r;
+}
+
+void kv_observe_end(struct kv *kv, bool committed)
+{
+	struct kv_observer *o;
+
+	LL_FOREACH(kv->observers, o)
+		o->end(o->arg, committed);
 }
 
 struct waiter {

@@ -155,10 +155,12 @@ struct kv_watches;
  * comes for each such row that a request writes, before the commit and in the order
  * of commits, with its value before and after (p == NULL: none). A negative answer
  * refuses that request alone, with this error: nothing of it is written. end()
- * comes once for all write()s since the last one: they were committed, and nobody
+ * comes once for all write()s since the last one (or for none, if another observer was
+ * told of some): they were committed, and nobody
  * has been told yet; or it is as if they had not been (the request was refused, a
  * commit failed, others of its group failed), and those that count come again.
  * The end of a session deletes its rows; a refusal is of no use then.
+ * Several are told in turn, who came first first.
  *
  * Threads: one at a time, whichever commits. An engine's locks may be held, so both
  * take locks above LOCK_INDEX_WATCH only, and return soon.
@@ -168,6 +170,7 @@ struct kv_observer {
 	int (*write)(void *arg, struct bytes key, struct bytes before, struct bytes after);
 	void (*end)(void *arg, bool committed);
 	void *arg;
+	struct kv_observer *next; /* the engine's */
 };
 
 struct kv_ops {
@@ -179,7 +182,7 @@ struct kv_ops {
 	 * who watches session keys. The session's own requests are done by then,
 	 * and it makes no others: what it would still write stays. Blocks a little. */
 	int (*session_end)(struct kv *kv, uint64_t session);
-	bool observes; /* tells its observer of what it writes */
+	bool observes; /* tells its observers of what it writes */
 	/* Of an engine around another one: the other one. Else NULL. */
 	struct kv *(*inner)(struct kv *kv);
 	/* Walks engine-level invariants; appends a line each to `report`.
@@ -197,7 +200,7 @@ struct kv_ops {
 struct kv {
 	const struct kv_ops *ops;
 	struct kv_watches *watches; /* kv.c's, under LOCK_INDEX_WATCH; NULL: there are none */
-	const struct kv_observer *observer; /* or NULL; set by kv_observe() */
+	struct kv_observer *observers; /* by kv_observe() */
 };
 
 /* Engines --------------------------------------------------------------- */
@@ -256,29 +259,18 @@ int kv_wait(struct kv *kv, struct kv_req *req);
 void kv_req_fini(struct kv_req *req);
 
 /*
- * Sets (or with NULL removes) the one observer of an engine in this process, or of
- * the one that it wraps: before there are other threads, or while no request is
- * under way. *o is lent until the engine is closed or has another one.
- * -EOPNOTSUPP: it does not tell.
+ * One observer more of an engine in this process, or of the one that it wraps: before
+ * there are other threads, or while no request is under way, as is its end. *o is lent
+ * until that, or until the engine is closed. -EOPNOTSUPP: it does not tell.
  */
-int kv_observe(struct kv *kv, const struct kv_observer *o);
+int kv_observe(struct kv *kv, struct kv_observer *o);
+void kv_observe_no_more(struct kv *kv, struct kv_observer *o); /* NULL: nobody any more */
 
-/* For engines: the row is about to be written; what becomes of all that was. */
-static inline bool kv_is_observed(const struct kv *kv, struct bytes key)
-{
-	return kv->observer && key.len && strchr(kv->observer->kinds, *(const char *)key.p);
-}
-
-static inline int kv_observe_write(struct kv *kv, struct bytes key, struct bytes before,
-				   struct bytes after)
-{
-	return kv->observer->write(kv->observer->arg, key, before, after);
-}
-
-static inline void kv_observe_end(struct kv *kv, bool committed)
-{
-	kv->observer->end(kv->observer->arg, committed);
-}
+/* For engines: does anybody observe the row? It is about to be written; what becomes of
+ * all that was. */
+bool kv_is_observed(const struct kv *kv, struct bytes key);
+int kv_observe_write(struct kv *kv, struct bytes key, struct bytes before, struct bytes after);
+void kv_observe_end(struct kv *kv, bool committed);
 
 /* For engines: the end of a request; calls done(). The engine touches neither
  * req nor, unless it has a hold of its own, itself afterwards. */

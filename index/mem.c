@@ -80,9 +80,9 @@ static int observe(struct mem *m, const struct ordered *durable, const struct or
 {
 	int r = 0;
 
-	if (m->kv.observer)
+	if (m->kv.observers)
 		r = observe_rows(m, &m->durable, durable);
-	if (!r && m->kv.observer)
+	if (!r && m->kv.observers)
 		r = observe_rows(m, &m->session, session);
 	if (r)
 		kv_observe_end(&m->kv, false);
@@ -104,7 +104,7 @@ static int write_rows(struct mem *m, struct kv_req *req)
 	ordered_apply(&m->session, &session);
 	metric_add(M_SESSION_KEYS, (int64_t)m->session.n - before);
 	req->revision = ++m->revision;
-	if (m->kv.observer)
+	if (m->kv.observers)
 		kv_observe_end(&m->kv, true);
 	return KV_DONE;
 }

@@ -93,7 +93,7 @@ void ordered_end_session(struct ordered *o, uint64_t session, struct kv *kv)
 		}
 		row = next;
 	}
-	if (kv->observer)
+	if (kv->observers)
 		kv_observe_end(kv, true);
 }
 

@@ -80,7 +80,7 @@ static struct copy *copy_new(struct kv *kv)
 	struct copy *c = calloc(1, sizeof(*c));
 
 	assert_non_null(c);
-	c->o = (struct kv_observer){ KINDS, copy_write, copy_end, c };
+	c->o = (struct kv_observer){ KINDS, copy_write, copy_end, c, NULL };
 	assert_int_equal(kv_observe(kv, &c->o), 0);
 	return c;
 }
@@ -166,7 +166,7 @@ static void test_kinds(void **state)
 		assert_int_equal(c->writes, 5);
 		assert_int_equal(c->value[2][1], 0);
 		assert_same(x.kv, c);
-		kv_observe(x.kv, NULL);
+		kv_observe_no_more(x.kv, &c->o);
 		assert_int_equal(write_one(x.kv, 'D', 1, 10), 0);
 		assert_int_equal(c->writes, 5);
 		kv_close(x.kv);
@@ -205,6 +205,38 @@ static void test_refused(void **state)
 		kv_close(x.kv);
 		folder_remove(&x.folder);
 		free(c);
+	}
+}
+
+/* What one of them refuses none has seen; who asked for other rows is not told of these. */
+static void test_several(void **state)
+{
+	(void)state;
+	for (unsigned e = 0; e < 3; e++) {
+		struct fix x;
+
+		folder_make(&x.folder);
+		engines[e](&x, 8 << 20);
+		struct copy *c[3] = { copy_new(x.kv), copy_new(x.kv), copy_new(x.kv) };
+		c[0]->refuse = 100;
+		c[1]->refuse = 77;
+		c[2]->o.kinds = "E";
+		assert_int_equal(write_one(x.kv, 'D', 1, 5), 0);
+		assert_int_equal(write_one(x.kv, 'D', 1, 77), -ESTALE);
+		assert_int_equal(write_one(x.kv, 'g', 2, 100), -ESTALE);
+		assert_int_equal(write_one(x.kv, 'g', 2, 6), 0);
+		assert_same(x.kv, c[0]);
+		assert_same(x.kv, c[1]);
+		assert_int_equal(c[2]->writes, 0);
+		kv_observe_no_more(x.kv, &c[0]->o);
+		assert_int_equal(write_one(x.kv, 'E', 3, 100), 0);
+		assert_int_equal(c[0]->value[1][3], 0);
+		assert_int_equal(c[2]->value[1][3], 100);
+		assert_same(x.kv, c[1]);
+		kv_close(x.kv);
+		folder_remove(&x.folder);
+		for (unsigned i = 0; i < 3; i++)
+			free(c[i]);
 	}
 }
 
@@ -381,6 +413,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_kinds, idle),
 		cmocka_unit_test_teardown(test_refused, idle),
+		cmocka_unit_test_teardown(test_several, idle),
 		cmocka_unit_test_teardown(test_one_of_a_group, idle),
 		cmocka_unit_test_teardown(test_random, idle),
 	};

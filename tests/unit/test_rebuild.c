@@ -323,7 +323,7 @@ static struct engine *begin_damage(struct extents *ret)
 	assert_true(make_object(e, 102, 1, 40, 16, BODY_EXTENTS));
 	assert_true(make_extents(e, 101, 1, 40, 16, ret));
 	unpin_extents(e, ret);
-	kv_observe(index_kv(e->ix), NULL); /* who would refuse what is to come */
+	kv_observe_no_more(index_kv(e->ix), NULL); /* who would refuse what is to come */
 	return e;
 }
 

@@ -617,7 +617,7 @@ static void test_references_are_the_nodes_business(void **state)
 	assert_int_equal(join_as(&token, false, &x), 0);
 	remote_last(x);
 	assert_int_equal(kv_remote_open(x, &kv), 0);
-	assert_int_equal(kv_observe(kv, NULL), -EOPNOTSUPP);
+	assert_int_equal(kv_observe(kv, &(struct kv_observer){ .kinds = "D" }), -EOPNOTSUPP);
 	assert_int_equal(ask_items(x, WIRE_ALLOC, one_slice(WIRE_PAGES, 0, 0, 3), &got), 0);
 	struct slice_id s = got.v[0].slice;
 	wire_items_fini(&got);
@@ -647,7 +647,7 @@ static void test_references_are_the_nodes_business(void **state)
 	server_close(server);
 	server = NULL;
 	assert_int_equal(pool_nfree(pool), pool_npages(pool));
-	kv_observe(gate.inner, NULL);
+	kv_observe_no_more(gate.inner, NULL);
 	refs_close(refs);
 	writer_fini(&body);
 	writer_fini(&value);
