@@ -7,7 +7,7 @@ layer(index
 	SRC  keys.c value.c record.c body.c plan.c recall.c index.c blocks.c walk.c scan.c extents.c
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
-	     names.c place.c writers.c lose.c dir.c rename.c object.c publish.c xattr.c acl.c
+	     names.c place.c writers.c lose.c evict.c dir.c rename.c object.c publish.c xattr.c acl.c
 	     watch.c kv.c view.c ordered.c mem.c lend.c
 	     lmdb.c lmdb_group.c lmdb_read.c lmdb_rows.c lmdb_env.c lmdb_guard.c fault.c
 	USES common

@@ -165,6 +165,11 @@ struct index_access {
 	struct timespec before, at;
 };
 
+/* A name: where it is. */
+struct index_name {
+	uint64_t parent, h;
+};
+
 struct index_op {
 	/* Asked; each call below says which of these it looks at. */
 	uint64_t parent, parent2;
@@ -186,6 +191,8 @@ struct index_op {
 	uint32_t nblocks;
 	const struct index_access *accesses;
 	uint32_t naccesses;
+	const struct index_name *names;
+	uint32_t nnames;
 	struct kv_call call;
 	void (*done)(struct index_op *op, int outcome);
 	void *arg; /* the caller's */
@@ -321,6 +328,11 @@ int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), voi
 void index_unwatch(struct index *ix, struct index_watch *w);
 
 /* Objects ------------------------------------------------------------------ */
+
+/* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone: it
+ * loses them at one moment. INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes
+ * it, or hides a name of it. Never a directory. */
+void index_evict(struct index *ix, struct index_op *op);
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
@@ -458,6 +470,21 @@ int index_row_extents(struct bytes key, struct bytes value,
 		      int (*visit)(void *arg, const struct extent *e), void *arg);
 /* The same extents in both values of a row, at a glance; both decode. */
 bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b);
+/*
+ * What a row says of an object that is no directory: its record, or one of its names, or
+ * both at once. For who follows what is there (kv_observe(), of these kinds).
+ */
+#define INDEX_OBJECT_KINDS "DF"
+struct index_row {
+	struct index_name name; /* is_name */
+	bool is_name, is_record;
+	struct attr attr;       /* !is_record: fileid and type only */
+};
+/* INDEX_MISS: it is a directory's, or no such row; -EUCLEAN, -EPROTONOSUPPORT. Pure. */
+int index_row_object(struct bytes key, struct bytes value, struct index_row *ret);
+/* All of them, names first; blocks. As index_all_extents(). */
+int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct index_row *row),
+		      void *arg);
 /* All rows; blocks. What is written meanwhile may be seen or not. */
 int index_all_extents(struct index *ix, int (*visit)(void *arg, uint64_t fileid,
 			      const struct extent *e), void *arg);

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * index/evict.c: an object loses all of its names at one moment, or none; who writes it keeps
+ * it. What rows say of objects, one by one and all.
+ */
+#include "tests/unit/names_kit.h"
+
+#include <unistd.h>
+
+static struct index_name name_of(struct index *ix, uint64_t dir, const char *name)
+{
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit_lookup(ix, &op, dir, name), 0);
+	struct index_name n = { dir, op.entry.h };
+	index_op_fini(&op);
+	return n;
+}
+
+static int evict_at(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n)
+{
+	return kit(ix, op, index_evict, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } });
+}
+
+static int evict_all(struct index *ix, struct index_op *op, uint64_t fileid,
+		     const struct index_name *v, uint32_t n)
+{
+	return kit(ix, op, index_evict, (struct index_op){
+		.fileid = fileid, .place = by_id, .names = v, .nnames = n });
+}
+
+static void one_name(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir");
+	uint64_t fileid = kit_file(ix, dir, "f", "content");
+	struct index_name n = name_of(ix, dir, "f");
+	struct timespec before = kit_dir_attr(ix, dir).mtime;
+	struct attr a = kit_entry(ix, dir, "f").attr;
+
+	(void)state;
+	usleep(20000); /* of a clock that is not the finest */
+	assert_int_equal(kit_setxattr(ix, &op, a, (struct place){ PLACE_NAME, n.parent, n.h },
+				      "user.x", bytes_str("y"), 0), 0);
+	assert_int_equal(evict_at(ix, &op, fileid + 1, n), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid, (struct index_name){ dir, n.h + 1 }), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid, n), 0);
+	assert_int_equal(op.gone.fileid, fileid);
+	assert_int_equal(op.gone.attr.nlink, 0);
+	assert_true(bytes_eq(op.gone.body.bytes, bytes_str("content")));
+	assert_int_equal(kit_lookup(ix, &op, dir, "f"), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid, n), INDEX_MISS);
+	assert_int_equal(kit_keys(ix, "X"), 0);
+	struct timespec after = kit_dir_attr(ix, dir).mtime;
+	assert_true(after.tv_sec > before.tv_sec || after.tv_nsec > before.tv_nsec);
+	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "dir"), 0);
+	kit_close(ix, &op);
+}
+
+static void all_names_at_once(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir");
+	uint64_t fileid = kit_file(ix, dir, "a", "content");
+	struct index_name n[3] = { name_of(ix, dir, "a") };
+	struct place place = { PLACE_NAME, n[0].parent, n[0].h };
+
+	(void)state;
+	assert_int_equal(kit_link(ix, &op, fileid, place, dir, "b"), 0);
+	assert_int_equal(kit_link(ix, &op, fileid, by_id, INDEX_ROOT, "c"), 0);
+	n[1] = name_of(ix, dir, "b");
+	n[2] = name_of(ix, INDEX_ROOT, "c");
+	/* Not all, too many, one that is another's, and where it was before. */
+	assert_int_equal(evict_all(ix, &op, fileid, n, 2), INDEX_MISS);
+	assert_int_equal(evict_all(ix, &op, fileid, n, 0), INDEX_MISS);
+	kit_file(ix, dir, "other", "");
+	struct index_name wrong[3] = { n[0], n[1], name_of(ix, dir, "other") };
+	assert_int_equal(evict_all(ix, &op, fileid, wrong, 3), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid, n[0]), INDEX_MISS);
+	assert_int_equal(kit_entry(ix, dir, "b").attr.nlink, 3);
+	assert_int_equal(evict_all(ix, &op, fileid, n, 3), 0);
+	assert_int_equal(op.gone.attr.nlink, 0);
+	assert_int_equal(kit_lookup(ix, &op, dir, "a"), INDEX_MISS);
+	assert_int_equal(kit_lookup(ix, &op, dir, "b"), INDEX_MISS);
+	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "c"), INDEX_MISS);
+	assert_int_equal(evict_all(ix, &op, fileid, n, 3), INDEX_MISS);
+	kit_entry(ix, dir, "other");
+	kit_close(ix, &op);
+}
+
+/* Also one that the other names of have gone. */
+static void a_name_that_is_left(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "a", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "a");
+
+	(void)state;
+	assert_int_equal(kit_link(ix, &op, fileid, (struct place){ PLACE_NAME, n.parent, n.h },
+				  INDEX_ROOT, "b"), 0);
+	n = name_of(ix, INDEX_ROOT, "b");
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "a"), 0);
+	assert_int_equal(evict_all(ix, &op, fileid, &n, 1), 0);
+	assert_int_equal(kit_keys(ix, "F"), 1); /* the root */
+	kit_close(ix, &op);
+}
+
+static void who_writes_keeps_it(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	struct place place = { PLACE_NAME, n.parent, n.h };
+
+	(void)state;
+	assert_int_equal(kit(ix, &op, index_writer, (struct index_op){ .fileid = fileid,
+								      .place = place }), 0);
+	assert_int_equal(evict_at(ix, &op, fileid, n), -EBUSY);
+	assert_int_equal(kit_end(ix, fileid), 0);
+	/* A draft hides one name of two. */
+	assert_int_equal(kit_link(ix, &op, fileid, place, INDEX_ROOT, "g"), 0);
+	struct index_name both[2] = { n, name_of(ix, INDEX_ROOT, "g") };
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "new");
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "new", INDEX_ROOT, "g", 0), 0);
+	assert_int_equal(evict_all(ix, &op, fileid, both, 2), -EBUSY);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
+	assert_int_equal(evict_all(ix, &op, fileid, &both[1], 1), -EBUSY);
+	assert_int_equal(kit_publish(ix, &op, a, "new"), 0);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	assert_int_equal(evict_all(ix, &op, fileid, &both[1], 1), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, a.fileid, name_of(ix, INDEX_ROOT, "g")), 0);
+	kit_close(ix, &op);
+}
+
+/* Its only name: who sees the draft is not concerned. */
+static void what_a_draft_hides_may_go(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "old");
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "new");
+
+	(void)state;
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "new", INDEX_ROOT, "f", 0), 0);
+	assert_int_equal(evict_at(ix, &op, a.fileid, n), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid, n), 0);
+	assert_int_equal(kit_publish(ix, &op, a, "new"), 0);
+	assert_int_equal(op.gone.fileid, 0);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	assert_int_equal(kit_entry(ix, INDEX_ROOT, "f").attr.fileid, a.fileid);
+	kit_close(ix, &op);
+}
+
+static void never_a_directory(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir");
+	struct index_name n = name_of(ix, INDEX_ROOT, "dir");
+
+	(void)state;
+	assert_int_equal(evict_at(ix, &op, dir, n), INDEX_MISS);
+	assert_int_equal(evict_all(ix, &op, dir, &n, 1), INDEX_MISS);
+	assert_int_equal(evict_all(ix, &op, INDEX_ROOT, NULL, 0), INDEX_MISS);
+	assert_int_equal(kit_make(ix, &op, dir, "link", S_IFLNK | 0777), 0);
+	uint64_t fileid = op.entry.attr.fileid;
+	assert_int_equal(evict_at(ix, &op, fileid, name_of(ix, dir, "link")), 0);
+	kit_close(ix, &op);
+}
+
+/* Rows --------------------------------------------------------------------------------- */
+
+struct seen {
+	unsigned records, names, both;
+	uint64_t fileids;
+};
+
+static int see(void *arg, const struct index_row *row)
+{
+	struct seen *s = arg;
+
+	assert_true(row->is_name || row->is_record);
+	assert_false(S_ISDIR(row->attr.mode));
+	assert_true(!row->is_name || (row->name.parent == INDEX_ROOT && row->name.h));
+	s->records += row->is_record && !row->is_name;
+	s->names += row->is_name && !row->is_record;
+	s->both += row->is_name && row->is_record;
+	s->fileids += row->attr.fileid;
+	return 0;
+}
+
+static void rows(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct index_row row;
+	struct seen s = { 0 };
+
+	(void)state;
+	kit_mkdir(ix, INDEX_ROOT, "dir");
+	uint64_t one = kit_file(ix, INDEX_ROOT, "one", "content");
+	uint64_t two = kit_file(ix, INDEX_ROOT, "two", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "two");
+	assert_int_equal(kit_link(ix, &op, two, (struct place){ PLACE_NAME, n.parent, n.h },
+				  INDEX_ROOT, "three"), 0);
+	assert_int_equal(index_all_objects(ix, see, &s), 0);
+	assert_int_equal(s.records, 1);
+	assert_int_equal(s.names, 2);
+	assert_int_equal(s.both, 1);
+	assert_int_equal(s.fileids, one + 3 * two);
+	assert_int_equal(index_row_object(bytes_str("E"), BYTES_NONE, &row), INDEX_MISS);
+	assert_int_equal(index_row_object(BYTES_NONE, BYTES_NONE, &row), INDEX_MISS);
+	assert_int_equal(index_row_object(bytes_str("D"), BYTES_NONE, &row), -EUCLEAN);
+	struct key k = key_file(two);
+	assert_int_equal(index_row_object(key_bytes(&k), bytes_str("rubbish"), &row),
+			 -EPROTONOSUPPORT);
+	kit_close(ix, &op);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_name),
+		cmocka_unit_test(all_names_at_once),
+		cmocka_unit_test(a_name_that_is_left),
+		cmocka_unit_test(who_writes_keeps_it),
+		cmocka_unit_test(what_a_draft_hides_may_go),
+		cmocka_unit_test(never_a_directory),
+		cmocka_unit_test(rows),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
