@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * What there is to evict, where the index is: as its rows are written, by whichever mount,
+ * objects come to the policy (policy.h), change their names and sizes, and go; a time of
+ * reading or a version that is another one is a use. Of files with several names it knows
+ * all of them.
+ *
+ * It follows what is committed, and is told before whoever asked for it has an answer. What
+ * there is no memory for is not known, which is said once in the log: it stays in the cache
+ * until the next start.
+ *
+ * Threads: those of whoever commits, and any; LOCK_USES for moments.
+ */
+#include "engine/policy.h"
+#include "index/index.h"
+
+struct uses;
+
+/* Reads all objects, those first whose last use is longest ago, and follows from there on,
+ * until the index's engine is closed; uses_close() comes after that. Nobody else writes
+ * meanwhile. Blocks. -EOPNOTSUPP: the index is not in this process. */
+int uses_open(struct index *ix, struct policy *p, struct uses **ret);
+void uses_close(struct uses *u); /* NULL is fine */
+
+/* All names of a file that has several, or had: how many; they are the caller's to free.
+ * -ENOENT: it has one or none; -ENOMEM. */
+int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret);

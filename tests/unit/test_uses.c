@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine/uses.h: whatever is done to names, the policy knows of exactly the objects that the
+ * index has, where they are, and how large; and of several names all. By hand, and a random
+ * walk of several threads, on an engine that commits in groups.
+ */
+#include "tests/unit/names_kit.h"
+#include "tests/unit/kv_kit.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/random.h"
+#include "engine/uses.h"
+
+static struct folder folder;
+static struct index *ix;
+static struct policy *policy;
+static struct uses *uses;
+static struct index_op op;
+
+static int begin(struct kv *kv)
+{
+	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, true, &ix), 0);
+	assert_int_equal(policy_new(&policy), 0);
+	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	op = (struct index_op){ 0 };
+	return 0;
+}
+
+static int setup(void **state)
+{
+	struct kv *kv;
+
+	(void)state;
+	assert_int_equal(kv_mem_open(&kv), 0);
+	return begin(kv);
+}
+
+static int setup_lmdb(void **state)
+{
+	struct kv *kv;
+
+	(void)state;
+	folder_make(&folder);
+	struct kv_lmdb_opts o = { .path = folder_file(&folder, "index"), .size_bytes = 64 << 20,
+				  .create = true };
+	assert_int_equal(kv_lmdb_open(&o, &kv), 0);
+	return begin(kv);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	kit_close(ix, &op);
+	uses_close(uses);
+	policy_free(policy);
+	return 0;
+}
+
+static int teardown_lmdb(void **state)
+{
+	teardown(state);
+	folder_remove(&folder);
+	return 0;
+}
+
+/* The index against the policy -------------------------------------------------------------- */
+
+struct sums {
+	uint64_t objects, pages, names;
+};
+
+static int compare(void *arg, const struct index_row *row)
+{
+	struct sums *s = arg;
+	uint64_t fileid = row->attr.fileid;
+	struct policy_object o;
+
+	if (row->is_record) {
+		assert_true(policy_get(policy, fileid, &o));
+		assert_int_equal(o.parent, row->name.parent);
+		assert_int_equal(o.h, row->name.h);
+		assert_int_equal(o.pages, row->attr.pages);
+		s->objects++;
+		s->pages += o.pages;
+		return 0;
+	}
+	struct index_name *names;
+	int n = uses_names(uses, fileid, &names), found = 0;
+	assert_true(n > 0);
+	for (int i = 0; i < n; i++)
+		found += names[i].parent == row->name.parent && names[i].h == row->name.h;
+	free(names);
+	assert_int_equal(found, 1);
+	s->names++;
+	return 0;
+}
+
+static int count_names(void *arg, const struct index_row *row)
+{
+	struct index_name *names;
+	int64_t *left = arg;
+
+	if (!row->is_record || row->is_name)
+		return 0;
+	int n = uses_names(uses, row->attr.fileid, &names);
+	assert_int_equal(n, row->attr.nlink);
+	free(names);
+	*left -= n;
+	return 0;
+}
+
+static void check(void)
+{
+	struct writer report = { 0 };
+	struct policy_stat st;
+	struct sums s = { 0 };
+
+	assert_int_equal(index_all_objects(ix, compare, &s), 0);
+	policy_stat(policy, &st);
+	assert_int_equal(st.objects[POLICY_PAGES] + st.objects[POLICY_BARE], s.objects);
+	assert_int_equal(st.pages, s.pages);
+	int64_t left = (int64_t)s.names;
+	assert_int_equal(index_all_objects(ix, count_names, &left), 0);
+	assert_int_equal(left, 0);
+	if (policy_check(policy, &report))
+		fail_msg("%.*s", (int)report.len, (const char *)report.p);
+	writer_fini(&report);
+}
+
+static struct place place_of(const char *name)
+{
+	return kit_entry(ix, INDEX_ROOT, name).place;
+}
+
+/* By hand ------------------------------------------------------------------------------------- */
+
+static void files_come_and_go(void **state)
+{
+	struct policy_object o;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "content");
+	check();
+	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "link", S_IFLNK | 0777), 0);
+	kit_mkdir(ix, INDEX_ROOT, "dir");
+	check();
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "new"); /* not there yet */
+	check();
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "new", INDEX_ROOT, "f", 0), 0);
+	assert_true(policy_get(policy, f, &o));
+	assert_int_equal(kit_publish(ix, &op, a, "new"), 0);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	assert_false(policy_get(policy, f, &o));
+	check();
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
+	check();
+}
+
+static void moved_and_exchanged(void **state)
+{
+	(void)state;
+	kit_file(ix, INDEX_ROOT, "a", "a");
+	kit_file(ix, INDEX_ROOT, "b", "b");
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir");
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "a", dir, "a", 0), 0);
+	check();
+	assert_int_equal(kit_rename(ix, &op, dir, "a", INDEX_ROOT, "b", 2 /* EXCHANGE */), 0);
+	check();
+	assert_int_equal(kit_rename(ix, &op, dir, "a", INDEX_ROOT, "b", 0), 0);
+	check();
+}
+
+static void several_names(void **state)
+{
+	struct index_name *names;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "a", "a");
+	assert_int_equal(uses_names(uses, f, &names), -ENOENT);
+	assert_int_equal(kit_link(ix, &op, f, place_of("a"), INDEX_ROOT, "b"), 0);
+	check();
+	assert_int_equal(kit_link(ix, &op, f, place_of("a"), INDEX_ROOT, "c"), 0);
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "b", INDEX_ROOT, "d", 0), 0);
+	check();
+	int n = uses_names(uses, f, &names);
+	assert_int_equal(n, 3);
+	assert_int_equal(kit(ix, &op, index_evict, (struct index_op){
+				 .fileid = f, .place = by_id, .names = names, .nnames = 3 }), 0);
+	free(names);
+	check();
+	assert_int_equal(uses_names(uses, f, &names), -ENOENT);
+}
+
+/* Who is written or read anew has been used: it stays when others go. */
+static void new_versions_and_times_are_uses(void **state)
+{
+	uint64_t f[4];
+	char name[] = "0";
+	struct policy_object o;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		name[0] = (char)('0' + i);
+		f[i] = kit_file(ix, INDEX_ROOT, name, "x");
+	}
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = f[0], .place = place_of("0"), .mask = INDEX_SET_ATIME,
+		.attr = { .atime = { 1ULL << 33, 0 } } }), 0);
+	struct attr a = kit_entry(ix, INDEX_ROOT, "2").attr;
+	assert_int_equal(kit(ix, &op, index_writer, (struct index_op){
+		.fileid = f[2], .place = place_of("2") }), 0);
+	assert_int_equal(kit_publish(ix, &op, a, "y"), 0);
+	assert_int_equal(kit_end(ix, f[2]), 0);
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = f[1], .place = place_of("1"), .mask = INDEX_SET_MODE,
+		.attr = { .mode = 0600 } }), 0); /* no use */
+	assert_true(policy_take(policy, POLICY_BARE, &o));
+	assert_int_equal(o.fileid, f[1]);
+	assert_true(policy_take(policy, POLICY_BARE, &o));
+	assert_int_equal(o.fileid, f[3]);
+}
+
+/* In the order of their last use. */
+static void what_is_stored_is_known_at_start(void **state)
+{
+	uint64_t f[3];
+	char name[] = "0";
+	struct policy_object o;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		name[0] = (char)('0' + i);
+		f[i] = kit_file(ix, INDEX_ROOT, name, "x");
+	}
+	assert_int_equal(kit_link(ix, &op, f[2], place_of("2"), INDEX_ROOT, "other"), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		name[0] = (char)('0' + i);
+		assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+			.fileid = f[i], .place = place_of(name),
+			.mask = INDEX_SET_ATIME | INDEX_SET_MTIME,
+			.attr = { .atime = { 1000 + (i + 1) % 3, 0 },
+				  .mtime = { 1000, i } } }), 0);
+	}
+	kv_observe_no_more(index_kv(ix), NULL);
+	uses_close(uses);
+	policy_free(policy);
+	assert_int_equal(policy_new(&policy), 0);
+	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	check();
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(policy_take(policy, POLICY_BARE, &o));
+		assert_int_equal(o.fileid, f[(i + 2) % 3]);
+	}
+}
+
+/* Several at once ------------------------------------------------------------------------------ */
+
+enum { DIRS = 3, NAMES = 8 };
+
+static uint64_t dirs[DIRS];
+
+static int object_at(struct index_op *o, uint64_t dir, const char *name)
+{
+	return kit_lookup(ix, o, dir, name) || S_ISDIR(o->entry.attr.mode) || o->entry.draft;
+}
+
+/* Whatever comes of it. */
+static void act(struct index_op *o, uint64_t x)
+{
+	char a[] = "a", b[] = "a";
+	uint64_t from = dirs[(x >> 8 & 0xff) % DIRS], to = dirs[(x >> 16 & 0xff) % DIRS];
+
+	a[0] = (char)('a' + (x >> 24) % NAMES);
+	b[0] = (char)('a' + (x >> 32) % NAMES);
+	switch (x % 8) {
+	case 0: case 1:
+		kit_make(ix, o, from, a, S_IFLNK | 0777);
+		break;
+	case 2:
+		kit_unlink(ix, o, from, a);
+		break;
+	case 3: case 4:
+		kit_rename(ix, o, from, a, to, b, x >> 40 & 1 ? 2 : 0);
+		break;
+	case 5: case 6:
+		if (!object_at(o, from, a))
+			kit_link(ix, o, o->entry.attr.fileid, o->entry.place, to, b);
+		break;
+	default:
+		if (!object_at(o, from, a)) {
+			struct entry e = o->entry;
+			struct index_name *names = NULL;
+			int n = uses_names(uses, e.attr.fileid, &names);
+			kit(ix, o, index_evict, (struct index_op){
+				.fileid = e.attr.fileid, .place = e.place, .names = names,
+				.nnames = n < 0 ? 0 : (uint32_t)n });
+			free(names);
+		}
+	}
+	index_op_fini(o);
+}
+
+static void *acts(void *arg)
+{
+	uint64_t seed = (uintptr_t)arg;
+	struct index_op o = { 0 };
+
+	for (unsigned i = 0; i < 3000 / KIT_SLOW; i++)
+		act(&o, random_next(&seed));
+	return NULL;
+}
+
+static void random_names(void **state)
+{
+	char name[] = "A";
+	uint64_t seed = clock_ns();
+	pthread_t t[4];
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	for (unsigned i = 0; i < DIRS; i++) {
+		name[0] = (char)('A' + i);
+		dirs[i] = kit_mkdir(ix, INDEX_ROOT, name);
+	}
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned i = 0; i < 4; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, acts,
+							(void *)(uintptr_t)random_next(&seed)), 0);
+		for (unsigned i = 0; i < 4; i++)
+			pthread_join(t[i], NULL);
+		check();
+	}
+}
+
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(files_come_and_go),
+		TEST(moved_and_exchanged),
+		TEST(several_names),
+		TEST(new_versions_and_times_are_uses),
+		TEST(what_is_stored_is_known_at_start),
+		TEST(random_names),
+		cmocka_unit_test_setup_teardown(random_names, setup_lmdb, teardown_lmdb),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
