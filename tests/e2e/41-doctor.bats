@@ -54,7 +54,7 @@ finds() { # check verdict pattern
 	[[ $line =~ ^$2\ .*$3 ]] || { echo "$1: \"$line\", not $2 $3"; return 1; }
 }
 
-tries() { # check pattern
+advises() { # check pattern
 	local try
 	try=$(jq -r --arg c "$1" '.[] | select(.check == $c) | .try' "$SCRATCH/report")
 	[[ $try =~ $2 ]] || { echo "$1: try \"$try\", not $2"; return 1; }
@@ -97,7 +97,7 @@ skips_from() { # step
 @test "a pool that does not fit is bad, and one that does is said" {
 	doctor --pool-size 900T
 	finds memory bad 'a pool of 900 TiB .* does not fit'
-	tries memory 'slicefs mount --pool-size [0-9]+M DIR'
+	advises memory 'slicefs mount --pool-size [0-9]+M DIR'
 	doctor --pool-size 16M
 	finds memory ok 'a pool of 16 MiB .* fits'
 }
@@ -159,11 +159,11 @@ skips_from() { # step
 	finds "tcp read" ok 'MB/s'
 	doctor --token-file "$SCRATCH/other" "$AT"
 	finds "node token" bad 'another token'
-	tries "node token" 'without --token-file, or with that of the node'
+	advises "node token" 'without --token-file, or with that of the node'
 	skips_from "node session"
 	doctor "$AT"
 	finds "node token" bad 'another token'
-	tries "node token" '--token-file PATH'
+	advises "node token" '--token-file PATH'
 	chmod 644 "$SCRATCH/token"
 	doctor --token-file "$SCRATCH/token" "$AT"
 	finds "node token" bad 'its mode 644 lets others at it'
@@ -200,7 +200,7 @@ while not os.path.exists('$SCRATCH/done'): time.sleep(0.05); m.ask(wire.PING)" \
 	stop
 	doctor "$AT"
 	finds "node port" bad 'Connection refused'
-	tries "node port" "slicefs serve --listen $AT"
+	advises "node port" "slicefs serve --listen $AT"
 	skips_from "path MTU"
 	doctor nobody.invalid
 	finds "node name" bad 'no such host|do not answer'
@@ -239,7 +239,7 @@ while True:
 	kill -CONT "$PID"
 	finds "node port" ok ''
 	finds "node session" bad 'timed out'
-	tries "node session" 'kill -CONT'
+	advises "node session" 'kill -CONT'
 	skips_from "node ping"
 	[ "$took" -lt 15 ]
 	all_is_free
