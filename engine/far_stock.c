@@ -205,9 +205,10 @@ bool far_is_slice(const struct remote_node *n, const struct wire_item *v)
 	       v->pages <= n->node.npages - v->slice.page;
 }
 
-/* Into stock; those for which there is no memory are given back. */
+/* Into stock; those for which there is no memory are given back. *ret_short: there is no
+ * run in the pool that is as long as was asked for. */
 static int stock_answer(struct remote_node *n, const struct ask *a, struct bytes body,
-			uint32_t *ret_n)
+			uint32_t *ret_n, bool *ret_short)
 {
 	struct unpins back = { 0 };
 	struct wire_items got;
@@ -219,6 +220,7 @@ static int stock_answer(struct remote_node *n, const struct ask *a, struct bytes
 		if (got.n > a->nv || !far_is_slice(n, &got.v[i]))
 			r = -EPROTO;
 	for (uint32_t i = 0; !r && i < got.n; i++) {
+		*ret_short |= got.v[i].pages < a->v[i].wire.pages;
 		struct held *h = far_held_new(got.v[i].slice, got.v[i].pages);
 		WITH_LOCK(&n->lock);
 		if (h && !n->closing) {
@@ -237,14 +239,15 @@ static int stock_answer(struct remote_node *n, const struct ask *a, struct bytes
 }
 
 /* What those who waited are told: to try again, or why not. */
-static int alloc_outcome(struct remote_node *n, const struct ask *a, int r, uint32_t got)
+static int alloc_outcome(struct remote_node *n, const struct ask *a, int r, uint32_t got,
+			 bool is_short)
 {
 	if (r == -EAGAIN)
 		return -ENOSPC; /* the session has as many as it may */
 	if (r < 0)
 		return r;
-	n->tight = r == POOL_FULL;
-	if (got || !n->tight)
+	n->tight = r == POOL_FULL || is_short;
+	if (got || r != POOL_FULL)
 		return 0;
 	/* Any length serves from now on; who has tried that already has failed. */
 	return a->was_tight || !n->stock_pages ? -ENOSPC : 0;
@@ -256,10 +259,10 @@ static void alloc_answer(struct ask *a, int r, struct bytes body, bool late)
 	struct bin *b = &n->bins[a->bin];
 	struct node_call *list = NULL;
 	uint32_t got = 0;
-	bool more;
+	bool more, is_short = false;
 
 	if (r >= 0) {
-		int bad = stock_answer(n, a, body, &got);
+		int bad = stock_answer(n, a, body, &got, &is_short);
 		if (bad < 0) {
 			remote_stop(n->remote, bad);
 			r = -EIO;
@@ -269,7 +272,7 @@ static void alloc_answer(struct ask *a, int r, struct bytes body, bool late)
 		return;
 	{
 		WITH_LOCK(&n->lock);
-		int outcome = alloc_outcome(n, a, r, got);
+		int outcome = alloc_outcome(n, a, r, got, is_short);
 		/* It was given up, and they were not. */
 		more = (r == -ETIMEDOUT || r == -ECANCELED) && b->waiting && !n->closing;
 		if (!more) {

@@ -13,9 +13,10 @@
  * way, which serves all that wait for it, and brings some more: `ahead`, which
  * doubles whenever somebody had to wait and shrinks when slices lie idle. When half
  * of that is used up more is asked for, so that a steady writer never waits. Once
- * the node has said that its pool is full (`tight`), nothing is asked for ahead, and
- * a slice of any length serves whoever needs one: so there is no room in stock that
- * a write which fails for lack of it could have had.
+ * the node has said that its pool is full, or has given less than was asked for
+ * (`tight`), nothing is asked for ahead, and a slice of any length serves whoever needs
+ * one: so there is no room in stock that a write which fails for lack of it could have
+ * had, and nobody takes all of a pool that is in pieces.
  *
  * Only what was not written to since alloc goes back to stock (give_back). A slice
  * that was may have a WRITE on its way which nobody waits for any more; it goes

@@ -224,6 +224,30 @@ static void test_a_full_pool_is_used_up(void **state)
 	stop();
 }
 
+/* Where there is no long run a short one does: others have use for the rest. */
+static void test_a_pool_in_pieces_is_not_taken_whole(void **state)
+{
+	enum { N = 2048 };
+	static struct slice_id held[N];
+	uint32_t n;
+
+	(void)state;
+	start(N * PAGE_BYTES, 0);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(pool_alloc(pool, 1, &held[i], &n), 0);
+	for (unsigned i = 0; i < N; i += 2)
+		pool_unpin(pool, held[i]);
+	for (unsigned i = 0; i < 20; i++) {
+		struct slice_id s = get_slice(64, &n);
+		assert_int_equal(n, 1);
+		node_unpin(node, s);
+	}
+	assert_true(pool_nfree(pool) > N / 2 - 64);
+	for (unsigned i = 1; i < N; i += 2)
+		pool_unpin(pool, held[i]);
+	stop();
+}
+
 static void test_sealed_published_taken(void **state)
 {
 	struct slice_view v;
@@ -809,6 +833,7 @@ int main(void)
 		cmocka_unit_test(test_stock_comes_and_goes),
 		cmocka_unit_test(test_what_is_given_back_is_in_stock),
 		cmocka_unit_test(test_a_full_pool_is_used_up),
+		cmocka_unit_test(test_a_pool_in_pieces_is_not_taken_whole),
 		cmocka_unit_test(test_sealed_published_taken),
 		cmocka_unit_test(test_many_of_one_slice),
 		cmocka_unit_test(test_who_gives_up_waits_no_longer),
