@@ -36,6 +36,7 @@ enum lock_rank {
 	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table; taken
 			      by who observes a commit (index/kv.h) */
+	LOCK_EVICT,        /* engine/evict.c: who waits for room; under LOCK_POOL */
 	LOCK_USES,         /* engine/uses.c: names of files that have several; as LOCK_POOL */
 	LOCK_POLICY,       /* engine/policy.c: who goes next; as LOCK_POOL */
 	LOCK_LOOP,         /* common/loop.c: posted calls */

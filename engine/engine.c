@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/size.h"
+#include "engine/evict.h"
 #include "engine/file.h"
 #include "engine/memory.h"
 #include "engine/node_remote.h"
@@ -263,6 +264,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = files_new(e, &e->files);
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
+	if (!r && o->evict_high && e->refs)
+		r = evict_open(e, o->evict_high, o->evict_low, &e->evict);
 	return r;
 }
 
@@ -327,11 +330,13 @@ void engine_close(struct engine *e)
 		peer_end(e->peer); /* files hear of sessions no more */
 	server_close(e->server);
 	files_free(e->files);
+	evict_stop(e->evict);
 	drops_wait(&e->drops);
 	if (e->transport) {
 		e->transport->ops->quiesce(e->transport);
 		e->transport->ops->close(e->transport);
 	}
+	evict_free(e->evict);
 	index_close(e->ix);
 	refs_close(e->refs);
 	node_close(e->node);
@@ -354,6 +359,7 @@ static void space_of_peer(struct engine *e, struct engine_space *ret)
 	*ret = (struct engine_space){
 		.total_bytes = st.total,
 		.free_bytes = st.free,
+		.evictable_bytes = st.evictable,
 		.index_size_bytes = st.index_size,
 		.index_used_bytes = st.index_used,
 		.pool_id = e->node->pool_id,
@@ -370,6 +376,7 @@ static void space_of_store(struct engine *e, struct engine_space *ret)
 	*ret = (struct engine_space){
 		.total_bytes = (uint64_t)pool_npages(e->pool) * PAGE_BYTES,
 		.free_bytes = (uint64_t)pool_nfree(e->pool) * PAGE_BYTES,
+		.evictable_bytes = e->evict ? evict_bytes(e->evict) : 0,
 		.index_size_bytes = st.size_bytes,
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
@@ -382,8 +389,15 @@ void engine_space(struct engine *e, struct engine_space *ret)
 		space_of_peer(e, ret);
 	else
 		space_of_store(e, ret);
+	metric_set(M_EVICTABLE, (int64_t)ret->evictable_bytes);
 	metric_set(M_INDEX_BYTES, (int64_t)ret->index_used_bytes);
 	metric_set(M_INDEX_SIZE, (int64_t)ret->index_size_bytes);
+}
+
+void engine_watch_eviction(struct engine *e, const struct eviction *v)
+{
+	if (e->evict)
+		evict_watch(e->evict, v);
 }
 
 /* Serving --------------------------------------------------------------------------- */
@@ -425,6 +439,7 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 		return r;
 	so.ix = e->ix;
 	so.pool = e->pool;
+	so.evict = e->evict;
 	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)

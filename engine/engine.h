@@ -53,6 +53,10 @@ struct engine_opts {
 	struct engine_rdma rdma;
 	bool only_reads;        /* the node is to refuse changes */
 
+	/* Percent of the pool, and of the index, from which and down to which objects are
+	 * evicted; high 0: never. */
+	unsigned evict_high, evict_low;
+
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
 	/* tests: wraps the index engine as it is opened, or NULL */
@@ -103,11 +107,26 @@ bool engine_is_remote(const struct engine *e);
 
 struct engine_space {
 	uint64_t total_bytes, free_bytes; /* of the pool */
+	uint64_t evictable_bytes;         /* of what is not free, about */
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
 };
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
+
+/*
+ * Who has to do with what is evicted. Both are called by a thread that others wait for, and
+ * return soon; neither where nothing is evicted, as by an engine on another host's node.
+ */
+struct eviction {
+	/* An object has gone (index_evict()), and so have these names. */
+	void (*evicted)(void *arg, const struct gone *g, const struct entry *names, uint32_t n);
+	/* Room is wanted, and an object is about to go: can it be had without? */
+	bool (*spare)(void *arg);
+	void *arg;
+};
+/* *v is copied. NULL: nobody; no call is under way when that returns. */
+void engine_watch_eviction(struct engine *e, const struct eviction *v);
 
 /* Frees what an object that is gone consisted of, in the background if need be
  * (gauge `drops`): its blocks and the note of it in the index are deleted, and its

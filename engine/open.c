@@ -31,6 +31,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "engine/evict.h"
 #include "engine/load.h"
 
 enum { END_TRIES = 5 }; /* of index_writer_end() */
@@ -524,6 +525,8 @@ static void open_line(struct engine *e, uint64_t fileid, struct place place,
 void file_open(struct engine *e, uint64_t fileid, struct place place,
 	       unsigned flags, struct file_op *op)
 {
+	if (e->evict)
+		evict_use(e->evict, fileid);
 	if (!e->alone || flags & FILE_KNOWN) {
 		open_line(e, fileid, place, flags, op);
 		return;

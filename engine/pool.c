@@ -54,6 +54,9 @@ struct pool {
 	uint32_t slices[NSTATES]; /* but FREE */
 	uint64_t pins;
 	_Atomic uint32_t nfree;  /* = pages[SLICE_FREE]; read as a glance: relaxed */
+	uint32_t low_pages;      /* pool_watch() */
+	void (*low)(void *arg);
+	void *low_arg;
 };
 
 /* How many pools this process has: with one, the gauges are its own. */
@@ -293,7 +296,18 @@ int pool_alloc(struct pool *p, uint32_t npages, struct slice_id *ret,
 	count_pins(p, 1);
 	*ret = (struct slice_id){ page, e->gen };
 	*ret_npages = n;
+	if (p->low && p->pages[SLICE_FREE] < p->low_pages)
+		p->low(p->low_arg);
 	return 0;
+}
+
+void pool_watch(struct pool *p, uint32_t npages, void (*low)(void *arg), void *arg)
+{
+	WITH_LOCK(&p->lock);
+
+	p->low_pages = npages;
+	p->low = low;
+	p->low_arg = arg;
 }
 
 int pool_trim(struct pool *p, struct slice_id s, uint32_t npages)

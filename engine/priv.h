@@ -14,6 +14,7 @@
 #include "engine/task.h"
 #include "engine/transport.h"
 
+struct evict;
 struct files;
 struct peer;
 struct refs;
@@ -44,6 +45,7 @@ struct engine {
 	struct node *node;           /* whose slices the files are made of */
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
+	struct evict *evict;         /* makes room; NULL: nobody does */
 	struct drops drops;
 	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */

@@ -632,23 +632,46 @@ static void put_room(struct task *t)
 	put_begin((struct put *)((char *)t - offsetof(struct put, room.task)));
 }
 
-/* What is about to be free counts as free (P7). */
+static void put_evicted(struct task *t)
+{
+	struct put *p = (struct put *)((char *)t - offsetof(struct put, evicted.task));
+
+	if (p->evicted.in_vain)
+		put_refused(p, -ENOSPC);
+	else
+		put_begin(p);
+}
+
+/* What is about to be free counts as free, and what can be evicted, too (P7). */
 static void put_full(struct put *p)
 {
+	struct engine *e = p->f->e;
+
 	p->room.task.fn = put_room;
-	if (p->flags & PUT_MOVE ||
-	    !drops_wait_room(&p->f->e->drops, p->drops_ended, &p->room))
+	p->evicted = (struct evict_waiter){ .task.fn = put_evicted, .what = EVICT_POOL };
+	if (p->flags & PUT_MOVE) {
+		put_refused(p, -ENOSPC);
+		return;
+	}
+	if (drops_wait_room(&e->drops, p->drops_ended, &p->room))
+		return;
+	if (e->evict)
+		evict_wait(e->evict, p->evictions, &p->evicted);
+	else
 		put_refused(p, -ENOSPC);
 }
 
 static void put_begin(struct put *p)
 {
-	p->drops_ended = drops_ended(&p->f->e->drops);
+	struct engine *e = p->f->e;
+
+	p->drops_ended = drops_ended(&e->drops);
+	p->evictions = e->evict ? evict_number(e->evict) : 0;
 	int r = put_plan(p);
 
 	if (r == NODE_WAIT) {
 		p->wanted = (struct node_call){ .of = p->call, .done = put_wanted };
-		node_want(p->f->e->node, p->want, &p->wanted);
+		node_want(e->node, p->want, &p->wanted);
 	} else if (r == -ENOSPC) {
 		put_full(p);
 	} else if (r < 0) {

@@ -14,6 +14,7 @@
  * The caller holds a range lock on the pages, and changes size and times itself.
  */
 #include "engine/fetch.h"
+#include "engine/evict.h"
 #include "engine/priv.h"
 
 struct file;
@@ -47,7 +48,8 @@ struct put {
 	/* put.c's */
 	struct node_call wanted;
 	struct drop_waiter room;
-	uint64_t drops_ended; /* when it looked for pages */
+	struct evict_waiter evicted;
+	uint64_t drops_ended, evictions; /* when it looked for pages */
 	uint32_t want;      /* pages of the slice that it waits for */
 	struct put_run *runs, few[PUT_RUNS];
 	uint32_t nruns, cap;

@@ -22,7 +22,8 @@ struct server_opts {
 	struct index *ix;   /* whose sessions they are; it has one of its own */
 	struct kv *kv;      /* without ix: a bare engine. Then any session may write any
 			       key, and a session's end deletes its keys only */
-	struct pool *pool;  /* all of these outlive the server */
+	struct pool *pool;
+	struct evict *evict; /* or NULL; all of these outlive the server */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;
 	struct engine_rdma rdma; /* RDMA: no other data connections are let in */

@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/auth.h"
+#include "engine/serve_alloc.h"
 #include "engine/serve_open.h"
 #include "index/index.h"
 
@@ -72,7 +73,8 @@ struct session {
 	struct holds *holds;
 	struct lanes *lanes;
 	struct ways *ways;
-	bool lanes_gone, ways_gone;
+	struct allocs allocs;
+	bool lanes_gone, ways_gone, allocs_gone;
 	struct job *first, *last;
 	struct bell *bells;
 	uint32_t nbells;
@@ -118,6 +120,8 @@ static void job_finish(struct job *j)
 
 	if (j->opens && j->outcome == KV_DONE) {
 		j->outcome = serve_open(s->holds, s->o.pool, &j->open, j->req.rows, &answer);
+		if (j->outcome == KV_DONE && s->o.evict)
+			evict_use(s->o.evict, j->open.fileid);
 		kv_req_fini(&j->req);
 	}
 	j->answer = (struct writer){ 0 };
@@ -249,6 +253,7 @@ static int on_stat(struct session *s, const struct wire_header *h)
 		struct wire_stat m = {
 			.total = (uint64_t)pool_npages(s->o.pool) * PAGE_BYTES,
 			.free = (uint64_t)pool_nfree(s->o.pool) * PAGE_BYTES,
+			.evictable = s->o.evict ? evict_bytes(s->o.evict) : 0,
 			.index_size = st.size_bytes, .index_used = st.used_bytes,
 			.keys = st.keys, .session_keys = st.session_keys,
 			.index_full = st.full,
@@ -424,7 +429,7 @@ static int on_pin(struct session *s, const struct wire_header *h, struct bytes b
 
 static int on_items(struct session *s, const struct wire_header *h, struct bytes body)
 {
-	struct wire_items asked, got = { 0 };
+	struct wire_items asked;
 	struct wire_results results = { 0 };
 	struct writer w = { 0 };
 	int r = wire_read_items(body, h->type == WIRE_ALLOC ? WIRE_PAGES : WIRE_SLICE_PAGES,
@@ -435,14 +440,13 @@ static int on_items(struct session *s, const struct wire_header *h, struct bytes
 	if (!r && s->o.read_only) {
 		r = -EROFS;
 	} else if (!r && h->type == WIRE_ALLOC) {
-		r = holds_alloc(s->holds, &asked, &got);
-		wire_write_items(&w, WIRE_SLICE_PAGES, &got);
+		allocs_ask(&s->allocs, h, &asked);
+		return 0;
 	} else if (!r) {
 		r = holds_seal(s->holds, &asked, &results);
 		wire_write_results(&w, &results);
 	}
 	wire_items_fini(&asked);
-	wire_items_fini(&got);
 	wire_results_fini(&results);
 	conn_answer(s->o.conn, h, r, w);
 	return 0;
@@ -535,6 +539,15 @@ static void ways_are_gone(void *arg)
 	settle(s);
 }
 
+/* Nobody waits for slices. */
+static void allocs_are_gone(void *arg)
+{
+	struct session *s = arg;
+
+	s->allocs_gone = true;
+	settle(s);
+}
+
 static int begin_ways(struct session *s)
 {
 	struct ways_opts o = { .doors = s->o.doors, .read_only = s->o.read_only,
@@ -611,6 +624,8 @@ int session_new(const struct session_opts *o, struct session **ret)
 		free(s);
 		return r;
 	}
+	s->allocs = (struct allocs){ .loop = o->loop, .holds = s->holds, .evict = o->evict,
+				     .conn = o->conn, .gone = allocs_are_gone, .arg = s };
 	metric_add(M_SESSIONS, 1);
 	*ret = s;
 	return 0;
@@ -666,7 +681,7 @@ static void end_on_ends(void *arg)
 /* The order is the protocol's. Nothing comes any more, so this goes on once only. */
 static void settle(struct session *s)
 {
-	if (!s->ending || s->first || !s->lanes_gone || !s->ways_gone)
+	if (!s->ending || s->first || !s->lanes_gone || !s->ways_gone || !s->allocs_gone)
 		return;
 	s->end = (struct loop_call){ .fn = end_on_ends, .arg = s };
 	loop_post_call(s->o.ends, &s->end);
@@ -680,5 +695,6 @@ void session_end(struct session *s)
 		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
 	s->lanes_gone = lanes_close(s->lanes);
 	s->ways_gone = ways_close(s->ways);
+	s->allocs_gone = allocs_close(&s->allocs);
 	settle(s);
 }

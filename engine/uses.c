@@ -33,6 +33,7 @@ struct names { /* of a file */
 
 struct uses {
 	struct kv_observer observer;
+	struct kv *kv; /* or NULL: it does not observe yet */
 	struct policy *policy;
 	struct event *events; /* since the last end; the committer's */
 	size_t nevents, cap;
@@ -308,6 +309,7 @@ int uses_open(struct index *ix, struct policy *p, struct uses **ret)
 		uses_close(u);
 		return r;
 	}
+	u->kv = index_kv(ix);
 	*ret = u;
 	return 0;
 }
@@ -318,6 +320,8 @@ void uses_close(struct uses *u)
 
 	if (!u)
 		return;
+	if (u->kv)
+		kv_observe_no_more(u->kv, &u->observer);
 	HASH_ITER(hh, u->names, s, next) {
 		HASH_DEL(u->names, s);
 		free(s->v);

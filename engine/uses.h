@@ -17,9 +17,9 @@
 
 struct uses;
 
-/* Reads all objects, those first whose last use is longest ago, and follows from there on,
- * until the index's engine is closed; uses_close() comes after that. Nobody else writes
- * meanwhile. Blocks. -EOPNOTSUPP: the index is not in this process. */
+/* Reads all objects, those first whose last use is longest ago, and follows from there on.
+ * Blocks. -EOPNOTSUPP: the index is not in this process. Nothing is under way in the index
+ * while this is called, nor uses_close(), which comes before it is closed. */
 int uses_open(struct index *ix, struct policy *p, struct uses **ret);
 void uses_close(struct uses *u); /* NULL is fine */
 

@@ -644,6 +644,10 @@ void fs_statfs(fuse_req_t f, fuse_ino_t ino)
 	s.free_bytes += inodes_kept_bytes(q->fs->inodes);
 	if (s.free_bytes > s.total_bytes)
 		s.free_bytes = s.total_bytes;
+	/* And so does what can be evicted. */
+	uint64_t available = s.free_bytes + s.evictable_bytes;
+	if (available > s.total_bytes)
+		available = s.total_bytes;
 	uint64_t left = s.index_size_bytes > s.index_used_bytes ?
 				s.index_size_bytes - s.index_used_bytes : 0;
 	struct statvfs v = {
@@ -651,7 +655,7 @@ void fs_statfs(fuse_req_t f, fuse_ino_t ino)
 		.f_frsize = PAGE_BYTES,
 		.f_blocks = s.total_bytes / PAGE_BYTES,
 		.f_bfree = s.free_bytes / PAGE_BYTES,
-		.f_bavail = s.free_bytes / PAGE_BYTES,
+		.f_bavail = available / PAGE_BYTES,
 		.f_files = s.index_size_bytes / INDEX_BYTES_A_FILE,
 		.f_ffree = left / INDEX_BYTES_A_FILE,
 		.f_favail = left / INDEX_BYTES_A_FILE,

@@ -19,6 +19,8 @@
 struct note {
 	uint64_t nodeid;        /* 0: nothing */
 	off_t off, len;         /* off < 0: attributes only */
+	uint64_t dir;           /* a name in it is forgotten, too */
+	char *name;
 	void (*done)(struct req *q);
 	struct req *q;
 	struct note *prev, *next;
@@ -63,6 +65,31 @@ void notify_wake_at(struct fs *fs, uint64_t ns)
 	pthread_cond_signal(&n->more);
 }
 
+/* libfuse before 3.16 does not know how to say it. The header's name of `flags` was
+ * `padding` before Linux 6.2. */
+struct expire {
+	struct fuse_out_header h;
+	uint64_t parent;
+	uint32_t namelen, flags;
+};
+enum { EXPIRE_ONLY = 1 };
+_Static_assert(sizeof(struct expire) ==
+	       sizeof(struct fuse_out_header) + sizeof(struct fuse_notify_inval_entry_out), "");
+
+static void expire_name(struct fs *fs, uint64_t dir, const char *name)
+{
+	size_t len = strlen(name);
+	struct expire e = {
+		.h = { .len = (uint32_t)(sizeof(e) + len + 1), .error = FUSE_NOTIFY_INVAL_ENTRY },
+		.parent = dir, .namelen = (uint32_t)len, .flags = EXPIRE_ONLY,
+	};
+	struct iovec iov[] = { { &e, sizeof(e) }, { (char *)name, len + 1 } };
+
+	/* ENOENT: it has forgotten it already. Else it is unmounted. */
+	if (writev(fuse_session_fd(fs->se), iov, 2) < 0 && errno != ENOENT)
+		log_debug("fs", "a name that was not forgotten: %s", strerror(errno));
+}
+
 /* How long what has lost its last name is kept for who looked it up, in a shared mount. */
 #define KEPT_NS (2 * NS_PER_S)
 
@@ -98,6 +125,9 @@ static void *run(void *arg)
 		if (note->nodeid)
 			fuse_lowlevel_notify_inval_inode(n->fs->se, note->nodeid,
 							 note->off, note->len);
+		if (note->name)
+			expire_name(n->fs, note->dir, note->name);
+		free(note->name);
 		metric_add(M_NOTIFICATIONS, -1);
 		if (note->done)
 			note->done(note->q);
@@ -146,6 +176,7 @@ static void enqueue(struct notify *n, const struct note *what)
 	struct note *note = malloc(sizeof(*note));
 
 	if (!note) {
+		free(what->name);
 		if (what->done)
 			what->done(what->q);
 		return;
@@ -177,29 +208,12 @@ void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
 	enqueue(fs->notify, &(struct note){ .done = done, .q = q });
 }
 
-/* libfuse before 3.16 does not know how to say it. The header's name of `flags` was
- * `padding` before Linux 6.2. */
-struct expire {
-	struct fuse_out_header h;
-	uint64_t parent;
-	uint32_t namelen, flags;
-};
-enum { EXPIRE_ONLY = 1 };
-_Static_assert(sizeof(struct expire) ==
-	       sizeof(struct fuse_out_header) + sizeof(struct fuse_notify_inval_entry_out), "");
-
-static void expire_name(struct fs *fs, uint64_t dir, const char *name)
+void notify_name(struct fs *fs, uint64_t dir, const char *name)
 {
-	size_t len = strlen(name);
-	struct expire e = {
-		.h = { .len = (uint32_t)(sizeof(e) + len + 1), .error = FUSE_NOTIFY_INVAL_ENTRY },
-		.parent = dir, .namelen = (uint32_t)len, .flags = EXPIRE_ONLY,
-	};
-	struct iovec iov[] = { { &e, sizeof(e) }, { (char *)name, len + 1 } };
+	struct note note = { .dir = dir, .name = strdup(name) };
 
-	/* ENOENT: it has forgotten it already. Else it is unmounted. */
-	if (writev(fuse_session_fd(fs->se), iov, 2) < 0 && errno != ENOENT)
-		log_debug("fs", "a name that was not forgotten: %s", strerror(errno));
+	if (note.name)
+		enqueue(fs->notify, &note);
 }
 
 void notify_forget(struct fs *fs, uint64_t dir, const char *name, uint64_t nodeid)

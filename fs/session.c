@@ -125,6 +125,31 @@ static void drop_kept(void *arg, const struct gone *g)
 		engine_drop(fs->engine, g);
 }
 
+/* As if it had been unlinked by another process, which the kernel would know of. */
+static void evicted(void *arg, const struct gone *g, const struct entry *names, uint32_t n)
+{
+	struct fs *fs = arg;
+	struct inode *i = inode_get(fs->inodes, g->fileid);
+
+	inode_gone(fs->inodes, g);
+	for (uint32_t k = 0; k < n; k++) {
+		if (i)
+			notify_name(fs, names[k].parent, names[k].name);
+		notify_attr(fs, names[k].parent, NULL, NULL);
+	}
+	if (i)
+		notify_attr(fs, g->fileid, NULL, NULL);
+	inode_put(fs->inodes, i);
+}
+
+/* What only the kernel still knows. */
+static bool spare(void *arg)
+{
+	struct fs *fs = arg;
+
+	return inodes_drop_kept(fs->inodes);
+}
+
 static int make_parts(struct fs *fs)
 {
 	const struct attr root = {
@@ -259,7 +284,9 @@ int fs_run(struct fs *fs)
 
 	if (r < 0)
 		return r;
+	engine_watch_eviction(fs->engine, &(struct eviction){ evicted, spare, fs });
 	wait_for_end(fs);
+	engine_watch_eviction(fs->engine, NULL);
 	watched_stop(fs->watched); /* while requests are answered */
 	workers_stop(fs->workers);
 	finish(fs);

@@ -23,8 +23,23 @@ static int is_any(struct plan *p, char kind, uint64_t fileid, bool *ret)
 	return 0;
 }
 
+/* Which name went, for op->entries. */
+static void note_name(struct plan *p, struct index_op *op, const struct name_key *k)
+{
+	char *name = plan_alloc(p, k->name.len + 1);
+
+	if (!op->entries || !name)
+		return;
+	memcpy(name, k->name.p, k->name.len);
+	name[k->name.len] = 0;
+	op->entries[op->nentries++] = (struct entry){
+		.attr.fileid = op->fileid, .parent = k->parent, .h = k->h, .name = name,
+		.name_len = (uint16_t)k->name.len,
+	};
+}
+
 /* The name is the object's, and goes. Of a file that has no other it is the record: *ret. */
-static int name_goes(struct plan *p, uint64_t fileid, const struct index_name *n,
+static int name_goes(struct plan *p, struct index_op *op, const struct index_name *n,
 		     struct object *ret)
 {
 	struct key prefix = key_prefix_h('D', n->parent, n->h);
@@ -42,27 +57,30 @@ static int name_goes(struct plan *p, uint64_t fileid, const struct index_name *n
 		r = record_decode(rows->rows[0].value, &rec);
 	if (r)
 		return r;
-	if (rec.attr.fileid != fileid || S_ISDIR(rec.attr.mode))
+	if (rec.attr.fileid != op->fileid || S_ISDIR(rec.attr.mode))
 		return INDEX_MISS;
 	struct key d = key_name(k.parent, k.h, k.name);
 	plan_expect_range(p, prefix, key_prefix_end(prefix), rows);
 	plan_del(p, d);
+	note_name(p, op, &k);
 	dir_touch(p, k.parent);
 	if (rec.kind != RECORD_WHOLE)
 		return 0;
-	*ret = (struct object){ .fileid = fileid, .key = d, .rec = rec,
+	*ret = (struct object){ .fileid = op->fileid, .key = d, .rec = rec,
 				.place = { PLACE_NAME, k.parent, k.h } };
 	return 0;
 }
 
-static int names_go(struct plan *p, const struct index_op *op, struct object *o)
+static int names_go(struct plan *p, struct index_op *op, struct object *o)
 {
 	const struct index_name one = { op->place.parent, op->place.h };
 	bool alone = op->place.kind == PLACE_NAME;
+	uint32_t n = alone ? 1 : op->nnames;
 	int r = 0, miss = 0;
 
-	for (uint32_t i = 0; i < (alone ? 1 : op->nnames); i++) {
-		int got = name_goes(p, op->fileid, alone ? &one : &op->names[i], o);
+	op->entries = plan_alloc(p, n * sizeof(*op->entries));
+	for (uint32_t i = 0; i < n; i++) {
+		int got = name_goes(p, op, alone ? &one : &op->names[i], o);
 		miss |= got == INDEX_MISS;
 		r = plan_both(r, got);
 	}

@@ -329,9 +329,9 @@ void index_unwatch(struct index *ix, struct index_watch *w);
 
 /* Objects ------------------------------------------------------------------ */
 
-/* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone: it
- * loses them at one moment. INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes
- * it, or hides a name of it. Never a directory. */
+/* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone; entries:
+ * the names (and nothing else), all of which it lost at one moment. INDEX_MISS: it is not
+ * there, or not so; -EBUSY: somebody writes it, or hides a name of it. Never a directory. */
 void index_evict(struct index *ix, struct index_op *op);
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access

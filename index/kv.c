@@ -182,7 +182,7 @@ void kv_submit(struct kv *kv, struct kv_req *req)
 		kv->ops->submit(kv, req);
 }
 
-void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
+static void end(struct kv *kv, struct kv_req *req, int outcome)
 {
 	struct kv *outer = kv_completing;
 
@@ -192,6 +192,30 @@ void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
 	kv_completing = outer;
 }
 
+void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
+{
+	if (outcome == -ENOSPC && kv->full && kv->full(kv->full_arg, kv, req))
+		return;
+	end(kv, req, outcome);
+}
+
+void kv_submit_again(struct kv *kv, struct kv_req *req)
+{
+	int r = kv_req_given_up(req);
+
+	kv_req_fini(req);
+	req->revision = 0;
+	if (r)
+		end(kv, req, r);
+	else
+		kv->ops->submit(kv, req);
+}
+
+void kv_end_full(struct kv *kv, struct kv_req *req)
+{
+	end(kv, req, -ENOSPC);
+}
+
 /* Observers ---------------------------------------------------------------------- */
 
 static struct kv *innermost(struct kv *kv)
@@ -199,6 +223,13 @@ static struct kv *innermost(struct kv *kv)
 	while (kv->ops->inner)
 		kv = kv->ops->inner(kv);
 	return kv;
+}
+
+void kv_make_room(struct kv *kv, kv_full_fn *full, void *arg)
+{
+	kv = innermost(kv);
+	kv->full = full;
+	kv->full_arg = arg;
 }
 
 int kv_observe(struct kv *kv, struct kv_observer *o)

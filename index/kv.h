@@ -142,6 +142,7 @@ struct kv_caps {
 
 struct kv_stat {
 	uint64_t used_bytes, size_bytes, keys; /* durable ones */
+	uint64_t room_bytes; /* of size_bytes: without what is kept back for deleting */
 	uint64_t session_keys;
 	bool full; /* room is left for what may use the reserve only */
 };
@@ -196,11 +197,16 @@ struct kv_ops {
 	void (*unwatch)(struct kv *kv, uint32_t number);
 };
 
+/* See kv_make_room(). */
+typedef bool kv_full_fn(void *arg, struct kv *kv, struct kv_req *req);
+
 /* Engines embed this as their first member. */
 struct kv {
 	const struct kv_ops *ops;
 	struct kv_watches *watches; /* kv.c's, under LOCK_INDEX_WATCH; NULL: there are none */
 	struct kv_observer *observers; /* by kv_observe() */
+	kv_full_fn *full;              /* by kv_make_room(), or NULL */
+	void *full_arg;
 };
 
 /* Engines --------------------------------------------------------------- */
@@ -271,6 +277,16 @@ void kv_observe_no_more(struct kv *kv, struct kv_observer *o); /* NULL: nobody a
 bool kv_is_observed(const struct kv *kv, struct bytes key);
 int kv_observe_write(struct kv *kv, struct bytes key, struct bytes before, struct bytes after);
 void kv_observe_end(struct kv *kv, bool committed);
+
+/*
+ * Who makes room in an engine in this process, or in the one that it wraps: full() is called
+ * where a request would end with -ENOSPC. If it returns true the request is the callee's, until
+ * kv_submit_again() or, with that outcome after all, kv_end_full(). Set as an observer is, and
+ * removed (NULL) when no request is under way.
+ */
+void kv_make_room(struct kv *kv, kv_full_fn *full, void *arg);
+void kv_submit_again(struct kv *kv, struct kv_req *req);
+void kv_end_full(struct kv *kv, struct kv_req *req);
 
 /* For engines: the end of a request; calls done(). The engine touches neither
  * req nor, unless it has a hold of its own, itself afterwards. */

@@ -164,6 +164,7 @@ static int lmdb_stat(struct kv *kv, struct kv_stat *ret)
 	*ret = (struct kv_stat){
 		.used_bytes = pages * l->env.page_bytes,
 		.size_bytes = l->env.bytes,
+		.room_bytes = (l->total_pages - l->reserve_pages) * l->env.page_bytes,
 		.keys = keys,
 		.session_keys = l->session.n,
 		.full = pages + LMDB_FULL_SLACK_PAGES + l->reserve_pages > l->total_pages,

@@ -148,6 +148,7 @@ static int mem_stat(struct kv *kv, struct kv_stat *ret)
 	*ret = (struct kv_stat){
 		.used_bytes = m->bytes,
 		.size_bytes = UINT32_MAX,
+		.room_bytes = UINT32_MAX,
 		.keys = m->durable.n,
 		.session_keys = m->session.n,
 	};

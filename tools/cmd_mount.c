@@ -75,6 +75,8 @@ static const struct {
 	{ CONFIG_pool_size_bytes, "pool-size" },
 	{ CONFIG_index_size_bytes, "index-size" },
 	{ CONFIG_huge, "huge" },
+	{ CONFIG_evict_high, "evict-high" },
+	{ CONFIG_evict_low, "evict-low" },
 };
 
 enum { NOWN = sizeof(own) / sizeof(own[0]) };

@@ -137,6 +137,8 @@ static int work(struct daemon *d)
 		.huge = wants_huge(c),
 		.fresh = c->fresh,
 		.verify = c->verify,
+		.evict_high = c->evict_high,
+		.evict_low = c->evict_low,
 		.node = d->node,
 		.token_file = *c->token_file ? c->token_file : NULL,
 		.name = d->what,

@@ -54,9 +54,9 @@ static int setup_lmdb(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	kit_close(ix, &op);
 	uses_close(uses);
 	policy_free(policy);
+	kit_close(ix, &op);
 	return 0;
 }
 
@@ -245,7 +245,6 @@ static void what_is_stored_is_known_at_start(void **state)
 			.attr = { .atime = { 1000 + (i + 1) % 3, 0 },
 				  .mtime = { 1000, i } } }), 0);
 	}
-	kv_observe_no_more(index_kv(ix), NULL);
 	uses_close(uses);
 	policy_free(policy);
 	assert_int_equal(policy_new(&policy), 0);

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The eviction: makes room in the pool and in the index, where both are, by letting go of
+ * the objects that the policy says (policy.h). From the high watermark down to the low
+ * one it does so in the background; who finds no room at all waits for it (P7).
+ *
+ * An object that goes loses all of its names in one transaction, as if unlinked. Not what is
+ * open here or pinned by a mount, what somebody writes, or what a draft hides one name of.
+ * Who opens it in that moment keeps what he has (P4).
+ *
+ * Threads: one of its own ("evict"), which blocks in the index and holds no lock meanwhile;
+ * calls from any, LOCK_EVICT for moments.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "engine/task.h"
+
+struct evict;
+
+enum evict_what { EVICT_POOL, EVICT_INDEX, EVICT_WHATS };
+
+/* Who found no room. It is the eviction's from evict_wait() on, until the task is run. */
+struct evict_waiter {
+	struct task task;
+	enum evict_what what;
+	bool in_vain; /* nothing is left that could go */
+	struct evict_waiter *next;
+};
+
+/* e's index and pool are open, nothing is under way. Percent; 0: in need only. */
+int evict_open(struct engine *e, unsigned high, unsigned low, struct evict **ret);
+/* Runs all waiters (in_vain); none comes any more. The index is open still. */
+void evict_stop(struct evict *x);
+/* Nothing is under way in the index any more. Both: NULL is fine. */
+void evict_free(struct evict *x);
+
+/* How often room was made; read before looking for some. */
+uint64_t evict_number(struct evict *x);
+/* Nobody found room since `number` was read: makes some, then runs w->task; at once if there
+ * has been some made since. */
+void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w);
+
+/* As engine_watch_eviction(). */
+void evict_watch(struct evict *x, const struct eviction *v);
+
+/* Bytes of objects that could go, about: some of them may be open. */
+uint64_t evict_bytes(struct evict *x);
+
+/* Somebody opened it, or said that it is in use. */
+void evict_use(struct evict *x, uint64_t fileid);

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine/evict.h: who writes more than the pool holds goes on, and what goes is what nobody
+ * uses; what is open, written or has just been used stays, and if all is there is no room at
+ * once. By hand; then several that write, read, rename, link and unlink under pressure, each
+ * byte of which tells what it is of.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "common/random.h"
+#include "engine/pool.h"
+#include "tests/unit/file_kit.h"
+
+enum { POOL_BYTES = 16 << 20, FILE_BYTES = 1 << 20 };
+
+static struct engine *e;
+
+static int begin(unsigned high, unsigned low)
+{
+	const struct engine_opts o = { .in_memory = true, .pool_bytes = POOL_BYTES, .verify = true,
+				       .evict_high = high, .evict_low = low };
+
+	return engine_open(&o, &e, NULL);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return begin(95, 90);
+}
+
+/* Only who finds no room at all has any made. */
+static int setup_late(void **state)
+{
+	(void)state;
+	return begin(100, 100);
+}
+
+static void check(void)
+{
+	struct writer report = { 0 };
+	int64_t v;
+
+	for (unsigned i = 0; metrics_busy(&v) && i < 5000; i++)
+		usleep(1000);
+	int n = engine_check(e, false, &report, NULL);
+	if (n)
+		fail_msg("%d violations: %.*s", n, (int)report.len, (const char *)report.p);
+	writer_fini(&report);
+}
+
+static int teardown(void **state)
+{
+	int64_t v = 0;
+
+	(void)state;
+	check();
+	const char *busy = metrics_busy(&v);
+	if (busy)
+		print_message("%s is %lld\n", busy, (long long)v);
+	engine_close(e);
+	e = NULL;
+	return busy ? -1 : 0;
+}
+
+static uint8_t page[4096];
+
+/* Each page says which file it is of. 0, or the error; then nothing of it is left. */
+static int put(const char *name, uint64_t of, size_t bytes)
+{
+	struct file *f;
+	int r = kit_create(e, name, &f);
+
+	if (r)
+		return r;
+	for (size_t at = 0; r >= 0 && at < bytes; at += sizeof(page)) {
+		uint64_t words[512];
+		for (unsigned i = 0; i < 512; i++)
+			words[i] = of;
+		r = (int)kit_write(f, at, words, sizeof(words));
+	}
+	int closed = kit_close(f, r < 0 ? FILE_WRITE | FILE_DISCARD : FILE_WRITE);
+	return r < 0 ? r : closed;
+}
+
+/* Number i, by its name. */
+static int put_number(unsigned i)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", i);
+	return put(name, i, FILE_BYTES);
+}
+
+static bool is_there(const char *name)
+{
+	struct attr a;
+	struct place place;
+
+	return !kit_lookup(e, name, &a, &place);
+}
+
+static bool is_number_there(unsigned i)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", i);
+	return is_there(name);
+}
+
+/* All of it is of the file. */
+static void reads(struct file *f, uint64_t of)
+{
+	uint64_t words[512];
+
+	for (uint64_t at = 0;; at += sizeof(words)) {
+		int64_t n = kit_read(f, at, words, sizeof(words));
+		assert_true(n >= 0);
+		for (int64_t i = 0; i < n / 8; i++)
+			assert_int_equal(words[i], of);
+		if (n < (int64_t)sizeof(words))
+			break;
+	}
+}
+
+static uint64_t free_bytes(void)
+{
+	struct engine_space s;
+
+	engine_space(e, &s);
+	return s.free_bytes;
+}
+
+/* By hand -------------------------------------------------------------------------------- */
+
+static void a_pool_that_is_full_goes_on(void **state)
+{
+	unsigned there = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(put_number(i), 0);
+	for (unsigned i = 0; i < 100; i++)
+		there += is_number_there(i);
+	assert_true(there >= 12 && there < 16);
+	assert_true(is_number_there(99));
+	assert_false(is_number_there(0));
+}
+
+static void from_the_high_mark_to_the_low_one(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 15; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_int_equal(put("some", 99, FILE_BYTES / 2), 0); /* 97 percent */
+	for (unsigned i = 0; free_bytes() < POOL_BYTES / 10 && i < 3000; i++)
+		usleep(1000);
+	assert_true(free_bytes() >= POOL_BYTES / 10);
+	assert_true(free_bytes() < POOL_BYTES / 10 + 2 * FILE_BYTES);
+	assert_false(is_number_there(0));
+	assert_true(is_number_there(4));
+}
+
+static void what_is_open_stays(void **state)
+{
+	struct file *f[14];
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < 14; i++) {
+		assert_int_equal(put_number(i), 0);
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(kit_open_name(e, name, 0, &f[i]), 0);
+	}
+	for (unsigned i = 14; i < 60; i++)
+		assert_int_equal(put_number(i), 0);
+	for (unsigned i = 0; i < 14; i++) {
+		assert_true(is_number_there(i));
+		reads(f[i], i);
+		assert_int_equal(kit_close(f[i], 0), 0);
+	}
+}
+
+/* At once, and nothing half-done is left (P7). */
+static void no_room_if_all_is_open(void **state)
+{
+	struct file *f, *other;
+	uint64_t n = 0;
+
+	(void)state;
+	assert_int_equal(put("other", 5, FILE_BYTES), 0);
+	assert_int_equal(kit_open_name(e, "other", 0, &other), 0);
+	assert_int_equal(kit_create(e, "fills", &f), 0);
+	while (kit_write(f, n * sizeof(page), page, sizeof(page)) == sizeof(page))
+		n++;
+	assert_int_equal(n, (POOL_BYTES - FILE_BYTES) / sizeof(page));
+	assert_int_equal(put("more", 1, FILE_BYTES), -ENOSPC);
+	assert_false(is_there("more"));
+	assert_int_equal(free_bytes(), 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(put("more", 1, FILE_BYTES), 0);
+	assert_false(is_there("fills"));
+	reads(other, 5);
+	assert_int_equal(kit_close(other, 0), 0);
+}
+
+static void who_is_used_again_stays(void **state)
+{
+	(void)state;
+	assert_int_equal(put("used", 77, FILE_BYTES), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		struct file *f;
+		assert_int_equal(put_number(i), 0);
+		assert_int_equal(kit_open_name(e, "used", 0, &f), 0);
+		reads(f, 77);
+		assert_int_equal(kit_close(f, 0), 0);
+	}
+}
+
+/* With all of its names; and what shares its slices keeps them. */
+static void linked_and_shared(void **state)
+{
+	struct index_op op = { 0 };
+	struct file *from = NULL, *to = NULL;
+	struct attr a = { 0 };
+	struct place place = { 0 };
+
+	(void)state;
+	assert_int_equal(put("one", 1, FILE_BYTES), 0);
+	assert_int_equal(kit_lookup(e, "one", &a, &place), 0);
+	op = (struct index_op){ .fileid = a.fileid, .place = place, .parent = INDEX_ROOT,
+				.name = "two" };
+	assert_int_equal(index_wait(engine_index(e), &op, index_link), 0);
+	index_op_fini(&op);
+	assert_int_equal(kit_open_name(e, "one", 0, &from), 0);
+	assert_int_equal(kit_create(e, "copy", &to), 0);
+	assert_int_equal(kit_copy(from, 0, to, 0, FILE_BYTES), FILE_BYTES);
+	assert_int_equal(kit_publish(to, false), 0); /* and it is open still */
+	assert_int_equal(kit_close(from, 0), 0);
+	for (unsigned i = 10; i < 110; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_int_equal(is_there("one"), is_there("two"));
+	assert_true(is_there("copy"));
+	reads(to, 1);
+	assert_int_equal(kit_close(to, FILE_WRITE), 0);
+}
+
+struct told {
+	unsigned n, names;
+};
+
+static void told(void *arg, const struct gone *g, const struct entry *names, uint32_t n)
+{
+	struct told *t = arg;
+
+	assert_true(g->fileid && !g->attr.nlink);
+	for (uint32_t i = 0; i < n; i++) {
+		assert_int_equal(names[i].parent, INDEX_ROOT);
+		assert_int_equal(strlen(names[i].name), names[i].name_len);
+		t->names++;
+	}
+	t->n++;
+}
+
+static void each_is_told_of(void **state)
+{
+	struct told t = { 0 };
+	unsigned there = 0;
+
+	(void)state;
+	engine_watch_eviction(e, &(struct eviction){ .evicted = told, .arg = &t });
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(put_number(i), 0);
+	engine_watch_eviction(e, NULL);
+	for (unsigned i = 0; i < 50; i++)
+		there += is_number_there(i);
+	assert_true(t.n && t.n == t.names);
+	assert_int_equal(t.n + there, 50);
+}
+
+/* Extents in blocks of a tree, of which one has to be looked at. */
+static void large_files_too(void **state)
+{
+	struct file *f, *open;
+
+	(void)state;
+	for (unsigned k = 0; k < 2; k++) {
+		assert_int_equal(kit_create(e, k ? "kept" : "large", &f), 0);
+		for (uint64_t i = 0; i < 400; i++) /* each page a slice of its own */
+			assert_int_equal(kit_write(f, (799 - i * 2) * 4096, page, 4096), 4096);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	}
+	assert_int_equal(kit_open_name(e, "kept", 0, &open), 0);
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_false(is_there("large"));
+	assert_true(is_there("kept"));
+	assert_int_equal(kit_close(open, 0), 0);
+}
+
+/* A storm ------------------------------------------------------------------------------- */
+
+enum { NAMES = 24, THREADS = 4 };
+
+struct actor {
+	pthread_t thread;
+	unsigned number;
+	uint64_t seed;
+	unsigned wrote, read, missed;
+};
+
+static int act_put(uint64_t x, const char *name)
+{
+	return put(name, x | 1, 4096 + (x >> 8) % (2 * FILE_BYTES));
+}
+
+/* All words are those of one version. */
+static void act_read(struct actor *a, const char *name)
+{
+	uint64_t word = 0;
+	struct file *f;
+	int r = kit_open_name(e, name, 0, &f);
+
+	if (r) {
+		assert_true(r == -ENOENT || r == -ESTALE);
+		a->missed++;
+		return;
+	}
+	if (kit_read(f, 0, &word, sizeof(word)) == sizeof(word))
+		reads(f, word);
+	assert_int_equal(kit_close(f, 0), 0);
+	a->read++;
+}
+
+static void act_name(uint64_t x, const char *name, const char *other)
+{
+	struct index_op op = { .parent = INDEX_ROOT, .name = name, .parent2 = INDEX_ROOT,
+			       .name2 = other };
+	struct attr at;
+	struct place place;
+
+	if (x & 1) {
+		int r = index_wait(engine_index(e), &op, index_rename);
+		assert_true(r == 0 || r == INDEX_MISS);
+		if (!r && op.gone.fileid && !op.gone.attr.nlink && !op.gone.hidden && !op.gone.draft)
+			engine_drop(e, &op.gone);
+	} else if (!kit_lookup(e, name, &at, &place)) {
+		op = (struct index_op){ .fileid = at.fileid, .place = place,
+					.parent = INDEX_ROOT, .name = other };
+		int r = index_wait(engine_index(e), &op, index_link);
+		assert_true(r == 0 || r == INDEX_MISS || r == -EEXIST);
+	}
+	index_op_fini(&op);
+}
+
+static void *acts(void *arg)
+{
+	struct actor *a = arg;
+	char name[8], other[8];
+
+	for (unsigned i = 0; i < 150; i++) {
+		uint64_t x = random_next(&a->seed);
+		snprintf(name, sizeof(name), "n%u", (unsigned)((x >> 32) % NAMES));
+		snprintf(other, sizeof(other), "n%u", (unsigned)((x >> 40) % NAMES));
+		switch (x % 8) {
+		case 0: case 1: case 2: {
+			/* Its own name: two drafts of one would be one too many. */
+			snprintf(other, sizeof(other), "t%u", a->number);
+			int r = act_put(x >> 3, other);
+			assert_int_equal(r, 0);
+			act_name(1, other, name);
+			a->wrote++;
+			break;
+		}
+		case 3:
+			act_name(x >> 3, name, other);
+			break;
+		default:
+			act_read(a, name);
+		}
+	}
+	return NULL;
+}
+
+static void a_storm(void **state)
+{
+	struct actor a[THREADS];
+	uint64_t seed = clock_ns();
+	unsigned wrote = 0, read = 0, missed = 0;
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	for (unsigned i = 0; i < THREADS; i++) {
+		a[i] = (struct actor){ .number = i, .seed = random_next(&seed) };
+		assert_int_equal(pthread_create(&a[i].thread, NULL, acts, &a[i]), 0);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(a[i].thread, NULL);
+		wrote += a[i].wrote;
+		read += a[i].read;
+		missed += a[i].missed;
+	}
+	print_message("%u written, %u read, %u were not there\n", wrote, read, missed);
+	assert_true(wrote > 100 && read > 20);
+}
+
+#define TEST(t, s) cmocka_unit_test_setup_teardown(t, s, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_pool_that_is_full_goes_on, setup),
+		TEST(from_the_high_mark_to_the_low_one, setup),
+		TEST(what_is_open_stays, setup_late),
+		TEST(no_room_if_all_is_open, setup_late),
+		TEST(who_is_used_again_stays, setup),
+		TEST(linked_and_shared, setup),
+		TEST(each_is_told_of, setup_late),
+		TEST(large_files_too, setup),
+		TEST(a_storm, setup),
+		TEST(a_storm, setup_late),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
