@@ -107,26 +107,23 @@ is_whole() { # number
 }
 
 @test "killed under pressure: what is there is whole" {
-	local i n=0
+	local i at pid writer
 	(i=0; while :; do put $((i = (i + 1) % 50)) || break; done) 2>/dev/null 3>&- &
+	writer=$!
 	sleep 2
+	at=$(node at) pid=$(node pid)
+	kill -9 "$pid"; gone "$pid" 10
 	if is_of_node; then
-		local at pid
-		at=$(node at) pid=$(node pid)
-		kill -9 "$pid"; gone "$pid" 5
 		serve_at "$at" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
 			--log "$SCRATCH/log" --evict-high 95
 		soon ls "$MNT"
-	else
-		i=$(daemon_pid); kill -9 "$i"
 	fi
-	kill %1 2>/dev/null || true
-	wait %1 || true
+	kill $writer 2>/dev/null || true
+	wait $writer || true
 	is_of_node || { umount -l "$MNT"; start; }
 	for i in $(seq 0 49); do
 		# What was being written then is published by nobody, or is as it was before.
 		[[ ! -s $MNT/f$i ]] || [[ $(stat -c %s "$MNT/f$i") != 500000 ]] || is_whole "$i"
-		n=$((n + 1))
 	done
 	for i in $(seq 60); do put "$i"; is_whole "$i"; done
 	fsck_clean "$MNT"

@@ -96,11 +96,11 @@ node() { # a field of its line in `store ls`
 }
 
 # Waits until the process is gone, or waits for its parent only, for no longer than so
-# many seconds.
+# many seconds: all of its threads, the last of which closes its files.
 gone() { # pid seconds
 	local _
 	for _ in $(seq $(($2 * 50))); do
-		[[ -e /proc/$1/exe ]] || return 0
+		grep -qv '[ZX] (' < <(grep -hs ^State /proc/"$1"/task/*/status) || return 0
 		sleep 0.02
 	done
 	echo "process $1 is still there after $2 s"
