@@ -25,9 +25,11 @@
 #include "engine/priv.h"
 #include "engine/uses.h"
 
+enum what { POOL, INDEX, WHATS };
+
 enum {
 	ROUND = 32,     /* objects that go in one */
-	LOOK_MS = 1000, /* how often watermarks are looked at */
+	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 };
 
 struct evict {
@@ -47,7 +49,9 @@ struct evict {
 	bool is_telling;
 	pthread_cond_t told;
 
-	bool above[EVICT_WHATS]; /* the thread's: it is on its way to the low watermark */
+	/* The thread's: is it on its way to the low watermark? Not before then. */
+	bool above[WHATS];
+	uint64_t rests_ns[WHATS];
 	bool has_thread;
 	pthread_t thread;
 };
@@ -178,22 +182,22 @@ static int look_at(struct evict *x, const struct policy_object *o)
 }
 
 /* Of bare ones, or of any: of which there are more. */
-static enum policy_kind kind_for(struct evict *x, enum evict_what what)
+static enum policy_kind kind_for(struct evict *x, enum what what)
 {
 	struct policy_stat st;
 
 	policy_stat(x->policy, &st);
-	return what == EVICT_INDEX && st.objects[POLICY_BARE] > st.objects[POLICY_PAGES] ?
+	return what == INDEX && st.objects[POLICY_BARE] > st.objects[POLICY_PAGES] ?
 		POLICY_BARE : POLICY_PAGES;
 }
 
 /* Rounds ---------------------------------------------------------------------------------- */
 
-static bool is_beyond(struct evict *x, enum evict_what what, unsigned percent)
+static bool is_beyond(struct evict *x, enum what what, unsigned percent)
 {
 	uint64_t all = pool_npages(x->e->pool), used = all - pool_nfree(x->e->pool);
 
-	if (what == EVICT_INDEX) {
+	if (what == INDEX) {
 		struct kv *kv = index_kv(x->e->ix);
 		struct kv_stat st;
 		if (kv->ops->stat(kv, &st) < 0)
@@ -205,9 +209,9 @@ static bool is_beyond(struct evict *x, enum evict_what what, unsigned percent)
 }
 
 /* Who waits is not to come again for each page. */
-static bool is_enough(struct evict *x, enum evict_what what, bool waited)
+static bool is_enough(struct evict *x, enum what what, bool waited)
 {
-	static const unsigned needed[] = { [EVICT_POOL] = 99, [EVICT_INDEX] = 97 };
+	static const unsigned needed[] = { [POOL] = 99, [INDEX] = 97 };
 
 	return !is_beyond(x, what, waited ? needed[what] : x->low);
 }
@@ -221,7 +225,7 @@ static uint64_t nobjects(struct evict *x)
 }
 
 /* How many have gone. Where somebody waits, one at least. */
-static unsigned evict_round(struct evict *x, enum evict_what what, bool waited)
+static unsigned evict_round(struct evict *x, enum what what, bool waited)
 {
 	uint64_t left = nobjects(x);
 	struct policy_object o;
@@ -239,23 +243,21 @@ static unsigned evict_round(struct evict *x, enum evict_what what, bool waited)
 			policy_keep(x->policy, o.fileid);
 		n += !r;
 	}
-	metric_add(what == EVICT_POOL ? M_EVICTED_POOL : M_EVICTED_INDEX, n);
+	metric_add(what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX, n);
 	return n;
 }
 
-/* Those who wait for this, in order. */
-static struct evict_waiter *take_waiters(struct evict *x, enum evict_what what)
+/* In the order of their coming. */
+static struct evict_waiter *take_waiters(struct evict *x)
 {
 	WITH_LOCK(&x->lock);
-	struct evict_waiter *w, *next, *mine = NULL;
+	struct evict_waiter *w, *in_order = NULL;
 
-	LL_FOREACH_SAFE(x->waiters, w, next) {
-		if (w->what != what)
-			continue;
+	while ((w = x->waiters)) {
 		LL_DELETE(x->waiters, w);
-		LL_PREPEND(mine, w);
+		LL_PREPEND(in_order, w);
 	}
-	return mine;
+	return in_order;
 }
 
 static void run_waiters(struct evict_waiter *w, bool in_vain)
@@ -270,9 +272,9 @@ static void run_waiters(struct evict_waiter *w, bool in_vain)
 }
 
 /* Begins above the high watermark, and ends below the low one, or in vain. */
-static bool is_wanted(struct evict *x, enum evict_what what)
+static bool is_wanted(struct evict *x, enum what what)
 {
-	if (!x->high)
+	if (!x->high || clock_ns() < x->rests_ns[what])
 		return false;
 	x->above[what] = is_beyond(x, what, x->above[what] ? x->low : x->high);
 	return x->above[what];
@@ -282,10 +284,9 @@ static bool is_wanted(struct evict *x, enum evict_what what)
 static struct kv_req *take_reqs(struct evict *x)
 {
 	WITH_LOCK(&x->lock);
-	struct kv_req *in_order = NULL;
+	struct kv_req *req, *in_order = NULL;
 
-	while (x->reqs) {
-		struct kv_req *req = x->reqs;
+	while ((req = x->reqs)) {
 		LL_DELETE(x->reqs, req);
 		LL_PREPEND(in_order, req);
 	}
@@ -306,18 +307,20 @@ static void run_reqs(struct evict *x, struct kv_req *req, bool in_vain)
 	}
 }
 
-static bool serve(struct evict *x, enum evict_what what)
+static bool serve(struct evict *x, enum what what)
 {
-	struct evict_waiter *waiters = take_waiters(x, what);
-	struct kv_req *reqs = what == EVICT_INDEX ? take_reqs(x) : NULL;
+	struct evict_waiter *waiters = what == POOL ? take_waiters(x) : NULL;
+	struct kv_req *reqs = what == INDEX ? take_reqs(x) : NULL;
 
 	if (!waiters && !reqs && !is_wanted(x, what))
 		return false;
 	unsigned n = spare(x) ? 1 : evict_round(x, what, waiters || reqs);
-	if (n)
+	if (n) {
 		atomic_fetch_add(&x->number, 1);
-	else
+	} else if (!waiters && !reqs) {
 		x->above[what] = false;
+		x->rests_ns[what] = clock_ns() + LOOK_MS * NS_PER_MS;
+	}
 	run_waiters(waiters, !n);
 	run_reqs(x, reqs, !n);
 	return n;
@@ -338,8 +341,8 @@ static void *run(void *arg)
 			if (x->ending)
 				return NULL;
 		}
-		more = serve(x, EVICT_POOL);
-		more |= serve(x, EVICT_INDEX);
+		more = serve(x, POOL);
+		more |= serve(x, INDEX);
 	}
 }
 
@@ -457,8 +460,7 @@ void evict_stop(struct evict *x)
 	}
 	pthread_join(x->thread, NULL);
 	x->has_thread = false;
-	for (unsigned what = 0; what < EVICT_WHATS; what++)
-		run_waiters(take_waiters(x, what), true);
+	run_waiters(take_waiters(x), true);
 	run_reqs(x, take_reqs(x), true);
 	kv_make_room(index_kv(x->e->ix), NULL, NULL);
 }

@@ -20,12 +20,10 @@
 
 struct evict;
 
-enum evict_what { EVICT_POOL, EVICT_INDEX, EVICT_WHATS };
-
-/* Who found no room. It is the eviction's from evict_wait() on, until the task is run. */
+/* Who found no room in the pool. It is the eviction's from evict_wait() on, until the task is
+ * run. (Who finds none in the index waits there: kv_make_room().) */
 struct evict_waiter {
 	struct task task;
-	enum evict_what what;
 	bool in_vain; /* nothing is left that could go */
 	struct evict_waiter *next;
 };
@@ -39,8 +37,8 @@ void evict_free(struct evict *x);
 
 /* How often room was made; read before looking for some. */
 uint64_t evict_number(struct evict *x);
-/* Nobody found room since `number` was read: makes some, then runs w->task; at once if there
- * has been some made since. */
+/* There was no page free after `number` was read: makes room, then runs w->task; at once if
+ * some has been made since. */
 void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w);
 
 /* As engine_watch_eviction(). */

@@ -648,7 +648,7 @@ static void put_full(struct put *p)
 	struct engine *e = p->f->e;
 
 	p->room.task.fn = put_room;
-	p->evicted = (struct evict_waiter){ .task.fn = put_evicted, .what = EVICT_POOL };
+	p->evicted = (struct evict_waiter){ .task.fn = put_evicted };
 	if (p->flags & PUT_MOVE) {
 		put_refused(p, -ENOSPC);
 		return;

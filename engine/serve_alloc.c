@@ -75,7 +75,7 @@ void allocs_ask(struct allocs *a, const struct wire_header *h, struct wire_items
 	}
 	wire_items_fini(&got);
 	*k = (struct ask){ .allocs = a, .header = *h, .asked = *asked,
-			   .waiter = { .task.fn = evicted, .what = EVICT_POOL } };
+			   .waiter = { .task.fn = evicted } };
 	*asked = (struct wire_items){ 0 };
 	k->post = (struct loop_call){ .fn = ask_again, .arg = k };
 	a->n++;
