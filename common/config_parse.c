@@ -298,6 +298,15 @@ static int parse_option(struct config *c, int argc, char **argv, int *i, char **
 	return refuse_unknown(c->of, arg, ret_why);
 }
 
+/* Settings that do not go together. */
+static int check(const struct config *c, char **ret_why)
+{
+	if (!c->evict_high || !config_given(c, CONFIG_evict_low) || c->evict_low <= c->evict_high)
+		return 0;
+	return why(ret_why, -EINVAL, "evict-low: %u percent is more than evict-high's %u. Try: less",
+		   (unsigned)c->evict_low, (unsigned)c->evict_high);
+}
+
 int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **ret_why)
 {
 	int kept = 1, i = 1, r;
@@ -316,7 +325,7 @@ int config_parse(struct config *c, int argc, char **argv, int *ret_argc, char **
 	if (kept < argc)
 		argv[kept] = NULL;
 	*ret_argc = kept;
-	return 0;
+	return check(c, ret_why);
 }
 
 /* Beginning and end ---------------------------------------------------------- */

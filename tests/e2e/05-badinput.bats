@@ -33,6 +33,7 @@ refused_with() { # file pattern command...
 	done
 	fails 1 'available|memory' "$SLICEFS" mount --store "$STORE" --pool-size 900G "$MNT"
 	fails 2 'timeout' "$SLICEFS" mount --store "$STORE" --timeout never "$MNT"
+	fails 2 'evict-low: 85 .*80' "$SLICEFS" mount --evict-high 80 --evict-low 85 "$MNT"
 	"$SLICEFS" store ls | no grep -q "$STORE"
 }
 
