@@ -36,7 +36,12 @@ foreach(topic ${topics})
 		if(shape STREQUAL node)
 			set(test e2e-node/${name})
 		endif()
-		slicefs_test(NAME ${test} LABELS e2e ${labels} TIMEOUT ${timeout} SERIAL
+		# Two minutes of storms, which tsan has as well.
+		set(more "")
+		if(test STREQUAL e2e-node/21-publish AND CMAKE_C_FLAGS MATCHES "-fsanitize=address")
+			set(more long)
+		endif()
+		slicefs_test(NAME ${test} LABELS e2e ${labels} ${more} TIMEOUT ${timeout} SERIAL
 			COMMAND env SHAPE=${shape} bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
 				$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
 	endforeach()
