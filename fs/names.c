@@ -126,12 +126,19 @@ static void lookup_done(struct index_op *op, int r)
 	} else if (r) {
 		away_missed(q);
 		req_error(q, r == INDEX_MISS || r == -ESTALE ? -ENOENT : r);
+	} else if (!show(q, &op->entry, &a)) {
+		/* Of a draft that is just being made there is nothing to open yet: the kernel
+		 * asks about names that it has without the directory's lock. */
+		if (away_is(q)) {
+			index_op_fini(op);
+			promise_again(q);
+		} else {
+			req_missed(q, lookup_go, -ESTALE);
+		}
 	} else if (must_promise(q, &op->entry)) {
 		promise(q);
-	} else if (show(q, &op->entry, &a)) {
-		req_entry(q, &a, op->entry.place, lookup_go);
 	} else {
-		req_missed(q, lookup_go, -ESTALE);
+		req_entry(q, &a, op->entry.place, lookup_go);
 	}
 }
 
