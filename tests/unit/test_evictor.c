@@ -151,7 +151,7 @@ static void a_pool_that_is_full_goes_on(void **state)
 		assert_int_equal(put_number(i), 0);
 	for (unsigned i = 0; i < 100; i++)
 		there += is_number_there(i);
-	assert_true(there >= 12 && there < 16);
+	assert_true(there >= 8 && there < 16);
 	assert_true(is_number_there(99));
 	assert_false(is_number_there(0));
 }
@@ -162,9 +162,10 @@ static void from_the_high_mark_to_the_low_one(void **state)
 	for (unsigned i = 0; i < 15; i++)
 		assert_int_equal(put_number(i), 0);
 	assert_int_equal(put("some", 99, FILE_BYTES / 2), 0); /* 97 percent */
-	for (unsigned i = 0; free_bytes() < POOL_BYTES / 10 && i < 3000; i++)
+	/* It may have begun while more was taken than was needed, and have ended before. */
+	for (unsigned i = 0; free_bytes() < POOL_BYTES / 20 && i < 5000; i++)
 		usleep(1000);
-	assert_true(free_bytes() >= POOL_BYTES / 10);
+	assert_true(free_bytes() >= POOL_BYTES / 20);
 	assert_true(free_bytes() < POOL_BYTES / 10 + 2 * FILE_BYTES);
 	assert_false(is_number_there(0));
 	assert_true(is_number_there(4));
