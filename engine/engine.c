@@ -329,8 +329,8 @@ void engine_close(struct engine *e)
 	if (e->peer)
 		peer_end(e->peer); /* files hear of sessions no more */
 	server_close(e->server);
+	evict_stop(e->evict); /* it looks for open files */
 	files_free(e->files);
-	evict_stop(e->evict);
 	drops_wait(&e->drops);
 	if (e->transport) {
 		e->transport->ops->quiesce(e->transport);

@@ -151,8 +151,7 @@ static void a_pool_that_is_full_goes_on(void **state)
 		assert_int_equal(put_number(i), 0);
 	for (unsigned i = 0; i < 100; i++)
 		there += is_number_there(i);
-	/* On a busy host fewer than one would think: docs/cache.md, "Not there yet". */
-	assert_true(there >= 1 && there < 16);
+	assert_true(there >= 8 && there <= 16); /* 16: on a busy host the thread comes late */
 	assert_true(is_number_there(99));
 	assert_false(is_number_there(0));
 }
