@@ -18,8 +18,6 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
-#include "common/error.h"
-#include "common/log.h"
 #include "common/metrics.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
@@ -42,7 +40,6 @@ struct evict {
 	pthread_cond_t more;
 	struct evict_waiter *waiters; /* the newest first */
 	struct kv_req *reqs;          /* that found the index full; the same */
-	struct kv *kv;                /* whose they are */
 	bool poked, ending;
 	_Atomic uint64_t number;
 	struct eviction watcher;
@@ -144,14 +141,20 @@ static bool spare(struct evict *x)
 	return has;
 }
 
+/* Where its record is, as far as one knows. */
+static struct index_op op_on(const struct policy_object *o)
+{
+	return (struct index_op){
+		.fileid = o->fileid,
+		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
+	};
+}
+
 /* 0: it has gone. */
 static int let_go(struct evict *x, const struct policy_object *o)
 {
 	_cleanup_(freep) struct index_name *names = NULL;
-	struct index_op op = {
-		.fileid = o->fileid,
-		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
-	};
+	struct index_op op = op_on(o);
 	int n = o->parent ? 0 : uses_names(x->uses, o->fileid, &names);
 
 	if (n < 0)
@@ -170,10 +173,7 @@ static int let_go(struct evict *x, const struct policy_object *o)
 
 static int look_at(struct evict *x, const struct policy_object *o)
 {
-	_cleanup_(index_op_fini) struct index_op op = {
-		.fileid = o->fileid,
-		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
-	};
+	_cleanup_(index_op_fini) struct index_op op = op_on(o);
 	int r = is_open(x, o->fileid) ? -EBUSY : index_wait(x->e->ix, &op, index_stat);
 
 	if (!r)
@@ -295,14 +295,16 @@ static struct kv_req *take_reqs(struct evict *x)
 
 static void run_reqs(struct evict *x, struct kv_req *req, bool in_vain)
 {
+	struct kv *kv = index_kv(x->e->ix);
+
 	while (req) {
 		struct kv_req *next = req->next;
 		req->next = NULL;
 		metric_add(M_EVICT_WAITS, -1);
 		if (in_vain)
-			kv_end_full(x->kv, req);
+			kv_end_full(kv, req);
 		else
-			kv_submit_again(x->kv, req);
+			kv_submit_again(kv, req);
 		req = next;
 	}
 }
@@ -401,7 +403,7 @@ static void poke(void *arg)
 }
 
 /* Ours are not among those that wait: they only delete, or take what is kept for that. */
-static bool is_full(void *arg, struct kv *kv, struct kv_req *req)
+static bool is_full(void *arg, struct kv_req *req)
 {
 	struct evict *x = arg;
 	bool puts = false;
@@ -411,7 +413,6 @@ static bool is_full(void *arg, struct kv *kv, struct kv_req *req)
 	WITH_LOCK(&x->lock);
 	if (x->ending || !puts || req->reserve)
 		return false;
-	x->kv = kv;
 	LL_PREPEND(x->reqs, req);
 	metric_add(M_EVICT_WAITS, 1);
 	pthread_cond_signal(&x->more);

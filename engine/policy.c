@@ -183,7 +183,7 @@ static void pull(struct policy *p, uint32_t n)
 	q->weight -= weight_of(e);
 }
 
-/* Into where it is; or, TAKEN, into none. */
+/* Out of the queue that it is in; TAKEN, it is in none. */
 static void leave(struct policy *p, uint32_t n)
 {
 	if (entry(p, n)->where != TAKEN)

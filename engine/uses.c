@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "common/array.h"
+#include "common/clock.h"
 #include "common/error.h"
 #include "common/lock.h"
 #include "common/log.h"
@@ -181,15 +182,10 @@ static void apply(struct uses *u)
 
 /* The observer ------------------------------------------------------------------------------ */
 
-static bool is_before(struct timespec a, struct timespec b)
-{
-	return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
-}
-
 static bool is_use(const struct index_row *before, const struct index_row *after)
 {
 	return before->attr.version != after->attr.version ||
-	       is_before(before->attr.atime, after->attr.atime);
+	       time_is_after(after->attr.atime, before->attr.atime);
 }
 
 /* What does not decode was said elsewhere, and refused (refs.c). */
@@ -243,7 +239,7 @@ static void uses_end(void *arg, bool committed)
 
 struct one {
 	struct policy_object object;
-	int64_t used_ns;
+	struct timespec used;
 };
 
 struct all {
@@ -251,13 +247,6 @@ struct all {
 	struct one *v;
 	size_t n, cap;
 };
-
-static int64_t used_ns(const struct attr *a)
-{
-	struct timespec t = is_before(a->atime, a->mtime) ? a->mtime : a->atime;
-
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
 
 static int see(void *arg, const struct index_row *row)
 {
@@ -267,7 +256,8 @@ static int see(void *arg, const struct index_row *row)
 		return names_add(all->uses, row->attr.fileid, &row->name);
 	int r = array_room(all->v, all->cap, all->n + 1, 1024);
 	if (!r)
-		all->v[all->n++] = (struct one){ object_of(row), used_ns(&row->attr) };
+		all->v[all->n++] = (struct one){
+			object_of(row), time_later(row->attr.atime, row->attr.mtime) };
 	return r;
 }
 
@@ -275,7 +265,7 @@ static int by_use(const void *a, const void *b)
 {
 	const struct one *x = a, *y = b;
 
-	return x->used_ns < y->used_ns ? -1 : x->used_ns > y->used_ns;
+	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
 }
 
 static int see_all(struct uses *u, struct index *ix)

@@ -107,15 +107,13 @@ static void amend(struct fs *fs, const struct fuse_init_in *in, struct iovec *an
  * is over: they are passed by. Then tsan must be told that what a request does comes after
  * what was answered before.
  */
-#if defined(__SANITIZE_ADDRESS__)
-#define answered_before(fs) (void)(fs)
-#define asked_after(fs)     (void)(fs)
-#define writev(fd, iov, n)  syscall(SYS_writev, fd, iov, n)
-#elif defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define writev(fd, iov, n) syscall(SYS_writev, fd, iov, n)
+#endif
+#ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #define answered_before(fs) __tsan_release(fs)
 #define asked_after(fs)     __tsan_acquire(fs)
-#define writev(fd, iov, n)  syscall(SYS_writev, fd, iov, n)
 #else
 #define answered_before(fs) (void)(fs)
 #define asked_after(fs)     (void)(fs)

@@ -182,6 +182,13 @@ void kv_submit(struct kv *kv, struct kv_req *req)
 		kv->ops->submit(kv, req);
 }
 
+static struct kv *innermost(struct kv *kv)
+{
+	while (kv->ops->inner)
+		kv = kv->ops->inner(kv);
+	return kv;
+}
+
 static void end(struct kv *kv, struct kv_req *req, int outcome)
 {
 	struct kv *outer = kv_completing;
@@ -194,7 +201,7 @@ static void end(struct kv *kv, struct kv_req *req, int outcome)
 
 void kv_req_done(struct kv *kv, struct kv_req *req, int outcome)
 {
-	if (outcome == -ENOSPC && kv->full && kv->full(kv->full_arg, kv, req))
+	if (outcome == -ENOSPC && kv->full && kv->full(kv->full_arg, req))
 		return;
 	end(kv, req, outcome);
 }
@@ -203,6 +210,7 @@ void kv_submit_again(struct kv *kv, struct kv_req *req)
 {
 	int r = kv_req_given_up(req);
 
+	kv = innermost(kv);
 	kv_req_fini(req);
 	req->revision = 0;
 	if (r)
@@ -213,17 +221,10 @@ void kv_submit_again(struct kv *kv, struct kv_req *req)
 
 void kv_end_full(struct kv *kv, struct kv_req *req)
 {
-	end(kv, req, -ENOSPC);
+	end(innermost(kv), req, -ENOSPC);
 }
 
 /* Observers ---------------------------------------------------------------------- */
-
-static struct kv *innermost(struct kv *kv)
-{
-	while (kv->ops->inner)
-		kv = kv->ops->inner(kv);
-	return kv;
-}
 
 void kv_make_room(struct kv *kv, kv_full_fn *full, void *arg)
 {

@@ -198,7 +198,7 @@ struct kv_ops {
 };
 
 /* See kv_make_room(). */
-typedef bool kv_full_fn(void *arg, struct kv *kv, struct kv_req *req);
+typedef bool kv_full_fn(void *arg, struct kv_req *req);
 
 /* Engines embed this as their first member. */
 struct kv {
