@@ -21,6 +21,7 @@
 #include "common/cleanup.h"
 #include "common/config_table.h"
 #include "common/error.h"
+#include "common/units.h"
 
 const struct config_row config_rows[CONFIG_COUNT] = {
 #define CONFIG(id, of, type, name, def, min, max, unit, sentence)              \
@@ -38,28 +39,12 @@ const struct config_row *config_row_of(enum config_of of, const struct config_ro
 	return NULL;
 }
 
-/* A factor that may follow a number. */
-struct suffix {
-	const char *text;
-	uint64_t factor;
-};
-
-static const struct suffix size_suffixes[] = {
-	{ "P", 1ULL << 50 }, { "T", 1ULL << 40 }, { "G", 1ULL << 30 }, { "M", 1ULL << 20 },
-	{ "K", 1ULL << 10 }, { "", 1 },		  { NULL, 0 },
-};
-/* In microseconds. */
-static const struct suffix time_suffixes[] = {
-	{ "h", 3600000000 }, { "m", 60000000 }, { "s", 1000000 },
-	{ "ms", 1000 },	     { "us", 1 },	{ NULL, 0 },
-};
-
-static const struct suffix *suffixes_of(const struct config_row *row)
+static const struct unit *units_of(const struct config_row *row)
 {
-	return row->type == CONFIG_TYPE_SIZE ? size_suffixes : time_suffixes;
+	return row->type == CONFIG_TYPE_SIZE ? units_of_size : units_of_time;
 }
 
-/* What one unit of the field is in units of its suffix table. */
+/* What one unit of the field is in its smallest one. */
 static uint64_t base_of(const struct config_row *row)
 {
 	return row->type == CONFIG_TYPE_TIME && !strcmp(row->unit, "ms") ? 1000 : 1;
@@ -72,74 +57,17 @@ static void *field(const struct config_row *row, const struct config *c)
 
 /* Parsing values ------------------------------------------------------------- */
 
-/* Leading digits of *s, which is moved past them. -EINVAL, -ERANGE. */
-static int parse_digits(const char **s, uint64_t *ret)
-{
-	uint64_t v = 0;
-
-	if (!isdigit((unsigned char)**s))
-		return -EINVAL;
-	for (; isdigit((unsigned char)**s); (*s)++)
-		if (__builtin_mul_overflow(v, 10, &v) ||
-		    __builtin_add_overflow(v, (uint64_t)(**s - '0'), &v))
-			return -ERANGE;
-	*ret = v;
-	return 0;
-}
-
-static int parse_percent(uint64_t percent, uint64_t *ret)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-
-	if (percent > 100)
-		return -ERANGE;
-	*ret = (uint64_t)sysconf(_SC_PHYS_PAGES) * percent / 100 * page;
-	return 0;
-}
-
-static int parse_size(const char *s, uint64_t *ret)
-{
-	uint64_t v;
-	int r = parse_digits(&s, &v);
-
-	if (r < 0)
-		return r;
-	if (!strcmp(s, "%"))
-		return parse_percent(v, ret);
-	for (const struct suffix *x = size_suffixes; x->text; x++) {
-		size_t n = strlen(x->text);
-
-		if (strncasecmp(s, x->text, n) || (s[n] && !(n && !strcasecmp(s + n, "ib"))))
-			continue;
-		return __builtin_mul_overflow(v, x->factor, ret) ? -ERANGE : 0;
-	}
-	return -EINVAL;
-}
-
-/* A number without a unit is refused: timeout=10 is seconds to one reader and
- * milliseconds to another. What does not come out even is refused as well. */
+/* What does not come out even is refused. */
 static int parse_time(const char *s, uint64_t base_us, uint64_t *ret)
 {
-	uint64_t v, us;
-	int r = parse_digits(&s, &v);
+	uint64_t us;
+	int r = units_time(s, &us);
 
-	if (r < 0)
-		return r;
-	if (!v && !*s) {
-		*ret = 0;
-		return 0;
-	}
-	for (const struct suffix *x = time_suffixes; x->text; x++) {
-		if (strcmp(s, x->text))
-			continue;
-		if (__builtin_mul_overflow(v, x->factor, &us))
-			return -ERANGE;
-		if (us % base_us)
-			return -EINVAL;
+	if (!r && us % base_us)
+		r = -EINVAL;
+	if (!r)
 		*ret = us / base_us;
-		return 0;
-	}
-	return -EINVAL;
+	return r;
 }
 
 static int parse_number(const struct config_row *row, const char *s, uint64_t *ret)
@@ -148,10 +76,10 @@ static int parse_number(const struct config_row *row, const char *s, uint64_t *r
 	int r;
 
 	if (row->type == CONFIG_TYPE_SIZE)
-		r = parse_size(s, &v);
+		r = units_size(s, &v);
 	else if (row->type == CONFIG_TYPE_TIME)
 		r = parse_time(s, base_of(row), &v);
-	else if ((r = parse_digits(&s, &v)) == 0 && *s)
+	else if ((r = units_digits(&s, &v)) == 0 && *s)
 		r = -EINVAL;
 	if (r < 0)
 		return r;
@@ -255,19 +183,12 @@ int config_row_parse(const struct config_row *row, struct config *c, const char 
 
 /* Printing values ------------------------------------------------------------ */
 
-/* In the largest unit in which it comes out even. */
 static void print_number(const struct config_row *row, uint64_t v, struct writer *w)
 {
-	const struct suffix *x = suffixes_of(row);
-	uint64_t n = v * base_of(row);
-
-	if (row->type == CONFIG_TYPE_COUNT || !v) {
+	if (row->type == CONFIG_TYPE_COUNT)
 		write_format(w, "%" PRIu64, v);
-		return;
-	}
-	while (n % x->factor)
-		x++; /* the last factor is 1 */
-	write_format(w, "%" PRIu64 "%s", n / x->factor, x->text);
+	else
+		write_format(w, "%s", units_text(units_of(row), v * base_of(row)).s);
 }
 
 static void print_value(const struct config_row *row, const struct config *c, struct writer *w)

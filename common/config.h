@@ -8,7 +8,7 @@
  * it as a word that nobody has.
  *
  * Sizes are written 4096, 64K, 512M, 4G, 1T, 4GiB or 25%; times 50us, 500ms,
- * 10s, 2m; switches --name, --no-name, --name=on|off. Of a setting given twice
+ * 10s, 2m, 6h, 7d; switches --name, --no-name, --name=on|off. Of a setting given twice
  * the last one counts.
  */
 #include <stdbool.h>
@@ -17,6 +17,9 @@
 #include "common/bytes.h"
 
 enum config_huge { CONFIG_HUGE_AUTO, CONFIG_HUGE_ON, CONFIG_HUGE_OFF };
+
+enum config_ttl_from { CONFIG_TTL_FROM_PUBLISHING, CONFIG_TTL_FROM_USE };
+enum config_priority { CONFIG_PRIORITY_LOW, CONFIG_PRIORITY_NORMAL, CONFIG_PRIORITY_HIGH };
 
 enum config_transport {
 	CONFIG_TRANSPORT_AUTO,

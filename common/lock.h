@@ -39,6 +39,7 @@ enum lock_rank {
 	LOCK_EVICT,        /* engine/evict.c: who waits for room; under LOCK_POOL */
 	LOCK_USES,         /* engine/uses.c: names of files that have several; as LOCK_POOL */
 	LOCK_POLICY,       /* engine/policy.c: who goes next; as LOCK_POOL */
+	LOCK_EXPIRY,       /* engine/expiry.c: what has an end; as LOCK_POOL */
 	LOCK_LOOP,         /* common/loop.c: posted calls */
 	LOCK_LOG,          /* common/log.c: may be taken under any other */
 };

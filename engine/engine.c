@@ -265,7 +265,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	if (!r && o->evict_high && e->refs)
-		r = evict_open(e, o->evict_high, o->evict_low, &e->evict);
+		r = evict_open(e, &(struct evict_opts){ o->evict_high, o->evict_low, o->temp_s },
+			       &e->evict);
 	return r;
 }
 

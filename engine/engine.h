@@ -56,6 +56,7 @@ struct engine_opts {
 	/* Percent of the pool, and of the index, from which and down to which objects are
 	 * evicted; high 0: never. */
 	unsigned evict_high, evict_low;
+	uint32_t temp_s; /* after its last use a "*.tmp" is evicted as well; 0: not */
 
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
@@ -127,6 +128,28 @@ struct eviction {
 };
 /* *v is copied. NULL: nobody; no call is under way when that returns. */
 void engine_watch_eviction(struct engine *e, const struct eviction *v);
+
+/*
+ * What is asked of where the eviction is, here or at the node. done(): once, possibly before the
+ * call returns, from any thread, with no lock held; the ask is lent until then. -EOPNOTSUPP:
+ * there is none.
+ */
+struct engine_ask {
+	uint64_t fileid;
+	struct place place;
+	struct kv_call call;
+	void (*done)(struct engine_ask *a, int r);
+	void *arg;
+
+	/* Came of it: of engine_about(). */
+	uint64_t hits;   /* since the eviction knows of it */
+	int64_t expires; /* when it ends, if it is not used; seconds since the epoch; 0: never */
+};
+
+void engine_about(struct engine *e, struct engine_ask *a);
+/* It goes, now, though somebody has it open (P4). INDEX_MISS: it is not there, or not so; -EBUSY:
+ * somebody writes it; -EPERM: it is pinned. */
+void engine_evict(struct engine *e, struct engine_ask *a);
 
 /* Frees what an object that is gone consisted of, in the background if need be
  * (gauge `drops`): its blocks and the note of it in the index are deleted, and its

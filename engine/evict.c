@@ -3,10 +3,6 @@
  * A round lets some objects go, and ends: whoever waits looks for room again, and if there
  * is too little yet begins the next one. A round that finds none that can go has looked at
  * each once: then those wait in vain who waited when it began.
- *
- * Whether an object is in use is seen by what it consists of: an open file has pinned all of
- * its slices, so one of them will do. A body in the record has no slices: what is inline or a
- * symlink's target goes, and who has it open has a copy.
  */
 #include "engine/evict.h"
 
@@ -21,19 +17,22 @@
 #include "common/metrics.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
-#include "engine/uses.h"
+#include "engine/victim.h"
 
 enum what { POOL, INDEX, WHATS };
 
 enum {
 	ROUND = 32,     /* objects that go in one */
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
+	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
 };
 
 struct evict {
 	struct engine *e;
 	struct policy *policy;
+	struct expiry *expiry;
 	struct uses *uses;
+	struct victims *victims;
 	unsigned high, low; /* percent */
 
 	struct lock lock;
@@ -42,9 +41,6 @@ struct evict {
 	struct kv_req *reqs;          /* that found the index full; the same */
 	bool poked, ending;
 	_Atomic uint64_t number;
-	struct eviction watcher;
-	bool is_telling;
-	pthread_cond_t told;
 
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
@@ -53,132 +49,18 @@ struct evict {
 	pthread_t thread;
 };
 
-/* One object ----------------------------------------------------------------------------- */
-
-static int one_pinned(void *arg, const struct extent *x)
+static struct place place_of(const struct policy_object *o)
 {
-	struct evict *ev = arg;
-	struct slice_view v;
-
-	return pool_next(ev->e->pool, x->slice, &v) && v.id.page == x->slice && v.pins;
-}
-
-/* The first block that a list of them names: its extents, or a list. */
-static int first_block(struct evict *x, uint64_t fileid, struct bytes list, struct index_op *op)
-{
-	_cleanup_(freep) struct block_ref *v = NULL;
-	uint32_t n = 0;
-	int r = body_append_blocks(list, &v, &n);
-
-	if (r < 0 || !n)
-		return r < 0 ? r : -EUCLEAN;
-	*op = (struct index_op){ .fileid = fileid, .blocks = v, .nblocks = 1 };
-	return index_wait(x->e->ix, op, index_get_blocks);
-}
-
-/* 1: one of its slices is; 0; negative: it cannot be read. */
-static int is_pinned(struct evict *x, uint64_t fileid, const struct body *b)
-{
-	_cleanup_(index_op_fini) struct index_op node = { 0 }, leaf = { 0 };
-	struct bytes list = b->bytes;
-	int r = 0;
-
-	if (b->kind == BODY_EXTENTS)
-		return body_each_extent(list, one_pinned, x);
-	if (b->kind != BODY_BLOCKS && b->kind != BODY_TREE)
-		return 0;
-	if (b->kind == BODY_TREE) {
-		r = first_block(x, fileid, list, &node);
-		if (!r)
-			list = node.rows->rows[0].value;
-	}
-	if (!r)
-		r = first_block(x, fileid, list, &leaf);
-	return r ? r : body_each_extent(leaf.rows->rows[0].value, one_pinned, x);
-}
-
-static bool is_open(struct evict *x, uint64_t fileid)
-{
-	struct file *f = file_find(x->e, fileid);
-
-	if (f)
-		file_unref(f);
-	return f;
-}
-
-/* Between these the watcher stays. */
-static struct eviction tell_begin(struct evict *x)
-{
-	WITH_LOCK(&x->lock);
-
-	x->is_telling = true;
-	return x->watcher;
-}
-
-static void tell_end(struct evict *x)
-{
-	WITH_LOCK(&x->lock);
-
-	x->is_telling = false;
-	pthread_cond_broadcast(&x->told);
-}
-
-static void tell(struct evict *x, const struct index_op *op)
-{
-	const struct eviction v = tell_begin(x);
-
-	if (v.evicted)
-		v.evicted(v.arg, &op->gone, op->entries, op->nentries);
-	tell_end(x);
-}
-
-static bool spare(struct evict *x)
-{
-	const struct eviction v = tell_begin(x);
-	bool has = v.spare && v.spare(v.arg);
-
-	tell_end(x);
-	return has;
-}
-
-/* Where its record is, as far as one knows. */
-static struct index_op op_on(const struct policy_object *o)
-{
-	return (struct index_op){
-		.fileid = o->fileid,
-		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
-	};
+	return (struct place){ o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h };
 }
 
 /* 0: it has gone. */
-static int let_go(struct evict *x, const struct policy_object *o)
+static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
 {
-	_cleanup_(freep) struct index_name *names = NULL;
-	struct index_op op = op_on(o);
-	int n = o->parent ? 0 : uses_names(x->uses, o->fileid, &names);
+	struct place place = place_of(o);
+	int r = victim_look(x->victims, o->fileid, place, NULL);
 
-	if (n < 0)
-		return n;
-	op.names = names;
-	op.nnames = (uint32_t)n;
-	int r = index_wait(x->e->ix, &op, index_evict);
-	if (!r) {
-		metric_add(M_EVICTED_BYTES, (int64_t)o->pages * PAGE_BYTES);
-		tell(x, &op);
-		engine_drop(x->e, &op.gone);
-	}
-	index_op_fini(&op);
-	return r;
-}
-
-static int look_at(struct evict *x, const struct policy_object *o)
-{
-	_cleanup_(index_op_fini) struct index_op op = op_on(o);
-	int r = is_open(x, o->fileid) ? -EBUSY : index_wait(x->e->ix, &op, index_stat);
-
-	if (!r)
-		r = is_pinned(x, o->fileid, &op.entry.body) ? -EBUSY : 0;
-	return r;
+	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
 }
 
 /* Of bare ones, or of any: of which there are more. */
@@ -236,14 +118,11 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 			break;
 		if (!policy_take(x->policy, kind_for(x, what), &o))
 			break;
-		int r = look_at(x, &o);
-		if (!r)
-			r = let_go(x, &o);
+		int r = let_go(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
 		if (r)
 			policy_keep(x->policy, o.fileid);
 		n += !r;
 	}
-	metric_add(what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX, n);
 	return n;
 }
 
@@ -316,7 +195,7 @@ static bool serve(struct evict *x, enum what what)
 
 	if (!waiters && !reqs && !is_wanted(x, what))
 		return false;
-	unsigned n = spare(x) ? 1 : evict_round(x, what, waiters || reqs);
+	unsigned n = victims_spare(x->victims) ? 1 : evict_round(x, what, waiters || reqs);
 	if (n) {
 		atomic_fetch_add(&x->number, 1);
 	} else if (!waiters && !reqs) {
@@ -326,6 +205,42 @@ static bool serve(struct evict *x, enum what what)
 	run_waiters(waiters, !n);
 	run_reqs(x, reqs, !n);
 	return n;
+}
+
+/* What has an end -------------------------------------------------------------------------- */
+
+static int end_it(struct evict *x, const struct expiry_end *end)
+{
+	switch (end->reason) {
+	case EXPIRY_PIN:
+		return uses_look(x->uses, x->e->ix, end->fileid, end->place);
+	case EXPIRY_TEMP: {
+		int r = victim_look(x->victims, end->fileid, end->place, NULL);
+		if (r)
+			return r;
+		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TEMP);
+	}
+	default:
+		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TTL);
+	}
+}
+
+/* Some of them. Who is at one of these keeps it for a while. */
+static bool serve_ends(struct evict *x)
+{
+	int64_t now = clock_now().tv_sec, next;
+	struct expiry_end end;
+
+	for (unsigned n = 0; n < ROUND; n++) {
+		if (expiry_take(x->expiry, now, &end, &next))
+			return false;
+		int r = end_it(x, &end);
+		if (!r || r == INDEX_MISS)
+			continue;
+		end.at = now + AGAIN_S;
+		expiry_keep(x->expiry, &end);
+	}
+	return true;
 }
 
 static void *run(void *arg)
@@ -345,6 +260,7 @@ static void *run(void *arg)
 		}
 		more = serve(x, POOL);
 		more |= serve(x, INDEX);
+		more |= serve_ends(x);
 	}
 }
 
@@ -372,11 +288,24 @@ void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w)
 
 void evict_watch(struct evict *x, const struct eviction *v)
 {
-	WITH_LOCK(&x->lock);
+	victims_watch(x->victims, v);
+}
 
-	while (x->is_telling)
-		lock_wait(&x->lock, &x->told);
-	x->watcher = v ? *v : (struct eviction){ 0 };
+void evict_go(struct evict *x, struct victim *v)
+{
+	v->reason = M_EVICTED_ASKED;
+	victim_go(x->victims, v);
+}
+
+int evict_go_wait(struct evict *x, uint64_t fileid, struct place place)
+{
+	return victim_go_wait(x->victims, fileid, place, M_EVICTED_ASKED);
+}
+
+void evict_about(struct evict *x, uint64_t fileid, uint64_t *ret_hits, int64_t *ret_expires)
+{
+	*ret_hits = policy_hits(x->policy, fileid);
+	*ret_expires = expiry_at(x->expiry, fileid);
 }
 
 uint64_t evict_bytes(struct evict *x)
@@ -390,6 +319,7 @@ uint64_t evict_bytes(struct evict *x)
 void evict_use(struct evict *x, uint64_t fileid)
 {
 	policy_use(x->policy, fileid);
+	expiry_use(x->expiry, fileid, clock_now().tv_sec);
 }
 
 /* An alloc has left little. */
@@ -419,21 +349,30 @@ static bool is_full(void *arg, struct kv_req *req)
 	return true;
 }
 
-int evict_open(struct engine *e, unsigned high, unsigned low, struct evict **ret)
+static int open_parts(struct evict *x, uint32_t temp_s)
+{
+	int r = policy_new(&x->policy);
+
+	if (!r)
+		r = expiry_new(&x->expiry);
+	struct uses_opts o = { x->policy, x->expiry, temp_s };
+	if (!r)
+		r = uses_open(x->e->ix, &o, &x->uses);
+	return r ? r : victims_new(x->e, x->uses, &x->victims);
+}
+
+int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 {
 	struct evict *x = calloc(1, sizeof(*x));
 
 	if (!x)
 		return -ENOMEM;
 	x->e = e;
-	x->high = high;
-	x->low = low < high ? low : high;
+	x->high = o->high;
+	x->low = o->low < o->high ? o->low : o->high;
 	lock_init(&x->lock, LOCK_EVICT);
 	lock_cond_init(&x->more);
-	pthread_cond_init(&x->told, NULL);
-	int r = policy_new(&x->policy);
-	if (!r)
-		r = uses_open(e->ix, x->policy, &x->uses);
+	int r = open_parts(x, o->temp_s);
 	if (!r)
 		r = -pthread_create(&x->thread, NULL, run, x);
 	x->has_thread = !r;
@@ -441,8 +380,8 @@ int evict_open(struct engine *e, unsigned high, unsigned low, struct evict **ret
 		evict_free(x);
 		return r;
 	}
-	if (high)
-		pool_watch(e->pool, (uint32_t)((uint64_t)pool_npages(e->pool) * (100 - high) / 100),
+	if (x->high)
+		pool_watch(e->pool, (uint32_t)((uint64_t)pool_npages(e->pool) * (100 - x->high) / 100),
 			   poke, x);
 	kv_make_room(index_kv(e->ix), is_full, x);
 	*ret = x;
@@ -470,10 +409,11 @@ void evict_free(struct evict *x)
 {
 	if (!x)
 		return;
+	victims_free(x->victims);
 	uses_close(x->uses);
+	expiry_free(x->expiry);
 	policy_free(x->policy);
 	pthread_cond_destroy(&x->more);
-	pthread_cond_destroy(&x->told);
 	lock_fini(&x->lock);
 	free(x);
 }

@@ -5,9 +5,11 @@
  * the objects that the policy says (policy.h). From the high watermark down to the low
  * one it does so in the background; who finds no room at all waits for it (P7).
  *
- * An object that goes loses all of its names in one transaction, as if unlinked. Not what is
- * open here or pinned by a mount, what somebody writes, or what a draft hides one name of.
+ * An object that goes loses all of its names in one transaction, as if unlinked (victim.h). Not
+ * what is open here or held by a mount, what somebody writes, or what a draft hides one name of.
  * Who opens it in that moment keeps what he has (P4).
+ *
+ * It also ends what has an end (expiry.h), and whatever somebody asks it to.
  *
  * Threads: one of its own ("evict"), which blocks in the index and holds no lock meanwhile;
  * calls from any, LOCK_EVICT for moments.
@@ -17,6 +19,7 @@
 
 #include "engine/engine.h"
 #include "engine/task.h"
+#include "engine/victim.h"
 
 struct evict;
 
@@ -28,8 +31,13 @@ struct evict_waiter {
 	struct evict_waiter *next;
 };
 
-/* e's index and pool are open, nothing is under way. Percent; 0: in need only. */
-int evict_open(struct engine *e, unsigned high, unsigned low, struct evict **ret);
+struct evict_opts {
+	unsigned high, low; /* percent; high 0: in need only */
+	uint32_t temp_s;    /* as of uses.h */
+};
+
+/* e's index and pool are open, nothing is under way. */
+int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret);
 /* Runs all waiters (in_vain); none comes any more. The index is open still. */
 void evict_stop(struct evict *x);
 /* Nothing is under way in the index any more. Both: NULL is fine. */
@@ -46,6 +54,12 @@ void evict_watch(struct evict *x, const struct eviction *v);
 
 /* Bytes of objects that could go, about: some of them may be open. */
 uint64_t evict_bytes(struct evict *x);
+
+/* As victim_go(), since somebody asked for it. */
+void evict_go(struct evict *x, struct victim *v);
+int evict_go_wait(struct evict *x, uint64_t fileid, struct place place); /* blocks */
+/* As of struct engine_ask. */
+void evict_about(struct evict *x, uint64_t fileid, uint64_t *ret_hits, int64_t *ret_expires);
 
 /* Somebody opened it, or said that it is in use. */
 void evict_use(struct evict *x, uint64_t fileid);

@@ -36,6 +36,7 @@ struct entry {
 	uint32_t pages;
 	uint32_t prev, next; /* in its queue; 0: none. Of a free one: the next free one */
 	uint32_t chain;      /* in its bucket */
+	uint32_t hits;
 	uint8_t where, kind, uses;
 	bool ghostly;        /* TAKEN: out of the small queue */
 };
@@ -365,8 +366,19 @@ void policy_use(struct policy *p, uint64_t fileid)
 	WITH_LOCK(&p->lock);
 	uint32_t n = *find(p, fileid);
 
-	if (n && entry(p, n)->uses < USES_MAX)
+	if (!n)
+		return;
+	entry(p, n)->hits++;
+	if (entry(p, n)->uses < USES_MAX)
 		entry(p, n)->uses++;
+}
+
+uint64_t policy_hits(struct policy *p, uint64_t fileid)
+{
+	WITH_LOCK(&p->lock);
+	uint32_t n = *find(p, fileid);
+
+	return n ? entry(p, n)->hits : 0;
 }
 
 static struct policy_object object_of(const struct entry *e)

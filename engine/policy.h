@@ -70,6 +70,9 @@ void policy_remove(struct policy *p, uint64_t fileid);
 /* Somebody opens it, reads it without, or says that it is in use. Unknown is fine. */
 void policy_use(struct policy *p, uint64_t fileid);
 
+/* How often, since it was put; 0 of what is not known. */
+uint64_t policy_hits(struct policy *p, uint64_t fileid);
+
 /* As it was put. False: it is not known. */
 bool policy_get(struct policy *p, uint64_t fileid, struct policy_object *ret);
 

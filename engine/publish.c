@@ -127,7 +127,7 @@ static unsigned attr_diff(const struct attr *a, const struct attr *b)
 		mask |= INDEX_SET_UID;
 	if (a->gid != b->gid)
 		mask |= INDEX_SET_GID;
-	return mask;
+	return mask | keep_diff(&a->keep, &b->keep);
 }
 
 /* A draft's owner and mode are the file's own until now: chmod may have come

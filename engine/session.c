@@ -264,6 +264,26 @@ static int on_stat(struct session *s, const struct wire_header *h)
 	return 0;
 }
 
+/* Objects ---------------------------------------------------------------------------- */
+
+static int on_about(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct wire_object m;
+	struct wire_about answer = { 0 };
+	struct writer w = { 0 };
+
+	if (wire_read_object(body, &m) < 0)
+		return -EPROTO;
+	if (!s->o.evict) {
+		refuse(s, h, -EOPNOTSUPP);
+		return 0;
+	}
+	evict_about(s->o.evict, m.fileid, &answer.hits, &answer.expires);
+	wire_write_about(&w, &answer);
+	conn_answer(s->o.conn, h, 0, w);
+	return 0;
+}
+
 /* On `ends`: what the session has in the index goes. */
 static int end_in_index(struct session *s, uint64_t number)
 {
@@ -272,47 +292,87 @@ static int end_in_index(struct session *s, uint64_t number)
 	return s->o.kv->ops->session_end(s->o.kv, number);
 }
 
-struct drop { /* a DROP_KEYS; it comes back before the session's own end does */
+/* What blocks: a DROP_KEYS, an EVICT. It comes back before the session's own end does. */
+struct chore {
 	struct session *session;
 	struct wire_header header;
-	uint64_t number;
+	union {
+		uint64_t number;
+		struct wire_object object;
+	};
+	int (*fn)(struct chore *c);
 	int r;
 	struct loop_call post;
 };
 
-static void drop_answer(void *arg)
+static void chore_answer(void *arg)
 {
-	struct drop *d = arg;
+	struct chore *c = arg;
 
-	refuse(d->session, &d->header, d->r);
-	free(d);
+	refuse(c->session, &c->header, c->r);
+	free(c);
 }
 
-static void drop_on_ends(void *arg)
+static void chore_on_ends(void *arg)
 {
-	struct drop *d = arg;
+	struct chore *c = arg;
 
-	d->r = end_in_index(d->session, d->number);
-	d->post = (struct loop_call){ .fn = drop_answer, .arg = d };
-	loop_post_call(d->session->o.loop, &d->post);
+	c->r = c->fn(c);
+	c->post = (struct loop_call){ .fn = chore_answer, .arg = c };
+	loop_post_call(c->session->o.loop, &c->post);
+}
+
+/* Copies *from; or refuses. */
+static void chore_begin(const struct chore *from)
+{
+	struct session *s = from->session;
+	struct chore *c = malloc(sizeof(*c));
+
+	if (!c) {
+		refuse(s, &from->header, -ENOMEM);
+		return;
+	}
+	*c = *from;
+	c->post = (struct loop_call){ .fn = chore_on_ends, .arg = c };
+	loop_post_call(s->o.ends, &c->post);
+}
+
+static int drop_keys(struct chore *c)
+{
+	return end_in_index(c->session, c->number);
+}
+
+static int evict_object(struct chore *c)
+{
+	const struct wire_object *o = &c->object;
+
+	return evict_go_wait(c->session->o.evict, o->fileid, (struct place){
+		o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h });
+}
+
+static int on_evict(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct chore c = { .session = s, .header = *h, .fn = evict_object };
+
+	if (wire_read_object(body, &c.object) < 0)
+		return -EPROTO;
+	if (s->o.read_only || !s->o.evict)
+		refuse(s, h, s->o.evict ? -EROFS : -EOPNOTSUPP);
+	else
+		chore_begin(&c);
+	return 0;
 }
 
 static int on_drop_keys(struct session *s, const struct wire_header *h, struct bytes body)
 {
-	struct drop *d;
-	uint64_t number;
+	struct chore c = { .session = s, .header = *h, .fn = drop_keys };
 
-	if (wire_read_session(body, &number) < 0)
+	if (wire_read_session(body, &c.number) < 0)
 		return -EPROTO;
-	bool own = number == s->o.number || !s->o.ix;
-	d = own ? malloc(sizeof(*d)) : NULL;
-	if (!d) {
-		refuse(s, h, own ? -ENOMEM : -ESTALE);
-		return 0;
-	}
-	*d = (struct drop){ .session = s, .header = *h, .number = number };
-	d->post = (struct loop_call){ .fn = drop_on_ends, .arg = d };
-	loop_post_call(s->o.ends, &d->post);
+	if (c.number == s->o.number || !s->o.ix)
+		chore_begin(&c);
+	else
+		refuse(s, h, -ESTALE);
 	return 0;
 }
 
@@ -594,6 +654,10 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return body.len ? -EPROTO : on_stat(s, h);
 	case WIRE_DROP_KEYS:
 		return on_drop_keys(s, h, body);
+	case WIRE_ABOUT:
+		return on_about(s, h, body);
+	case WIRE_EVICT:
+		return on_evict(s, h, body);
 	case WIRE_BYE:
 		return body.len ? -EPROTO : -ESHUTDOWN;
 	default:

@@ -13,6 +13,7 @@
 #include <uthash.h>
 
 #include "common/array.h"
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/lock.h"
@@ -35,12 +36,14 @@ struct names { /* of a file */
 struct uses {
 	struct kv_observer observer;
 	struct kv *kv; /* or NULL: it does not observe yet */
-	struct policy *policy;
+	struct uses_opts o;
 	struct event *events; /* since the last end; the committer's */
 	size_t nevents, cap;
 	struct lock lock;
 	struct names *names;
 	bool has_complained;
+	uint64_t looked_at; /* by uses_look() */
+	bool overtaken;     /* something has come to it since */
 };
 
 enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
@@ -117,6 +120,35 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 
 /* What was committed ---------------------------------------------------------------------- */
 
+/* When this object ends, if it does. */
+static bool end_of(const struct uses *u, const struct index_row *row, int64_t now,
+		   struct expiry_end *ret)
+{
+	const struct keep *k = &row->attr.keep;
+	int64_t used = time_later(row->attr.atime, row->attr.mtime).tv_sec;
+
+	*ret = (struct expiry_end){
+		.fileid = row->attr.fileid,
+		.place = { row->is_name ? PLACE_NAME : PLACE_FILEID, row->name.parent, row->name.h },
+	};
+	if (k->pinned > now) {
+		ret->reason = EXPIRY_PIN;
+		ret->at = k->pinned;
+		return k->pinned != KEEP_FOREVER;
+	}
+	if (k->ttl) {
+		ret->reason = EXPIRY_TTL;
+		ret->at = (k->ttl_by_use && used > k->since ? used : k->since) + k->ttl;
+		ret->idle = k->ttl_by_use ? k->ttl : 0;
+		return true;
+	}
+	ret->reason = EXPIRY_TEMP;
+	ret->at = time_later(row->attr.ctime, (struct timespec){ .tv_sec = used }).tv_sec +
+		  u->o.temp_s;
+	ret->idle = u->o.temp_s;
+	return row->is_temp && u->o.temp_s;
+}
+
 static struct policy_object object_of(const struct index_row *row)
 {
 	uint64_t pages = row->attr.pages;
@@ -135,6 +167,30 @@ static int by_object(const void *a, const void *b)
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
+static int enter(struct uses *u, const struct index_row *row)
+{
+	struct policy_object o = object_of(row);
+	int64_t now = clock_now().tv_sec;
+	struct expiry_end end;
+	int r = 0;
+
+	if (end_of(u, row, now, &end))
+		r = expiry_put(u->o.expiry, &end);
+	else
+		expiry_remove(u->o.expiry, o.fileid);
+	if (row->attr.keep.pinned > now)
+		policy_remove(u->o.policy, o.fileid);
+	else if (!r)
+		r = policy_put(u->o.policy, &o);
+	return r;
+}
+
+static void leave(struct uses *u, uint64_t fileid)
+{
+	expiry_remove(u->o.expiry, fileid);
+	policy_remove(u->o.policy, fileid);
+}
+
 /* All n things said of one object, in order. It is where it came to last; that it went
  * counts if it is from there. */
 static void apply_object(struct uses *u, const struct event *v, size_t n)
@@ -143,6 +199,7 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 	const struct event *at = NULL;
 	bool gone = false;
 
+	u->overtaken |= fileid == u->looked_at;
 	for (size_t i = 0; i < n; i++) {
 		const struct index_row *row = &v[i].row;
 		if (!row->is_record && v[i].gone) {
@@ -156,14 +213,12 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 			gone = true;
 		}
 		if (v[i].used)
-			policy_use(u->policy, fileid);
+			policy_use(u->o.policy, fileid);
 	}
-	if (at) {
-		struct policy_object o = object_of(&at->row);
-		complain(u, fileid, policy_put(u->policy, &o));
-	} else if (gone) {
-		policy_remove(u->policy, fileid);
-	}
+	if (at)
+		complain(u, fileid, enter(u, &at->row));
+	else if (gone)
+		leave(u, fileid);
 }
 
 static void apply(struct uses *u)
@@ -178,6 +233,28 @@ static void apply(struct uses *u)
 				break;
 		apply_object(u, u->events + i, n);
 	}
+}
+
+int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place place)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+	{
+		WITH_LOCK(&u->lock);
+		u->looked_at = fileid;
+		u->overtaken = false;
+	}
+	int r = index_wait(ix, &op, index_stat);
+
+	WITH_LOCK(&u->lock);
+	u->looked_at = 0;
+	if (r || u->overtaken)
+		return r;
+	place = op.entry.place;
+	struct index_row row = {
+		.name = { place.parent, place.h }, .is_name = place.kind == PLACE_NAME,
+		.is_record = true, .attr = op.entry.attr,
+	};
+	return enter(u, &row);
 }
 
 /* The observer ------------------------------------------------------------------------------ */
@@ -238,7 +315,7 @@ static void uses_end(void *arg, bool committed)
 /* Opening ------------------------------------------------------------------------------------ */
 
 struct one {
-	struct policy_object object;
+	struct index_row row;
 	struct timespec used;
 };
 
@@ -257,7 +334,7 @@ static int see(void *arg, const struct index_row *row)
 	int r = array_room(all->v, all->cap, all->n + 1, 1024);
 	if (!r)
 		all->v[all->n++] = (struct one){
-			object_of(row), time_later(row->attr.atime, row->attr.mtime) };
+			*row, time_later(row->attr.atime, row->attr.mtime) };
 	return r;
 }
 
@@ -276,18 +353,18 @@ static int see_all(struct uses *u, struct index *ix)
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
 	for (size_t i = 0; !r && i < all.n; i++)
-		r = policy_put(u->policy, &all.v[i].object);
+		r = enter(u, &all.v[i].row);
 	free(all.v);
 	return r;
 }
 
-int uses_open(struct index *ix, struct policy *p, struct uses **ret)
+int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret)
 {
 	struct uses *u = calloc(1, sizeof(*u));
 
 	if (!u)
 		return -ENOMEM;
-	u->policy = p;
+	u->o = *o;
 	lock_init(&u->lock, LOCK_USES);
 	u->observer = (struct kv_observer){
 		.kinds = INDEX_OBJECT_KINDS, .write = uses_write, .end = uses_end, .arg = u,

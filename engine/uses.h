@@ -4,7 +4,7 @@
  * What there is to evict, where the index is: as its rows are written, by whichever mount,
  * objects come to the policy (policy.h), change their names and sizes, and go; a time of
  * reading or a version that is another one is a use. Of files with several names it knows
- * all of them.
+ * all of them. What is pinned is not the policy's; what has an end is in expiry.h.
  *
  * It follows what is committed, and is told before whoever asked for it has an answer. What
  * there is no memory for is not known, which is said once in the log: it stays in the cache
@@ -12,16 +12,28 @@
  *
  * Threads: those of whoever commits, and any; LOCK_USES for moments.
  */
+#include "engine/expiry.h"
 #include "engine/policy.h"
 #include "index/index.h"
 
 struct uses;
 
+struct uses_opts {
+	struct policy *policy;
+	struct expiry *expiry;
+	uint32_t temp_s; /* after its last use a "*.tmp" ends; 0: it does not */
+};
+
 /* Reads all objects, those first whose last use is longest ago, and follows from there on.
  * Blocks. -EOPNOTSUPP: the index is not in this process. Nothing is under way in the index
  * while this is called, nor uses_close(), which comes before it is closed. */
-int uses_open(struct index *ix, struct policy *p, struct uses **ret);
+int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret);
 void uses_close(struct uses *u); /* NULL is fine */
+
+/* What the object is by now counts: it is not pinned any more, since time has passed. Blocks; one
+ * thread at a time. INDEX_MISS: it is not there (any more); what comes to it meanwhile is known
+ * as always. */
+int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place place);
 
 /* All names of a file that has several, or had: how many; they are the caller's to free.
  * -ENOENT: it has one or none; -ENOMEM. */

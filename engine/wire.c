@@ -45,6 +45,8 @@ static const struct {
 	[WIRE_FENCE] = { "FENCE", IS_TYPE | HAS_ID },
 	[WIRE_OPEN] = { "OPEN", IS_TYPE | HAS_ID },
 	[WIRE_RDMA] = { "RDMA", IS_TYPE | HAS_ID },
+	[WIRE_EVICT] = { "EVICT", IS_TYPE | HAS_ID },
+	[WIRE_ABOUT] = { "ABOUT", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -577,6 +579,44 @@ int wire_read_watch_number(struct bytes body, uint32_t *ret)
 	if (finish(&r) < 0)
 		return -EPROTO;
 	*ret = watch;
+	return 0;
+}
+
+void wire_write_object(struct writer *w, const struct wire_object *m)
+{
+	write_u64(w, m->fileid);
+	write_u64(w, m->parent);
+	write_u64(w, m->h);
+}
+
+int wire_read_object(struct bytes body, struct wire_object *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_object m = { .fileid = read_u64(&r) };
+
+	m.parent = read_u64(&r);
+	m.h = read_u64(&r);
+	if (finish(&r) < 0 || !m.fileid || (m.h && !m.parent))
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_about(struct writer *w, const struct wire_about *m)
+{
+	write_u64(w, m->hits);
+	write_u64(w, (uint64_t)m->expires);
+}
+
+int wire_read_about(struct bytes body, struct wire_about *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_about m = { .hits = read_u64(&r) };
+
+	m.expires = (int64_t)read_u64(&r);
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = m;
 	return 0;
 }
 

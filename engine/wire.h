@@ -59,6 +59,8 @@ enum wire_type {
 	WIRE_FENCE = 36,
 	WIRE_OPEN = 37,
 	WIRE_RDMA = 38,
+	WIRE_EVICT = 40,
+	WIRE_ABOUT = 41,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -183,6 +185,24 @@ int wire_read_watch(struct bytes body, struct wire_watch *ret);
 /* UNWATCH and RING. */
 void wire_write_watch_number(struct writer *w, uint32_t watch);
 int wire_read_watch_number(struct bytes body, uint32_t *ret);
+
+/* EVICT, ABOUT: an object, and where its record is. */
+struct wire_object {
+	uint64_t fileid;
+	uint64_t parent, h; /* of its name; 0, 0: under its fileid */
+};
+
+void wire_write_object(struct writer *w, const struct wire_object *m);
+int wire_read_object(struct bytes body, struct wire_object *ret);
+
+/* The answer to ABOUT. */
+struct wire_about {
+	uint64_t hits;
+	int64_t expires; /* seconds since the epoch; 0: never */
+};
+
+void wire_write_about(struct writer *w, const struct wire_about *m);
+int wire_read_about(struct bytes body, struct wire_about *ret);
 
 /* DROP_KEYS: whose. */
 void wire_write_session(struct writer *w, uint64_t session);

@@ -88,8 +88,7 @@ static void stat_done(struct index_op *op, int r)
 	q->learned(q);
 }
 
-/* Reads q->inode's attributes into q->now, then calls next(q). */
-static void learn_attr(struct req *q, void (*next)(struct req *q))
+void learn_attr(struct req *q, void (*next)(struct req *q))
 {
 	q->learned = next;
 	learn_go(q);

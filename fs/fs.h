@@ -9,6 +9,7 @@
 
 struct engine;
 struct fs;
+struct keep;
 struct fs_config; /* what .slicefs/config prints: common/config.h */
 
 struct fs_opts {
@@ -27,6 +28,7 @@ struct fs_opts {
 	uint64_t direct_from_bytes; /* larger files are read past the page cache */
 	uint64_t cache_ms;      /* how long names and attributes may be kept that other
 				 * mounts can change; a mount that is alone keeps them */
+	const struct keep *keep; /* of what is made, where its directory says nothing; or NULL */
 };
 
 /* The libfuse that runs, and the one that it was built with: that decides what is used. */

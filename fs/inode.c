@@ -231,6 +231,15 @@ static struct inode *enter(struct inodes *t, const struct attr *a, struct place 
 	return i;
 }
 
+/* Extended attributes that are rows, or in the record. */
+static void may_have(struct inode *i, const struct attr *a)
+{
+	static const struct keep none;
+
+	i->maybe_xattrs |= a->has_xattrs;
+	i->maybe_keep |= keep_diff(&a->keep, &none) != 0;
+}
+
 /* Under the lock: one lookup more. */
 static void know(struct inodes *t, struct inode *i, const struct attr *a, struct place p)
 {
@@ -248,7 +257,7 @@ static void know(struct inodes *t, struct inode *i, const struct attr *a, struct
 		i->relic = NULL;
 	}
 	i->mode = a->mode;
-	i->maybe_xattrs |= a->has_xattrs;
+	may_have(i, a);
 	i->nlookup++;
 	i->refs++;
 }
@@ -703,6 +712,7 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 	}
 	if (mask & INDEX_SET_MODE)
 		i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
+	i->maybe_keep |= (mask & INDEX_SET_KEEP) != 0;
 	return 0;
 }
 
@@ -712,7 +722,7 @@ void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 	WITH_LOCK(&t->lock);
 
 	i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
-	i->maybe_xattrs |= a->has_xattrs;
+	may_have(i, a);
 	if (t->shared)
 		i->shown->heard_ns = clock_ns();
 	if (i->opens)
@@ -732,6 +742,13 @@ bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds)
 
 	return i->maybe_xattrs ||
 	       (t->shared && !holds && clock_ns() - i->shown->heard_ns > t->window_ns);
+}
+
+bool inode_maybe_keep(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->maybe_keep;
 }
 
 void inode_has_xattrs(struct inodes *t, struct inode *i)

@@ -64,6 +64,7 @@ struct inode {
 	uint32_t refs;        /* requests and handles that use it */
 	uint32_t mode;        /* as last heard of */
 	bool maybe_xattrs : 1;
+	bool maybe_keep : 1; /* struct keep says something */
 	bool tainted : 1;     /* direct writes since the page cache was fresh */
 	bool pages : 1;       /* the kernel may have pages of it */
 	bool pieces : 1;      /* is read in small pieces, or mapped */
@@ -173,6 +174,7 @@ void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 uint32_t inode_mode(struct inodes *t, struct inode *i);
 /* holds: what was heard last is so. */
 bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds);
+bool inode_maybe_keep(struct inodes *t, struct inode *i);
 void inode_has_xattrs(struct inodes *t, struct inode *i);
 /* Target of a symbolic link without a name, heap; NULL if it is none. */
 char *inode_relic_target(struct inodes *t, struct inode *i);

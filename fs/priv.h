@@ -80,6 +80,7 @@ struct fs {
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
 	bool read_only, xattrs, noatime, no_opendir;
+	struct keep keep;       /* of what is made, where its directory says nothing */
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
 	struct watched *watched; /* or NULL; set when INIT is answered */
@@ -168,6 +169,7 @@ struct req {
 
 	struct index_op ix;
 	struct file_op file;
+	struct engine_ask ask;
 };
 
 enum { HANDLE_MAGIC = 0x48534c43 };
@@ -333,6 +335,9 @@ void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
 #endif
 /* Answers q with a statx. */
 void reply_statx(struct req *q, const struct attr *a);
+/* Reads q->inode's attributes into q->now, then calls next(q). */
+void learn_attr(struct req *q, void (*next)(struct req *q));
+
 /* Sets q->attr's fields q->mask (INDEX_SET_*) of q->inode wherever they live,
  * then calls then(q). */
 void change_attr(struct req *q, void (*then)(struct req *q));
@@ -358,6 +363,18 @@ void fs_unlink(fuse_req_t f, fuse_ino_t parent, const char *name);
 void fs_rmdir(fuse_req_t f, fuse_ino_t parent, const char *name);
 void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,
 	       fuse_ino_t parent2, const char *name2, unsigned flags);
+
+/* keep.c ---------------------------------------------------------------------- */
+
+#define KEEP_XATTR "user.slicefs."
+
+/* What follows that in the name of an extended attribute; NULL: it is another one. */
+const char *keep_what(const char *xattr);
+/* q->ix.name is one of these: answer q. */
+void keep_get_go(struct req *q);
+void keep_set_go(struct req *q); /* and removexattr */
+/* Appends the names of those that are set. */
+void keep_list(const struct keep *k, struct writer *w);
 
 /* xattr.c --------------------------------------------------------------------- */
 

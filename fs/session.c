@@ -109,6 +109,8 @@ static int copy_opts(struct fs *fs, const struct fs_opts *o)
 	fs->read_only = o->read_only;
 	fs->xattrs = o->xattrs;
 	fs->noatime = o->noatime;
+	if (o->keep)
+		fs->keep = *o->keep;
 	fs->shared = !engine_is_alone(fs->engine);
 	fs->cache_s = fs->shared ? (double)o->cache_ms / 1000 : KERNEL_CACHE_S;
 	fs->uid = geteuid();

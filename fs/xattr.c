@@ -6,6 +6,7 @@
  *
  * Two are read only and not stored: `slicefs.layout`, where the object's bytes
  * are (layout.c), and on the root `slicefs.control`, the control directory's name.
+ * `user.slicefs.*` are in the record: keep.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -93,6 +94,7 @@ static void reply_names(struct req *q, struct bytes all)
 	for (const char *n = (const char *)all.p; n < end; n += strlen(n) + 1)
 		if (!fuse_req_ctx(q->fuse)->uid || !has_prefix(n, "trusted."))
 			write_bytes(&w, n, strlen(n) + 1);
+	keep_list(&q->now.keep, &w);
 	if (w.bad)
 		req_error(q, -ENOMEM);
 	else
@@ -128,6 +130,8 @@ void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size)
 		reply_bytes(q, bytes_str(q->fs->control));
 	else if (r < 0)
 		req_error(q, has_prefix(name, "slicefs.") ? -ENODATA : r);
+	else if (keep_what(name))
+		keep_get_go(q);
 	else if (!req_maybe_xattrs(q))
 		req_error(q, -ENODATA);
 	else
@@ -149,8 +153,8 @@ void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size)
 	if (!q)
 		return;
 	q->size = size;
-	if (req_maybe_xattrs(q))
-		get_go(q);
+	if (req_maybe_xattrs(q) || inode_maybe_keep(q->fs->inodes, q->inode))
+		learn_attr(q, get_go);
 	else
 		reply_bytes(q, BYTES_NONE);
 }
@@ -242,7 +246,10 @@ void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
 	q->ix.name = name;
 	q->ix.value = BYTES_OF(value, size);
 	q->ix.flags = (unsigned)flags;
-	set_go(q);
+	if (keep_what(name))
+		keep_set_go(q);
+	else
+		set_go(q);
 }
 
 void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name)
@@ -255,6 +262,8 @@ void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name)
 	q->ix.name = name;
 	if (r < 0)
 		req_error(q, r);
+	else if (keep_what(name))
+		keep_set_go(q);
 	else if (!req_maybe_xattrs(q))
 		not_there(q);
 	else

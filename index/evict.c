@@ -102,6 +102,8 @@ static int evict_plan(struct plan *p, struct index_op *op)
 		return r ? r : INDEX_MISS;
 	if (busy)
 		return -EBUSY;
+	if (o.rec.attr.keep.pinned > plan_now(p).tv_sec)
+		return -EPERM;
 	if (o.place.kind != op->place.kind || o.draft ||
 	    (o.place.kind == PLACE_FILEID && o.rec.attr.nlink != op->nnames))
 		return INDEX_MISS;
@@ -115,6 +117,14 @@ void index_evict(struct index *ix, struct index_op *op)
 }
 
 /* Rows ------------------------------------------------------------------------------- */
+
+static bool is_temp(struct bytes name)
+{
+	static const char end[] = ".tmp";
+	size_t n = sizeof(end) - 1;
+
+	return name.len > n && !memcmp((const char *)name.p + name.len - n, end, n);
+}
 
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret)
 {
@@ -139,7 +149,8 @@ int index_row_object(struct bytes key, struct bytes value, struct index_row *ret
 		return r;
 	*ret = (struct index_row){
 		.name = { k.parent, k.h }, .is_name = k.parent,
-		.is_record = rec.kind == RECORD_WHOLE, .attr = rec.attr,
+		.is_record = rec.kind == RECORD_WHOLE, .is_temp = is_temp(k.name),
+		.attr = rec.attr,
 	};
 	return S_ISDIR(rec.attr.mode) ? INDEX_MISS : 0;
 }

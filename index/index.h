@@ -36,6 +36,21 @@ enum {
 	SUM_PAGES = 16,         /* a checksum covers 64 KiB of a slice */
 };
 
+/* How long an object stays where there is an eviction. What is made in a directory begins
+ * with what that one has, but for the quota. All zeros: nothing was said. */
+enum { KEEP_LOW = -1, KEEP_NORMAL = 0, KEEP_HIGH = 1 };
+#define KEEP_FOREVER INT64_MAX
+
+struct keep {
+	int64_t pinned;  /* until then it is not evicted: seconds since the epoch, or
+			    KEEP_FOREVER; 0: it may be */
+	int64_t since;   /* with ttl: when it was published, or ttl set, likewise */
+	uint32_t ttl;    /* seconds that it lives; 0: no end */
+	bool ttl_by_use; /* from its last use on, not from `since` */
+	int8_t priority; /* who has a lower one goes first */
+	uint64_t quota;  /* of a directory: bytes of all that is below it; 0: any number */
+};
+
 struct attr {
 	uint64_t fileid;
 	uint64_t version; /* of the content; 1 is the first published one */
@@ -46,6 +61,7 @@ struct attr {
 	uint32_t nlink;
 	uint32_t uid, gid;
 	struct timespec atime, mtime, ctime, btime;
+	struct keep keep;
 	bool has_xattrs;      /* there may be some; false: certainly none */
 	bool has_default_acl; /* a directory whose children inherit an ACL */
 };
@@ -149,11 +165,34 @@ enum {
 	INDEX_SET_ATIME = 1 << 3,
 	INDEX_SET_MTIME = 1 << 4,
 	INDEX_SET_CTIME = 1 << 5, /* the given one; else it becomes now */
+	INDEX_SET_PIN = 1 << 6,
+	INDEX_SET_TTL = 1 << 7,   /* begins now, whatever `since` says */
+	INDEX_SET_PRIORITY = 1 << 8,
+	INDEX_SET_QUOTA = 1 << 9, /* -ENOTDIR of anything else */
+	INDEX_SET_KEEP = INDEX_SET_PIN | INDEX_SET_TTL | INDEX_SET_PRIORITY | INDEX_SET_QUOTA,
 };
 
 /* Takes from `from` what mask names: of the mode the permissions only, the type
  * stays; ctime only if it is named. Pure. */
 void attr_apply(struct attr *a, unsigned mask, const struct attr *from);
+
+/* Pure, too: what differs, of INDEX_SET_KEEP; and taking over what mask names. */
+unsigned keep_diff(const struct keep *a, const struct keep *b);
+void keep_apply(struct keep *k, unsigned mask, const struct keep *from);
+
+/*
+ * As text, for users: what is "pin" ("forever", "2026-12-01T12:00:00Z"), "ttl" ("1h",
+ * "7d after use"), "priority" ("low", "normal", "high") or "quota" ("10G"); more forms are
+ * read than written (slicefs-pin(8)). -ENOENT: none of these. -EINVAL: no such value;
+ * -ENODATA: nothing was said.
+ */
+struct keep_text {
+	char s[48];
+};
+int keep_set(struct keep *k, const char *what, struct bytes value, unsigned *ret_mask);
+int keep_unset(struct keep *k, const char *what, unsigned *ret_mask);
+int keep_get(const struct keep *k, const char *what, struct keep_text *ret);
+void keep_moment(int64_t at, struct keep_text *ret); /* "forever", "2026-12-01T12:00:00Z" */
 
 struct index;
 struct plan;
@@ -478,6 +517,7 @@ bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b);
 struct index_row {
 	struct index_name name; /* is_name */
 	bool is_name, is_record;
+	bool is_temp;           /* the name says that it will be renamed: "*.tmp" */
 	struct attr attr;       /* !is_record: fileid and type only */
 };
 /* INDEX_MISS: it is a directory's, or no such row; -EUCLEAN, -EPROTONOSUPPORT. Pure. */

@@ -64,6 +64,7 @@ void attr_apply(struct attr *a, unsigned mask, const struct attr *from)
 		a->mtime = from->mtime;
 	if (mask & INDEX_SET_CTIME)
 		a->ctime = from->ctime;
+	keep_apply(&a->keep, mask, &from->keep);
 }
 
 /* The caller has the attributes; an ACL is here, and follows the mode. */
@@ -97,6 +98,8 @@ static int setattr_plan(struct plan *p, struct index_op *op)
 	if (o.draft)
 		return setattr_draft(p, op, &o);
 	bool is_dir = S_ISDIR(a->mode);
+	if (!is_dir && op->mask & INDEX_SET_QUOTA)
+		return -ENOTDIR;
 	if (is_dir && op->mask & (INDEX_SET_MTIME | INDEX_SET_CTIME))
 		r = dir_fold_times(p, a);
 	if (op->mask & INDEX_SET_MODE && a->has_xattrs)
@@ -105,6 +108,8 @@ static int setattr_plan(struct plan *p, struct index_op *op)
 		return r;
 	a->ctime = plan_now(p);
 	attr_apply(a, op->mask, &op->attr);
+	if (op->mask & INDEX_SET_TTL)
+		keep_begin(p, &a->keep);
 	object_put(p, &o);
 	r = object_entry(p, &o, &op->entry);
 	if (!r && is_dir && op->mask & (INDEX_SET_MTIME | INDEX_SET_CTIME)) {

@@ -129,6 +129,9 @@ int object_of_name(struct plan *p, const struct name_view *v, struct object *ret
 /* Replaces the record, guarded by its being as it was read. */
 void object_put(struct plan *p, const struct object *o);
 
+/* The time that it has to live begins now. */
+void keep_begin(struct plan *p, struct keep *k);
+
 /* Writes a reference to an object whose record is under its fileid. */
 void ref_put(struct plan *p, struct key k, const struct attr *a);
 

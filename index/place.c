@@ -211,6 +211,11 @@ void ref_put(struct plan *p, struct key k, const struct attr *a)
 	plan_put_encoded(p, k, record_encode, &ref);
 }
 
+void keep_begin(struct plan *p, struct keep *k)
+{
+	k->since = k->ttl ? plan_now(p).tv_sec : 0;
+}
+
 void object_put(struct plan *p, const struct object *o)
 {
 	plan_expect_same(p, o->key);

@@ -70,6 +70,7 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 	a->atime = op->attr.atime;
 	a->mtime = op->attr.mtime;
 	a->ctime = op->attr.ctime;
+	keep_begin(p, &a->keep);
 	o.rec.body = op->body;
 	object_put(p, &o); /* the record is there: so is what `w` says */
 	return object_entry(p, &o, &op->entry);
@@ -214,6 +215,7 @@ static int publish_draft(struct plan *p, struct index_op *op, const struct write
 	a->version++;
 	a->nlink = w->nnames;
 	a->has_default_acl = false;
+	keep_begin(p, &a->keep);
 	o.rec.body = op->body;
 	int r = names_read(p, w, hidden, &nhidden);
 	r = plan_both(r, xattrs_publish(p, a));

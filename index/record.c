@@ -6,6 +6,8 @@
  *   whole   u8 kind, u8 flags, u8 body kind,
  *           u64 fileid, version, size, pages, rdev, u32 mode, nlink, uid, gid,
  *           4 times { s64 s, u32 ns } (a, m, c, birth)           112 bytes so far
+ *           if flagged, what is to be kept: s64 pinned, since, u64 quota, u32 ttl,
+ *           u8 by use, s8 priority
  *           a directory: u64 parent, u8 name length, name
  *           body to the end
  *   ref     u8 kind, u64 fileid, u32 type
@@ -28,7 +30,9 @@
 #include "index/keys.h"
 #include "index/value.h"
 
-enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAGS_ALL = 3 };
+enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAGS_ALL = 7 };
+
+static const struct keep keep_none;
 
 static void time_encode(struct timespec t, struct writer *w)
 {
@@ -108,6 +112,39 @@ static void attr_decode(struct reader *r, struct attr *a)
 	a->btime = time_decode(r);
 }
 
+static void keep_encode(const struct keep *k, struct writer *w)
+{
+	write_u64(w, (uint64_t)k->pinned);
+	write_u64(w, (uint64_t)k->since);
+	write_u64(w, k->quota);
+	write_u32(w, k->ttl);
+	write_u8(w, k->ttl_by_use);
+	write_u8(w, (uint8_t)k->priority);
+}
+
+static bool keep_is_valid(const struct keep *k, uint8_t by_use, bool is_dir)
+{
+	return keep_diff(k, &keep_none) && k->pinned >= 0 && k->since >= 0 && by_use <= 1 &&
+	       k->since <= INT64_MAX - UINT32_MAX &&
+	       (k->ttl || (!k->since && !by_use)) &&
+	       k->priority >= KEEP_LOW && k->priority <= KEEP_HIGH && (is_dir || !k->quota);
+}
+
+static void keep_decode(struct reader *r, struct attr *a)
+{
+	struct keep *k = &a->keep;
+
+	k->pinned = (int64_t)read_u64(r);
+	k->since = (int64_t)read_u64(r);
+	k->quota = read_u64(r);
+	k->ttl = read_u32(r);
+	uint8_t by_use = read_u8(r);
+	k->ttl_by_use = by_use;
+	k->priority = (int8_t)read_u8(r);
+	if (!keep_is_valid(k, by_use, S_ISDIR(a->mode)))
+		r->bad = true;
+}
+
 bool record_type_is_known(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
@@ -150,10 +187,14 @@ static void whole_encode(const struct record *r, struct writer *w)
 	const struct attr *a = &r->attr;
 
 	assert(type_is_valid(a->mode) && body_is_valid(a->mode, r->body.kind, r->body.bytes.len));
+	bool has_keep = keep_diff(&a->keep, &keep_none);
+
 	write_u8(w, (a->has_xattrs ? FLAG_XATTRS : 0) |
-		    (a->has_default_acl ? FLAG_DEFAULT_ACL : 0));
+		    (a->has_default_acl ? FLAG_DEFAULT_ACL : 0) | (has_keep ? FLAG_KEEP : 0));
 	write_u8(w, (uint8_t)r->body.kind);
 	attr_encode(a, w);
+	if (has_keep)
+		keep_encode(&a->keep, w);
 	if (S_ISDIR(a->mode)) {
 		write_u64(w, r->parent);
 		name_encode(r->name, w);
@@ -168,6 +209,8 @@ static int whole_decode(struct reader *r, struct record *rec)
 	uint8_t kind = read_u8(r);
 
 	attr_decode(r, a);
+	if (flags & FLAG_KEEP)
+		keep_decode(r, a);
 	a->has_xattrs = flags & FLAG_XATTRS;
 	a->has_default_acl = flags & FLAG_DEFAULT_ACL;
 	if (r->bad || flags & ~FLAGS_ALL || kind > BODY_TREE || !type_is_valid(a->mode))

@@ -128,6 +128,16 @@ static int acl_inherit(struct plan *p, uint64_t parent, char kind, struct attr *
 	return 0;
 }
 
+/* What the directory says goes before what the caller does. */
+static void keep_inherit(struct plan *p, const struct keep *parent, struct keep *k)
+{
+	static const struct keep none;
+
+	keep_apply(k, keep_diff(parent, &none), parent);
+	k->quota = 0;
+	keep_begin(p, k);
+}
+
 int attr_inherit(struct plan *p, const struct index_op *op, const struct record *parent,
 		 char kind, struct attr *ret)
 {
@@ -147,6 +157,7 @@ int attr_inherit(struct plan *p, const struct index_op *op, const struct record 
 		if (S_ISDIR(a.mode))
 			a.mode |= S_ISGID;
 	}
+	keep_inherit(p, &parent->attr.keep, &a.keep);
 	if (S_ISLNK(a.mode)) {
 		a.mode = S_IFLNK | 0777;
 		*ret = a;

@@ -226,6 +226,23 @@ int client_index(struct client *c, struct index_op *op,
 	return (int)client_await(c, &w, "");
 }
 
+static void ask_done(struct engine_ask *a, int r)
+{
+	wait_end(a->arg, r);
+}
+
+int client_ask(struct client *c, struct engine_ask *a,
+	       void (*call)(struct engine *e, struct engine_ask *a))
+{
+	struct client_wait w;
+
+	wait_begin(c, &w, &a->call);
+	a->done = ask_done;
+	a->arg = &w;
+	call(c->engine, a);
+	return (int)client_await(c, &w, "");
+}
+
 static void file_done(struct file_op *op, int64_t r)
 {
 	wait_end(op->arg, r);

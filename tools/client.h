@@ -67,6 +67,8 @@ void client_close(struct client *c); /* when all is done; NULL engine is fine */
 /* The outcome of call(). */
 int client_index(struct client *c, struct index_op *op,
 		 void (*call)(struct index *ix, struct index_op *op));
+int client_ask(struct client *c, struct engine_ask *a,
+	       void (*call)(struct engine *e, struct engine_ask *a));
 int64_t client_file(struct client *c, struct file_op *op, void (*call)(struct file_op *op));
 
 /* The same in two steps, for several at a time. */

@@ -77,6 +77,7 @@ static const struct {
 	{ CONFIG_huge, "huge" },
 	{ CONFIG_evict_high, "evict-high" },
 	{ CONFIG_evict_low, "evict-low" },
+	{ CONFIG_temp_ms, "temp-ttl" },
 };
 
 enum { NOWN = sizeof(own) / sizeof(own[0]) };
@@ -362,6 +363,17 @@ static uint64_t direct_from(const struct config *c, const struct engine *e)
 		       c->direct_from_bytes : 0;
 }
 
+/* Of what is made by way of this mount, where its directory says nothing. */
+static struct keep keep_of(const struct config *c)
+{
+	return (struct keep){
+		.pinned = c->pin ? KEEP_FOREVER : 0,
+		.ttl = (uint32_t)((c->ttl_ms + 999) / 1000),
+		.ttl_by_use = c->ttl_ms && c->ttl_from == CONFIG_TTL_FROM_USE,
+		.priority = (int8_t)(c->priority - CONFIG_PRIORITY_NORMAL + KEEP_NORMAL),
+	};
+}
+
 static int mount_and_serve(struct daemon *d, struct engine *e)
 {
 	const struct mounting *m = (const struct mounting *)d;
@@ -369,6 +381,7 @@ static int mount_and_serve(struct daemon *d, struct engine *e)
 	_cleanup_(freep) char *why = NULL;
 	_cleanup_(freep) char *options = NULL;
 	struct writer text = { 0 };
+	struct keep keep = keep_of(c);
 	struct fs *fs;
 
 	config_print(c, &text);
@@ -390,6 +403,7 @@ static int mount_and_serve(struct daemon *d, struct engine *e)
 		.spin_us = (unsigned)c->spin_us,
 		.direct_from_bytes = direct_from(c, e),
 		.cache_ms = c->cache_ms,
+		.keep = &keep,
 	};
 	r = fs_mount_told(e, &o, &fs, &why);
 	if (r < 0) {

@@ -139,6 +139,7 @@ static int work(struct daemon *d)
 		.verify = c->verify,
 		.evict_high = c->evict_high,
 		.evict_low = c->evict_low,
+		.temp_s = (uint32_t)((c->temp_ms + 999) / 1000),
 		.node = d->node,
 		.token_file = *c->token_file ? c->token_file : NULL,
 		.name = d->what,

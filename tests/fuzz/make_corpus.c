@@ -155,14 +155,15 @@ static void seed_server(struct dice *d)
 		{ TRIP_KV, WIRE_KV }, { TRIP_WATCH, WIRE_WATCH }, { TRIP_NUMBER, WIRE_UNWATCH },
 		{ TRIP_PAGES, WIRE_ALLOC }, { TRIP_SLICE_PAGES, WIRE_SEAL },
 		{ TRIP_PIN, WIRE_PIN }, { TRIP_SESSION, WIRE_DROP_KEYS },
-		{ TRIP_OPEN, WIRE_OPEN },
+		{ TRIP_OPEN, WIRE_OPEN }, { TRIP_OBJECT, WIRE_EVICT }, { TRIP_OBJECT, WIRE_ABOUT },
 	};
+	enum { N = sizeof(says) / sizeof(says[0]) };
 
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < N; i++) {
 		struct writer all = { 0 };
 		write_u8(&all, 1);
 		for (unsigned k = 0; k < 10; k++) {
-			unsigned what = (unsigned)roll(d, 8);
+			unsigned what = (unsigned)roll(d, N);
 			struct writer w = { 0 };
 			random_message(d, says[what].trip, &w);
 			if (what == 3) { /* one of three pages: there is room */

@@ -12,7 +12,7 @@ enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
-	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA,
+	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT,
 	NTRIPS,
 };
 
@@ -27,6 +27,8 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_watch watch;
 		struct wire_span span;
 		struct wire_open open;
+		struct wire_object object;
+		struct wire_about about;
 		uint32_t number;
 		uint64_t session;
 	} m;
@@ -46,6 +48,8 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_WATCH, watch, watch)
 	TRIP(TRIP_SPAN, span, span)
 	TRIP(TRIP_OPEN, open, open)
+	TRIP(TRIP_OBJECT, object, object)
+	TRIP(TRIP_ABOUT, about, about)
 	case TRIP_SESSION:
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
@@ -226,10 +230,10 @@ static inline struct bytes random_run(struct dice *d, size_t least, size_t most)
 
 static inline void random_header(struct dice *d, struct writer *w)
 {
-	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 36, 37, 48, 49 };
+	static const uint16_t types[] = { 16, 18, 19, 20, 21, 23, 32, 33, 34, 36, 37, 40, 41, 48, 49 };
 	struct wire_header h = { .len = (uint32_t)roll(d, WIRE_BODY_MAX + 1), .id = 1 + roll(d, 99) };
 
-	h.type = types[roll(d, 13)];
+	h.type = types[roll(d, sizeof(types) / sizeof(types[0]))];
 	h.flags = (uint16_t)roll(d, 2);
 	h.timeout_ms = (uint32_t)roll(d, 9);
 	if (h.type == WIRE_KV && h.flags && h.len && !roll(d, 2))
@@ -333,8 +337,11 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 	struct wire_watch watch = { (uint32_t)roll(d, 0), random_run(d, 0, KV_KEY_MAX) };
 	struct wire_span span = { { (uint32_t)roll(d, 0), (uint32_t)roll(d, 0) },
 				  (uint32_t)roll(d, 0), 1 + (uint32_t)roll(d, WIRE_RUN_MAX) };
+	struct wire_object object = { 1 + roll(d, 100), roll(d, 3), 0 };
 	struct wire_proof proof;
 
+	if (object.parent)
+		object.h = roll(d, 0);
 	random_fill(d, proof.proof, WIRE_NONCE);
 	random_fill(d, proof.before, WIRE_NONCE);
 	if (t == TRIP_PROOF)
@@ -349,6 +356,10 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_fence(w, 1 + (uint32_t)roll(d, 1000));
 	else if (t == TRIP_NUMBER)
 		wire_write_watch_number(w, (uint32_t)roll(d, 0));
+	else if (t == TRIP_OBJECT)
+		wire_write_object(w, &object);
+	else if (t == TRIP_ABOUT)
+		wire_write_about(w, &(struct wire_about){ roll(d, 0), (int64_t)roll(d, 0) });
 	else
 		wire_write_span(w, &span);
 }

@@ -72,6 +72,20 @@ static inline struct timespec random_time(struct dice *d)
 	return (struct timespec){ (time_t)roll(d, 0), (long)roll(d, 1000000000) };
 }
 
+static inline struct keep random_keep(struct dice *d, bool is_dir)
+{
+	struct keep k = { .pinned = roll(d, 2) ? KEEP_FOREVER : (int64_t)roll(d, 1000000),
+			  .priority = (int8_t)(KEEP_LOW + (int)roll(d, 3)) };
+
+	if (roll(d, 2)) {
+		k.ttl = 1 + (uint32_t)roll(d, UINT32_MAX);
+		k.ttl_by_use = roll(d, 2);
+		k.since = (int64_t)roll(d, 1ULL << 40);
+	}
+	k.quota = is_dir ? roll(d, 0) : 0;
+	return k;
+}
+
 /* name: 255 bytes of room; body: 64. The record points to them. */
 static inline struct record random_record(struct dice *d, char *name, uint8_t *body)
 {
@@ -91,6 +105,8 @@ static inline struct record random_record(struct dice *d, char *name, uint8_t *b
 		.ctime = random_time(d), .btime = random_time(d),
 		.has_xattrs = roll(d, 2), .has_default_acl = roll(d, 2),
 	};
+	if (roll(d, 2))
+		r.attr.keep = random_keep(d, type == S_IFDIR);
 	if (type == S_IFDIR) {
 		r.parent = 1 + roll(d, 1000);
 		r.name = BYTES_OF(name, 1 + roll(d, 255));

@@ -7,6 +7,8 @@
 
 #include <unistd.h>
 
+#include "common/clock.h"
+
 static struct index_name name_of(struct index *ix, uint64_t dir, const char *name)
 {
 	struct index_op op = { 0 };
@@ -56,6 +58,67 @@ static void one_name(void **state)
 	struct timespec after = kit_dir_attr(ix, dir).mtime;
 	assert_true(after.tv_sec > before.tv_sec || after.tv_nsec > before.tv_nsec);
 	assert_int_equal(kit_rmdir(ix, &op, INDEX_ROOT, "dir"), 0);
+	kit_close(ix, &op);
+}
+
+static int set_keep(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n,
+		    unsigned mask, struct keep keep)
+{
+	return kit(ix, op, index_setattr, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h }, .mask = mask,
+		.attr.keep = keep });
+}
+
+static void what_is_pinned_stays(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+
+	(void)state;
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_QUOTA,
+				  (struct keep){ .quota = 1 }), -ENOTDIR);
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_PIN,
+				  (struct keep){ .pinned = KEEP_FOREVER, .ttl = 9 }), 0);
+	assert_int_equal(op.entry.attr.keep.ttl, 0);
+	assert_int_equal(evict_at(ix, &op, fileid, n), -EPERM);
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_PIN,
+				  (struct keep){ .pinned = 1 /* long ago */ }), 0);
+	assert_int_equal(evict_at(ix, &op, fileid, n), 0);
+	kit_close(ix, &op);
+}
+
+/* What is made in a directory begins as that says, and with its own ttl from then on. */
+static void what_is_kept_is_inherited(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	const struct keep keep = { .pinned = KEEP_FOREVER, .ttl = 100, .ttl_by_use = true,
+				   .since = 1, .quota = 1 << 20 };
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir");
+	struct timespec now = clock_now();
+
+	(void)state;
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = dir, .place = by_id, .mask = INDEX_SET_KEEP,
+		.attr.keep = keep }), 0);
+	assert_int_equal(op.entry.attr.keep.quota, keep.quota);
+	kit_mkdir(ix, dir, "below");
+	assert_int_equal(kit(ix, &op, index_make, (struct index_op){
+		.parent = dir, .name = "fifo", .attr = { .mode = S_IFIFO | 0644, .keep = {
+			.pinned = 5, .priority = KEEP_HIGH } } }), 0);
+	kit_file(ix, dir, "f", "content");
+	static const char *const names[] = { "below", "fifo", "f" };
+	for (unsigned i = 0; i < 3; i++) {
+		struct keep k = kit_entry(ix, dir, names[i]).attr.keep;
+		assert_int_equal(k.quota, 0);
+		assert_int_equal(k.pinned, KEEP_FOREVER);
+		assert_int_equal(k.ttl, 100);
+		assert_true(k.ttl_by_use);
+		assert_true(k.since >= now.tv_sec);
+		assert_int_equal(k.priority, i == 1 ? KEEP_HIGH : KEEP_NORMAL);
+	}
 	kit_close(ix, &op);
 }
 
@@ -227,6 +290,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_name),
+		cmocka_unit_test(what_is_pinned_stays),
+		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(all_names_at_once),
 		cmocka_unit_test(a_name_that_is_left),
 		cmocka_unit_test(who_writes_keeps_it),

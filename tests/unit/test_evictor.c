@@ -20,14 +20,15 @@
 #include "engine/pool.h"
 #include "tests/unit/file_kit.h"
 
-enum { POOL_BYTES = 16 << 20, FILE_BYTES = 1 << 20 };
+enum { POOL_BYTES = 16 << 20, FILE_BYTES = 1 << 20, TEMP_S = 2 };
 
 static struct engine *e;
 
 static int begin(unsigned high, unsigned low)
 {
 	const struct engine_opts o = { .in_memory = true, .pool_bytes = POOL_BYTES, .verify = true,
-				       .evict_high = high, .evict_low = low };
+				       .evict_high = high, .evict_low = low,
+				       .temp_s = TEMP_S };
 
 	return engine_open(&o, &e, NULL);
 }
@@ -115,6 +116,18 @@ static bool is_number_there(unsigned i)
 
 	snprintf(name, sizeof(name), "%u", i);
 	return is_there(name);
+}
+
+static void set_keep(const char *name, unsigned mask, struct keep keep)
+{
+	struct attr a = { 0 };
+	struct place place = { 0 };
+
+	assert_int_equal(kit_lookup(e, name, &a, &place), 0);
+	struct index_op op = { .fileid = a.fileid, .place = place, .mask = mask,
+			       .attr.keep = keep };
+	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
+	index_op_fini(&op);
 }
 
 /* All of it is of the file. */
@@ -394,6 +407,113 @@ static void *acts(void *arg)
 	return NULL;
 }
 
+static void what_is_pinned_stays(void **state)
+{
+	(void)state;
+	put_number(1000);
+	put_number(1001);
+	set_keep("1000", INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_true(is_number_there(1000));
+	assert_false(is_number_there(1001));
+	for (unsigned i = 0; i < 60; i++)
+		if (is_number_there(i)) {
+			char name[16];
+			snprintf(name, sizeof(name), "%u", i);
+			set_keep(name, INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
+		}
+	for (unsigned i = 60; i < 70; i++) /* fills up what is left */
+		if (put_number(i) == 0) {
+			char name[16];
+			snprintf(name, sizeof(name), "%u", i);
+			set_keep(name, INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
+		}
+	uint64_t began_ns = clock_ns();
+	assert_int_equal(put_number(70), -ENOSPC);
+	assert_true(clock_ns() - began_ns < 5 * NS_PER_S); /* at once, and not after a time-out */
+	set_keep("1000", INDEX_SET_PIN, (struct keep){ 0 });
+	assert_int_equal(put_number(71), 0);
+	assert_false(is_number_there(1000));
+}
+
+static bool goes(const char *name)
+{
+	for (unsigned i = 0; is_there(name) && i < 500; i++)
+		usleep(10000);
+	return !is_there(name);
+}
+
+static void what_has_lived_goes(void **state)
+{
+	struct file *f = NULL;
+
+	(void)state;
+	assert_int_equal(put("short", 1, 4096), 0);
+	assert_int_equal(put("long", 2, 4096), 0);
+	assert_int_equal(put("left.tmp", 3, 4096), 0);
+	assert_int_equal(put("open.tmp", 4, 4096), 0);
+	assert_int_equal(kit_open_name(e, "open.tmp", 0, &f), 0);
+	set_keep("long", INDEX_SET_TTL, (struct keep){ .ttl = 3600 });
+	set_keep("short", INDEX_SET_TTL, (struct keep){ .ttl = 1 });
+	assert_true(goes("short"));
+	assert_true(goes("left.tmp"));
+	assert_true(is_there("long"));
+	assert_true(is_there("open.tmp"));
+	reads(f, 4);
+	assert_int_equal(kit_close(f, 0), 0);
+}
+
+struct asking {
+	struct engine_ask a;
+	_Atomic int r;
+};
+
+static void asked(struct engine_ask *a, int r)
+{
+	((struct asking *)a)->r = r;
+}
+
+static int ask(const char *name, void (*call)(struct engine *e, struct engine_ask *a),
+	       struct asking *x)
+{
+	struct attr a = { 0 };
+
+	*x = (struct asking){ .a.done = asked, .r = 1000 };
+	assert_int_equal(kit_lookup(e, name, &a, &x->a.place), 0);
+	x->a.fileid = a.fileid;
+	call(e, &x->a);
+	while (x->r == 1000)
+		usleep(1000);
+	return x->r;
+}
+
+static void who_is_asked_to_go_goes(void **state)
+{
+	struct asking x;
+	struct file *f = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_int_equal(kit_open_name(e, "1", 0, &f), 0);
+	assert_int_equal(ask("1", engine_about, &x), 0);
+	assert_int_equal(x.a.hits, 1);
+	assert_int_equal(x.a.expires, 0);
+	assert_int_equal(ask("1", engine_evict, &x), 0);
+	assert_false(is_number_there(1));
+	reads(f, 1); /* P4 */
+	assert_int_equal(kit_close(f, 0), 0);
+	set_keep("2", INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
+	assert_int_equal(ask("2", engine_evict, &x), -EPERM);
+	assert_int_equal(kit_open_name(e, "3", FILE_WRITE, &f), 0);
+	assert_int_equal(ask("3", engine_evict, &x), -EBUSY);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	set_keep("3", INDEX_SET_TTL, (struct keep){ .ttl = 3600 });
+	assert_int_equal(ask("3", engine_about, &x), 0);
+	assert_true(x.a.expires > clock_now().tv_sec);
+}
+
 static void a_storm(void **state)
 {
 	struct actor a[THREADS];
@@ -429,6 +549,9 @@ int main(void)
 		TEST(linked_and_shared, setup),
 		TEST(each_is_told_of, setup_late),
 		TEST(large_files_too, setup),
+		TEST(what_is_pinned_stays, setup_late),
+		TEST(what_has_lived_goes, setup),
+		TEST(who_is_asked_to_go_goes, setup),
 		TEST(a_storm, setup),
 		TEST(a_storm, setup_late),
 	};

@@ -178,6 +178,8 @@ static void test_records_come_back(void **state)
 			assert_memory_equal(&is.attr.atime, &r.attr.atime, 4 * sizeof(r.attr.atime));
 			assert_int_equal(is.attr.has_xattrs, r.attr.has_xattrs);
 			assert_int_equal(is.attr.has_default_acl, r.attr.has_default_acl);
+			assert_int_equal(keep_diff(&is.attr.keep, &r.attr.keep), 0);
+			assert_int_equal(is.attr.keep.since, r.attr.keep.since);
 			assert_int_equal(is.body.kind, r.body.kind);
 			assert_true(bytes_eq(is.body.bytes, r.body.bytes));
 			assert_int_equal(is.parent, r.parent);
@@ -253,13 +255,22 @@ static void refuse(struct record r, void (*spoil)(uint8_t *content, size_t n))
 }
 
 static void bad_kind(uint8_t *p, size_t n) { (void)n; p[0] = 2; }
-static void bad_flags(uint8_t *p, size_t n) { (void)n; p[1] = 4; }
+static void bad_flags(uint8_t *p, size_t n) { (void)n; p[1] = 8; }
 static void bad_body_kind(uint8_t *p, size_t n) { (void)n; p[2] = BODY_TREE + 1; }
 static void no_fileid(uint8_t *p, size_t n) { (void)n; memset(p + 3, 0, 8); }
 static void huge_size(uint8_t *p, size_t n) { (void)n; p[3 + 23] = 0x80; }
 static void bad_type(uint8_t *p, size_t n) { (void)n; p[3 + 40 + 1] = 0x30; }
 static void bad_ns(uint8_t *p, size_t n) { (void)n; p[3 + 56 + 11] = 0x40; }
 static void no_parent(uint8_t *p, size_t n) { (void)n; memset(p + 107, 0, 8); }
+/* 107: s64 pinned, since, u64 quota, u32 ttl, u8 by use, s8 priority */
+static void no_keep(uint8_t *p, size_t n) { (void)n; memset(p + 107, 0, 30); }
+static void pinned_before_the_epoch(uint8_t *p, size_t n) { (void)n; p[107 + 7] = 0x80; }
+static void since_without_ttl(uint8_t *p, size_t n) { (void)n; p[115] = 1; }
+static void by_use_without_ttl(uint8_t *p, size_t n) { (void)n; p[135] = 1; }
+static void quota_of_a_file(uint8_t *p, size_t n) { (void)n; p[123] = 1; }
+static void bad_priority(uint8_t *p, size_t n) { (void)n; p[136] = 2; }
+static void bad_by_use(uint8_t *p, size_t n) { (void)n; p[131] = 1; p[135] = 2; }
+static void endless(uint8_t *p, size_t n) { (void)n; p[131] = 1; memset(p + 115, 0xff, 7); p[122] = 0x7f; }
 static void slash_in_name(uint8_t *p, size_t n) { p[n - 1] = '/'; }
 static void long_name(uint8_t *p, size_t n) { (void)n; p[115] = 9; }
 
@@ -270,7 +281,18 @@ static void test_each_wrong_field_is_refused(void **state)
 	struct record dir = { .attr = { .fileid = 2, .mode = S_IFDIR | 0755 },
 			      .parent = 1, .name = bytes_str("name") };
 
+	struct record kept = file;
+
 	(void)state;
+	kept.attr.keep.pinned = 1;
+	refuse(kept, no_keep);
+	refuse(kept, pinned_before_the_epoch);
+	refuse(kept, since_without_ttl);
+	refuse(kept, by_use_without_ttl);
+	refuse(kept, quota_of_a_file);
+	refuse(kept, bad_priority);
+	refuse(kept, bad_by_use);
+	refuse(kept, endless);
 	refuse(file, bad_kind);
 	refuse(file, bad_flags);
 	refuse(file, bad_body_kind);

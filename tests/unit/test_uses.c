@@ -18,14 +18,27 @@
 static struct folder folder;
 static struct index *ix;
 static struct policy *policy;
+static struct expiry *expiry;
 static struct uses *uses;
 static struct index_op op;
+
+enum { TEMP_S = 100 };
+
+static void begin_uses(void)
+{
+	struct uses_opts o = { .temp_s = TEMP_S };
+
+	assert_int_equal(policy_new(&policy), 0);
+	assert_int_equal(expiry_new(&expiry), 0);
+	o.policy = policy;
+	o.expiry = expiry;
+	assert_int_equal(uses_open(ix, &o, &uses), 0);
+}
 
 static int begin(struct kv *kv)
 {
 	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, true, &ix), 0);
-	assert_int_equal(policy_new(&policy), 0);
-	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	begin_uses();
 	op = (struct index_op){ 0 };
 	return 0;
 }
@@ -56,6 +69,7 @@ static int teardown(void **state)
 	(void)state;
 	uses_close(uses);
 	policy_free(policy);
+	expiry_free(expiry);
 	kit_close(ix, &op);
 	return 0;
 }
@@ -79,6 +93,10 @@ static int compare(void *arg, const struct index_row *row)
 	uint64_t fileid = row->attr.fileid;
 	struct policy_object o;
 
+	if (row->attr.keep.pinned > clock_now().tv_sec) {
+		assert_false(policy_get(policy, fileid, &o));
+		return 0;
+	}
 	if (row->is_record) {
 		assert_true(policy_get(policy, fileid, &o));
 		assert_int_equal(o.parent, row->name.parent);
@@ -195,6 +213,76 @@ static void several_names(void **state)
 	assert_int_equal(uses_names(uses, f, &names), -ENOENT);
 }
 
+static void set_keep(uint64_t f, const char *name, unsigned mask, struct keep keep)
+{
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = f, .place = place_of(name), .mask = mask, .attr.keep = keep }), 0);
+}
+
+static void what_is_pinned_is_nobodys(void **state)
+{
+	int64_t now = clock_now().tv_sec, next;
+	struct expiry_end end;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "f");
+	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
+	check();
+	assert_int_equal(expiry_number(expiry), 0);
+	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = now + 2 });
+	check();
+	assert_int_equal(expiry_at(expiry, f), now + 2);
+	assert_int_equal(expiry_take(expiry, now + 2, &end, &next), 0);
+	assert_int_equal(end.reason, EXPIRY_PIN);
+	assert_int_equal(uses_look(uses, ix, f, end.place), 0); /* early: as it is by now */
+	check();
+	assert_int_equal(expiry_at(expiry, f), now + 2);
+	usleep(2100000);
+	assert_int_equal(uses_look(uses, ix, f, end.place), 0);
+	check();
+	assert_int_equal(expiry_number(expiry), 0);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
+	assert_int_equal(uses_look(uses, ix, f, end.place), INDEX_MISS);
+	check();
+}
+
+static void ends_are_known(void **state)
+{
+	int64_t now = clock_now().tv_sec;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "f");
+	assert_int_equal(expiry_number(expiry), 0);
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50 });
+	int64_t at = expiry_at(expiry, f);
+	assert_in_range(at, now + 50, now + 60);
+	expiry_use(expiry, f, at);
+	assert_int_equal(expiry_at(expiry, f), at);
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50, .ttl_by_use = true });
+	expiry_use(expiry, f, at);
+	assert_int_equal(expiry_at(expiry, f), at + 50);
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ 0 });
+	assert_int_equal(expiry_number(expiry), 0);
+	/* Left over, and renamed. */
+	uint64_t t = kit_file(ix, INDEX_ROOT, "x.tmp", "f");
+	assert_in_range(expiry_at(expiry, t), now + TEMP_S, now + TEMP_S + 10);
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "x.tmp", INDEX_ROOT, "x", 0), 0);
+	assert_int_equal(expiry_number(expiry), 0);
+	kit_file(ix, INDEX_ROOT, ".tmp", "f"); /* a name like others */
+	assert_int_equal(expiry_number(expiry), 0);
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "x", INDEX_ROOT, "y.tmp", 0), 0);
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50 });
+	assert_int_equal(expiry_number(expiry), 2);
+	/* At the next start, too. */
+	uses_close(uses);
+	policy_free(policy);
+	expiry_free(expiry);
+	begin_uses();
+	assert_int_equal(expiry_number(expiry), 2);
+	assert_in_range(expiry_at(expiry, f), now + 50, now + 60);
+	check();
+}
+
 /* Who is written or read anew has been used: it stays when others go. */
 static void new_versions_and_times_are_uses(void **state)
 {
@@ -247,8 +335,8 @@ static void what_is_stored_is_known_at_start(void **state)
 	}
 	uses_close(uses);
 	policy_free(policy);
-	assert_int_equal(policy_new(&policy), 0);
-	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	expiry_free(expiry);
+	begin_uses();
 	check();
 	for (unsigned i = 0; i < 3; i++) {
 		assert_true(policy_take(policy, POLICY_BARE, &o));
@@ -343,6 +431,8 @@ int main(void)
 		TEST(files_come_and_go),
 		TEST(moved_and_exchanged),
 		TEST(several_names),
+		TEST(what_is_pinned_is_nobodys),
+		TEST(ends_are_known),
 		TEST(new_versions_and_times_are_uses),
 		TEST(what_is_stored_is_known_at_start),
 		TEST(random_names),

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* engine_about(), engine_evict(): of the eviction in this process, or of another host's node. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "engine/evict.h"
+#include "engine/peer.h"
+
+/* Here ---------------------------------------------------------------------------------- */
+
+static void gone(struct victim *v, int r)
+{
+	struct engine_ask *a = v->arg;
+
+	free(v);
+	a->done(a, r);
+}
+
+static void evict_here(struct engine *e, struct engine_ask *a)
+{
+	struct victim *v = calloc(1, sizeof(*v));
+
+	if (!v) {
+		a->done(a, -ENOMEM);
+		return;
+	}
+	*v = (struct victim){ .fileid = a->fileid, .place = a->place, .call = kv_call_of(&a->call),
+			      .done = gone, .arg = a };
+	evict_go(e->evict, v);
+}
+
+/* At the node ---------------------------------------------------------------------------- */
+
+struct far_ask {
+	struct conn_call call;
+	struct engine_ask *ask;
+};
+
+static void answered(struct conn_call *call, int r, struct bytes body)
+{
+	struct far_ask *f = (struct far_ask *)call;
+	struct engine_ask *a = f->ask;
+	struct wire_about m = { 0 };
+
+	if (!r && call->type == WIRE_ABOUT)
+		r = wire_read_about(body, &m);
+	a->hits = m.hits;
+	a->expires = m.expires;
+	free(f);
+	a->done(a, r);
+}
+
+static void ask_node(struct engine *e, struct engine_ask *a, uint16_t type)
+{
+	struct wire_object m = { .fileid = a->fileid };
+	struct far_ask *f = calloc(1, sizeof(*f));
+
+	if (!f) {
+		a->done(a, -ENOMEM);
+		return;
+	}
+	if (a->place.kind == PLACE_NAME) {
+		m.parent = a->place.parent;
+		m.h = a->place.h;
+	}
+	f->ask = a;
+	f->call = (struct conn_call){ .type = type, .deadline_ns = a->call.deadline_ns,
+				      .of = &a->call, .done = answered };
+	wire_write_object(&f->call.body, &m);
+	remote_call(peer_remote(e->peer), &f->call);
+}
+
+void engine_about(struct engine *e, struct engine_ask *a)
+{
+	if (e->peer) {
+		ask_node(e, a, WIRE_ABOUT);
+	} else if (!e->evict) {
+		a->done(a, -EOPNOTSUPP);
+	} else {
+		evict_about(e->evict, a->fileid, &a->hits, &a->expires);
+		a->done(a, 0);
+	}
+}
+
+void engine_evict(struct engine *e, struct engine_ask *a)
+{
+	if (e->peer)
+		ask_node(e, a, WIRE_EVICT);
+	else if (!e->evict)
+		a->done(a, -EOPNOTSUPP);
+	else
+		evict_here(e, a);
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A heap whose root ends first, and a table by fileid. A use does not move an object in the
+ * heap: it is seen when its turn comes, and then it goes down to where it belongs by now.
+ */
+#include "engine/expiry.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <uthash.h>
+
+#include "common/array.h"
+#include "common/lock.h"
+
+struct item {
+	struct expiry_end end;
+	int64_t used; /* s */
+	size_t at;    /* in the heap */
+	UT_hash_handle hh;
+};
+
+struct expiry {
+	struct lock lock;
+	struct item **heap;
+	size_t n, cap;
+	struct item *table;
+	atomic_size_t nidle; /* that a use is of interest to */
+};
+
+static void place_at(struct expiry *x, size_t i, struct item *t)
+{
+	x->heap[i] = t;
+	t->at = i;
+}
+
+static void up(struct expiry *x, size_t i)
+{
+	struct item *t = x->heap[i];
+
+	for (; i && x->heap[(i - 1) / 2]->end.at > t->end.at; i = (i - 1) / 2)
+		place_at(x, i, x->heap[(i - 1) / 2]);
+	place_at(x, i, t);
+}
+
+static void down(struct expiry *x, size_t i)
+{
+	struct item *t = x->heap[i];
+
+	for (size_t child; (child = 2 * i + 1) < x->n; i = child) {
+		if (child + 1 < x->n && x->heap[child + 1]->end.at < x->heap[child]->end.at)
+			child++;
+		if (x->heap[child]->end.at >= t->end.at)
+			break;
+		place_at(x, i, x->heap[child]);
+	}
+	place_at(x, i, t);
+}
+
+static struct item *find(struct expiry *x, uint64_t fileid)
+{
+	struct item *t;
+
+	HASH_FIND(hh, x->table, &fileid, sizeof(fileid), t);
+	return t;
+}
+
+/* It is the caller's then. */
+static void leave(struct expiry *x, struct item *t)
+{
+	struct item *last = x->heap[--x->n];
+
+	if (last != t) {
+		place_at(x, t->at, last);
+		down(x, last->at);
+		up(x, last->at);
+	}
+	HASH_DEL(x->table, t);
+	x->nidle -= t->end.idle != 0;
+}
+
+static int enter(struct expiry *x, const struct expiry_end *end)
+{
+	struct item *t;
+
+	if (array_room(x->heap, x->cap, x->n + 1, 64) < 0)
+		return -ENOMEM;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->end = *end;
+	HASH_ADD(hh, x->table, end.fileid, sizeof(t->end.fileid), t);
+	x->nidle += end->idle != 0;
+	place_at(x, x->n++, t);
+	up(x, t->at);
+	return 0;
+}
+
+int expiry_put(struct expiry *x, const struct expiry_end *end)
+{
+	WITH_LOCK(&x->lock);
+	struct item *t = find(x, end->fileid);
+
+	if (!t)
+		return enter(x, end);
+	x->nidle += (end->idle != 0) - (size_t)(t->end.idle != 0);
+	t->end = *end;
+	down(x, t->at);
+	up(x, t->at);
+	return 0;
+}
+
+int expiry_keep(struct expiry *x, const struct expiry_end *end)
+{
+	WITH_LOCK(&x->lock);
+
+	return find(x, end->fileid) ? 0 : enter(x, end);
+}
+
+void expiry_remove(struct expiry *x, uint64_t fileid)
+{
+	WITH_LOCK(&x->lock);
+	struct item *t = find(x, fileid);
+
+	if (!t)
+		return;
+	leave(x, t);
+	free(t);
+}
+
+void expiry_use(struct expiry *x, uint64_t fileid, int64_t now)
+{
+	if (!x->nidle)
+		return;
+	WITH_LOCK(&x->lock);
+	struct item *t = find(x, fileid);
+
+	if (t && t->end.idle && t->used < now)
+		t->used = now;
+}
+
+static int64_t end_of(const struct item *t)
+{
+	int64_t idle = t->end.idle && t->used ? t->used + t->end.idle : 0;
+
+	return idle > t->end.at ? idle : t->end.at;
+}
+
+int expiry_take(struct expiry *x, int64_t now, struct expiry_end *ret, int64_t *ret_at)
+{
+	WITH_LOCK(&x->lock);
+
+	while (x->n) {
+		struct item *t = x->heap[0];
+		*ret_at = t->end.at;
+		if (t->end.at > now)
+			return INDEX_MISS;
+		if (end_of(t) > now) { /* it was used */
+			t->end.at = end_of(t);
+			down(x, 0);
+			continue;
+		}
+		leave(x, t);
+		*ret = t->end;
+		free(t);
+		return 0;
+	}
+	*ret_at = INT64_MAX;
+	return INDEX_MISS;
+}
+
+int64_t expiry_at(struct expiry *x, uint64_t fileid)
+{
+	WITH_LOCK(&x->lock);
+	struct item *t = find(x, fileid);
+
+	return t ? end_of(t) : 0;
+}
+
+uint64_t expiry_number(struct expiry *x)
+{
+	WITH_LOCK(&x->lock);
+
+	return x->n;
+}
+
+int expiry_new(struct expiry **ret)
+{
+	struct expiry *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return -ENOMEM;
+	lock_init(&x->lock, LOCK_EXPIRY);
+	*ret = x;
+	return 0;
+}
+
+void expiry_free(struct expiry *x)
+{
+	if (!x)
+		return;
+	HASH_CLEAR(hh, x->table);
+	for (size_t i = 0; i < x->n; i++)
+		free(x->heap[i]);
+	free(x->heap);
+	lock_fini(&x->lock);
+	free(x);
+}

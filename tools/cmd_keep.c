@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slicefs pin, unpin, ttl, priority, evict, quota: what is to stay, and for how long. On a mount
+ * they set extended attributes (fs/keep.c), on a node's path what those mean.
+ */
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <time.h>
+
+#include "common/cleanup.h"
+#include "common/error.h"
+#include "common/size.h"
+#include "common/units.h"
+#include "tools/client.h"
+#include "tools/cmd.h"
+#include "tools/mounts.h"
+
+enum { US_PER_S = 1000000, WALK_FDS = 16 };
+
+struct keeping {
+	struct client c;
+	const char *what;      /* "pin": of user.slicefs.pin; "evict" */
+	const char *value;     /* NULL: takes it away */
+	unsigned mask;         /* as keep_set() says; 0: evict */
+	struct keep keep;
+	bool only_itself;
+	int status;
+};
+
+static struct keeping *walking; /* nftw() has no argument */
+
+/* ---- What went wrong --------------------------------------------------------------- */
+
+static int fail(struct keeping *k, int err, const char *path)
+{
+	const char *cmd = k->c.cmd;
+
+	k->status = EXIT_FAILED;
+	switch (err) {
+	case -EPERM:
+		if (!k->mask)
+			return cmd_fail(EXIT_FAILED, cmd, "%s: is pinned. Try: slicefs unpin, "
+					"first", path);
+		return cmd_fail(EXIT_FAILED, cmd, "%s: you may not change it", path);
+	case -EBUSY:
+		return cmd_fail(EXIT_FAILED, cmd, "%s: is being written. Try: again when it is "
+				"closed", path);
+	case -EOPNOTSUPP:
+		return cmd_fail(EXIT_FAILED, cmd, "%s: nothing is evicted there. Try: --evict-high "
+				"95 of slicefs mount, or serve", path);
+	default:
+		return client_is_remote(path) ? client_fail(&k->c, err, path) :
+			cmd_fail(EXIT_FAILED, cmd, "%s: %s", path, error_text(err));
+	}
+}
+
+/* ---- On a mount -------------------------------------------------------------------- */
+
+static int set_here(struct keeping *k, const char *path, bool is_dir)
+{
+	char name[64];
+	int r;
+
+	if (!k->mask && is_dir)
+		return 0;
+	snprintf(name, sizeof(name), "user.slicefs.%s", k->what);
+	if (k->value)
+		r = lsetxattr(path, name, k->value, strlen(k->value), 0);
+	else
+		r = lremovexattr(path, name);
+	r = r < 0 ? -errno : 0;
+	return r == -ENODATA && !k->value ? 0 : r;
+}
+
+static int visit_here(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	struct keeping *k = walking;
+	bool is_dir = S_ISDIR(st->st_mode);
+	int r = type == FTW_NS || type == FTW_DNR ? -EACCES : 0;
+
+	if (!r && (S_ISREG(st->st_mode) || is_dir))
+		r = set_here(k, path, is_dir);
+	else if (!r && !at->level)
+		return cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
+				"directory", path);
+	/* It has been evicted meanwhile, or replaced: as good. */
+	if (r && !(at->level && (r == -ENOENT || r == -ESTALE || r == -EAGAIN)))
+		fail(k, r, path);
+	return 0;
+}
+
+static int is_on(const struct mount_line *m, void *arg)
+{
+	const struct stat *st = arg;
+
+	return major(st->st_dev) == m->major && minor(st->st_dev) == m->minor;
+}
+
+static int do_here(struct keeping *k, const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: %s", path, strerror(errno));
+	if (mounts_each(is_on, &st) <= 0)
+		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is not on a slicefs mount. Try: slicefs "
+				"status", path);
+	walking = k;
+	k->status = EXIT_DONE;
+	if (k->only_itself)
+		visit_here(path, &st, FTW_F, &(struct FTW){ 0 });
+	else if (nftw(path, visit_here, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
+		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: %s", path, strerror(errno));
+	return k->status;
+}
+
+/* ---- On a node --------------------------------------------------------------------- */
+
+static int evict_there(struct keeping *k, uint64_t fileid, struct place place)
+{
+	struct engine_ask a = { .fileid = fileid, .place = place };
+
+	return client_ask(&k->c, &a, engine_evict);
+}
+
+static int set_there(struct keeping *k, uint64_t fileid, struct place place)
+{
+	struct index_op op = { .fileid = fileid, .place = place, .mask = k->mask,
+			       .attr.keep = k->keep };
+	int r = k->mask ? client_index(&k->c, &op, index_setattr) :
+			  evict_there(k, fileid, place);
+
+	index_op_fini(&op);
+	return r;
+}
+
+struct level {
+	struct keeping *k;
+	const char *shown;
+};
+
+static int visit_there(struct keeping *k, const struct attr *a, struct place place,
+		       const char *shown);
+
+static int visit_entry(void *arg, const struct entry *e)
+{
+	struct level *l = arg;
+	_cleanup_(freep) char *path = client_join(l->shown, e->name);
+
+	if (!path)
+		return -ENOMEM;
+	if (S_ISREG(e->attr.mode) || S_ISDIR(e->attr.mode))
+		visit_there(l->k, &e->attr, e->place, path);
+	return 0;
+}
+
+static int visit_there(struct keeping *k, const struct attr *a, struct place place,
+		       const char *shown)
+{
+	struct level l = { k, shown };
+	bool is_dir = S_ISDIR(a->mode);
+	int r = k->mask || !is_dir ? set_there(k, a->fileid, place) : 0;
+
+	if (!r && is_dir && !k->only_itself)
+		r = client_list(&k->c, a->fileid, true, visit_entry, &l);
+	if (r < 0 && r != -ENOENT)
+		fail(k, r, shown);
+	return r;
+}
+
+static int do_there(struct keeping *k, const char *word)
+{
+	struct found at;
+	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, &at);
+
+	if (!r && !at.is_there)
+		r = -ENOENT;
+	if (r < 0)
+		return client_fail(&k->c, r, word);
+	if (!S_ISREG(at.attr.mode) && !S_ISDIR(at.attr.mode))
+		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a directory",
+				word);
+	k->status = EXIT_DONE;
+	visit_there(k, &at.attr, at.place, word);
+	return k->status;
+}
+
+/* ---- All words --------------------------------------------------------------------- */
+
+static int open_node(struct keeping *k, char **words)
+{
+	const char *path;
+	bool any = false;
+
+	for (; *words; words++) {
+		if (!client_is_remote(*words))
+			continue;
+		int status = client_take(&k->c, *words, &path);
+		if (status)
+			return status;
+		any = true;
+	}
+	return any ? client_open(&k->c) : EXIT_DONE;
+}
+
+/* Each of them; the worst status. */
+static int do_words(struct keeping *k, char **words)
+{
+	int status = open_node(k, words);
+
+	for (; !status && *words; words++) {
+		int s = client_is_remote(*words) ? do_there(k, *words) : do_here(k, *words);
+		if (s)
+			status = s;
+	}
+	client_close(&k->c);
+	return status;
+}
+
+/* What is to be set, as its extended attribute has it. */
+static int take_value(struct keeping *k, const char *what, const char *value)
+{
+	k->what = what;
+	k->value = value;
+	if (!value)
+		return keep_unset(&k->keep, what, &k->mask) == -ENOENT ? -EINVAL : 0;
+	return keep_set(&k->keep, what, bytes_str(value), &k->mask);
+}
+
+/* ---- Command lines ------------------------------------------------------------------- */
+
+enum { OPTION_UNTIL = CLIENT_MORE, OPTION_FOR, OPTION_AFTER_USE };
+
+struct words {
+	struct keeping k;
+	const char *until, *for_;
+	bool after_use;
+	char **v; /* NULL after the last */
+	int n;
+};
+
+/* `options`: the short ones; of the long ones each command takes what it knows. */
+static int parse(struct words *w, int argc, char **argv, const struct option *options)
+{
+	client_init(&w->k.c, argv[0], false);
+	for (int o; (o = getopt_long(argc, argv, ":d", options, NULL)) != -1;) {
+		if (o == 'd')
+			w->k.only_itself = true;
+		else if (o == OPTION_UNTIL)
+			w->until = optarg;
+		else if (o == OPTION_FOR)
+			w->for_ = optarg;
+		else if (o == OPTION_AFTER_USE)
+			w->after_use = true;
+		else {
+			int status = client_option(&w->k.c, o, argv);
+			if (status)
+				return status;
+		}
+	}
+	w->v = argv + optind;
+	w->n = argc - optind;
+	return EXIT_DONE;
+}
+
+static const struct option plain[] = {
+	{ "directory", no_argument, NULL, 'd' }, CLIENT_OPTIONS, { 0 },
+};
+
+static void help_common(void)
+{
+	printf("  -d, --directory  a directory itself, for what will be made in it, and not\n"
+	       "                   what is in it already\n");
+	client_help();
+}
+
+void cmd_pin_help(void)
+{
+	printf("  --until TIME     only until then: 2026-12-01, 2026-12-01T12:00:00Z, @SECONDS\n"
+	       "  --for TIME       only so long: 90s, 2h, 7d\n");
+	help_common();
+	printf("\nWhat is pinned is never evicted. Of a directory all that is in it, and what will be.\n");
+}
+
+int cmd_pin(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "until", required_argument, NULL, OPTION_UNTIL },
+		{ "for", required_argument, NULL, OPTION_FOR },
+		{ "directory", no_argument, NULL, 'd' }, CLIENT_OPTIONS, { 0 },
+	};
+	struct words w = { 0 };
+	struct keep_text until;
+	uint64_t us;
+	int status = parse(&w, argc, argv, options);
+
+	if (status)
+		return status;
+	if (!w.n)
+		return cmd_usage(argv[0], "no PATH was given");
+	if (w.until && w.for_)
+		return cmd_usage(argv[0], "--until and --for say the same in two ways. Try: one");
+	if (w.for_) {
+		if (units_time(w.for_, &us) < 0 || us < US_PER_S || us / US_PER_S > INT32_MAX)
+			return cmd_usage(argv[0], "--for: \"%s\" is no time. Try: 90s, 2h, 7d",
+					 w.for_);
+		keep_moment(time(NULL) + (int64_t)(us / US_PER_S), &until);
+		w.until = until.s;
+	}
+	if (take_value(&w.k, "pin", w.until ? w.until : "forever") < 0)
+		return cmd_usage(argv[0], "--until: \"%s\" is no time. Try: 2026-12-01, "
+				 "2026-12-01T12:00:00Z", w.until);
+	return do_words(&w.k, w.v);
+}
+
+void cmd_unpin_help(void)
+{
+	help_common();
+	printf("\nThe other way round: they may be evicted again.\n");
+}
+
+int cmd_unpin(int argc, char **argv)
+{
+	struct words w = { 0 };
+	int status = parse(&w, argc, argv, plain);
+
+	if (status)
+		return status;
+	if (!w.n)
+		return cmd_usage(argv[0], "no PATH was given");
+	take_value(&w.k, "pin", NULL);
+	return do_words(&w.k, w.v);
+}
+
+void cmd_ttl_help(void)
+{
+	printf("  --after-use      counted from the last use, not from the last publishing\n");
+	help_common();
+	printf("\nTIME is 90s, 2h, 7d; none: there is no end. What has lived so long is evicted.\n");
+}
+
+int cmd_ttl(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "after-use", no_argument, NULL, OPTION_AFTER_USE },
+		{ "directory", no_argument, NULL, 'd' }, CLIENT_OPTIONS, { 0 },
+	};
+	struct words w = { 0 };
+	char value[64];
+	int status = parse(&w, argc, argv, options);
+
+	if (status)
+		return status;
+	if (w.n < 2)
+		return cmd_usage(argv[0], w.n ? "no PATH was given" : "no TIME was given");
+	bool none = !strcmp(w.v[0], "none");
+	snprintf(value, sizeof(value), "%s%s", w.v[0], w.after_use ? " after use" : "");
+	if (take_value(&w.k, "ttl", none ? NULL : value) < 0)
+		return cmd_usage(argv[0], "\"%s\" is no time. Try: 90s, 2h, 7d, none", w.v[0]);
+	return do_words(&w.k, w.v + 1);
+}
+
+void cmd_priority_help(void)
+{
+	help_common();
+	printf("\nWho has a lower one is evicted first: low, normal, high.\n");
+}
+
+int cmd_priority(int argc, char **argv)
+{
+	struct words w = { 0 };
+	int status = parse(&w, argc, argv, plain);
+
+	if (status)
+		return status;
+	if (w.n < 2)
+		return cmd_usage(argv[0], w.n ? "no PATH was given" : "no priority was given");
+	if (take_value(&w.k, "priority", w.v[0]) < 0)
+		return cmd_usage(argv[0], "\"%s\" is no priority. Try: low, normal, high", w.v[0]);
+	return do_words(&w.k, w.v + 1);
+}
+
+void cmd_evict_help(void)
+{
+	client_help();
+	printf("\nFiles go at once, as if there were no room for them, of a directory all that are in\n"
+	       "it. Who has one open keeps it.\n");
+}
+
+int cmd_evict(int argc, char **argv)
+{
+	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
+	struct words w = { 0 };
+	int status = parse(&w, argc, argv, options);
+
+	if (status)
+		return status;
+	if (!w.n)
+		return cmd_usage(argv[0], "no PATH was given");
+	w.k.what = "evict";
+	w.k.value = "1";
+	return do_words(&w.k, w.v);
+}
+
+void cmd_quota_help(void)
+{
+	client_help();
+	printf("\nWhat is in DIR, and below it, is evicted when there is more than SIZE (10G) of it,\n"
+	       "before anything else is. Without one: what there is of those that have a quota.\n");
+}
+
+static int show_quota(const char *dir)
+{
+	char quota[64], used[64];
+	ssize_t n = getxattr(dir, "user.slicefs.quota", quota, sizeof(quota) - 1);
+	ssize_t m = n < 0 ? n : getxattr(dir, "user.slicefs.used", used, sizeof(used) - 1);
+
+	if (m < 0)
+		return cmd_fail(EXIT_FAILED, "quota", "%s: %s", dir,
+				errno == ENODATA ? "has none" : strerror(errno));
+	quota[n] = used[m] = 0;
+	printf("%s: %s of %s\n", dir, size_text(strtoull(used, NULL, 10)).s, quota);
+	return EXIT_DONE;
+}
+
+static int quota_words(struct words *w, const char *verb)
+{
+	int status = EXIT_DONE;
+
+	w->k.only_itself = true;
+	if (!strcmp(verb, "unset") && w->n > 1) {
+		take_value(&w->k, "quota", NULL);
+		return do_words(&w->k, w->v + 1);
+	}
+	if (!strcmp(verb, "set") && w->n == 3) {
+		if (take_value(&w->k, "quota", w->v[2]) < 0)
+			return cmd_usage("quota", "\"%s\" is no size. Try: 512M, 10G", w->v[2]);
+		w->v[2] = NULL;
+		return do_words(&w->k, w->v + 1);
+	}
+	if (strcmp(verb, "show") || w->n < 2)
+		return cmd_usage("quota", "\"%s\" wants something else", verb);
+	for (char **v = w->v + 1; *v; v++)
+		status |= show_quota(*v);
+	return status;
+}
+
+int cmd_quota(int argc, char **argv)
+{
+	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
+	struct words w = { 0 };
+	int status = parse(&w, argc, argv, options);
+
+	if (status)
+		return status;
+	if (!w.n)
+		return cmd_usage(argv[0], "what is to be done was not given");
+	return quota_words(&w, w.v[0]);
+}
