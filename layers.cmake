@@ -24,6 +24,6 @@ layer(engine
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
 layer(fs
 	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c access.c lately.c lines.c away.c watched.c names.c attr.c
-	     xattr.c keep.c layout.c dir.c open.c io.c notify.c control.c
+	     xattr.c keep.c presence.c layout.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

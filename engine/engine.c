@@ -265,7 +265,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	if (!r && o->evict_high && e->refs)
-		r = evict_open(e, &(struct evict_opts){ o->evict_high, o->evict_low, o->temp_s },
+		r = evict_open(e, &(struct evict_opts){ o->evict_high, o->evict_low, o->temp_s,
+						       o->evict_dirs_ms },
 			       &e->evict);
 	return r;
 }
@@ -364,6 +365,7 @@ static void space_of_peer(struct engine *e, struct engine_space *ret)
 		.index_size_bytes = st.index_size,
 		.index_used_bytes = st.index_used,
 		.pool_id = e->node->pool_id,
+		.evict_dirs_ms = st.evict_dirs_ms,
 	};
 }
 
@@ -381,6 +383,7 @@ static void space_of_store(struct engine *e, struct engine_space *ret)
 		.index_size_bytes = st.size_bytes,
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
+		.evict_dirs_ms = e->evict ? evict_dirs_ms(e->evict) : 0,
 	};
 }
 

@@ -57,6 +57,7 @@ struct engine_opts {
 	 * evicted; high 0: never. */
 	unsigned evict_high, evict_low;
 	uint32_t temp_s; /* after its last use a "*.tmp" is evicted as well; 0: not */
+	uint64_t evict_dirs_ms; /* and a directory so long after that left it empty; 0: not */
 
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
@@ -111,19 +112,23 @@ struct engine_space {
 	uint64_t evictable_bytes;         /* of what is not free, about */
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
+	uint64_t evict_dirs_ms; /* as of struct engine_opts */
 };
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
 
 /*
- * Who has to do with what is evicted. Both are called by a thread that others wait for, and
- * return soon; neither where nothing is evicted, as by an engine on another host's node.
+ * Who has to do with what is evicted. All are called by a thread that others wait for, and
+ * return soon; none where nothing is evicted, as by an engine on another host's node.
  */
 struct eviction {
 	/* An object has gone (index_evict()), and so have these names. */
 	void (*evicted)(void *arg, const struct gone *g, const struct entry *names, uint32_t n);
 	/* Room is wanted, and an object is about to go: can it be had without? */
 	bool (*spare)(void *arg);
+	/* Directories are about to go: who uses some is to say so in the index, by the time of
+	 * reading. Takes its time. */
+	void (*look)(void *arg);
 	void *arg;
 };
 /* *v is copied. NULL: nobody; no call is under way when that returns. */

@@ -12,6 +12,7 @@
 
 #include <utlist.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/metrics.h"
@@ -25,6 +26,8 @@ enum {
 	ROUND = 32,     /* objects that go in one */
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
+	DIRS_LOOKS = 8, /* for empty directories, in the time that they stay */
+	DIRS_MAX_MS = 600 * 1000,
 };
 
 struct evict {
@@ -34,6 +37,7 @@ struct evict {
 	struct uses *uses;
 	struct victims *victims;
 	unsigned high, low; /* percent */
+	uint64_t dirs_ms;
 
 	struct lock lock;
 	pthread_cond_t more;
@@ -45,6 +49,10 @@ struct evict {
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
 	uint64_t rests_ns[WHATS];
+	uint64_t *dirs; /* that may be empty, and unused since */
+	size_t ndirs, dirs_cap;
+	struct timespec dirs_since;
+	uint64_t dirs_at_ns; /* when they are looked for again */
 	bool has_thread;
 	pthread_t thread;
 };
@@ -243,6 +251,49 @@ static bool serve_ends(struct evict *x)
 	return true;
 }
 
+/* Directories ------------------------------------------------------------------------------- */
+
+static int note_dir(void *arg, uint64_t dir)
+{
+	struct evict *x = arg;
+	int r = array_room(x->dirs, x->dirs_cap, x->ndirs + 1, 64);
+
+	if (!r)
+		x->dirs[x->ndirs++] = dir;
+	return r;
+}
+
+static uint64_t dirs_every_ns(const struct evict *x)
+{
+	uint64_t ms = x->dirs_ms / DIRS_LOOKS;
+
+	return (ms < LOOK_MS ? LOOK_MS : ms > DIRS_MAX_MS ? DIRS_MAX_MS : ms) * NS_PER_MS;
+}
+
+/* Those in which nothing has happened for so long since an eviction; some have names still. */
+static void find_dirs(struct evict *x)
+{
+	x->dirs_at_ns = clock_ns() + dirs_every_ns(x);
+	x->dirs_since = clock_now();
+	x->dirs_since.tv_sec -= (time_t)(x->dirs_ms / 1000);
+	index_all_evicted(x->e->ix, x->dirs_since, note_dir, x);
+	if (x->ndirs)
+		victims_look(x->victims);
+}
+
+static bool serve_dirs(struct evict *x)
+{
+	if (x->dirs_ms && !x->ndirs && clock_ns() >= x->dirs_at_ns)
+		find_dirs(x);
+	for (unsigned n = 0; n < ROUND && x->ndirs; n++)
+		victim_dir_go_wait(x->victims, x->dirs[--x->ndirs], x->dirs_since);
+	if (!x->ndirs) {
+		free(steal(&x->dirs));
+		x->dirs_cap = 0;
+	}
+	return x->ndirs;
+}
+
 static void *run(void *arg)
 {
 	struct evict *x = arg;
@@ -261,6 +312,7 @@ static void *run(void *arg)
 		more = serve(x, POOL);
 		more |= serve(x, INDEX);
 		more |= serve_ends(x);
+		more |= serve_dirs(x);
 	}
 }
 
@@ -284,6 +336,11 @@ void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w)
 		}
 	}
 	task_run(&w->task);
+}
+
+uint64_t evict_dirs_ms(const struct evict *x)
+{
+	return x->dirs_ms;
 }
 
 void evict_watch(struct evict *x, const struct eviction *v)
@@ -369,6 +426,8 @@ int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 		return -ENOMEM;
 	x->e = e;
 	x->high = o->high;
+	x->dirs_ms = o->dirs_ms;
+	x->dirs_at_ns = clock_ns() + dirs_every_ns(x);
 	x->low = o->low < o->high ? o->low : o->high;
 	lock_init(&x->lock, LOCK_EVICT);
 	lock_cond_init(&x->more);
@@ -413,6 +472,7 @@ void evict_free(struct evict *x)
 	uses_close(x->uses);
 	expiry_free(x->expiry);
 	policy_free(x->policy);
+	free(x->dirs);
 	pthread_cond_destroy(&x->more);
 	lock_fini(&x->lock);
 	free(x);

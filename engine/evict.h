@@ -34,6 +34,7 @@ struct evict_waiter {
 struct evict_opts {
 	unsigned high, low; /* percent; high 0: in need only */
 	uint32_t temp_s;    /* as of uses.h */
+	uint64_t dirs_ms;   /* so long after that left it empty, a directory goes; 0: it stays */
 };
 
 /* e's index and pool are open, nothing is under way. */
@@ -48,6 +49,8 @@ uint64_t evict_number(struct evict *x);
 /* There was no page free after `number` was read: makes room, then runs w->task; at once if
  * some has been made since. */
 void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w);
+
+uint64_t evict_dirs_ms(const struct evict *x); /* as it was opened with */
 
 /* As engine_watch_eviction(). */
 void evict_watch(struct evict *x, const struct eviction *v);

@@ -254,6 +254,7 @@ int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place pl
 		.name = { place.parent, place.h }, .is_name = place.kind == PLACE_NAME,
 		.is_record = true, .attr = op.entry.attr,
 	};
+	row.attr.pages = index_pool_pages(&op.entry.attr, &op.entry.body);
 	return enter(u, &row);
 }
 

@@ -126,6 +126,15 @@ bool victims_spare(struct victims *vs)
 	return has;
 }
 
+void victims_look(struct victims *vs)
+{
+	const struct eviction v = tell_begin(vs);
+
+	if (v.look)
+		v.look(v.arg);
+	tell_end(vs);
+}
+
 void victims_watch(struct victims *vs, const struct eviction *v)
 {
 	WITH_LOCK(&vs->lock);
@@ -158,7 +167,8 @@ static void end(struct victim *v, int r)
 
 	if (!r) {
 		metric_add(v->reason, 1);
-		metric_add(M_EVICTED_BYTES, (int64_t)(op->gone.attr.pages * PAGE_BYTES));
+		metric_add(M_EVICTED_BYTES, (int64_t)(index_pool_pages(&op->gone.attr,
+						      &op->gone.body) * PAGE_BYTES));
 		tell(v->of, op);
 		engine_drop(v->of->e, &op->gone);
 	}
@@ -195,6 +205,18 @@ int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum
 	if (!r) {
 		r = index_wait(vs->e->ix, &v.op, index_evict);
 		end(&v, r);
+	}
+	return r;
+}
+
+int victim_dir_go_wait(struct victims *vs, uint64_t dir, struct timespec since)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = dir, .attr.mtime = since };
+	int r = index_wait(vs->e->ix, &op, index_evict_dir);
+
+	if (!r) {
+		metric_add(M_EVICTED_DIRS, 1);
+		tell(vs, &op);
 	}
 	return r;
 }

@@ -21,6 +21,9 @@ void victims_watch(struct victims *vs, const struct eviction *v);
 /* Its watcher has room to spare. */
 bool victims_spare(struct victims *vs);
 
+/* Its watcher is to say which directories are in use. */
+void victims_look(struct victims *vs);
+
 struct victim {
 	uint64_t fileid;
 	struct place place;
@@ -44,3 +47,7 @@ int victim_look(struct victims *vs, uint64_t fileid, struct place place, struct 
  * is pinned by the user; others. */
 void victim_go(struct victims *vs, struct victim *v);
 int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason);
+
+/* A directory that an eviction has emptied, and nothing has happened to since; as
+ * index_evict_dir(). Blocks. */
+int victim_dir_go_wait(struct victims *vs, uint64_t dir, struct timespec since);

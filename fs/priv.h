@@ -364,6 +364,13 @@ void fs_rmdir(fuse_req_t f, fuse_ino_t parent, const char *name);
 void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,
 	       fuse_ino_t parent2, const char *name2, unsigned flags);
 
+/* presence.c ------------------------------------------------------------------ */
+
+/* Tells the index which directories processes stand in, or have open. Blocks; not a worker's. */
+void presence_tell(struct fs *fs);
+/* How often that is to be done. */
+unsigned presence_interval_ms(struct fs *fs);
+
 /* keep.c ---------------------------------------------------------------------- */
 
 #define KEEP_XATTR "user.slicefs."

@@ -9,6 +9,7 @@
  * open, are closed, which publishes; then the inode table goes.
  */
 #include <errno.h>
+#include <poll.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -249,10 +250,11 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 
 static void wait_for_end(struct fs *fs)
 {
-	uint64_t n;
+	struct pollfd end = { .fd = fs->wake_fd, .events = POLLIN };
 
-	while (read(fs->wake_fd, &n, sizeof(n)) < 0 && errno == EINTR)
-		;
+	for (int n; (n = poll(&end, 1, (int)presence_interval_ms(fs))) <= 0;)
+		if (!n)
+			presence_tell(fs);
 	if (!atomic_load(&fs->stop_asked))
 		return;
 	/* Programs that have nothing open see a clean unmount; the workers
@@ -280,13 +282,18 @@ static void finish(struct fs *fs)
 	fs->notify = notify_free(fs->notify);
 }
 
+static void look(void *arg)
+{
+	presence_tell(arg);
+}
+
 int fs_run(struct fs *fs)
 {
 	int r = workers_start(fs, &fs->workers);
 
 	if (r < 0)
 		return r;
-	engine_watch_eviction(fs->engine, &(struct eviction){ evicted, spare, fs });
+	engine_watch_eviction(fs->engine, &(struct eviction){ evicted, spare, look, fs });
 	wait_for_end(fs);
 	engine_watch_eviction(fs->engine, NULL);
 	watched_stop(fs->watched); /* while requests are answered */

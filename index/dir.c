@@ -84,13 +84,9 @@ static int list_entry(struct plan *p, const struct name_key *k, const struct kv_
 
 static int list_name(struct plan *p, const struct name_key *k, struct entry *e)
 {
-	char *name = plan_alloc(p, k->name.len + 1);
-
-	if (!name)
+	e->name = plan_name(p, k->name);
+	if (!e->name)
 		return -ENOMEM;
-	memcpy(name, k->name.p, k->name.len);
-	name[k->name.len] = 0;
-	e->name = name;
 	e->name_len = (uint16_t)k->name.len;
 	return 0;
 }
@@ -496,6 +492,14 @@ void index_unlink(struct index *ix, struct index_op *op)
 	plan_run_ahead(ix, op, unlink_plan);
 }
 
+int dir_remove(struct plan *p, const struct name_view *v,
+	       void (*touch)(struct plan *p, uint64_t dir), struct gone *ret)
+{
+	plan_use_reserve(p);
+	touch(p, v->parent);
+	return plan_both(unlink_published(p, v, ret), dir_add_dirs(p, v->parent, -1));
+}
+
 static int rmdir_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
@@ -505,10 +509,8 @@ static int rmdir_plan(struct plan *p, struct index_op *op)
 		return r;
 	if (!name_is_dir(&v))
 		return -ENOTDIR;
-	plan_use_reserve(p);
 	name_expect(p, &v);
-	dir_touch(p, v.parent);
-	return plan_both(unlink_published(p, &v, &op->gone), dir_add_dirs(p, v.parent, -1));
+	return dir_remove(p, &v, dir_touch, &op->gone);
 }
 
 void index_rmdir(struct index *ix, struct index_op *op)

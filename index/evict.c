@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "common/clock.h"
 #include "index/ops.h"
 #include "index/walk.h"
 
@@ -26,12 +27,10 @@ static int is_any(struct plan *p, char kind, uint64_t fileid, bool *ret)
 /* Which name went, for op->entries. */
 static void note_name(struct plan *p, struct index_op *op, const struct name_key *k)
 {
-	char *name = plan_alloc(p, k->name.len + 1);
+	char *name = plan_name(p, k->name);
 
 	if (!op->entries || !name)
 		return;
-	memcpy(name, k->name.p, k->name.len);
-	name[k->name.len] = 0;
 	op->entries[op->nentries++] = (struct entry){
 		.attr.fileid = op->fileid, .parent = k->parent, .h = k->h, .name = name,
 		.name_len = (uint16_t)k->name.len,
@@ -63,7 +62,7 @@ static int name_goes(struct plan *p, struct index_op *op, const struct index_nam
 	plan_expect_range(p, prefix, key_prefix_end(prefix), rows);
 	plan_del(p, d);
 	note_name(p, op, &k);
-	dir_touch(p, k.parent);
+	dir_touch_evicted(p, k.parent);
 	if (rec.kind != RECORD_WHOLE)
 		return 0;
 	*ret = (struct object){ .fileid = op->fileid, .key = d, .rec = rec,
@@ -116,7 +115,92 @@ void index_evict(struct index *ix, struct index_op *op)
 	plan_run(ix, op, evict_plan);
 }
 
+/* Directories --------------------------------------------------------------------------- */
+
+/* Nothing has happened in it, or to it, since then, but that it was emptied. */
+static int is_left(struct plan *p, const struct object *o, struct timespec since, bool *ret)
+{
+	const struct attr *a = &o->rec.attr;
+	static const struct keep none;
+	const struct kv_row *row;
+	struct dir_times t = { 0 };
+	int r = plan_get(p, key_times(o->fileid), &row);
+
+	if (!r)
+		r = dir_times_decode(row->value, &t);
+	if (r < 0 || r == PLAN_WAIT)
+		return r;
+	*ret = t.evicted && !time_is_after(t.mtime, since) && !time_is_after(a->atime, since) &&
+	       !time_is_after(a->ctime, since) && !a->has_xattrs && !keep_diff(&a->keep, &none);
+	plan_expect_same(p, key_times(o->fileid));
+	return 0;
+}
+
+static int evict_dir_plan(struct plan *p, struct index_op *op)
+{
+	struct name_view v;
+	struct object o;
+	bool left = false;
+	int r = object_find(p, op->fileid, op->place, &o);
+
+	if (r)
+		return r;
+	if (!S_ISDIR(o.rec.attr.mode) || o.fileid == INDEX_ROOT)
+		return INDEX_MISS;
+	char *name = plan_name(p, o.rec.name);
+	if (!name)
+		return -ENOMEM;
+	r = plan_both(is_left(p, &o, op->attr.mtime, &left),
+		      name_find(p, o.rec.parent, name, &v));
+	if (r)
+		return r;
+	if (!left || v.draft || !v.published || v.rec.attr.fileid != o.fileid)
+		return -EBUSY;
+	op->entries = plan_alloc(p, sizeof(*op->entries));
+	note_name(p, op, &(struct name_key){ .parent = v.parent, .h = v.h, .name = v.name });
+	name_expect(p, &v);
+	return dir_remove(p, &v, dir_touch_evicted, &op->gone);
+}
+
+void index_evict_dir(struct index *ix, struct index_op *op)
+{
+	op->place = (struct place){ .kind = PLACE_FILEID };
+	plan_run(ix, op, evict_dir_plan);
+}
+
+struct emptied {
+	struct timespec since;
+	int (*visit)(void *arg, uint64_t dir);
+	void *arg;
+};
+
+static int see_times(void *arg, const struct kv_row *row)
+{
+	struct emptied *e = arg;
+	struct dir_times t;
+	uint64_t dir;
+
+	if (key_parse_id(row->key, 'T', &dir) || dir_times_decode(row->value, &t) || !t.evicted ||
+	    time_is_after(t.mtime, e->since))
+		return 0;
+	return e->visit(e->arg, dir);
+}
+
+int index_all_evicted(struct index *ix, struct timespec since,
+		      int (*visit)(void *arg, uint64_t dir), void *arg)
+{
+	struct emptied e = { since, visit, arg };
+
+	return walk_kind(index_kv(ix), 'T', see_times, &e);
+}
+
 /* Rows ------------------------------------------------------------------------------- */
+
+/* Of the pool: content in the record is shown as a page, and takes none. */
+uint64_t index_pool_pages(const struct attr *a, const struct body *b)
+{
+	return b->kind == BODY_NONE || b->kind == BODY_INLINE ? 0 : a->pages;
+}
 
 static bool is_temp(struct bytes name)
 {
@@ -152,6 +236,7 @@ int index_row_object(struct bytes key, struct bytes value, struct index_row *ret
 		.is_record = rec.kind == RECORD_WHOLE, .is_temp = is_temp(k.name),
 		.attr = rec.attr,
 	};
+	ret->attr.pages = index_pool_pages(&rec.attr, &rec.body);
 	return S_ISDIR(rec.attr.mode) ? INDEX_MISS : 0;
 }
 

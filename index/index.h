@@ -373,6 +373,14 @@ void index_unwatch(struct index *ix, struct index_watch *w);
  * there, or not so; -EBUSY: somebody writes it, or hides a name of it. Never a directory. */
 void index_evict(struct index *ix, struct index_op *op);
 
+/* fileid of a directory, attr.mtime -> gone; entries: its name. It goes if what happened last to
+ * its names was that one was evicted, and nothing else has happened in it, or to it, since attr.mtime.
+ * Else -EBUSY; -ENOTEMPTY; INDEX_MISS: it is not there. Never one that has extended attributes. */
+void index_evict_dir(struct index *ix, struct index_op *op);
+/* Those that may be such; blocks. What is written meanwhile may be seen or not. */
+int index_all_evicted(struct index *ix, struct timespec since,
+		      int (*visit)(void *arg, uint64_t dir), void *arg);
+
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
  * 0: its access ACL, if there is one, is rewritten. */
@@ -518,8 +526,10 @@ struct index_row {
 	struct index_name name; /* is_name */
 	bool is_name, is_record;
 	bool is_temp;           /* the name says that it will be renamed: "*.tmp" */
-	struct attr attr;       /* !is_record: fileid and type only */
+	struct attr attr;       /* !is_record: fileid and type only. pages: of the pool */
 };
+/* Content in the record is shown as a page, and takes none of the pool. */
+uint64_t index_pool_pages(const struct attr *a, const struct body *b);
 /* INDEX_MISS: it is a directory's, or no such row; -EUCLEAN, -EPROTONOSUPPORT. Pure. */
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret);
 /* All of them, names first; blocks. As index_all_extents(). */

@@ -108,6 +108,7 @@ struct dir_times {
 	struct timespec mtime, ctime;
 	uint64_t by; /* the transaction that wrote it, so that one whose answer was
 			lost knows itself from its like; 0: unknown */
+	bool evicted; /* what went last was evicted; then `by` is known */
 };
 int dir_times_decode(struct bytes v, struct dir_times *ret);
 void dir_times_encode(const struct dir_times *t, struct writer *w);

@@ -98,6 +98,11 @@ void name_expect_alone(struct plan *p, const struct name_view *v);
 /* Guards that v's parent is there. -ENOENT, -ENOTDIR. `ret` may be NULL. */
 int parent_find(struct plan *p, uint64_t parent, struct record *ret);
 
+/* dir.c: the directory at v goes; -ENOTEMPTY. `touch`: what becomes of its parent's times. The
+ * name is the caller's to guard. */
+int dir_remove(struct plan *p, const struct name_view *v,
+	       void (*touch)(struct plan *p, uint64_t dir), struct gone *ret);
+
 /* place.c: objects and where they are ---------------------------------------- */
 
 struct object {
@@ -143,8 +148,10 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret);
 int dir_attr(struct plan *p, struct attr *a);
 
 /* The times of directory `dir` are now. _draft: for this session and as long as it
- * lasts, without a commit; it must have a draft name in dir for as long. */
+ * lasts, without a commit; it must have a draft name in dir for as long. _evicted: since a name
+ * was evicted, which it remembers as long as nothing else happens to its names. */
 void dir_touch(struct plan *p, uint64_t dir);
+void dir_touch_evicted(struct plan *p, uint64_t dir);
 void dir_touch_draft(struct plan *p, uint64_t dir);
 
 /* Draft names leave `dir`, of which `gone` lists all (and names elsewhere): touches

@@ -296,15 +296,16 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret)
 
 /* Changing ------------------------------------------------------------------ */
 
-static void times_put(struct plan *p, struct key k)
+static void times_put(struct plan *p, struct key k, bool evicted)
 {
-	struct dir_times now = { plan_now(p), plan_now(p), index_nonce(plan_index(p)) };
+	struct dir_times now = { plan_now(p), plan_now(p), index_nonce(plan_index(p)), evicted };
 
 	plan_put_encoded(p, k, dir_times_encode, &now);
 }
 
-void dir_touch(struct plan *p, uint64_t dir) { times_put(p, key_times(dir)); }
-void dir_touch_draft(struct plan *p, uint64_t dir) { times_put(p, own_times(p, dir)); }
+void dir_touch(struct plan *p, uint64_t dir) { times_put(p, key_times(dir), false); }
+void dir_touch_evicted(struct plan *p, uint64_t dir) { times_put(p, key_times(dir), true); }
+void dir_touch_draft(struct plan *p, uint64_t dir) { times_put(p, own_times(p, dir), false); }
 
 static bool is_one_of(const struct name_key *k, const struct writer_name *v, uint32_t n)
 {

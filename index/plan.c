@@ -159,6 +159,17 @@ void *plan_alloc(struct plan *p, size_t n)
 	return ret;
 }
 
+char *plan_name(struct plan *p, struct bytes name)
+{
+	char *to = plan_alloc(p, name.len + 1);
+
+	if (!to)
+		return NULL;
+	memcpy(to, name.p ? name.p : "", name.len);
+	to[name.len] = 0;
+	return to;
+}
+
 static struct bytes plan_copy(struct plan *p, struct bytes b)
 {
 	void *to = plan_alloc(p, b.len ? b.len : 1);

@@ -70,6 +70,7 @@ struct timespec plan_now(struct plan *p);
 struct index *plan_index(struct plan *p);
 uint64_t plan_session(struct plan *p); /* in whose name it writes, in this run */
 void *plan_alloc(struct plan *p, size_t n);
+char *plan_name(struct plan *p, struct bytes name); /* with a NUL; or NULL */
 /* True in runs after an outcome that is not known, if not all of what was to be
  * written is there as it was: some of it may be. */
 bool plan_is_repeat(struct plan *p);

@@ -13,7 +13,7 @@
  *   ref     u8 kind, u64 fileid, u32 type
  *   w       u8 0, place, or u8 1, names: u64 parent, u64 h, u8 length, name
  *   g       u8 body kind, body to the end
- *   T, t    mtime, ctime
+ *   T, t    mtime, ctime, if known u64 by, then, if so, u8 1: evicted
  *   number  u64
  *   b       u64 each
  *   M super u64 fs_id, u64 pool_id, 16 bytes of hash key, time
@@ -424,6 +424,9 @@ int dir_times_decode(struct bytes v, struct dir_times *ret)
 	bool has_by = r.left;
 	if (has_by)
 		t.by = read_u64(&r);
+	t.evicted = has_by && r.left;
+	if (t.evicted && read_u8(&r) != 1)
+		return -EUCLEAN;
 	e = end_of(&r);
 	if (e < 0)
 		return e;
@@ -441,6 +444,8 @@ void dir_times_encode(const struct dir_times *t, struct writer *w)
 	time_encode(t->ctime, w);
 	if (t->by)
 		write_u64(w, t->by);
+	if (t->evicted)
+		write_u8(w, 1);
 	value_end(w, begin);
 }
 

@@ -78,6 +78,7 @@ static const struct {
 	{ CONFIG_evict_high, "evict-high" },
 	{ CONFIG_evict_low, "evict-low" },
 	{ CONFIG_temp_ms, "temp-ttl" },
+	{ CONFIG_evict_dirs_ms, "evict-dirs" },
 };
 
 enum { NOWN = sizeof(own) / sizeof(own[0]) };

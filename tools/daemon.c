@@ -140,6 +140,7 @@ static int work(struct daemon *d)
 		.evict_high = c->evict_high,
 		.evict_low = c->evict_low,
 		.temp_s = (uint32_t)((c->temp_ms + 999) / 1000),
+		.evict_dirs_ms = c->evict_dirs_ms,
 		.node = d->node,
 		.token_file = *c->token_file ? c->token_file : NULL,
 		.name = d->what,

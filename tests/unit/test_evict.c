@@ -122,6 +122,76 @@ static void what_is_kept_is_inherited(void **state)
 	kit_close(ix, &op);
 }
 
+static int evict_dir(struct index *ix, struct index_op *op, uint64_t dir, time_t since)
+{
+	return kit(ix, op, index_evict_dir, (struct index_op){
+		.fileid = dir, .attr.mtime = { .tv_sec = clock_now().tv_sec + since } });
+}
+
+static int note_one(void *arg, uint64_t dir)
+{
+	*(uint64_t *)arg = *(uint64_t *)arg ? UINT64_MAX : dir;
+	return 0;
+}
+
+static uint64_t the_evicted(struct index *ix, time_t since)
+{
+	uint64_t dir = 0;
+
+	assert_int_equal(index_all_evicted(ix, (struct timespec){ clock_now().tv_sec + since, 0 },
+					   note_one, &dir), 0);
+	return dir;
+}
+
+/* Only of what the eviction emptied, and nobody has touched since. */
+static void emptied_directories_go(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t up = kit_mkdir(ix, INDEX_ROOT, "up"), dir = kit_mkdir(ix, up, "dir");
+	uint64_t fileid = kit_file(ix, dir, "f", "content");
+	uint64_t other = kit_file(ix, dir, "g", "content");
+	struct index_name n = name_of(ix, dir, "f");
+
+	(void)state;
+	assert_int_equal(the_evicted(ix, 60), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -EBUSY);
+	assert_int_equal(evict_at(ix, &op, fileid, n), 0);
+	assert_int_equal(the_evicted(ix, 60), dir);
+	assert_int_equal(the_evicted(ix, -60), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -ENOTEMPTY);
+	assert_int_equal(evict_at(ix, &op, other, name_of(ix, dir, "g")), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, -60), -EBUSY);
+	struct attr a = kit_new_draft(ix, dir, "draft");
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -ENOTEMPTY);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	/* Given up, it has made dir's names change by others than the eviction. */
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -EBUSY);
+	fileid = kit_file(ix, dir, "f", "content");
+	assert_int_equal(evict_at(ix, &op, fileid, name_of(ix, dir, "f")), 0);
+	/* Somebody is there. */
+	struct index_access used = { .fileid = dir, .place = by_id,
+				     .before = kit_dir_attr(ix, dir).atime,
+				     .at = { clock_now().tv_sec + 1000, 0 } };
+	assert_int_equal(kit(ix, &op, index_accessed, (struct index_op){
+		.accesses = &used, .naccesses = 1 }), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -EBUSY);
+	assert_int_equal(evict_dir(ix, &op, dir, 2000), 0);
+	assert_int_equal(op.gone.fileid, dir);
+	assert_int_equal(op.nentries, 1);
+	assert_string_equal(op.entries[0].name, "dir");
+	assert_int_equal(kit_lookup(ix, &op, up, "dir"), INDEX_MISS);
+	assert_int_equal(evict_dir(ix, &op, dir, 2000), INDEX_MISS);
+	/* Now the one above it has been emptied, too. */
+	assert_int_equal(the_evicted(ix, 60), up);
+	assert_int_equal(kit_dir_attr(ix, up).nlink, 2);
+	assert_int_equal(kit_setxattr(ix, &op, kit_dir_attr(ix, up), by_id, "user.x",
+				      bytes_str("y"), 0), 0);
+	assert_int_equal(evict_dir(ix, &op, up, 60), -EBUSY);
+	assert_int_equal(evict_dir(ix, &op, INDEX_ROOT, 60), INDEX_MISS);
+	kit_close(ix, &op);
+}
+
 static void all_names_at_once(void **state)
 {
 	struct index *ix = kit_open();
@@ -292,6 +362,7 @@ int main(void)
 		cmocka_unit_test(one_name),
 		cmocka_unit_test(what_is_pinned_stays),
 		cmocka_unit_test(what_is_kept_is_inherited),
+		cmocka_unit_test(emptied_directories_go),
 		cmocka_unit_test(all_names_at_once),
 		cmocka_unit_test(a_name_that_is_left),
 		cmocka_unit_test(who_writes_keeps_it),

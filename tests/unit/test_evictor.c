@@ -28,7 +28,7 @@ static int begin(unsigned high, unsigned low)
 {
 	const struct engine_opts o = { .in_memory = true, .pool_bytes = POOL_BYTES, .verify = true,
 				       .evict_high = high, .evict_low = low,
-				       .temp_s = TEMP_S };
+				       .temp_s = TEMP_S, .evict_dirs_ms = 2000 };
 
 	return engine_open(&o, &e, NULL);
 }
