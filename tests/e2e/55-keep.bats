@@ -1,0 +1,228 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# shapes: own node
+# What users say of how long something stays: pinned, for a time, before others or after them;
+# what is left over, and directories that eviction emptied.
+load lib
+setup_file() { begin_file; export POOL=16M INDEX=8M; }
+teardown_file() { end_file; }
+
+EVICTS=(--evict-high 95 --evict-low 90 --temp-ttl 3s --evict-dirs 3s)
+
+filled=0
+
+setup() {
+	is_mounted || start
+	rm -rf "${MNT:?}"/*
+	setfattr -x user.slicefs.ttl "$MNT" 2>/dev/null || true
+}
+
+start() {
+	if is_of_node; then
+		[[ $(node state) == serving ]] || serve "${EVICTS[@]}"
+		mount_fs "$@"
+	else
+		mount_fs "${EVICTS[@]}" "$@"
+	fi
+}
+
+put() { yes "file $1" | head -c 500000 >"$MNT/$1"; } # name
+is_whole() { yes "file $1" | head -c 500000 | cmp - "$MNT/$1"; } # name
+says() { getfattr --only-values -n "user.slicefs.$1" "$2"; } # what path
+# What was read, or written twice, is in use, and would stay before these.
+fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
+
+@test "what is pinned stays, and may go when it is not any more" {
+	mkdir "$MNT/d"
+	put a; put b; put d/c
+	slicefs pin "$MNT/a" "$MNT/d"
+	[ "$(says pin "$MNT/a")" = forever ]; [ "$(says pin "$MNT/d")" = forever ]
+	put d/new # inherits it
+	[ "$(says pin "$MNT/d/new")" = forever ]
+	fill
+	[ -e "$MNT/a" ]; [ -e "$MNT/d/c" ]; is_whole d/new
+	[ ! -e "$MNT/b" ]
+	slicefs unpin "$MNT/a" "$MNT/d"
+	no getfattr -n user.slicefs.pin "$MNT/d/new"
+	fill
+	[ ! -e "$MNT/a" ]; [ ! -e "$MNT/d/c" ]
+}
+
+@test "pinned until then" {
+	put a
+	slicefs pin --for 10s "$MNT/a"
+	fill
+	[ -e "$MNT/a" ]
+	sleep 10
+	soon eval 'fill; [ ! -e "$MNT/a" ]'
+}
+
+@test "if all that is left is pinned a write fails, at once; df knows" {
+	local i
+	slicefs pin -d "$MNT"
+	SECONDS=0
+	for i in $(seq 60); do put "p$i" 2>/dev/null || break; done
+	[ "$i" -lt 40 ]; [ "$SECONDS" -le 8 ]
+	rm -f "$MNT/p$i"
+	soon eval '[ "$(df --output=avail -B1 "$MNT" | tail -n1)" -lt 3000000 ]'
+	is_whole p1
+	slicefs unpin "$MNT"
+	soon eval '[ "$(df --output=avail -B1 "$MNT" | tail -n1)" -gt 9000000 ]'
+	fill
+	[ ! -e "$MNT/p2" ]
+}
+
+@test "what has lived goes: after publishing, after use, and by its directory" {
+	mkdir "$MNT/d"
+	put a; put b; put c
+	slicefs ttl 2s "$MNT/a" "$MNT/d"
+	slicefs ttl --after-use 4s "$MNT/b"
+	[ "$(says ttl "$MNT/b")" = "4s after use" ]
+	put d/inherits
+	[ "$(says ttl "$MNT/d/inherits")" = 2s ]
+	[ "$(date -d "$(says expires "$MNT/a")" +%s)" -le $(($(date +%s) + 2)) ]
+	soon eval '[ ! -e "$MNT/a" ] && [ ! -e "$MNT/d/inherits" ]'
+	is_whole b; sleep 3; is_whole b; sleep 3; is_whole b
+	soon eval '[ ! -e "$MNT/b" ]'
+	is_whole c
+	# Writing it anew begins anew.
+	put a; slicefs ttl 3s "$MNT/a"; sleep 2; echo more >>"$MNT/a"; sleep 2
+	[ -e "$MNT/a" ]
+	slicefs ttl none "$MNT/a"
+	sleep 2
+	[ -e "$MNT/a" ]
+}
+
+@test "settings of a mount are those of what is made by way of it" {
+	umount "$MNT"
+	start --ttl 1h --ttl-from use --priority low
+	put a; mkdir "$MNT/d"
+	slicefs ttl 2h "$MNT/d"
+	put d/b
+	[ "$(says ttl "$MNT/a")" = "1h after use" ]; [ "$(says priority "$MNT/a")" = low ]
+	[ "$(says ttl "$MNT/d/b")" = 2h ]; [ "$(says priority "$MNT/d/b")" = low ]
+	umount "$MNT"
+	start --pin
+	put p
+	[ "$(says pin "$MNT/p")" = forever ]
+	umount "$MNT"
+	start
+	put q
+	no getfattr -n user.slicefs.pin "$MNT/q"
+	slicefs unpin "$MNT"
+}
+
+@test "temporary files that are left over go; those that are open, renamed, or used stay" {
+	put left.tmp; put open.tmp; put renamed.tmp; put used.tmp
+	exec 5<"$MNT/open.tmp"
+	mv "$MNT/renamed.tmp" "$MNT/renamed"
+	local i
+	for i in 1 2 3 4 5; do sleep 1; touch -a "$MNT/used.tmp"; done
+	soon eval '[ ! -e "$MNT/left.tmp" ]'
+	yes "file renamed.tmp" | head -c 500000 | cmp - "$MNT/renamed"
+	[ -e "$MNT/used.tmp" ]
+	[ -e "$MNT/open.tmp" ]
+	yes "file open.tmp" | head -c 500000 | cmp - <(cat <&5)
+	exec 5<&-
+	soon eval '[ ! -e "$MNT/used.tmp" ]'
+}
+
+@test "slicefs evict lets go at once, but what is pinned, or written" {
+	mkdir "$MNT/d"
+	put a; put b; put c; put d/x; put d/y; ln "$MNT/d/x" "$MNT/link"; ln -s a "$MNT/symlink"
+	slicefs pin "$MNT/b"
+	exec 5<"$MNT/a"
+	slicefs evict "$MNT/a" "$MNT/d"
+	# Of a node's store as if another mount had done it.
+	soon eval '[ ! -e "$MNT/a" ] && [ ! -e "$MNT/d/x" ] && [ ! -e "$MNT/d/y" ] &&
+		[ ! -e "$MNT/link" ]'
+	yes "file a" | head -c 500000 | cmp - <(cat <&5) # P4
+	exec 5<&-
+	fails 1 "pinned" slicefs evict "$MNT/b"
+	exec 5>>"$MNT/c"
+	fails 1 "being written" slicefs evict "$MNT/c"
+	exec 5>&-
+	slicefs unpin "$MNT/b"
+	slicefs evict "$MNT/b" "$MNT/c"
+	soon eval '[ "$(ls -A "$MNT" | tr "\n" " ")" = "d symlink " ]'
+}
+
+@test "directories that eviction emptied go, but not who has been there" {
+	mkdir -p "$MNT/a/b" "$MNT/cwd" "$MNT/open" "$MNT/by-hand" "$MNT/xattr" "$MNT/never"
+	local d
+	for d in a/b cwd open by-hand xattr; do put "$d/f"; done
+	rm "$MNT/by-hand/f"
+	setfattr -n user.x -v y "$MNT/xattr"
+	(cd "$MNT/cwd" && exec sleep 60 3>&-) &
+	local there=$!
+	exec 5<"$MNT/open"
+	slicefs evict "$MNT/a" "$MNT/cwd" "$MNT/open" "$MNT/xattr"
+	tries 200 0.1 eval '[ ! -e "$MNT/a" ]'
+	[ -d "$MNT/cwd" ]; [ -d "$MNT/open" ]; [ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]
+	[ -d "$MNT/never" ]
+	exec 5<&-
+	kill $there; wait $there || true
+	tries 200 0.1 eval '[ ! -e "$MNT/cwd" ] && [ ! -e "$MNT/open" ]'
+	[ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]; [ -d "$MNT/never" ]
+}
+
+@test "attributes that inform: version, location, hits, expires; they are not listed" {
+	put a; echo small >"$MNT/s"
+	[ "$(says version "$MNT/a")" = 1 ]
+	echo more >>"$MNT/a"
+	[ "$(says version "$MNT/a")" = 2 ]
+	[ "$(says location "$MNT/a")" = memory ]; [ "$(says location "$MNT/s")" = index ]
+	local before
+	before=$(says hits "$MNT/s")
+	cat "$MNT/s" "$MNT/s" >/dev/null
+	[ "$(says hits "$MNT/s")" -ge $((before + 1)) ]
+	no getfattr -n user.slicefs.expires "$MNT/a"
+	[ -z "$(getfattr -d "$MNT/a")" ]
+	no setfattr -n user.slicefs.hits -v 1 "$MNT/a"
+	no setfattr -n user.slicefs.nothing -v 1 "$MNT/a"
+	no setfattr -n user.slicefs.ttl -v soon "$MNT/a"
+	no setfattr -n user.slicefs.quota -v 1G "$MNT/a"
+	no setfattr -x user.slicefs.pin "$MNT/a"
+	setfattr -n user.slicefs.priority -v high "$MNT/a"
+	[ "$(getfattr -d --absolute-names "$MNT/a" | grep -c user.slicefs)" = 1 ]
+	cp --preserve=xattr "$MNT/a" "$MNT/copy"
+	[ "$(says priority "$MNT/copy")" = high ]
+	setfattr -n user.slicefs.pin -v 1 "$MNT/a"; setfattr -x user.slicefs.pin "$MNT/a"
+	# Of what is not published yet, too.
+	exec 5>"$MNT/draft"
+	echo x >&5
+	setfattr -n user.slicefs.ttl -v 1h "$MNT/draft"
+	exec 5>&-
+	[ "$(says ttl "$MNT/draft")" = 1h ]
+}
+
+@test "on a node's paths, without a mount" {
+	is_of_node || skip "there is no node"
+	local at
+	at=$(node at)
+	mkdir "$MNT/d"; put d/a; put b
+	slicefs pin "$at:/d"
+	[ "$(says pin "$MNT/d/a")" = forever ]
+	slicefs ttl --after-use 1h "$at:/b"
+	soon eval '[ "$(says ttl "$MNT/b")" = "1h after use" ]'
+	fails 1 pinned slicefs evict "$at:/d"
+	slicefs unpin "$at:/d"
+	slicefs evict "$at:/d" "$at:/b"
+	soon eval '[ ! -e "$MNT/d/a" ] && [ ! -e "$MNT/b" ]'
+	fails 1 "No such file" slicefs evict "$at:/b"
+}
+
+@test "bad words are refused in one line" {
+	put a
+	fails 2 "no time" slicefs ttl soon "$MNT/a"
+	fails 2 "no PATH" slicefs pin
+	fails 2 "no time" slicefs pin --until yesterday "$MNT/a"
+	fails 2 "no priority" slicefs priority best "$MNT/a"
+	fails 2 "no size" slicefs quota set "$MNT" much
+	fails 1 "not on a slicefs mount" slicefs pin /etc/hostname
+	fails 1 "No such file" slicefs pin "$MNT/none"
+	fails 1 "neither a file" eval 'mkfifo "$MNT/fifo" && slicefs pin "$MNT/fifo"'
+}
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; }
