@@ -104,9 +104,9 @@ static const struct {
 	int err;
 } errors[] = {
 	{ -1, -EPERM },     { -5, -EIO },	 { -7, -E2BIG },   { -11, -EAGAIN },
-	{ -12, -ENOMEM },   { -22, -EINVAL },	 { -28, -ENOSPC }, { -30, -EROFS },
-	{ -71, -EPROTO },   { -110, -ETIMEDOUT }, { -116, -ESTALE }, { -117, -EUCLEAN },
-	{ -125, -ECANCELED },
+	{ -12, -ENOMEM },   { -16, -EBUSY },	 { -22, -EINVAL }, { -28, -ENOSPC },
+	{ -30, -EROFS },    { -71, -EPROTO },	 { -95, -EOPNOTSUPP }, { -110, -ETIMEDOUT },
+	{ -116, -ESTALE },  { -117, -EUCLEAN },	 { -125, -ECANCELED },
 };
 
 int32_t wire_result(int r)

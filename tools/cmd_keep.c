@@ -285,7 +285,8 @@ void cmd_pin_help(void)
 	printf("  --until TIME     only until then: 2026-12-01, 2026-12-01T12:00:00Z, @SECONDS\n"
 	       "  --for TIME       only so long: 90s, 2h, 7d\n");
 	help_common();
-	printf("\nWhat is pinned is never evicted. Of a directory all that is in it, and what will be.\n");
+	printf("\nWhat is pinned is never evicted. Of a directory all that is in it, and what will\n"
+	       "be.\n");
 }
 
 int cmd_pin(int argc, char **argv)

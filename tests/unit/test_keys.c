@@ -270,7 +270,13 @@ static void by_use_without_ttl(uint8_t *p, size_t n) { (void)n; p[135] = 1; }
 static void quota_of_a_file(uint8_t *p, size_t n) { (void)n; p[123] = 1; }
 static void bad_priority(uint8_t *p, size_t n) { (void)n; p[136] = 2; }
 static void bad_by_use(uint8_t *p, size_t n) { (void)n; p[131] = 1; p[135] = 2; }
-static void endless(uint8_t *p, size_t n) { (void)n; p[131] = 1; memset(p + 115, 0xff, 7); p[122] = 0x7f; }
+static void endless(uint8_t *p, size_t n)
+{
+	(void)n;
+	p[131] = 1;
+	memset(p + 115, 0xff, 7);
+	p[122] = 0x7f;
+}
 static void slash_in_name(uint8_t *p, size_t n) { p[n - 1] = '/'; }
 static void long_name(uint8_t *p, size_t n) { (void)n; p[115] = 9; }
 
