@@ -7,6 +7,14 @@
 #include "engine/evict.h"
 #include "engine/peer.h"
 
+static void told(struct engine_ask *a, int r, const struct wire_about *m)
+{
+	a->hits = m->hits;
+	a->expires = m->expires;
+	a->used = m->used;
+	a->done(a, r);
+}
+
 /* Here ---------------------------------------------------------------------------------- */
 
 static void gone(struct victim *v, int r)
@@ -45,10 +53,8 @@ static void answered(struct conn_call *call, int r, struct bytes body)
 
 	if (!r && call->type == WIRE_ABOUT)
 		r = wire_read_about(body, &m);
-	a->hits = m.hits;
-	a->expires = m.expires;
 	free(f);
-	a->done(a, r);
+	told(a, r, &m);
 }
 
 static void ask_node(struct engine *e, struct engine_ask *a, uint16_t type)
@@ -73,13 +79,15 @@ static void ask_node(struct engine *e, struct engine_ask *a, uint16_t type)
 
 void engine_about(struct engine *e, struct engine_ask *a)
 {
+	struct wire_about m;
+
 	if (e->peer) {
 		ask_node(e, a, WIRE_ABOUT);
 	} else if (!e->evict) {
 		a->done(a, -EOPNOTSUPP);
 	} else {
-		evict_about(e->evict, a->fileid, &a->hits, &a->expires);
-		a->done(a, 0);
+		evict_about(e->evict, a->fileid, &m);
+		told(a, 0, &m);
 	}
 }
 

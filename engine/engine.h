@@ -149,6 +149,7 @@ struct engine_ask {
 	/* Came of it: of engine_about(). */
 	uint64_t hits;   /* since the eviction knows of it */
 	int64_t expires; /* when it ends, if it is not used; seconds since the epoch; 0: never */
+	uint64_t used;   /* bytes of the pool below a directory that has a quota */
 };
 
 void engine_about(struct engine *e, struct engine_ask *a);

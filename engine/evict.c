@@ -359,10 +359,13 @@ int evict_go_wait(struct evict *x, uint64_t fileid, struct place place)
 	return victim_go_wait(x->victims, fileid, place, M_EVICTED_ASKED);
 }
 
-void evict_about(struct evict *x, uint64_t fileid, uint64_t *ret_hits, int64_t *ret_expires)
+void evict_about(struct evict *x, uint64_t fileid, struct wire_about *ret)
 {
-	*ret_hits = policy_hits(x->policy, fileid);
-	*ret_expires = expiry_at(x->expiry, fileid);
+	*ret = (struct wire_about){
+		.hits = policy_hits(x->policy, fileid),
+		.expires = expiry_at(x->expiry, fileid),
+		.used = uses_below(x->uses, fileid) * PAGE_BYTES,
+	};
 }
 
 uint64_t evict_bytes(struct evict *x)

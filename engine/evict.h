@@ -20,6 +20,7 @@
 #include "engine/engine.h"
 #include "engine/task.h"
 #include "engine/victim.h"
+#include "engine/wire.h"
 
 struct evict;
 
@@ -61,8 +62,7 @@ uint64_t evict_bytes(struct evict *x);
 /* As victim_go(), since somebody asked for it. */
 void evict_go(struct evict *x, struct victim *v);
 int evict_go_wait(struct evict *x, uint64_t fileid, struct place place); /* blocks */
-/* As of struct engine_ask. */
-void evict_about(struct evict *x, uint64_t fileid, uint64_t *ret_hits, int64_t *ret_expires);
+void evict_about(struct evict *x, uint64_t fileid, struct wire_about *ret);
 
 /* Somebody opened it, or said that it is in use. */
 void evict_use(struct evict *x, uint64_t fileid);

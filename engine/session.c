@@ -279,7 +279,7 @@ static int on_about(struct session *s, const struct wire_header *h, struct bytes
 		refuse(s, h, -EOPNOTSUPP);
 		return 0;
 	}
-	evict_about(s->o.evict, m.fileid, &answer.hits, &answer.expires);
+	evict_about(s->o.evict, m.fileid, &answer);
 	wire_write_about(&w, &answer);
 	conn_answer(s->o.conn, h, 0, w);
 	return 0;

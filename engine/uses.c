@@ -18,12 +18,20 @@
 #include "common/error.h"
 #include "common/lock.h"
 #include "common/log.h"
+#include "engine/dirs.h"
 
 /* A record: the object stands here, with so many pages; or a name of one that has several. */
 struct event {
 	struct index_row row;
 	size_t number; /* in order */
 	bool gone, used;
+};
+
+/* Of directories: one that is there now, or gone; or pages of a file in it more or less. */
+struct dir_event {
+	struct index_dir dir;
+	bool is_dir, gone;
+	int64_t pages;
 };
 
 struct names { /* of a file */
@@ -39,6 +47,9 @@ struct uses {
 	struct uses_opts o;
 	struct event *events; /* since the last end; the committer's */
 	size_t nevents, cap;
+	struct dir_event *dir_events;
+	size_t ndir_events, dir_cap;
+	struct dirs *dirs;
 	struct lock lock;
 	struct names *names;
 	bool has_complained;
@@ -116,6 +127,36 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 		return -ENOMEM;
 	memcpy(*ret, s->v, s->n * sizeof(**ret));
 	return (int)s->n;
+}
+
+/* Quotas --------------------------------------------------------------------------------- */
+
+bool uses_quotas(struct uses *u)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_have_quotas(u->dirs);
+}
+
+uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_over(u->dirs, after, ret_pages);
+}
+
+uint64_t uses_below(struct uses *u, uint64_t dir)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_used(u->dirs, dir);
+}
+
+bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_is_below(u->dirs, dir, above);
 }
 
 /* What was committed ---------------------------------------------------------------------- */
@@ -221,10 +262,26 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 		leave(u, fileid);
 }
 
+static void apply_dirs(struct uses *u)
+{
+	for (size_t i = 0; i < u->ndir_events; i++) {
+		const struct dir_event *v = &u->dir_events[i];
+		uint64_t dir = v->dir.dir;
+		if (!v->is_dir)
+			complain(u, dir, dirs_add(u->dirs, dir, v->pages));
+		else if (v->gone)
+			dirs_remove(u->dirs, dir);
+		else
+			complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent,
+						  v->dir.quota / PAGE_BYTES));
+	}
+}
+
 static void apply(struct uses *u)
 {
 	WITH_LOCK(&u->lock);
 
+	apply_dirs(u);
 	if (u->nevents > 1)
 		qsort(u->events, u->nevents, sizeof(*u->events), by_object);
 	for (size_t i = 0, n; i < u->nevents; i += n) {
@@ -283,6 +340,29 @@ static void add(struct uses *u, const struct index_row *row, bool gone, bool use
 	u->nevents++;
 }
 
+static bool is_counted(const struct index_row *row)
+{
+	return row->is_record && row->is_name && row->attr.pages;
+}
+
+static void count(struct uses *u, const struct index_row *row, int64_t sign)
+{
+	if (is_counted(row))
+		u->dir_events[u->ndir_events++] = (struct dir_event){
+			.dir.dir = row->name.parent, .pages = sign * (int64_t)row->attr.pages };
+}
+
+static void see_dir_row(struct uses *u, struct bytes key, struct bytes before, struct bytes after)
+{
+	struct dir_event was = { .is_dir = true, .gone = true }, is = { .is_dir = true };
+	bool w = before.p && !index_row_dir(key, before, &was.dir);
+
+	if (after.p && !index_row_dir(key, after, &is.dir))
+		u->dir_events[u->ndir_events++] = is;
+	else if (w)
+		u->dir_events[u->ndir_events++] = was;
+}
+
 static int uses_write(void *arg, struct bytes key, struct bytes before, struct bytes after)
 {
 	struct uses *u = arg;
@@ -290,8 +370,15 @@ static int uses_write(void *arg, struct bytes key, struct bytes before, struct b
 	bool was = parse(key, before, &old), is = parse(key, after, &new);
 	bool same = was && is && is_same_thing(&old, &new);
 
-	if (array_room(u->events, u->cap, u->nevents + 2, 64) < 0)
+	if (array_room(u->events, u->cap, u->nevents + 2, 64) < 0 ||
+	    array_room(u->dir_events, u->dir_cap, u->ndir_events + 3, 64) < 0)
 		return -ENOMEM;
+	if (was)
+		count(u, &old, -1);
+	if (is)
+		count(u, &new, 1);
+	if (!was && !is)
+		see_dir_row(u, key, before, after);
 	if (was && !same)
 		add(u, &old, true, false);
 	if (is)
@@ -305,12 +392,12 @@ static void uses_end(void *arg, bool committed)
 
 	if (committed)
 		apply(u);
-	u->nevents = 0;
-	if (u->cap <= KEEP_EVENTS)
+	u->nevents = u->ndir_events = 0;
+	if (u->cap <= KEEP_EVENTS && u->dir_cap <= KEEP_EVENTS)
 		return;
-	free(u->events);
-	u->events = NULL;
-	u->cap = 0;
+	free(steal(&u->events));
+	free(steal(&u->dir_events));
+	u->cap = u->dir_cap = 0;
 }
 
 /* Opening ------------------------------------------------------------------------------------ */
@@ -333,6 +420,8 @@ static int see(void *arg, const struct index_row *row)
 	if (!row->is_record)
 		return names_add(all->uses, row->attr.fileid, &row->name);
 	int r = array_room(all->v, all->cap, all->n + 1, 1024);
+	if (!r && is_counted(row))
+		r = dirs_add(all->uses->dirs, row->name.parent, (int64_t)row->attr.pages);
 	if (!r)
 		all->v[all->n++] = (struct one){
 			*row, time_later(row->attr.atime, row->attr.mtime) };
@@ -346,10 +435,21 @@ static int by_use(const void *a, const void *b)
 	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
 }
 
+static int see_dir(void *arg, const struct index_dir *d)
+{
+	struct uses *u = arg;
+
+	return dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
+}
+
 static int see_all(struct uses *u, struct index *ix)
 {
 	struct all all = { .uses = u };
-	int r = index_all_objects(ix, see, &all);
+	int r = index_all_dirs(ix, see_dir, u);
+
+	if (!r)
+		r = index_all_objects(ix, see, &all);
+	dirs_count(u->dirs);
 
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
@@ -370,7 +470,9 @@ int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret)
 	u->observer = (struct kv_observer){
 		.kinds = INDEX_OBJECT_KINDS, .write = uses_write, .end = uses_end, .arg = u,
 	};
-	int r = see_all(u, ix);
+	int r = dirs_new(&u->dirs);
+	if (!r)
+		r = see_all(u, ix);
 	if (!r)
 		r = kv_observe(index_kv(ix), &u->observer);
 	if (r < 0) {
@@ -395,7 +497,9 @@ void uses_close(struct uses *u)
 		free(s->v);
 		free(s);
 	}
+	dirs_free(u->dirs);
 	free(u->events);
+	free(u->dir_events);
 	lock_fini(&u->lock);
 	free(u);
 }

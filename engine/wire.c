@@ -608,6 +608,7 @@ void wire_write_about(struct writer *w, const struct wire_about *m)
 {
 	write_u64(w, m->hits);
 	write_u64(w, (uint64_t)m->expires);
+	write_u64(w, m->used);
 }
 
 int wire_read_about(struct bytes body, struct wire_about *ret)
@@ -616,6 +617,7 @@ int wire_read_about(struct bytes body, struct wire_about *ret)
 	struct wire_about m = { .hits = read_u64(&r) };
 
 	m.expires = (int64_t)read_u64(&r);
+	m.used = read_u64(&r);
 	if (finish(&r) < 0)
 		return -EPROTO;
 	*ret = m;

@@ -200,6 +200,7 @@ int wire_read_object(struct bytes body, struct wire_object *ret);
 struct wire_about {
 	uint64_t hits;
 	int64_t expires; /* seconds since the epoch; 0: never */
+	uint64_t used;   /* bytes of the pool below a directory that has a quota */
 };
 
 void wire_write_about(struct writer *w, const struct wire_about *m);

@@ -15,8 +15,8 @@
 #include "fs/priv.h"
 
 static const char *const settable[] = { "pin", "ttl", "priority", "quota" };
-static const char *const readable[] = { "version", "location", "hits", "expires" };
-static const char *const asked[] = { "hits", "expires" }; /* of the eviction */
+static const char *const readable[] = { "version", "location", "hits", "expires", "used" };
+static const char *const asked[] = { "hits", "expires", "used" }; /* of the eviction */
 
 #define IS_ONE_OF(what, of) is_one_of(what, of, sizeof(of) / sizeof((of)[0]))
 
@@ -48,10 +48,13 @@ static void reply_text(struct req *q, int r, const struct keep_text *text)
 static void told(struct engine_ask *a, int r)
 {
 	struct req *q = a->arg;
+	const char *what = keep_what(q->ix.name);
 	struct keep_text text = { "" };
 
-	if (!r && !strcmp(keep_what(q->ix.name), "hits"))
+	if (!r && !strcmp(what, "hits"))
 		snprintf(text.s, sizeof(text.s), "%" PRIu64, a->hits);
+	else if (!r && !strcmp(what, "used"))
+		snprintf(text.s, sizeof(text.s), "%" PRIu64, a->used);
 	else if (!r)
 		r = a->expires ? keep_moment(a->expires, &text), 0 : -ENODATA;
 	reply_text(q, r == -EOPNOTSUPP ? -ENODATA : r, &text);
@@ -78,6 +81,11 @@ static int about_file(const struct attr *a, const char *what, struct keep_text *
 	return 0;
 }
 
+static bool has_it(const struct attr *a, const char *what)
+{
+	return strcmp(what, "used") ? S_ISREG(a->mode) : a->keep.quota != 0;
+}
+
 static void get_learned(struct req *q)
 {
 	const char *what = keep_what(q->ix.name);
@@ -85,7 +93,7 @@ static void get_learned(struct req *q)
 
 	if (IS_ONE_OF(what, settable))
 		reply_text(q, keep_get(&q->now.keep, what, &text), &text);
-	else if (S_ISREG(q->now.mode) && IS_ONE_OF(what, asked))
+	else if (IS_ONE_OF(what, asked) && has_it(&q->now, what))
 		engine_about(q->fs->engine, ask_of(q, told));
 	else
 		reply_text(q, about_file(&q->now, what, &text), &text);

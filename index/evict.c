@@ -240,6 +240,45 @@ int index_row_object(struct bytes key, struct bytes value, struct index_row *ret
 	return S_ISDIR(rec.attr.mode) ? INDEX_MISS : 0;
 }
 
+int index_row_dir(struct bytes key, struct bytes value, struct index_dir *ret)
+{
+	struct record rec;
+	uint64_t dir;
+
+	if (!key.len || *(const char *)key.p != 'F')
+		return INDEX_MISS;
+	int r = key_parse_id(key, 'F', &dir);
+	if (!r)
+		r = record_decode(value, &rec);
+	if (r)
+		return r;
+	if (rec.kind != RECORD_WHOLE || !S_ISDIR(rec.attr.mode))
+		return INDEX_MISS;
+	*ret = (struct index_dir){ dir, rec.parent, rec.attr.keep.quota };
+	return 0;
+}
+
+struct dir_rows {
+	int (*visit)(void *arg, const struct index_dir *d);
+	void *arg;
+};
+
+static int see_dir(void *arg, const struct kv_row *row)
+{
+	struct dir_rows *all = arg;
+	struct index_dir d;
+	int r = index_row_dir(row->key, row->value, &d);
+
+	return r == INDEX_MISS ? 0 : r ? r : all->visit(all->arg, &d);
+}
+
+int index_all_dirs(struct index *ix, int (*visit)(void *arg, const struct index_dir *d), void *arg)
+{
+	struct dir_rows all = { visit, arg };
+
+	return walk_kind(index_kv(ix), 'F', see_dir, &all);
+}
+
 struct rows {
 	int (*visit)(void *arg, const struct index_row *row);
 	void *arg;

@@ -532,6 +532,14 @@ struct index_row {
 uint64_t index_pool_pages(const struct attr *a, const struct body *b);
 /* INDEX_MISS: it is a directory's, or no such row; -EUCLEAN, -EPROTONOSUPPORT. Pure. */
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret);
+/* A directory's. INDEX_MISS: it is none. Pure. */
+struct index_dir {
+	uint64_t dir, parent;
+	uint64_t quota; /* bytes */
+};
+int index_row_dir(struct bytes key, struct bytes value, struct index_dir *ret);
+int index_all_dirs(struct index *ix, int (*visit)(void *arg, const struct index_dir *d), void *arg);
+
 /* All of them, names first; blocks. As index_all_extents(). */
 int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct index_row *row),
 		      void *arg);

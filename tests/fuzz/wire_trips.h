@@ -359,7 +359,8 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 	else if (t == TRIP_OBJECT)
 		wire_write_object(w, &object);
 	else if (t == TRIP_ABOUT)
-		wire_write_about(w, &(struct wire_about){ roll(d, 0), (int64_t)roll(d, 0) });
+		wire_write_about(w, &(struct wire_about){ roll(d, 0), (int64_t)roll(d, 0),
+							  roll(d, 0) });
 	else
 		wire_write_span(w, &span);
 }

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/dirs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <uthash.h>
+#include <utlist.h>
+
+enum { DEPTH_MAX = 4096 }; /* of steps up: rows in any order may make a ring for a moment */
+
+struct dir {
+	uint64_t fileid, parent; /* parent 0: heard of by what is in it only */
+	int64_t pages;           /* of files in it */
+	uint64_t quota;
+	int64_t below;           /* with a quota: pages of all below it */
+	struct dir *prev, *next; /* of those that have a quota */
+	UT_hash_handle hh;
+};
+
+struct dirs {
+	struct dir *table, *quotas;
+};
+
+static struct dir *find(const struct dirs *d, uint64_t fileid)
+{
+	struct dir *x;
+
+	HASH_FIND(hh, d->table, &fileid, sizeof(fileid), x);
+	return x;
+}
+
+static struct dir *find_or_new(struct dirs *d, uint64_t fileid)
+{
+	struct dir *x = find(d, fileid);
+
+	if (x)
+		return x;
+	x = calloc(1, sizeof(*x));
+	if (!x)
+		return NULL;
+	x->fileid = fileid;
+	HASH_ADD(hh, d->table, fileid, sizeof(x->fileid), x);
+	return x;
+}
+
+static struct dir *above(const struct dirs *d, const struct dir *x)
+{
+	return x->parent && x->parent != x->fileid ? find(d, x->parent) : NULL;
+}
+
+static void add_above(struct dirs *d, struct dir *x, int64_t pages)
+{
+	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
+		if (x->quota)
+			x->below += pages;
+}
+
+static bool is_counted_above(const struct dirs *d, uint64_t dir)
+{
+	struct dir *x = find(d, dir);
+
+	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
+		if (x->quota)
+			return true;
+	return false;
+}
+
+void dirs_count(struct dirs *d)
+{
+	struct dir *x, *next;
+
+	DL_FOREACH(d->quotas, x)
+		x->below = 0;
+	if (!d->quotas)
+		return;
+	HASH_ITER(hh, d->table, x, next)
+		add_above(d, x, x->pages);
+}
+
+int dirs_put(struct dirs *d, uint64_t dir, uint64_t parent, uint64_t quota)
+{
+	struct dir *x = find_or_new(d, dir);
+
+	if (!x)
+		return -ENOMEM;
+	bool moves = x->parent && x->parent != parent &&
+		     (is_counted_above(d, x->parent) || is_counted_above(d, parent));
+	bool changes = !x->quota != !quota;
+	if (changes && quota)
+		DL_APPEND(d->quotas, x);
+	else if (changes)
+		DL_DELETE(d->quotas, x);
+	x->parent = parent;
+	x->quota = quota;
+	if (moves || changes)
+		dirs_count(d);
+	return 0;
+}
+
+void dirs_remove(struct dirs *d, uint64_t dir)
+{
+	struct dir *x = find(d, dir);
+
+	if (!x)
+		return;
+	if (x->quota)
+		DL_DELETE(d->quotas, x);
+	HASH_DEL(d->table, x);
+	free(x);
+}
+
+int dirs_add(struct dirs *d, uint64_t dir, int64_t pages)
+{
+	struct dir *x = find_or_new(d, dir);
+
+	if (!x)
+		return -ENOMEM;
+	x->pages += pages;
+	if (d->quotas)
+		add_above(d, x, pages);
+	return 0;
+}
+
+bool dirs_have_quotas(const struct dirs *d)
+{
+	return d->quotas;
+}
+
+uint64_t dirs_used(const struct dirs *d, uint64_t dir)
+{
+	struct dir *x = find(d, dir);
+
+	return x && x->quota && x->below > 0 ? (uint64_t)x->below : 0;
+}
+
+uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t *ret_pages)
+{
+	struct dir *x = after ? find(d, after) : NULL;
+
+	x = x && x->quota ? x->next : after ? NULL : d->quotas;
+	for (; x; x = x->next) {
+		if (x->below <= 0 || (uint64_t)x->below <= x->quota)
+			continue;
+		*ret_pages = (uint64_t)x->below - x->quota;
+		return x->fileid;
+	}
+	return 0;
+}
+
+bool dirs_is_below(const struct dirs *d, uint64_t dir, uint64_t which)
+{
+	struct dir *x = find(d, dir);
+
+	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
+		if (x->fileid == which)
+			return true;
+	return false;
+}
+
+int dirs_new(struct dirs **ret)
+{
+	*ret = calloc(1, sizeof(**ret));
+	return *ret ? 0 : -ENOMEM;
+}
+
+void dirs_free(struct dirs *d)
+{
+	struct dir *x, *next;
+
+	if (!d)
+		return;
+	HASH_ITER(hh, d->table, x, next) {
+		HASH_DEL(d->table, x);
+		free(x);
+	}
+	free(d);
+}

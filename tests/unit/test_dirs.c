@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* engine/dirs.h: what is below a directory that has a quota, whatever is moved; against sums. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/random.h"
+#include "engine/dirs.h"
+
+enum { N = 40, STEPS = 20000 };
+
+static struct dirs *d;
+
+static int setup(void **state)
+{
+	(void)state;
+	return dirs_new(&d);
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	dirs_free(d);
+	return 0;
+}
+
+static void by_hand(void **state)
+{
+	uint64_t pages = 0;
+
+	(void)state;
+	/* 1 / 2 / 3, heard of in another order. */
+	assert_int_equal(dirs_add(d, 3, 5), 0);
+	assert_int_equal(dirs_put(d, 3, 2, 4), 0);
+	assert_int_equal(dirs_put(d, 2, 1, 100), 0);
+	assert_int_equal(dirs_put(d, 1, 1, 0), 0);
+	dirs_count(d);
+	assert_true(dirs_have_quotas(d));
+	assert_int_equal(dirs_used(d, 3), 5);
+	assert_int_equal(dirs_used(d, 2), 5);
+	assert_int_equal(dirs_used(d, 1), 0);
+	assert_int_equal(dirs_over(d, 0, &pages), 3);
+	assert_int_equal(pages, 1);
+	assert_int_equal(dirs_over(d, 3, &pages), 0);
+	assert_true(dirs_is_below(d, 3, 1));
+	assert_true(dirs_is_below(d, 3, 3));
+	assert_false(dirs_is_below(d, 2, 3));
+	assert_int_equal(dirs_add(d, 2, 96), 0);
+	assert_int_equal(dirs_over(d, 3, &pages), 2);
+	assert_int_equal(dirs_put(d, 3, 1, 4), 0); /* moved away */
+	assert_int_equal(dirs_used(d, 2), 96);
+	assert_int_equal(dirs_put(d, 3, 1, 0), 0);
+	assert_int_equal(dirs_put(d, 2, 1, 0), 0);
+	assert_false(dirs_have_quotas(d));
+}
+
+struct model {
+	uint64_t parent, quota; /* parent 0: it is not there */
+	int64_t pages;
+} m[N + 1];
+
+static bool is_below(uint64_t dir, uint64_t which)
+{
+	for (; dir != 1 && dir != which; dir = m[dir].parent)
+		;
+	return dir == which;
+}
+
+static void check(void)
+{
+	for (uint64_t i = 1; i <= N; i++) {
+		int64_t sum = 0;
+		for (uint64_t k = 1; k <= N; k++)
+			if (m[k].parent && is_below(k, i))
+				sum += m[k].pages;
+		if (m[i].parent)
+			assert_int_equal(dirs_used(d, i), m[i].quota ? sum : 0);
+	}
+}
+
+static void random_dirs(void **state)
+{
+	uint64_t seed = clock_ns();
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	m[1] = (struct model){ .parent = 1 };
+	assert_int_equal(dirs_put(d, 1, 1, 0), 0);
+	dirs_count(d);
+	for (unsigned step = 0; step < STEPS; step++) {
+		uint64_t roll = random_next(&seed), dir = 1 + roll % N;
+		uint64_t parent = 1 + (roll >> 8) % N;
+		if (!m[parent].parent)
+			parent = 1;
+		bool is_empty = !m[dir].pages;
+		for (uint64_t k = 2; k <= N; k++)
+			is_empty &= m[k].parent != dir;
+		if (!m[dir].parent) {
+			m[dir] = (struct model){ .parent = parent };
+			assert_int_equal(dirs_put(d, dir, parent, 0), 0);
+		} else if (roll >> 16 & 1) {
+			int64_t pages = (int64_t)(roll >> 20 & 15) - m[dir].pages;
+			m[dir].pages += pages;
+			assert_int_equal(dirs_add(d, dir, pages), 0);
+		} else if (roll >> 17 & 1) {
+			m[dir].quota = roll >> 20 & 3;
+			assert_int_equal(dirs_put(d, dir, m[dir].parent, m[dir].quota), 0);
+		} else if (dir != 1 && is_empty) {
+			m[dir].parent = m[dir].quota = 0;
+			dirs_remove(d, dir);
+		} else if (dir != 1 && !is_below(parent, dir)) {
+			m[dir].parent = parent;
+			assert_int_equal(dirs_put(d, dir, parent, m[dir].quota), 0);
+		}
+		if (!(step % 16))
+			check();
+	}
+	check();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(by_hand, setup, teardown),
+		cmocka_unit_test_setup_teardown(random_dirs, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
