@@ -125,6 +125,7 @@ static void lookup_done(struct index_op *op, int r)
 		req_error(q, r);
 	} else if (r) {
 		away_missed(q);
+		metric_add(M_MISSES, r == INDEX_MISS);
 		req_error(q, r == INDEX_MISS || r == -ESTALE ? -ENOENT : r);
 	} else if (!show(q, &op->entry, &a)) {
 		/* Of a draft that is just being made there is nothing to open yet: the kernel

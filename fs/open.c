@@ -454,6 +454,7 @@ void open_stale(struct req *q, void (*again)(struct req *q))
 
 static void open_reply(struct req *q)
 {
+	metric_add(M_HITS, q->kind == MOP_OPEN);
 	if (fuse_reply_open(req_answer(q, 0), &q->fi) == -ENOENT)
 		handle_close(q->fs, q->made, NULL, NULL);
 	req_free(q);
