@@ -114,6 +114,35 @@ void index_evict(struct index *ix, struct index_op *op)
 	plan_run(ix, op, evict_plan);
 }
 
+/* Finding what may be evicted ---------------------------------------------------------- */
+
+static int near_plan(struct plan *p, struct index_op *op)
+{
+	uint64_t low = (1ULL << INDEX_NEAR_BITS) - 1, first = op->place.h & ~low;
+	struct key from = key_prefix_h('D', op->place.parent, first);
+	struct key to = key_prefix_end(key_prefix_h('D', op->place.parent, first | low));
+	const struct kv_rows *rows;
+	int r = plan_range(p, from, to, UINT32_MAX, &rows);
+
+	/* Nearly always one. What does not decode is none that goes. */
+	for (uint32_t i = 0; !r && i < rows->nrows; i++) {
+		struct object o = { .fileid = op->fileid };
+		struct name_key k;
+		if (key_parse_name(rows->rows[i].key, &k) ||
+		    record_decode(rows->rows[i].value, &o.rec) ||
+		    o.rec.kind != RECORD_WHOLE || o.rec.attr.fileid != op->fileid)
+			continue;
+		o.place = (struct place){ PLACE_NAME, k.parent, k.h };
+		return object_entry(p, &o, &op->entry);
+	}
+	return r ? r : INDEX_MISS;
+}
+
+void index_stat_near(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, near_plan);
+}
+
 /* Rows ------------------------------------------------------------------------------- */
 
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret)
