@@ -141,20 +141,11 @@ static bool spare(struct evict *x)
 	return has;
 }
 
-/* Where its record is, as far as one knows. */
-static struct index_op op_on(const struct policy_object *o)
-{
-	return (struct index_op){
-		.fileid = o->fileid,
-		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
-	};
-}
-
-/* 0: it has gone. */
-static int let_go(struct evict *x, const struct policy_object *o)
+/* It is at `place`. 0: it has gone. */
+static int let_go(struct evict *x, const struct policy_object *o, struct place place)
 {
 	_cleanup_(freep) struct index_name *names = NULL;
-	struct index_op op = op_on(o);
+	struct index_op op = { .fileid = o->fileid, .place = place };
 	int n = o->parent ? 0 : uses_names(x->uses, o->fileid, &names);
 
 	if (n < 0)
@@ -171,15 +162,24 @@ static int let_go(struct evict *x, const struct policy_object *o)
 	return r;
 }
 
-static int look_at(struct evict *x, const struct policy_object *o)
+/* Its record, as far as one knows where that is. 0: it may go, from *ret. */
+static int look_at(struct evict *x, const struct policy_object *o, struct place *ret)
 {
-	_cleanup_(index_op_fini) struct index_op op = op_on(o);
-	int r = is_open(x, o->fileid) ? -EBUSY : index_wait(x->e->ix, &op, index_stat);
+	_cleanup_(index_op_fini) struct index_op op = {
+		.fileid = o->fileid,
+		.place = { o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h },
+	};
+	int r = is_open(x, o->fileid) ? -EBUSY :
+		index_wait(x->e->ix, &op, o->parent ? index_stat_near : index_stat);
 
 	if (!r)
 		r = is_pinned(x, o->fileid, &op.entry.body) ? -EBUSY : 0;
+	if (!r)
+		*ret = op.entry.place;
 	return r;
 }
+
+_Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
 
 /* Of bare ones, or of any: of which there are more. */
 static enum policy_kind kind_for(struct evict *x, enum what what)
@@ -229,6 +229,7 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 {
 	uint64_t left = nobjects(x);
 	struct policy_object o;
+	struct place place;
 	unsigned n = 0;
 
 	for (; left && n < ROUND; left--) {
@@ -236,9 +237,9 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 			break;
 		if (!policy_take(x->policy, kind_for(x, what), &o))
 			break;
-		int r = look_at(x, &o);
+		int r = look_at(x, &o, &place);
 		if (!r)
-			r = let_go(x, &o);
+			r = let_go(x, &o, place);
 		if (r)
 			policy_keep(x->policy, o.fileid);
 		n += !r;

@@ -25,11 +25,11 @@
  * What is not in here is not evicted, and nothing else depends on it: it is told of what is
  * committed, and who takes an object out of here looks at what it is now.
  *
- * Memory: 48 bytes an object and some 16 for what it is found by and for ghosts. It does
- * not shrink.
+ * Memory: 28 bytes an object, and 3 for what it is found by and for ghosts, of which there are
+ * half as many as objects. It does not shrink.
  *
  * Threads: any. LOCK_POLICY, held for moments (who looks for a victim lets it go between
- * whiles); who observes a commit takes it.
+ * whiles); who observes a commit takes it. Not who uses an object: policy_use().
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +42,10 @@ enum policy_kind {
 	POLICY_PAGES, /* objects that have pages in the pool */
 	POLICY_BARE,  /* others */
 	POLICY_KINDS,
+};
+
+enum {
+	POLICY_H_LOW = 31, /* bits of h, of 63, that are not kept */
 };
 
 struct policy_object {
@@ -61,16 +65,18 @@ struct policy_stat {
 int policy_new(struct policy **ret);
 struct policy *policy_free(struct policy *p); /* NULL is fine, and returned */
 
-/* It is there, new or changed; who is taken stays so. -ENOMEM: it is not known, or as it
- * was before. */
+/* It is there, new or changed; who is taken stays so. It is not known, or as it was before:
+ * -ENOMEM; -ERANGE: fileid or parent has more than 48 bits, or h more than 63. */
 int policy_put(struct policy *p, const struct policy_object *o);
 /* It is not there any more. Of what was taken the name is remembered, where that is of
  * use. Unknown is fine. */
 void policy_remove(struct policy *p, uint64_t fileid);
-/* Somebody opens it, reads it without, or says that it is in use. Unknown is fine. */
+/* Somebody opens it, reads it without, or says that it is in use. Unknown is fine. Takes no
+ * lock, and writes nothing that says so already. */
 void policy_use(struct policy *p, uint64_t fileid);
 
-/* As it was put. False: it is not known. */
+/* As it was put, but for the lower bits of h, which are 0, and pages of more than 8 MiB, which
+ * are too few by less than a thousandth (here, in weights and sums). False: it is not known. */
 bool policy_get(struct policy *p, uint64_t fileid, struct policy_object *ret);
 
 /* Takes the object of this kind whose turn it is: nobody else gets it until policy_keep()

@@ -275,8 +275,13 @@ static int see_all(struct uses *u, struct index *ix)
 
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
-	for (size_t i = 0; !r && i < all.n; i++)
+	for (size_t i = 0; !r && i < all.n; i++) {
 		r = policy_put(u->policy, &all.v[i].object);
+		if (r == -ERANGE) {
+			complain(u, all.v[i].object.fileid, r);
+			r = 0;
+		}
+	}
 	free(all.v);
 	return r;
 }
