@@ -26,6 +26,7 @@ enum {
 	ROUND = 32,     /* objects that go in one */
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
+	QUOTA_SPARE = 32, /* of a quota one part goes in addition */
 	DIRS_LOOKS = 8, /* for empty directories, in the time that they stay */
 	DIRS_MAX_MS = 600 * 1000,
 };
@@ -49,6 +50,8 @@ struct evict {
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
 	uint64_t rests_ns[WHATS];
+	uint64_t over;  /* the last directory that had more than its quota */
+	uint64_t quotas_at_ns;
 	uint64_t *dirs; /* that may be empty, and unused since */
 	size_t ndirs, dirs_cap;
 	struct timespec dirs_since;
@@ -62,14 +65,18 @@ static struct place place_of(const struct policy_object *o)
 	return (struct place){ o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h };
 }
 
-/* 0: it has gone. */
+/* 0: it has gone. Where its record is, is known about only. */
 static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
 {
-	struct place place = place_of(o);
-	int r = victim_look(x->victims, o->fileid, place, NULL);
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = o->fileid, .place = place_of(o) };
+	int r = index_wait(x->e->ix, &op, o->parent ? index_stat_near : index_stat);
 
-	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
+	if (!r)
+		r = victim_look(x->victims, &op.entry);
+	return r ? r : victim_go_wait(x->victims, o->fileid, op.entry.place, reason);
 }
+
+_Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
 
 /* Of bare ones, or of any: of which there are more. */
 static enum policy_kind kind_for(struct evict *x, enum what what)
@@ -215,6 +222,63 @@ static bool serve(struct evict *x, enum what what)
 	return n;
 }
 
+/* Quotas ----------------------------------------------------------------------------------- */
+
+/* It is below that directory, and goes. */
+static bool let_go_below(struct evict *x, const struct policy_object *seen, uint64_t dir)
+{
+	struct policy_object o;
+
+	if (!seen->parent || !uses_is_below(x->uses, seen->parent, dir) ||
+	    !policy_take_this(x->policy, seen->fileid, &o))
+		return false;
+	int r = let_go(x, &o, M_EVICTED_QUOTA);
+	if (r)
+		policy_keep(x->policy, o.fileid);
+	return !r;
+}
+
+/* What is below a directory goes until it has `pages` less, or all has been looked at, in the
+ * order in which it would have gone anyway: those that were used last, after the others. */
+static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
+{
+	struct policy_object v[ROUND];
+	struct policy_cursor c = { 0 };
+	uint64_t left = nobjects(x), over;
+	unsigned n, gone = 0;
+
+	while (left && (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
+		for (unsigned i = 0; i < n; i++) {
+			if (!let_go_below(x, &v[i], dir))
+				continue;
+			gone++;
+			over = pages > v[i].pages ? pages - v[i].pages : 0;
+			pages = over;
+			if (!pages)
+				return true;
+		}
+		left -= left < n ? left : n;
+	}
+	return gone;
+}
+
+/* One directory that has more than it may have, and does not rest. A bit more goes than has to,
+ * so that not each new file is a walk. */
+static bool serve_quotas(struct evict *x)
+{
+	uint64_t pages, dir;
+
+	if (clock_ns() < x->quotas_at_ns || !(dir = uses_over(x->uses, x->over, &pages))) {
+		x->over = 0;
+		return false;
+	}
+	x->over = dir;
+	pages += (uses_below(x->uses, dir) - pages) / QUOTA_SPARE;
+	if (!let_go_of(x, dir, pages))
+		x->quotas_at_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+	return true;
+}
+
 /* What has an end -------------------------------------------------------------------------- */
 
 static int end_it(struct evict *x, const struct expiry_end *end)
@@ -223,10 +287,13 @@ static int end_it(struct evict *x, const struct expiry_end *end)
 	case EXPIRY_PIN:
 		return uses_look(x->uses, x->e->ix, end->fileid, end->place);
 	case EXPIRY_TEMP: {
-		int r = victim_look(x->victims, end->fileid, end->place, NULL);
-		if (r)
-			return r;
-		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TEMP);
+		_cleanup_(index_op_fini) struct index_op op = { .fileid = end->fileid,
+								.place = end->place };
+		int r = index_wait(x->e->ix, &op, index_stat);
+		if (!r)
+			r = victim_look(x->victims, &op.entry);
+		return r ? r : victim_go_wait(x->victims, end->fileid, end->place,
+					      M_EVICTED_TEMP);
 	}
 	default:
 		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TTL);
@@ -309,7 +376,8 @@ static void *run(void *arg)
 			if (x->ending)
 				return NULL;
 		}
-		more = serve(x, POOL);
+		more = serve_quotas(x);
+		more |= serve(x, POOL);
 		more |= serve(x, INDEX);
 		more |= serve_ends(x);
 		more |= serve_dirs(x);
@@ -382,16 +450,6 @@ void evict_use(struct evict *x, uint64_t fileid)
 	expiry_use(x->expiry, fileid, clock_now().tv_sec);
 }
 
-/* An alloc has left little. */
-static void poke(void *arg)
-{
-	struct evict *x = arg;
-
-	WITH_LOCK(&x->lock);
-	x->poked = true;
-	pthread_cond_signal(&x->more);
-}
-
 /* Ours are not among those that wait: they only delete, or take what is kept for that. */
 static bool is_full(void *arg, struct kv_req *req)
 {
@@ -409,13 +467,23 @@ static bool is_full(void *arg, struct kv_req *req)
 	return true;
 }
 
+/* An alloc has left little, or a directory has too much. */
+static void poke(void *arg)
+{
+	struct evict *x = arg;
+
+	WITH_LOCK(&x->lock);
+	x->poked = true;
+	pthread_cond_signal(&x->more);
+}
+
 static int open_parts(struct evict *x, uint32_t temp_s)
 {
 	int r = policy_new(&x->policy);
 
 	if (!r)
 		r = expiry_new(&x->expiry);
-	struct uses_opts o = { x->policy, x->expiry, temp_s };
+	struct uses_opts o = { x->policy, x->expiry, temp_s, poke, x };
 	if (!r)
 		r = uses_open(x->e->ix, &o, &x->uses);
 	return r ? r : victims_new(x->e, x->uses, &x->victims);

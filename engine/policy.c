@@ -1,73 +1,93 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Entries are numbers: of entry n the memory is in chunk n / CHUNK, so that nothing is
- * moved when there are more. They are found by fileid in a table that grows by one bucket
- * at a time (linear hashing: W. Litwin, "Linear hashing: a new tool for file and table
- * addressing", VLDB 1980): no call pays for all.
+ * An object has a slot, by its number; slot n is in chunk n / CHUNK, which stays where it is.
  *
- * Ghosts are prints of names in sets of four, each with the number of the one that it was.
- * One that is older than there are objects is forgotten, as is the oldest of a full set.
+ * A queue is a list from the oldest on, linked one way only, and ends with an empty slot:
+ *
+ *	oldest -> o -> o -> o -> end (empty)
+ *
+ * What is new comes into that one, and its own is the end then. Who goes from the middle
+ * swaps slots with the one behind it, of whom it is known what stands behind. So slots
+ * change their objects, and nobody outside knows a slot's number.
+ *
+ * They are found by fileid in a table that grows by one bucket at a time (linear hashing:
+ * W. Litwin, "Linear hashing: a new tool for file and table addressing", VLDB 1980): no
+ * call pays for all.
+ *
+ * policy_use() goes through that without the lock, while others change it. No slot or bucket
+ * is ever given back, and whoever finds a number in a link finds the slot filled: links are
+ * stored with release and read with acquire. All else is relaxed: the worst that can happen
+ * is a use that is not counted, or is another one's, of an object whose slot changes in that
+ * moment.
+ *
+ * Ghosts are prints of names, of 16 bits, in sets that forget the oldest: of 2,000 new names
+ * one is taken for another's. There are as many sets as there are to be ghosts for, by linear
+ * hashing as well; a new set is a copy of the one that it was a part of.
  */
 #include "engine/policy.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "common/array.h"
 #include "common/lock.h"
 #include "common/random.h"
 
 enum {
-	CHUNK = 4096,
+	CHUNK = 16384,
+	CHUNKS = 1 << 18, /* for all that 32 bits can number; memory that is not touched */
+	LOAD = 3,         /* objects a bucket */
+	CHAIN_MAX = 64,   /* links that a use follows: lists may change under it for ever */
 	SMALL_SHARE = 10, /* the small queue has one of so many parts */
 	USES_MAX = 3,
+	USES_BITS = 2,
+	HITS_MAX = 63,
 	TURNS = 256,      /* that are looked at in one go, under the lock */
-	WAYS = 4,
-	GHOSTS_MIN = 1024,
-	NAME_BITS = 8,    /* of h, that tell names of one hash apart: another one next time */
+	WAYS = 32,        /* ghosts in a set */
+	GHOST_SHARE = 2,  /* objects a ghost: fewer or more find less (bench_policy) */
+	PAGES_BITS = 11,
 };
 
 enum where { FREE, SMALL, MAIN, TAKEN };
 
 struct entry {
-	uint64_t fileid, parent, h;
-	uint32_t pages;
-	uint32_t prev, next; /* in its queue; 0: none. Of a free one: the next free one */
-	uint32_t chain;      /* in its bucket */
-	uint32_t hits;
-	uint8_t where, kind, uses;
-	bool ghostly;        /* TAKEN: out of the small queue */
+	_Atomic uint32_t fileid;
+	_Atomic uint16_t fileid_high;
+	uint16_t parent_high;
+	uint32_t parent, h;     /* of h the upper bits */
+	uint16_t pages;         /* pages_pack() */
+	uint8_t where : 2, priority : 2;
+	bool ghostly : 1;       /* TAKEN: out of the small queue */
+	_Atomic uint8_t uses;   /* USES_MAX of them count; above them USES_BITS, all hits */
+	_Atomic uint32_t chain; /* the next one of its bucket; 0: none */
+	uint32_t next;          /* the slot's, whatever is in it: in its queue, or of free ones */
 };
 
-_Static_assert(sizeof(struct entry) == 48, "48 bytes an object");
+_Static_assert(sizeof(struct entry) == 28, "28 bytes an object");
 
 struct queue {
-	uint32_t head, tail; /* what is new is at the head */
+	uint32_t oldest, end;
 	uint64_t weight;
-};
-
-struct ghost {
-	uint32_t print, number;
 };
 
 struct chunks {
 	void **v;
-	size_t n, cap;
+	size_t n;
 };
 
 struct policy {
+	_Atomic uint64_t nbuckets;
+	struct chunks entries, buckets, ghosts; /* struct entry, links, prints */
+
 	struct lock lock;
-	struct chunks entries, buckets;
-	uint32_t nentries;      /* ever used; 0 is none */
+	uint32_t nentries; /* ever used; 0 is none */
 	uint32_t free;
-	uint64_t nbuckets;      /* 1 << level, and those that have been split */
-	unsigned level;
-	struct queue queues[POLICY_KINDS][MAIN + 1];
-	struct ghost *ghosts;   /* nghosts of them, sets of WAYS */
-	uint64_t nghosts;
-	uint32_t ghost_number;  /* of the last one */
+	uint32_t spare;    /* an empty slot, for swaps */
+	uint64_t nsets;
+	struct queue queues[POLICY_KINDS][POLICY_PRIORITIES][MAIN + 1];
 	struct policy_stat stat;
 };
 
@@ -78,9 +98,14 @@ static struct entry *entry(struct policy *p, uint32_t n)
 	return (struct entry *)p->entries.v[n / CHUNK] + n % CHUNK;
 }
 
-static uint32_t *bucket(struct policy *p, uint64_t n)
+static _Atomic uint32_t *bucket(struct policy *p, uint64_t n)
 {
-	return (uint32_t *)p->buckets.v[n / CHUNK] + n % CHUNK;
+	return (_Atomic uint32_t *)p->buckets.v[n / CHUNK] + n % CHUNK;
+}
+
+static uint16_t *ghosts(struct policy *p, uint64_t set)
+{
+	return (uint16_t *)p->ghosts.v[set * WAYS / CHUNK] + set * WAYS % CHUNK;
 }
 
 /* So that there are n at least, all zeros. */
@@ -88,15 +113,20 @@ static int chunks_room(struct policy *p, struct chunks *c, uint64_t n, size_t si
 {
 	if (n <= c->n * CHUNK)
 		return 0;
-	int r = array_room(c->v, c->cap, c->n + 1, 16);
-	if (r < 0)
-		return r;
+	if (c->n == CHUNKS)
+		return -ENOMEM;
 	c->v[c->n] = calloc(CHUNK, size);
 	if (!c->v[c->n])
 		return -ENOMEM;
 	c->n++;
-	p->stat.bytes += CHUNK * size;
+	p->stat.bytes += CHUNK * size + sizeof(*c->v);
 	return 0;
+}
+
+static int chunks_init(struct chunks *c)
+{
+	c->v = calloc(CHUNKS, sizeof(*c->v));
+	return c->v ? 0 : -ENOMEM;
 }
 
 static void chunks_fini(struct chunks *c)
@@ -106,173 +136,108 @@ static void chunks_fini(struct chunks *c)
 	free(c->v);
 }
 
-/* The table ---------------------------------------------------------------------------- */
-
-static uint64_t bucket_of(const struct policy *p, uint64_t fileid)
+/* Of linear hashing with n places: where h is. */
+static uint64_t place_of(uint64_t h, uint64_t n)
 {
-	uint64_t h = random_mix(fileid), n = h & ((1ULL << p->level) - 1);
+	unsigned level = 63 - (unsigned)__builtin_clzll(n);
+	uint64_t at = h & ((1ULL << level) - 1);
 
-	if (n < p->nbuckets - (1ULL << p->level)) /* it has been split */
-		n = h & ((2ULL << p->level) - 1);
-	return n;
+	return at < n - (1ULL << level) ? h & ((2ULL << level) - 1) : at; /* it is split, or not */
 }
 
-/* What leads to the entry, or the end of its chain. */
-static uint32_t *find(struct policy *p, uint64_t fileid)
+/* With n places: which one is to be split, into itself and n. */
+static uint64_t split_of(uint64_t n)
 {
-	uint32_t *at = bucket(p, bucket_of(p, fileid));
-
-	while (*at && entry(p, *at)->fileid != fileid)
-		at = &entry(p, *at)->chain;
-	return at;
+	return n - (1ULL << (63 - __builtin_clzll(n)));
 }
 
-/* The next bucket in turn becomes two. Without memory the chains get longer. */
-static void split(struct policy *p)
+/* Entries ------------------------------------------------------------------------------ */
+
+/* A number of 11 bits, and by how many bits it is shifted: less than a thousandth is lost. */
+static uint16_t pages_pack(uint32_t pages)
 {
-	if (chunks_room(p, &p->buckets, p->nbuckets + 1, sizeof(uint32_t)) < 0)
-		return;
-	uint32_t *from = bucket(p, p->nbuckets - (1ULL << p->level));
-	uint32_t *to = bucket(p, p->nbuckets);
-	uint32_t n = *from;
+	unsigned shift = 0;
 
-	*from = 0;
-	p->nbuckets++;
-	if (p->nbuckets == 2ULL << p->level)
-		p->level++;
-	while (n) {
-		struct entry *e = entry(p, n);
-		uint32_t *at = bucket(p, bucket_of(p, e->fileid)), next = e->chain;
-
-		assert(at == from || at == to);
-		e->chain = *at;
-		*at = n;
-		n = next;
-	}
+	while (pages >> shift >> PAGES_BITS)
+		shift++;
+	return (uint16_t)(shift << PAGES_BITS | pages >> shift);
 }
 
-/* Queues --------------------------------------------------------------------------------- */
+static uint32_t pages_of(const struct entry *e)
+{
+	return (e->pages & ((1U << PAGES_BITS) - 1)) << (e->pages >> PAGES_BITS);
+}
+
+static uint64_t fileid_of(const struct entry *e)
+{
+	return (uint64_t)atomic_load_explicit(&e->fileid_high, memory_order_relaxed) << 32 |
+	       atomic_load_explicit(&e->fileid, memory_order_relaxed);
+}
+
+static void fileid_set(struct entry *e, uint64_t fileid)
+{
+	atomic_store_explicit(&e->fileid, (uint32_t)fileid, memory_order_relaxed);
+	atomic_store_explicit(&e->fileid_high, (uint16_t)(fileid >> 32), memory_order_relaxed);
+}
+
+/* With the hits, and without. */
+static unsigned all_uses_of(const struct entry *e)
+{
+	return atomic_load_explicit(&e->uses, memory_order_relaxed);
+}
+
+static void all_uses_set(struct entry *e, unsigned n)
+{
+	atomic_store_explicit(&e->uses, (uint8_t)n, memory_order_relaxed);
+}
+
+static unsigned uses_of(const struct entry *e)
+{
+	return all_uses_of(e) & USES_MAX;
+}
+
+static void uses_set(struct entry *e, unsigned n)
+{
+	all_uses_set(e, (all_uses_of(e) & ~(unsigned)USES_MAX) | n);
+}
+
+static uint32_t link_of(const _Atomic uint32_t *at)
+{
+	return atomic_load_explicit(at, memory_order_acquire);
+}
+
+static void link_set(_Atomic uint32_t *at, uint32_t n)
+{
+	atomic_store_explicit(at, n, memory_order_release);
+}
+
+static struct policy_object object_of(const struct entry *e)
+{
+	return (struct policy_object){
+		fileid_of(e), (uint64_t)e->parent_high << 32 | e->parent,
+		(uint64_t)e->h << POLICY_H_LOW, pages_of(e), e->priority,
+	};
+}
+
+static enum policy_kind kind_of(const struct entry *e)
+{
+	return e->pages ? POLICY_PAGES : POLICY_BARE;
+}
 
 static uint64_t weight_of(const struct entry *e)
 {
-	return e->kind == POLICY_PAGES ? e->pages : 1;
+	return e->pages ? pages_of(e) : 1;
 }
 
-static void push(struct policy *p, uint32_t n, enum where where)
+static void blank(struct entry *e)
 {
-	struct entry *e = entry(p, n);
-	struct queue *q = &p->queues[e->kind][where];
-
-	e->where = (uint8_t)where;
-	e->prev = 0;
-	e->next = q->head;
-	if (q->head)
-		entry(p, q->head)->prev = n;
-	else
-		q->tail = n;
-	q->head = n;
-	q->weight += weight_of(e);
+	fileid_set(e, 0);
+	all_uses_set(e, 0);
+	link_set(&e->chain, 0);
+	e->where = FREE;
 }
 
-static void pull(struct policy *p, uint32_t n)
-{
-	struct entry *e = entry(p, n);
-	struct queue *q = &p->queues[e->kind][e->where];
-
-	*(e->prev ? &entry(p, e->prev)->next : &q->head) = e->next;
-	*(e->next ? &entry(p, e->next)->prev : &q->tail) = e->prev;
-	q->weight -= weight_of(e);
-}
-
-/* Out of the queue that it is in; TAKEN, it is in none. */
-static void leave(struct policy *p, uint32_t n)
-{
-	if (entry(p, n)->where != TAKEN)
-		pull(p, n);
-}
-
-/* Ghosts --------------------------------------------------------------------------------- */
-
-static uint32_t print_of(uint64_t parent, uint64_t h)
-{
-	return (uint32_t)(random_mix(parent * RANDOM_STEP ^ h >> NAME_BITS) >> 32);
-}
-
-static struct ghost *ghost_set(const struct policy *p, uint32_t print)
-{
-	return p->ghosts + (print & (p->nghosts / WAYS - 1)) * WAYS;
-}
-
-static uint64_t nobjects(const struct policy *p)
-{
-	return p->stat.objects[POLICY_PAGES] + p->stat.objects[POLICY_BARE];
-}
-
-/* As many as objects, at least. What was remembered is forgotten when there are twice as
- * many, and without memory there are none. */
-static void ghosts_grow(struct policy *p)
-{
-	uint64_t n = p->nghosts ? p->nghosts : GHOSTS_MIN;
-
-	while (n < nobjects(p))
-		n *= 2;
-	if (n == p->nghosts)
-		return;
-	struct ghost *v = calloc(n, sizeof(*v));
-	if (!v)
-		return;
-	free(p->ghosts);
-	p->stat.bytes += (n - p->nghosts) * sizeof(*v);
-	p->ghosts = v;
-	p->nghosts = n;
-	p->ghost_number = UINT32_MAX / 2; /* zeros are too old */
-}
-
-static bool ghost_is_young(const struct policy *p, const struct ghost *g)
-{
-	return p->ghost_number - g->number < nobjects(p);
-}
-
-static void ghost_add(struct policy *p, const struct entry *e)
-{
-	ghosts_grow(p);
-	if (!p->nghosts || !e->parent)
-		return;
-	uint32_t print = print_of(e->parent, e->h);
-	struct ghost *set = ghost_set(p, print), *oldest = set;
-
-	p->ghost_number++;
-	for (unsigned i = 0; i < WAYS; i++) {
-		if (p->ghost_number - set[i].number > p->ghost_number - oldest->number)
-			oldest = &set[i];
-		if (set[i].print == print) {
-			oldest = &set[i];
-			break;
-		}
-	}
-	*oldest = (struct ghost){ print, p->ghost_number };
-}
-
-/* It is forgotten with that. */
-static bool ghost_take(struct policy *p, uint64_t parent, uint64_t h)
-{
-	if (!p->nghosts || !parent)
-		return false;
-	uint32_t print = print_of(parent, h);
-	struct ghost *set = ghost_set(p, print);
-
-	for (unsigned i = 0; i < WAYS; i++) {
-		if (set[i].print != print || !ghost_is_young(p, &set[i]))
-			continue;
-		set[i] = (struct ghost){ .number = p->ghost_number + INT32_MAX };
-		p->stat.back++;
-		return true;
-	}
-	return false;
-}
-
-/* Objects ---------------------------------------------------------------------------------- */
-
+/* An empty one; 0: no memory. */
 static uint32_t entry_new(struct policy *p)
 {
 	uint32_t n = p->free;
@@ -287,109 +252,317 @@ static uint32_t entry_new(struct policy *p)
 	return ++p->nentries;
 }
 
-static void count(struct policy *p, const struct entry *e, int by)
+/* The table ---------------------------------------------------------------------------- */
+
+static _Atomic uint32_t *bucket_of(struct policy *p, uint64_t fileid)
 {
-	p->stat.objects[e->kind] += (uint64_t)by;
-	p->stat.pages += (uint64_t)by * e->pages;
+	uint64_t n = atomic_load_explicit(&p->nbuckets, memory_order_acquire); /* its chunk */
+
+	return bucket(p, place_of(random_mix(fileid), n));
 }
 
-/* All of o. A name that comes back soon, also by a rename, has its object in the main queue. */
-static void become(struct policy *p, uint32_t n, const struct policy_object *o, enum where where)
+/* What leads to the entry, or the end of its chain. */
+static _Atomic uint32_t *find(struct policy *p, uint64_t fileid)
+{
+	_Atomic uint32_t *at = bucket_of(p, fileid);
+	uint32_t n;
+
+	while ((n = link_of(at)) && fileid_of(entry(p, n)) != fileid)
+		at = &entry(p, n)->chain;
+	return at;
+}
+
+/* The next bucket in turn becomes two. Without memory the chains get longer. */
+static void split(struct policy *p)
+{
+	uint64_t nbuckets = p->nbuckets;
+
+	if (chunks_room(p, &p->buckets, nbuckets + 1, sizeof(uint32_t)) < 0)
+		return;
+	_Atomic uint32_t *from = bucket(p, split_of(nbuckets));
+	uint32_t n = link_of(from);
+
+	link_set(from, 0);
+	atomic_store_explicit(&p->nbuckets, nbuckets + 1, memory_order_release);
+	while (n) {
+		struct entry *e = entry(p, n);
+		_Atomic uint32_t *at = bucket_of(p, fileid_of(e));
+		uint32_t next = link_of(&e->chain);
+
+		assert(at == from || at == bucket(p, nbuckets));
+		link_set(&e->chain, link_of(at));
+		link_set(at, n);
+		n = next;
+	}
+}
+
+/* The object of a slot, to an empty one. */
+static void move(struct policy *p, uint32_t from, uint32_t to)
+{
+	struct entry *a = entry(p, from), *b = entry(p, to);
+	_Atomic uint32_t *at = find(p, fileid_of(a));
+
+	assert(link_of(at) == from && b->where == FREE);
+	fileid_set(b, fileid_of(a));
+	b->parent_high = a->parent_high;
+	b->parent = a->parent;
+	b->h = a->h;
+	b->pages = a->pages;
+	b->where = a->where;
+	b->priority = a->priority;
+	b->ghostly = a->ghostly;
+	all_uses_set(b, all_uses_of(a));
+	link_set(&b->chain, link_of(&a->chain));
+	link_set(at, to);
+	blank(a);
+}
+
+/* Queues --------------------------------------------------------------------------------- */
+
+static struct queue *queue_of(struct policy *p, const struct entry *e, enum where where)
+{
+	return &p->queues[kind_of(e)][e->priority][where];
+}
+
+static void push(struct policy *p, uint32_t n, enum where where)
+{
+	struct queue *q = queue_of(p, entry(p, n), where);
+	struct entry *e = entry(p, q->end);
+
+	move(p, n, q->end);
+	e->where = where;
+	e->next = n;
+	q->end = n;
+	q->weight += weight_of(e);
+}
+
+/* Out of its queue: the slot in which it is then. */
+static uint32_t pull(struct policy *p, uint32_t n)
 {
 	struct entry *e = entry(p, n);
+	struct queue *q = queue_of(p, e, e->where);
+	uint32_t behind = e->next, spare = p->spare;
 
-	if ((where == FREE || o->parent != e->parent || o->h != e->h) &&
-	    ghost_take(p, o->parent, o->h) && where != TAKEN)
-		where = MAIN;
-	e->fileid = o->fileid;
-	e->parent = o->parent;
-	e->h = o->h;
-	e->pages = o->pages;
-	e->kind = o->pages ? POLICY_PAGES : POLICY_BARE;
-	count(p, e, 1);
-	if (where == TAKEN)
-		return;
-	push(p, n, where == FREE ? SMALL : where);
+	q->weight -= weight_of(e);
+	if (n == q->oldest) {
+		q->oldest = behind;
+		return n;
+	}
+	move(p, n, spare);
+	if (behind == q->end) {
+		q->end = n;
+	} else {
+		move(p, behind, n);
+		e->next = entry(p, behind)->next;
+	}
+	p->spare = behind;
+	return spare;
 }
 
-static bool is_same(const struct entry *e, const struct policy_object *o)
+/* Ghosts --------------------------------------------------------------------------------- */
+
+static uint64_t nobjects(const struct policy *p)
 {
-	return o->parent == e->parent && o->h == e->h && o->pages == e->pages;
+	return p->stat.objects[POLICY_PAGES] + p->stat.objects[POLICY_BARE];
+}
+
+/* One set more or less, on the way to half as many ghosts as there are objects. */
+static void ghosts_fit(struct policy *p)
+{
+	uint64_t wanted = nobjects(p) / GHOST_SHARE / WAYS + 1;
+
+	if (p->nsets > wanted + wanted / 8)
+		p->nsets--;
+	if (p->nsets >= wanted ||
+	    chunks_room(p, &p->ghosts, (p->nsets + 1) * WAYS, sizeof(uint16_t)) < 0)
+		return;
+	if (p->nsets)
+		memcpy(ghosts(p, p->nsets), ghosts(p, split_of(p->nsets)),
+		       WAYS * sizeof(uint16_t));
+	p->nsets++;
+}
+
+/* Of which set a name is, and its print there. */
+static uint16_t *ghosts_of(struct policy *p, const struct policy_object *o, uint16_t *ret_print)
+{
+	uint64_t h = random_mix(o->parent * RANDOM_STEP ^ o->h >> POLICY_H_LOW);
+
+	*ret_print = (uint16_t)(h >> 48 ? h >> 48 : 1);
+	return ghosts(p, place_of(h, p->nsets));
+}
+
+static bool ghost_remove(uint16_t *set, uint16_t print)
+{
+	for (unsigned i = 0; i < WAYS; i++) {
+		if (set[i] != print)
+			continue;
+		memmove(set + i, set + i + 1, (WAYS - 1 - i) * sizeof(*set));
+		set[WAYS - 1] = 0;
+		return true;
+	}
+	return false;
+}
+
+static void ghost_add(struct policy *p, const struct policy_object *o)
+{
+	uint16_t print;
+
+	ghosts_fit(p);
+	if (!p->nsets || !o->parent)
+		return;
+	uint16_t *set = ghosts_of(p, o, &print);
+	ghost_remove(set, print);
+	memmove(set + 1, set, (WAYS - 1) * sizeof(*set));
+	set[0] = print;
+}
+
+/* It is forgotten with that. */
+static bool ghost_take(struct policy *p, const struct policy_object *o)
+{
+	uint16_t print;
+
+	if (!p->nsets || !o->parent)
+		return false;
+	uint16_t *set = ghosts_of(p, o, &print);
+	bool was = ghost_remove(set, print);
+
+	p->stat.back += was;
+	return was;
+}
+
+/* Objects ---------------------------------------------------------------------------------- */
+
+static void count(struct policy *p, const struct entry *e, int by)
+{
+	p->stat.objects[kind_of(e)] += (uint64_t)by;
+	p->stat.pages += (uint64_t)by * pages_of(e);
+}
+
+static bool is_name(const struct policy_object *a, const struct policy_object *b)
+{
+	return a->parent == b->parent && a->h >> POLICY_H_LOW == b->h >> POLICY_H_LOW;
+}
+
+/* All of o, in no queue yet, but in the table. A name that comes back soon, also by a rename,
+ * has its object in the main queue. */
+static void become(struct policy *p, uint32_t n, const struct policy_object *o)
+{
+	struct entry *e = entry(p, n);
+	struct policy_object before = object_of(e);
+	enum where where = e->where;
+
+	if ((where == FREE || !is_name(o, &before)) && ghost_take(p, o) && where != TAKEN)
+		where = MAIN;
+	e->parent_high = (uint16_t)(o->parent >> 32);
+	e->parent = (uint32_t)o->parent;
+	e->h = (uint32_t)(o->h >> POLICY_H_LOW);
+	e->pages = pages_pack(o->pages);
+	e->priority = o->priority;
+	count(p, e, 1);
+	if (where != TAKEN)
+		push(p, n, where == FREE ? SMALL : where);
+}
+
+static bool fits(const struct policy_object *o)
+{
+	return !((o->fileid | o->parent) >> 48) && !(o->h >> 32 >> POLICY_H_LOW) &&
+	       o->priority < POLICY_PRIORITIES;
+}
+
+static int put_new(struct policy *p, const struct policy_object *o, _Atomic uint32_t *at)
+{
+	uint32_t n = entry_new(p);
+
+	if (!n)
+		return -ENOMEM;
+	fileid_set(entry(p, n), o->fileid);
+	link_set(at, n);
+	become(p, n, o);
+	if (nobjects(p) > p->nbuckets * LOAD)
+		split(p);
+	return 0;
 }
 
 int policy_put(struct policy *p, const struct policy_object *o)
 {
+	if (!fits(o))
+		return -ERANGE;
 	WITH_LOCK(&p->lock);
-	uint32_t *at = find(p, o->fileid), n = *at;
-
-	if (n) {
-		struct entry *e = entry(p, n);
-		if (is_same(e, o))
-			return 0;
-		leave(p, n);
-		count(p, e, -1);
-		become(p, n, o, e->where);
-		return 0;
-	}
-	n = entry_new(p);
+	_Atomic uint32_t *at = find(p, o->fileid);
+	uint32_t n = link_of(at);
 	if (!n)
-		return -ENOMEM;
-	*entry(p, n) = (struct entry){ 0 };
-	*at = n;
-	become(p, n, o, FREE);
-	if (nobjects(p) > p->nbuckets)
-		split(p);
+		return put_new(p, o, at);
+	struct entry *e = entry(p, n);
+	struct policy_object before = object_of(e);
+
+	if (is_name(o, &before) && pages_pack(o->pages) == e->pages &&
+	    o->priority == e->priority)
+		return 0;
+	count(p, e, -1);
+	become(p, e->where == TAKEN ? n : pull(p, n), o);
 	return 0;
 }
 
 void policy_remove(struct policy *p, uint64_t fileid)
 {
 	WITH_LOCK(&p->lock);
-	uint32_t *at = find(p, fileid), n = *at;
+	uint32_t n = link_of(find(p, fileid));
 
 	if (!n)
 		return;
+	if (entry(p, n)->where != TAKEN)
+		n = pull(p, n);
 	struct entry *e = entry(p, n);
-	leave(p, n);
+	struct policy_object o = object_of(e);
+
 	if (e->where == TAKEN)
 		p->stat.taken--;
 	if (e->where == TAKEN && e->ghostly)
-		ghost_add(p, e);
+		ghost_add(p, &o);
 	count(p, e, -1);
-	*at = e->chain;
-	*e = (struct entry){ .next = p->free };
+	link_set(find(p, fileid), link_of(&e->chain));
+	blank(e);
+	e->next = p->free;
 	p->free = n;
+}
+
+static struct entry *find_unlocked(struct policy *p, uint64_t fileid)
+{
+	uint32_t n = link_of(bucket_of(p, fileid));
+
+	for (unsigned i = 0; n && i < CHAIN_MAX; i++) {
+		struct entry *e = entry(p, n);
+		if (fileid_of(e) == fileid)
+			return e;
+		n = link_of(&e->chain);
+	}
+	return NULL;
 }
 
 void policy_use(struct policy *p, uint64_t fileid)
 {
-	WITH_LOCK(&p->lock);
-	uint32_t n = *find(p, fileid);
+	struct entry *e = find_unlocked(p, fileid);
 
-	if (!n)
+	if (!e)
 		return;
-	entry(p, n)->hits++;
-	if (entry(p, n)->uses < USES_MAX)
-		entry(p, n)->uses++;
+	unsigned before = all_uses_of(e), uses = before & USES_MAX, hits = before >> USES_BITS;
+	uses += uses < USES_MAX;
+	hits += hits < HITS_MAX;
+	if ((hits << USES_BITS | uses) != before) /* else its line stays with whoever reads it */
+		all_uses_set(e, hits << USES_BITS | uses);
 }
 
-uint64_t policy_hits(struct policy *p, uint64_t fileid)
+unsigned policy_hits(struct policy *p, uint64_t fileid)
 {
-	WITH_LOCK(&p->lock);
-	uint32_t n = *find(p, fileid);
+	const struct entry *e = find_unlocked(p, fileid);
 
-	return n ? entry(p, n)->hits : 0;
-}
-
-static struct policy_object object_of(const struct entry *e)
-{
-	return (struct policy_object){ e->fileid, e->parent, e->h, e->pages };
+	return e ? all_uses_of(e) >> USES_BITS : 0;
 }
 
 bool policy_get(struct policy *p, uint64_t fileid, struct policy_object *ret)
 {
 	WITH_LOCK(&p->lock);
-	uint32_t n = *find(p, fileid);
+	uint32_t n = link_of(find(p, fileid));
 
 	if (n)
 		*ret = object_of(entry(p, n));
@@ -398,56 +571,97 @@ bool policy_get(struct policy *p, uint64_t fileid, struct policy_object *ret)
 
 /* Victims ---------------------------------------------------------------------------------- */
 
-static void take(struct policy *p, uint32_t n, struct policy_object *ret)
+static void take(struct policy *p, uint32_t n, bool ghostly, struct policy_object *ret)
 {
 	struct entry *e = entry(p, n);
 
-	pull(p, n);
-	e->ghostly = e->where == SMALL;
+	e->ghostly = ghostly;
 	e->where = TAKEN;
 	p->stat.taken++;
 	*ret = object_of(e);
 }
 
-/* One turn: 1: it is taken; 0: the next one; -1: there is none. */
-static int turn(struct policy *p, enum policy_kind kind, struct policy_object *ret)
+/* One turn of queues of one priority: 1: it is taken; 0: the next one; -1: there is none. */
+static int turn(struct policy *p, struct queue *queues, struct policy_object *ret)
 {
-	struct queue *small = &p->queues[kind][SMALL], *main = &p->queues[kind][MAIN];
-	bool is_small = small->tail && (!main->tail || small->weight * SMALL_SHARE >=
-							small->weight + main->weight);
-	uint32_t n = is_small ? small->tail : main->tail;
+	struct queue *small = &queues[SMALL], *main = &queues[MAIN];
+	bool has_small = small->oldest != small->end, has_main = main->oldest != main->end;
+	bool is_small = has_small && (!has_main || small->weight * SMALL_SHARE >=
+							   small->weight + main->weight);
 
-	if (!n)
+	if (!has_small && !has_main)
 		return -1;
-	struct entry *e = entry(p, n);
-	if (!e->uses) {
-		take(p, n, ret);
-		return 1;
+	uint32_t n = pull(p, is_small ? small->oldest : main->oldest);
+	unsigned uses = uses_of(entry(p, n));
+
+	if (uses) {
+		uses_set(entry(p, n), is_small ? 0 : uses - 1);
+		push(p, n, MAIN);
+		return 0;
 	}
-	pull(p, n);
-	e->uses -= !is_small;
-	if (is_small)
-		e->uses = 0;
-	push(p, n, MAIN);
-	return 0;
+	take(p, n, is_small, ret);
+	return 1;
 }
 
 bool policy_take(struct policy *p, enum policy_kind kind, struct policy_object *ret)
 {
-	for (;;) {
+	for (unsigned priority = 0; priority < POLICY_PRIORITIES;) {
 		WITH_LOCK(&p->lock);
 		for (unsigned i = 0; i < TURNS; i++) {
-			int r = turn(p, kind, ret);
-			if (r)
-				return r > 0;
+			int r = turn(p, p->queues[kind][priority], ret);
+			if (r > 0)
+				return true;
+			if (r < 0 && ++priority == POLICY_PRIORITIES)
+				return false;
 		}
 	}
+	return false;
+}
+
+bool policy_take_this(struct policy *p, uint64_t fileid, struct policy_object *ret)
+{
+	WITH_LOCK(&p->lock);
+	uint32_t n = link_of(find(p, fileid));
+
+	if (!n || entry(p, n)->where == TAKEN)
+		return false;
+	take(p, pull(p, n), false, ret);
+	return true;
+}
+
+/* Where c stands: an object, or the end of all. What stood there may have moved: then it goes on
+ * with the oldest of that queue. */
+static bool settle(struct policy *p, enum policy_kind kind, struct policy_cursor *c)
+{
+	for (; c->queue < POLICY_PRIORITIES * 2; c->queue++, c->slot = 0) {
+		struct queue *q = &p->queues[kind][c->queue / 2][SMALL + c->queue % 2];
+		const struct entry *e = entry(p, c->slot);
+		if (!c->slot || (c->slot != q->end &&
+				 (e->where == FREE || e->where == TAKEN || queue_of(p, e, e->where) != q)))
+			c->slot = q->oldest;
+		if (c->slot != q->end)
+			return true;
+	}
+	return false;
+}
+
+unsigned policy_see(struct policy *p, enum policy_kind kind, struct policy_cursor *c,
+		    struct policy_object *v, unsigned n)
+{
+	WITH_LOCK(&p->lock);
+	unsigned i = 0;
+
+	for (; i < n && settle(p, kind, c); i++) {
+		v[i] = object_of(entry(p, c->slot));
+		c->slot = entry(p, c->slot)->next;
+	}
+	return i;
 }
 
 void policy_keep(struct policy *p, uint64_t fileid)
 {
 	WITH_LOCK(&p->lock);
-	uint32_t n = *find(p, fileid);
+	uint32_t n = link_of(find(p, fileid));
 
 	if (!n || entry(p, n)->where != TAKEN)
 		return;
@@ -457,6 +671,26 @@ void policy_keep(struct policy *p, uint64_t fileid)
 
 /* Opening, looking --------------------------------------------------------------------------- */
 
+enum { QUEUES = POLICY_KINDS * POLICY_PRIORITIES * 2 };
+
+static struct queue *queue_at(struct policy *p, unsigned i)
+{
+	return &p->queues[i / 2 / POLICY_PRIORITIES][i / 2 % POLICY_PRIORITIES][SMALL + i % 2];
+}
+
+/* The ends of the queues and the spare one. */
+static int first_slots(struct policy *p)
+{
+	for (unsigned i = 0; i < QUEUES; i++) {
+		struct queue *q = queue_at(p, i);
+		q->oldest = q->end = entry_new(p);
+		if (!q->end)
+			return -ENOMEM;
+	}
+	p->spare = entry_new(p);
+	return p->spare ? 0 : -ENOMEM;
+}
+
 int policy_new(struct policy **ret)
 {
 	struct policy *p = calloc(1, sizeof(*p));
@@ -465,9 +699,18 @@ int policy_new(struct policy **ret)
 		return -ENOMEM;
 	lock_init(&p->lock, LOCK_POLICY);
 	p->nbuckets = 1;
-	if (chunks_room(p, &p->buckets, 1, sizeof(uint32_t)) < 0) {
+	int r = chunks_init(&p->entries);
+	if (!r)
+		r = chunks_init(&p->buckets);
+	if (!r)
+		r = chunks_init(&p->ghosts);
+	if (!r)
+		r = chunks_room(p, &p->buckets, 1, sizeof(uint32_t));
+	if (!r)
+		r = first_slots(p);
+	if (r < 0) {
 		policy_free(p);
-		return -ENOMEM;
+		return r;
 	}
 	*ret = p;
 	return 0;
@@ -479,7 +722,7 @@ struct policy *policy_free(struct policy *p)
 		return NULL;
 	chunks_fini(&p->entries);
 	chunks_fini(&p->buckets);
-	free(p->ghosts);
+	chunks_fini(&p->ghosts);
 	lock_fini(&p->lock);
 	free(p);
 	return NULL;
@@ -501,24 +744,19 @@ static int complain(struct writer *report, const char *what, uint64_t number)
 	return 1;
 }
 
-static int check_queue(struct policy *p, enum policy_kind kind, enum where where,
-		       struct writer *report, uint64_t *nseen)
+static int check_queue(struct policy *p, struct queue *q, struct writer *report, uint64_t *nseen)
 {
-	const struct queue *q = &p->queues[kind][where];
 	uint64_t weight = 0;
-	uint32_t before = 0;
-	int bad = 0;
 
-	for (uint32_t n = q->head; n; n = entry(p, n)->next) {
+	for (uint32_t n = q->oldest; n != q->end; n = entry(p, n)->next) {
 		const struct entry *e = entry(p, n);
-		if (e->prev != before || e->where != where || e->kind != kind)
+		if ((e->where != SMALL && e->where != MAIN) || queue_of(p, e, e->where) != q)
 			return complain(report, "stands in a wrong queue", n);
 		weight += weight_of(e);
-		before = n;
 		++*nseen;
 	}
-	if (q->tail != before)
-		bad += complain(report, "is not the last of its queue", q->tail);
+	int bad = entry(p, q->end)->where == FREE ?
+		0 : complain(report, "is no end of a queue", q->end);
 	if (q->weight != weight)
 		bad += complain(report, "is not the weight of a queue", q->weight);
 	return bad;
@@ -531,12 +769,12 @@ static int check_table(struct policy *p, struct writer *report)
 	int bad = 0;
 
 	for (uint64_t i = 0; i < p->nbuckets; i++) {
-		for (uint32_t n = *bucket(p, i); n; n = entry(p, n)->chain) {
+		for (uint32_t n = link_of(bucket(p, i)); n; n = link_of(&entry(p, n)->chain)) {
 			const struct entry *e = entry(p, n);
-			if (bucket_of(p, e->fileid) != i || e->where == FREE)
-				bad += complain(report, "is in a wrong bucket", e->fileid);
-			sums.objects[e->kind]++;
-			sums.pages += e->pages;
+			if (bucket_of(p, fileid_of(e)) != bucket(p, i) || e->where == FREE)
+				bad += complain(report, "is in a wrong bucket", fileid_of(e));
+			sums.objects[kind_of(e)]++;
+			sums.pages += pages_of(e);
 			sums.taken += e->where == TAKEN;
 		}
 	}
@@ -548,15 +786,30 @@ static int check_table(struct policy *p, struct writer *report)
 	return bad;
 }
 
+/* Every slot is an object's, the end of a queue, the spare one, or free. */
+static int check_slots(struct policy *p, struct writer *report)
+{
+	uint64_t n = nobjects(p) + QUEUES + 1;
+	int bad = 0;
+
+	for (uint32_t i = p->free; i; i = entry(p, i)->next, n++)
+		if (entry(p, i)->where != FREE || fileid_of(entry(p, i)))
+			return complain(report, "is not free, but among those that are", i);
+	if (entry(p, p->spare)->where != FREE)
+		bad += complain(report, "is not spare", p->spare);
+	if (n != p->nentries)
+		bad += complain(report, "is not the number of slots", n);
+	return bad;
+}
+
 int policy_check(struct policy *p, struct writer *report)
 {
 	WITH_LOCK(&p->lock);
 	uint64_t nseen = p->stat.taken;
-	int bad = check_table(p, report);
+	int bad = check_table(p, report) + check_slots(p, report);
 
-	for (unsigned kind = 0; kind < POLICY_KINDS; kind++)
-		for (unsigned where = SMALL; where <= MAIN; where++)
-			bad += check_queue(p, kind, where, report, &nseen);
+	for (unsigned i = 0; i < QUEUES; i++)
+		bad += check_queue(p, queue_at(p, i), report, &nseen);
 	if (nseen != nobjects(p))
 		bad += complain(report, "is not the number of those in queues", nseen);
 	return bad;

@@ -195,7 +195,8 @@ static struct policy_object object_of(const struct index_row *row)
 	uint64_t pages = row->attr.pages;
 
 	return (struct policy_object){ row->attr.fileid, row->name.parent, row->name.h,
-				       pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX };
+				       pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX,
+				       (uint8_t)(row->attr.keep.priority - KEEP_LOW) };
 }
 
 static int by_object(const void *a, const void *b)
@@ -277,7 +278,8 @@ static void apply_dirs(struct uses *u)
 	}
 }
 
-static void apply(struct uses *u)
+/* True: a directory has more than it may have. */
+static bool apply(struct uses *u)
 {
 	WITH_LOCK(&u->lock);
 
@@ -290,6 +292,8 @@ static void apply(struct uses *u)
 				break;
 		apply_object(u, u->events + i, n);
 	}
+	uint64_t pages;
+	return u->ndir_events && dirs_over(u->dirs, 0, &pages);
 }
 
 int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place place)
@@ -390,8 +394,8 @@ static void uses_end(void *arg, bool committed)
 {
 	struct uses *u = arg;
 
-	if (committed)
-		apply(u);
+	if (committed && apply(u) && u->o.over)
+		u->o.over(u->o.arg);
 	u->nevents = u->ndir_events = 0;
 	if (u->cap <= KEEP_EVENTS && u->dir_cap <= KEEP_EVENTS)
 		return;
@@ -453,8 +457,13 @@ static int see_all(struct uses *u, struct index *ix)
 
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
-	for (size_t i = 0; !r && i < all.n; i++)
+	for (size_t i = 0; !r && i < all.n; i++) {
 		r = enter(u, &all.v[i].row);
+		if (r == -ERANGE) {
+			complain(u, all.v[i].row.attr.fileid, r);
+			r = 0;
+		}
+	}
 	free(all.v);
 	return r;
 }

@@ -22,6 +22,8 @@ struct uses_opts {
 	struct policy *policy;
 	struct expiry *expiry;
 	uint32_t temp_s; /* after its last use a "*.tmp" ends; 0: it does not */
+	void (*over)(void *arg); /* a directory has more than its quota; under no lock. Or NULL */
+	void *arg;
 };
 
 /* Reads all objects, those first whose last use is longest ago, and follows from there on.

@@ -77,16 +77,11 @@ static bool is_open(struct victims *vs, uint64_t fileid)
 	return f;
 }
 
-int victim_look(struct victims *vs, uint64_t fileid, struct place place, struct attr *ret)
+int victim_look(struct victims *vs, const struct entry *e)
 {
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
-	int r = is_open(vs, fileid) ? -EBUSY : index_wait(vs->e->ix, &op, index_stat);
+	int r = is_open(vs, e->attr.fileid) ? 1 : is_pinned(vs, e->attr.fileid, &e->body);
 
-	if (!r)
-		r = is_pinned(vs, fileid, &op.entry.body);
-	if (!r && ret)
-		*ret = op.entry.attr;
-	return r > 0 && r != INDEX_MISS ? -EBUSY : r;
+	return r > 0 ? -EBUSY : r;
 }
 
 /* Who is told --------------------------------------------------------------------------- */

@@ -38,9 +38,8 @@ struct victim {
 	struct index_op op;
 };
 
-/* Nobody has it open here, and no mount has pinned it: 0, and its attributes (or ret NULL);
- * -EBUSY, INDEX_MISS. Blocks. */
-int victim_look(struct victims *vs, uint64_t fileid, struct place place, struct attr *ret);
+/* 0: nobody has what index_stat() has said open here, and no mount has pinned it; -EBUSY. Blocks. */
+int victim_look(struct victims *vs, const struct entry *e);
 
 /* It goes, whoever has it open (P4). v is its until done(), which comes once, possibly before this
  * returns: 0; INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes it; -EPERM: it

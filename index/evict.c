@@ -194,6 +194,35 @@ int index_all_evicted(struct index *ix, struct timespec since,
 	return walk_kind(index_kv(ix), 'T', see_times, &e);
 }
 
+/* Finding what may be evicted ---------------------------------------------------------- */
+
+static int near_plan(struct plan *p, struct index_op *op)
+{
+	uint64_t low = (1ULL << INDEX_NEAR_BITS) - 1, first = op->place.h & ~low;
+	struct key from = key_prefix_h('D', op->place.parent, first);
+	struct key to = key_prefix_end(key_prefix_h('D', op->place.parent, first | low));
+	const struct kv_rows *rows;
+	int r = plan_range(p, from, to, UINT32_MAX, &rows);
+
+	/* Nearly always one. What does not decode is none that goes. */
+	for (uint32_t i = 0; !r && i < rows->nrows; i++) {
+		struct object o = { .fileid = op->fileid };
+		struct name_key k;
+		if (key_parse_name(rows->rows[i].key, &k) ||
+		    record_decode(rows->rows[i].value, &o.rec) ||
+		    o.rec.kind != RECORD_WHOLE || o.rec.attr.fileid != op->fileid)
+			continue;
+		o.place = (struct place){ PLACE_NAME, k.parent, k.h };
+		return object_entry(p, &o, &op->entry);
+	}
+	return r ? r : INDEX_MISS;
+}
+
+void index_stat_near(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, near_plan);
+}
+
 /* Rows ------------------------------------------------------------------------------- */
 
 /* Of the pool: content in the record is shown as a page, and takes none. */

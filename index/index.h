@@ -368,6 +368,13 @@ void index_unwatch(struct index *ix, struct index_watch *w);
 
 /* Objects ------------------------------------------------------------------ */
 
+/* As index_stat(), of a file that has one name, in place.parent: of its h the upper bits are
+ * known. entry.place is where it is. INDEX_MISS: it is not there, or not so. */
+enum {
+	INDEX_NEAR_BITS = 31, /* lower bits of place.h that do not count */
+};
+void index_stat_near(struct index *ix, struct index_op *op);
+
 /* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone; entries:
  * the names (and nothing else), all of which it lost at one moment. INDEX_MISS: it is not
  * there, or not so; -EBUSY: somebody writes it, or hides a name of it. Never a directory. */

@@ -167,6 +167,41 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	[ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]; [ -d "$MNT/never" ]
 }
 
+@test "a directory over its quota lets go of its own, also of what is below it" {
+	mkdir -p "$MNT/q/sub"
+	slicefs quota set "$MNT/q" 2M
+	local i
+	put outside
+	for i in $(seq 8); do put "q/a$i"; put "q/sub/b$i"; done
+	soon eval '[ "$(says used "$MNT/q")" -le $((2 << 20)) ]'
+	[ "$(find "$MNT/q" -type f | wc -l)" -ge 2 ]
+	[ -e "$MNT/outside" ]
+	[[ $(slicefs quota show "$MNT/q") == *"of 2M" ]]
+	# What is moved into it counts, too, and pinned things stay, whatever it says.
+	mkdir "$MNT/moved"
+	for i in $(seq 8); do put "moved/c$i"; done
+	slicefs pin "$MNT/moved"
+	mv "$MNT/moved" "$MNT/q/"
+	soon eval '[ ! -e "$MNT/q/sub/b8" ]'
+	[ "$(find "$MNT/q/moved" -type f | wc -l)" = 8 ]
+	slicefs unpin "$MNT/q"
+	soon eval '[ "$(says used "$MNT/q")" -le $((2 << 20)) ]'
+	[ -e "$MNT/outside" ]
+	slicefs quota unset "$MNT/q"
+	for i in $(seq 8); do put "q/d$i"; done
+	[ "$(find "$MNT/q" -name 'd*' -type f | wc -l)" = 8 ]
+	fails 1 "has none" slicefs quota show "$MNT/q"
+}
+
+@test "who has a lower priority goes first" {
+	put low; put high; put normal
+	slicefs priority low "$MNT/low"; slicefs priority high "$MNT/high"
+	cat "$MNT/low" "$MNT/low" >/dev/null
+	fill
+	[ ! -e "$MNT/low" ]; [ ! -e "$MNT/normal" ]
+	is_whole high
+}
+
 @test "attributes that inform: version, location, hits, expires; they are not listed" {
 	put a; echo small >"$MNT/s"
 	[ "$(says version "$MNT/a")" = 1 ]

@@ -5,9 +5,12 @@
  */
 #include "tests/unit/names_kit.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "index/keys.h"
 
 static struct index_name name_of(struct index *ix, uint64_t dir, const char *name)
 {
@@ -224,6 +227,90 @@ static void all_names_at_once(void **state)
 	kit_close(ix, &op);
 }
 
+static int find_near(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n)
+{
+	return kit(ix, op, index_stat_near, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } });
+}
+
+struct hashed {
+	uint64_t h;
+	unsigned number;
+};
+
+static int by_h(const void *a, const void *b)
+{
+	const struct hashed *x = a, *y = b;
+
+	return x->h < y->h ? -1 : x->h > y->h;
+}
+
+/* Two numbers whose names have the same upper bits of h: of 400,000 there are some 19. */
+static void two_alike(struct index *ix, unsigned ret[2])
+{
+	enum { MANY = 400000 };
+	struct hashed *v = calloc(MANY, sizeof(*v));
+	char name[16];
+	bool found = false;
+
+	assert_non_null(v);
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		v[i] = (struct hashed){ name_hash(index_super(ix)->hash_key, bytes_str(name)), i };
+	}
+	qsort(v, MANY, sizeof(*v), by_h);
+	for (unsigned i = 0; i + 1 < MANY && !found; i++) {
+		found = !((v[i].h ^ v[i + 1].h) >> INDEX_NEAR_BITS);
+		ret[0] = v[i].number;
+		ret[1] = v[i + 1].number;
+	}
+	free(v);
+	assert_true(found);
+}
+
+/* Of two that are as near it is the right one; where none is it is none. */
+static void found_by_half_of_a_hash(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dir = kit_mkdir(ix, INDEX_ROOT, "dir"), fileid[2];
+	const uint64_t low = (1ULL << INDEX_NEAR_BITS) - 1;
+	struct index_name n[2];
+	unsigned alike[2];
+	char name[16];
+
+	(void)state;
+	two_alike(ix, alike);
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(name, sizeof(name), "%u", alike[i]);
+		fileid[i] = kit_file(ix, dir, name, i ? "one" : "two");
+		n[i] = name_of(ix, dir, name);
+	}
+	assert_int_equal(n[0].h & ~low, n[1].h & ~low);
+	for (unsigned i = 0; i < 2; i++) {
+		struct index_name near = { dir, n[i].h & ~low };
+		assert_int_equal(find_near(ix, &op, fileid[i], near), 0);
+		assert_int_equal(op.entry.place.kind, PLACE_NAME);
+		assert_int_equal(op.entry.place.parent, dir);
+		assert_int_equal(op.entry.place.h, n[i].h);
+		assert_true(bytes_eq(op.entry.body.bytes, bytes_str(i ? "one" : "two")));
+		near.h |= low;
+		assert_int_equal(find_near(ix, &op, fileid[i], near), 0);
+		near.h += 1;
+		assert_int_equal(find_near(ix, &op, fileid[i], near), INDEX_MISS);
+		near = (struct index_name){ INDEX_ROOT, n[i].h };
+		assert_int_equal(find_near(ix, &op, fileid[i], near), INDEX_MISS);
+	}
+	assert_int_equal(find_near(ix, &op, dir, n[0]), INDEX_MISS);
+	/* Of several names none has the record. */
+	assert_int_equal(kit_link(ix, &op, fileid[0], (struct place){ PLACE_NAME, dir, n[0].h },
+				  INDEX_ROOT, "link"), 0);
+	assert_int_equal(find_near(ix, &op, fileid[0], n[0]), INDEX_MISS);
+	assert_int_equal(evict_at(ix, &op, fileid[1], n[1]), 0);
+	assert_int_equal(find_near(ix, &op, fileid[1], n[1]), INDEX_MISS);
+	kit_close(ix, &op);
+}
+
 /* Also one that the other names of have gone. */
 static void a_name_that_is_left(void **state)
 {
@@ -365,6 +452,7 @@ int main(void)
 		cmocka_unit_test(emptied_directories_go),
 		cmocka_unit_test(all_names_at_once),
 		cmocka_unit_test(a_name_that_is_left),
+		cmocka_unit_test(found_by_half_of_a_hash),
 		cmocka_unit_test(who_writes_keeps_it),
 		cmocka_unit_test(what_a_draft_hides_may_go),
 		cmocka_unit_test(never_a_directory),

@@ -23,6 +23,7 @@
 enum { POOL_BYTES = 16 << 20, FILE_BYTES = 1 << 20, TEMP_S = 2 };
 
 static struct engine *e;
+static int64_t pool_evictions; /* before the test */
 
 static int begin(unsigned high, unsigned low)
 {
@@ -30,7 +31,28 @@ static int begin(unsigned high, unsigned low)
 				       .evict_high = high, .evict_low = low,
 				       .temp_s = TEMP_S, .evict_dirs_ms = 2000 };
 
+	pool_evictions = metric_get(M_EVICTED_POOL);
 	return engine_open(&o, &e, NULL);
+}
+
+static uint64_t kit_mkdir(struct engine *e_, const char *name)
+{
+	struct index_op op = { .parent = INDEX_ROOT, .name = name,
+			       .attr.mode = S_IFDIR | 0755 };
+
+	assert_int_equal(index_wait(engine_index(e_), &op, index_make), 0);
+	uint64_t dir = op.entry.attr.fileid;
+	index_op_fini(&op);
+	return dir;
+}
+
+static int kit_move(struct engine *e_, const char *name, uint64_t dir)
+{
+	struct index_op op = { .parent = INDEX_ROOT, .name = name, .parent2 = dir, .name2 = name };
+	int r = index_wait(engine_index(e_), &op, index_rename);
+
+	index_op_fini(&op);
+	return r;
 }
 
 static int setup(void **state)
@@ -437,6 +459,76 @@ static void what_is_pinned_stays(void **state)
 	assert_false(is_number_there(1000));
 }
 
+struct asking {
+	struct engine_ask a;
+	_Atomic int r;
+};
+
+static void asked(struct engine_ask *a, int r)
+{
+	((struct asking *)a)->r = r;
+}
+
+static int ask(const char *name, void (*call)(struct engine *e, struct engine_ask *a),
+	       struct asking *x)
+{
+	struct attr a = { 0 };
+
+	*x = (struct asking){ .a.done = asked, .r = 1000 };
+	assert_int_equal(kit_lookup(e, name, &a, &x->a.place), 0);
+	x->a.fileid = a.fileid;
+	call(e, &x->a);
+	while (x->r == 1000)
+		usleep(1000);
+	return x->r;
+}
+
+/* Nothing else goes for it, and it may not be more for long. */
+static void a_quota_is_kept_by_its_own(void **state)
+{
+	struct asking x;
+
+	(void)state;
+	put_number(1000);
+	uint64_t dir = kit_mkdir(e, "dir");
+	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
+			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = 4 * FILE_BYTES };
+	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
+	index_op_fini(&op);
+	for (unsigned i = 0; i < 10; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "new%u", i);
+		assert_int_equal(put(name, i, FILE_BYTES), 0);
+		assert_int_equal(kit_move(e, name, dir), 0);
+	}
+	for (unsigned i = 0; i < 500; i++) {
+		assert_int_equal(ask("dir", engine_about, &x), 0);
+		if (x.a.used <= 4 * FILE_BYTES)
+			break;
+		usleep(10000);
+	}
+	assert_in_range(x.a.used, 2 * FILE_BYTES, 4 * FILE_BYTES);
+	assert_true(is_number_there(1000));
+	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
+}
+
+static void who_is_lower_goes_first(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(put_number(i), 0);
+	set_keep("0", INDEX_SET_PRIORITY, (struct keep){ .priority = KEEP_HIGH });
+	set_keep("3", INDEX_SET_PRIORITY, (struct keep){ .priority = KEEP_LOW });
+	for (unsigned i = 4; i < 17; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_false(is_number_there(3));
+	assert_true(is_number_there(0));
+	for (unsigned i = 17; i < 60; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_true(is_number_there(0));
+	assert_false(is_number_there(1));
+}
+
 static bool goes(const char *name)
 {
 	for (unsigned i = 0; is_there(name) && i < 500; i++)
@@ -462,30 +554,6 @@ static void what_has_lived_goes(void **state)
 	assert_true(is_there("open.tmp"));
 	reads(f, 4);
 	assert_int_equal(kit_close(f, 0), 0);
-}
-
-struct asking {
-	struct engine_ask a;
-	_Atomic int r;
-};
-
-static void asked(struct engine_ask *a, int r)
-{
-	((struct asking *)a)->r = r;
-}
-
-static int ask(const char *name, void (*call)(struct engine *e, struct engine_ask *a),
-	       struct asking *x)
-{
-	struct attr a = { 0 };
-
-	*x = (struct asking){ .a.done = asked, .r = 1000 };
-	assert_int_equal(kit_lookup(e, name, &a, &x->a.place), 0);
-	x->a.fileid = a.fileid;
-	call(e, &x->a);
-	while (x->r == 1000)
-		usleep(1000);
-	return x->r;
 }
 
 static void who_is_asked_to_go_goes(void **state)
@@ -550,6 +618,8 @@ int main(void)
 		TEST(each_is_told_of, setup_late),
 		TEST(large_files_too, setup),
 		TEST(what_is_pinned_stays, setup_late),
+		TEST(a_quota_is_kept_by_its_own, setup),
+		TEST(who_is_lower_goes_first, setup_late),
 		TEST(what_has_lived_goes, setup),
 		TEST(who_is_asked_to_go_goes, setup),
 		TEST(a_storm, setup),
