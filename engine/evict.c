@@ -154,7 +154,7 @@ static int let_go(struct evict *x, const struct policy_object *o, struct place p
 	op.nnames = (uint32_t)n;
 	int r = index_wait(x->e->ix, &op, index_evict);
 	if (!r) {
-		metric_add(M_EVICTED_BYTES, (int64_t)o->pages * PAGE_BYTES);
+		metric_add(M_EVICTED_BYTES, (int64_t)op.gone.attr.pages * PAGE_BYTES);
 		tell(x, &op);
 		engine_drop(x->e, &op.gone);
 	}
