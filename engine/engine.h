@@ -56,7 +56,8 @@ struct engine_opts {
 	/* Percent of the pool, and of the index, from which and down to which objects are
 	 * evicted; high 0: never. */
 	unsigned evict_high, evict_low;
-	uint32_t temp_s; /* after its last use a "*.tmp" is evicted as well; 0: not */
+	uint32_t temp_s; /* after its last use a temporary file (by its name) is
+			    evicted as well; 0: not */
 	uint64_t evict_dirs_ms; /* and a directory so long after that left it empty; 0: not */
 
 	bool verify;           /* check checksums on every read */

@@ -636,8 +636,9 @@ static bool settle(struct policy *p, enum policy_kind kind, struct policy_cursor
 	for (; c->queue < POLICY_PRIORITIES * 2; c->queue++, c->slot = 0) {
 		struct queue *q = &p->queues[kind][c->queue / 2][SMALL + c->queue % 2];
 		const struct entry *e = entry(p, c->slot);
-		if (!c->slot || (c->slot != q->end &&
-				 (e->where == FREE || e->where == TAKEN || queue_of(p, e, e->where) != q)))
+		bool is_here = c->slot == q->end || ((e->where == SMALL || e->where == MAIN) &&
+						     queue_of(p, e, e->where) == q);
+		if (!c->slot || !is_here)
 			c->slot = q->oldest;
 		if (c->slot != q->end)
 			return true;

@@ -190,13 +190,15 @@ static bool end_of(const struct uses *u, const struct index_row *row, int64_t no
 	return row->is_temp && u->o.temp_s;
 }
 
+/* Who writes a temporary file is about to rename it. */
 static struct policy_object object_of(const struct index_row *row)
 {
 	uint64_t pages = row->attr.pages;
+	int priority = row->is_temp ? KEEP_HIGH : row->attr.keep.priority;
 
 	return (struct policy_object){ row->attr.fileid, row->name.parent, row->name.h,
 				       pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX,
-				       (uint8_t)(row->attr.keep.priority - KEEP_LOW) };
+				       (uint8_t)(priority - KEEP_LOW) };
 }
 
 static int by_object(const void *a, const void *b)

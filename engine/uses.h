@@ -21,7 +21,7 @@ struct uses;
 struct uses_opts {
 	struct policy *policy;
 	struct expiry *expiry;
-	uint32_t temp_s; /* after its last use a "*.tmp" ends; 0: it does not */
+	uint32_t temp_s; /* after its last use a temporary file ends; 0: it does not */
 	void (*over)(void *arg); /* a directory has more than its quota; under no lock. Or NULL */
 	void *arg;
 };

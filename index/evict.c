@@ -231,12 +231,19 @@ uint64_t index_pool_pages(const struct attr *a, const struct body *b)
 	return b->kind == BODY_NONE || b->kind == BODY_INLINE ? 0 : a->pages;
 }
 
+/* "*.tmp", "*.tmp.*" */
 static bool is_temp(struct bytes name)
 {
 	static const char end[] = ".tmp";
 	size_t n = sizeof(end) - 1;
+	const char *p = name.len > n ? memmem((const char *)name.p + 1, name.len - 1, end, n) : NULL;
 
-	return name.len > n && !memcmp((const char *)name.p + name.len - n, end, n);
+	for (; p; p = memmem(p, (size_t)((const char *)name.p + name.len - p), end, n)) {
+		p += n;
+		if (p == (const char *)name.p + name.len || *p == '.')
+			return true;
+	}
+	return false;
 }
 
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret)

@@ -532,7 +532,8 @@ bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b);
 struct index_row {
 	struct index_name name; /* is_name */
 	bool is_name, is_record;
-	bool is_temp;           /* the name says that it will be renamed: "*.tmp" */
+	bool is_temp;           /* the name says that it will be renamed: "*.tmp",
+				   "*.tmp.*" */
 	struct attr attr;       /* !is_record: fileid and type only. pages: of the pool */
 };
 /* Content in the record is shown as a page, and takes none of the pool. */

@@ -1,5 +1,5 @@
 # Programs that the bats files run; they are found beside the test binaries.
-foreach(program twin posix ledger modes cycles races bigdir latemap hold walk)
+foreach(program twin posix ledger modes cycles races bigdir latemap hold walk engines)
 	add_executable(${program} e2e/${program}.c)
 	target_link_libraries(${program} PRIVATE warnings)
 	target_include_directories(${program} PRIVATE ${PROJECT_SOURCE_DIR})

@@ -268,8 +268,13 @@ static void ends_are_known(void **state)
 	assert_in_range(expiry_at(expiry, t), now + TEMP_S, now + TEMP_S + 10);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "x.tmp", INDEX_ROOT, "x", 0), 0);
 	assert_int_equal(expiry_number(expiry), 0);
-	kit_file(ix, INDEX_ROOT, ".tmp", "f"); /* a name like others */
+	static const char *const others[] = { ".tmp", "tmp", "a.tmpx", "a.tmp-b", ".tmp.a", "xtmp" };
+	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		kit_file(ix, INDEX_ROOT, others[i], "f");
 	assert_int_equal(expiry_number(expiry), 0);
+	kit_file(ix, INDEX_ROOT, "a.tmpx.tmp.1", "f");
+	assert_int_equal(expiry_number(expiry), 1);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "a.tmpx.tmp.1"), 0);
 	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "x", INDEX_ROOT, "y.tmp", 0), 0);
 	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50 });
 	assert_int_equal(expiry_number(expiry), 2);

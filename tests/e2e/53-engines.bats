@@ -1,0 +1,79 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# shapes: own node
+# What inference engines do with a directory, call for call (engines.c, docs/engines.md), in
+# four processes that write ten times the pool, hundred times with tests/run --full. The mount
+# forgets meanwhile: no wrong byte, no part of a file, no call past the deadline, no error but
+# ENOENT.
+load lib
+setup_file() {
+	begin_file
+	export POOL=32M INDEX=8M MIB=320 MNT2=$SCRATCH/mnt2
+	[[ -z ${SLICEFS_FULL:-} ]] || MIB=3200
+	mkdir "$MNT2"
+	start
+}
+teardown_file() { end_file; }
+setup() {
+	is_mounted || start
+	rm -rf "${MNT:?}"/*
+	soon eval '[ "$(stat_value kept)" = 0 ] || ! is_of_node'
+}
+
+start() {
+	if is_of_node; then
+		[[ $(node state) == serving ]] || serve --evict-high 95 --evict-low 90
+		mount_fs
+	else
+		mount_fs --evict-high 95 --evict-low 90
+	fi
+}
+
+# What the mount has evicted: of a node's store only the node knows.
+evicted() { stat_value 'evictions_total{reason="pool"}'; }
+
+use_as() { # engine dirs...
+	local before
+	before=$(evicted)
+	engines "$1" "$MIB" 300 "${@:2}"
+	is_of_node || [ "$(evicted)" -gt "$before" ]
+	rm -rf "${MNT:?}"/*
+	gauges_zero
+}
+
+@test "vLLM's file system tier: O_DIRECT, one write, one readv" { use_as vllm "$MNT"; }
+
+@test "LMCache's FSConnector: a head and a chunk" { use_as lmcache "$MNT"; }
+
+@test "SGLang's HiCacheFile: a duplicate descriptor, one read" { use_as sglang "$MNT"; }
+
+@test "llm-d's backend, and its evictor, at the same time as the mount's own" { use_as llmd "$MNT"; }
+
+@test "safetensors: what is mapped stays whole when its name has gone (P4)" { use_as safetensors "$MNT"; }
+
+@test "all of them at once" { use_as storm "$MNT"; }
+
+@test "two mounts of a node: what one has stored the other one loads" {
+	is_of_node || skip "an own store has one mount"
+	mount_at --log "$SCRATCH/mount2.log" "$(node at)" "$MNT2"
+	local e
+	for e in vllm lmcache sglang llmd safetensors storm; do use_as "$e" "$MNT" "$MNT2"; done
+	MNT=$MNT2 gauges_zero
+	"$SLICEFS" umount "$MNT2"
+}
+
+@test "what utimensat marks as used stays" {
+	local i
+	head -c 500000 /dev/urandom >"$SCRATCH/marked"; cp "$SCRATCH/marked" "$MNT/marked"
+	for i in $(seq 200); do
+		head -c 500000 /dev/zero >"$MNT/f$i"
+		touch -a -c "$MNT/marked"
+	done
+	cmp "$SCRATCH/marked" "$MNT/marked"
+	[ ! -e "$MNT/f1" ]
+}
+
+@test "the store is whole" { fsck_clean "$MNT"; }
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; }
