@@ -318,9 +318,24 @@ static bool is_on(const struct config_row *row)
 	return row->type == CONFIG_TYPE_BOOL && !strcmp(row->def, "on");
 }
 
-void config_print_help(enum config_of of, struct writer *w)
+/* So that --help fits a screen. */
+static bool is_seldom(const struct config_row *row)
+{
+	static const bool seldom[CONFIG_COUNT] = {
+		[CONFIG_evict_low] = true, [CONFIG_temp_ms] = true, [CONFIG_evict_dirs_ms] = true,
+		[CONFIG_ttl_from] = true, [CONFIG_priority] = true, [CONFIG_spin_us] = true,
+		[CONFIG_direct_from_bytes] = true, [CONFIG_control] = true,
+		[CONFIG_gid_index] = true, [CONFIG_keep_alive_ms] = true,
+	};
+
+	return seldom[row - config_rows];
+}
+
+void config_print_help(enum config_of of, bool often, struct writer *w)
 {
 	CONFIG_EACH_ROW(row, of) {
+		if (often && is_seldom(row))
+			continue;
 		const char *what = placeholder(row);
 		char left[64];
 

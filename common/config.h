@@ -86,9 +86,10 @@ int config_set(struct config *c, const char *name, const char *value, char **ret
  * otherwise. */
 int config_mount_options(const struct config *c, bool as_root, char **ret);
 
-/* Each appends to w: name=value lines; one JSON object; a line per setting for
- * --help (78 columns at most); a .TP per setting for man. */
+/* Each appends to w: name=value lines; one JSON object; a line per setting for --help
+ * (78 columns at most; `often`: of those that are not seldom needed); a .TP per setting for
+ * man. */
 void config_print(const struct config *c, struct writer *w);
 void config_print_json(const struct config *c, struct writer *w);
-void config_print_help(enum config_of of, struct writer *w);
+void config_print_help(enum config_of of, bool often, struct writer *w);
 void config_print_man(enum config_of of, struct writer *w);

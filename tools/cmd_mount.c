@@ -42,13 +42,24 @@ struct mounting {
 	bool check_only;
 };
 
-void cmd_mount_help(void)
+static void help(bool often)
 {
 	struct writer w = { 0 };
 
-	config_print_help(CONFIG_OF_MOUNT, &w);
+	config_print_help(CONFIG_OF_MOUNT, often, &w);
 	print_writer(&w);
 	writer_fini(&w);
+}
+
+void cmd_mount_help(void)
+{
+	help(false);
+}
+
+static void help_often(void)
+{
+	help(true);
+	printf("\nThose that are seldom needed: slicefs help mount\n");
 }
 
 /* ---- What is wanted, and whether it can be -------------------------------- */
@@ -308,7 +319,7 @@ static int prepare(int argc, char **argv, struct mounting *m)
 
 	if (r == CONFIG_HELP) {
 		printf("Usage: slicefs mount [OPTIONS] [SOURCE] DIR\n\n");
-		cmd_mount_help();
+		help_often();
 		return -1;
 	}
 	if (r < 0)

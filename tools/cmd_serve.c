@@ -35,13 +35,24 @@ struct serving {
 	char store[PATH_MAX];
 };
 
-void cmd_serve_help(void)
+static void help(bool often)
 {
 	struct writer w = { 0 };
 
-	config_print_help(CONFIG_OF_SERVE, &w);
+	config_print_help(CONFIG_OF_SERVE, often, &w);
 	print_writer(&w);
 	writer_fini(&w);
+}
+
+void cmd_serve_help(void)
+{
+	help(false);
+}
+
+static void help_often(void)
+{
+	help(true);
+	printf("\nThose that are seldom needed: slicefs help serve\n");
 }
 
 static struct serve_opts opts_of(const struct serving *s)
@@ -103,7 +114,7 @@ static int prepare(int argc, char **argv, struct serving *s)
 
 	if (r == CONFIG_HELP) {
 		printf("Usage: slicefs serve [OPTIONS]\n\n");
-		cmd_serve_help();
+		help_often();
 		return -1;
 	}
 	if (r < 0)

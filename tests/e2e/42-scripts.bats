@@ -3,7 +3,7 @@
 # labels: short crash
 # A node without a mount: slicefs put, get, cat, ls, rm, mkdir, mv.
 load lib
-setup_file() { begin_file; serve; AT=$(node at); export AT; }
+setup_file() { begin_file; serve --evict-high 0; AT=$(node at); export AT; }
 teardown_file() { kill -CONT "$(node pid)"; end_node || true; end_file; }
 teardown() { umount_node; }
 
@@ -326,7 +326,7 @@ all_is_free() { # bytes
 	[ "$SECONDS" -lt 15 ]
 	[ "$(wc -l <"$SCRATCH/said")" = 1 ]
 	fsck_clean
-	serve --listen "$AT"
+	serve --evict-high 0 --listen "$AT"
 	[ "$("$SLICEFS" ls "$AT:/")" = tree ]
 	"$SLICEFS" get -r "$AT:/tree" "$SCRATCH/tree.after"
 	diff -r --no-dereference "$SCRATCH/tree" "$SCRATCH/tree.after"
