@@ -20,7 +20,8 @@
  *
  * The walk goes kind by kind, with a table of all objects in memory (56 bytes of a
  * directory or linked file, 16 of another). On a live index it is not atomic: so
- * what it finds there counts only if a second walk finds it again, word by word.
+ * what it finds there counts only if each of some more walks finds it again, word by word: a number
+ * that is wrong for a moment may be wrong by as much in the next one, by chance.
  *
  * Repair goes by what there is: it deletes what nothing refers to or what does not
  * decode, and sets counts and other copies of something (link counts, a
@@ -38,7 +39,7 @@
 
 enum {
 	ROUNDS_MAX = 100,
-	LIVE_TRIES = 3,
+	LIVE_TRIES = 8,
 	LINES_MAX = 10000, /* of one round; the rest is counted */
 };
 
