@@ -47,6 +47,8 @@ int cmd_put(int argc, char **argv);
 void cmd_put_help(void);
 int cmd_get(int argc, char **argv);
 void cmd_get_help(void);
+int cmd_wait(int argc, char **argv);
+void cmd_wait_help(void);
 int cmd_cat(int argc, char **argv);
 void cmd_cat_help(void);
 int cmd_ls(int argc, char **argv);

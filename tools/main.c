@@ -38,6 +38,8 @@ const struct cmd cmds[] = {
 	  "copy files from a node, without a mount", cmd_get_help },
 	{ "cat", cmd_cat, "cat [OPTIONS] HOST[:PORT]:/PATH...",
 	  "print files of a node", cmd_cat_help },
+	{ "wait", cmd_wait, "wait [--timeout SECONDS] PATH...",
+	  "wait until names are published", cmd_wait_help },
 	{ "ls", cmd_ls, "ls [-l] [-R] [-d] [--json] HOST[:PORT]:/PATH...",
 	  "list names of a node", cmd_ls_help },
 	{ "rm", cmd_rm, "rm [-r] [-f] HOST[:PORT]:/PATH...",
