@@ -18,7 +18,7 @@ enum lock_rank {
 	LOCK_FS_INODES,    /* fs/inode.c: the nodeid table */
 	LOCK_FS_INODE,     /* fs/inode.c: one inode's cache mode and handles */
 	LOCK_FS_NOTIFY,    /* fs/notify.c: queue of kernel notifications; fs/watched.c,
-			      fs/access.c (also under the table) */
+			      fs/waits.c, fs/access.c (also under the table) */
 	LOCK_FILES,        /* engine/file.c: the table of open files */
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_DROPS,        /* engine/drop.c: how many are under way */

@@ -6,11 +6,25 @@
  */
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 struct engine;
 struct fs;
 struct keep;
 struct fs_config; /* what .slicefs/config prints: common/config.h */
+
+/*
+ * An ioctl on a directory of a mount: waits until `name` in it is published, by whatever
+ * mount. What somebody still writes is not, also on this mount. 0; ETIMEDOUT, after
+ * timeout_ms or, where many wait, sooner; ESTALE: there is no such directory any more;
+ * EINTR; ENOTTY: nothing can be published there.
+ */
+struct fs_wait {
+	uint32_t timeout_ms; /* FS_WAIT_MS_MAX at most count */
+	char name[260];      /* with its NUL */
+};
+#define FS_WAIT _IOW('s', 0x77, struct fs_wait)
+enum { FS_WAIT_MS_MAX = 10000 };
 
 struct fs_opts {
 	const char *dir;        /* mount point, absolute, canonical */

@@ -32,6 +32,7 @@ static const uint64_t wanted[] = {
 	FUSE_CAP_READDIRPLUS_AUTO,
 	FUSE_CAP_CACHE_SYMLINKS,
 	FUSE_CAP_NO_OPENDIR_SUPPORT,
+	FUSE_CAP_IOCTL_DIR,    /* waits for names */
 	/* Instead of AUTO_INVAL_DATA: pages are dropped when we say so. */
 	FUSE_CAP_EXPLICIT_INVAL_DATA,
 };

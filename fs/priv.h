@@ -17,6 +17,7 @@
 #include "fs/awake.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
+#include "fs/waits.h"
 #include "fs/watched.h"
 #include "index/index.h"
 
@@ -84,6 +85,7 @@ struct fs {
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
 	struct watched *watched; /* or NULL; set when INIT is answered */
+	struct waits *waits;
 	struct accesses *accesses; /* NULL: times of reading are not kept */
 	/* Files from this size on are to be read past the page cache, if open.c
 	 * does not know better; 0: none. The second: as agreed with the kernel. */
@@ -397,6 +399,12 @@ void reply_bytes(struct req *q, struct bytes b);
 
 /* Answers with `slicefs.layout` of q->inode. */
 void layout_go(struct req *q);
+
+/* ioctl.c --------------------------------------------------------------------- */
+
+void fs_ioctl(fuse_req_t f, fuse_ino_t ino, unsigned cmd, void *arg,
+	      struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_len,
+	      size_t out_len);
 
 /* dir.c ----------------------------------------------------------------------- */
 

@@ -89,6 +89,24 @@ void req_enter(struct req *q, uint64_t dir)
 	q->since_ns = clock_ns();
 }
 
+/* A name may be there by it that was not. */
+static bool publishes(enum metric_op kind)
+{
+	switch (kind) {
+	case MOP_FLUSH:
+	case MOP_FSYNC:
+	case MOP_RELEASE:
+	case MOP_RENAME:
+	case MOP_LINK:
+	case MOP_MKDIR:
+	case MOP_MKNOD:
+	case MOP_SYMLINK:
+		return true;
+	default:
+		return false;
+	}
+}
+
 fuse_req_t req_answer(struct req *q, int err)
 {
 	assert(!q->answered);
@@ -97,6 +115,8 @@ fuse_req_t req_answer(struct req *q, int err)
 	fuse_req_interrupt_func(q->fuse, NULL, NULL);
 	lately_end(q, err);
 	metric_op_done(q->kind, clock_ns() - q->start_ns, err);
+	if (q->fs->shared && publishes(q->kind))
+		waits_ring(q->fs->waits);
 	/* Before the answer, so that who got it finds the gauge down. */
 	metric_add(M_REQUESTS, -1);
 	return q->fuse;

@@ -57,6 +57,7 @@ static const struct fuse_lowlevel_ops ops = {
 	.fallocate = fs_fallocate,
 	.lseek = fs_lseek,
 	.copy_file_range = fs_copy_file_range,
+	.ioctl = fs_ioctl,
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
 	.tmpfile = fs_tmpfile,
 #endif
@@ -175,6 +176,9 @@ static int make_parts(struct fs *fs)
 	fs->root = inode_know(fs->inodes, &root,
 			      (struct place){ .kind = PLACE_FILEID });
 	if (!fs->root)
+		return -ENOMEM;
+	fs->waits = waits_new(fs->ix);
+	if (!fs->waits)
 		return -ENOMEM;
 	fs->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (fs->wake_fd < 0)
@@ -296,6 +300,7 @@ int fs_run(struct fs *fs)
 	engine_watch_eviction(fs->engine, &(struct eviction){ evicted, spare, look, fs });
 	wait_for_end(fs);
 	engine_watch_eviction(fs->engine, NULL);
+	waits_stop(fs->waits);
 	watched_stop(fs->watched); /* while requests are answered */
 	workers_stop(fs->workers);
 	finish(fs);
@@ -324,6 +329,7 @@ void fs_free(struct fs *fs)
 		fuse_session_destroy(fs->se);
 	}
 	accesses_free(fs->accesses);
+	waits_free(fs->waits);
 	inode_put(fs->inodes, fs->root);
 	inodes_free(fs->inodes);
 	if (fs->wake_fd >= 0)

@@ -365,6 +365,11 @@ struct index_watch {
 int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), void *arg,
 		    struct index_watch *ret);
 void index_unwatch(struct index *ix, struct index_watch *w);
+/* The same, of one watch: rings when `name` in the directory `parent` may have come or gone
+ * as something published, whoever does it; but where the index is over a wire not for what
+ * this session does. Names of the same hash ring, too. */
+int index_watch_name(struct index *ix, uint64_t parent, const char *name,
+		     void (*ring)(void *arg), void *arg, struct index_watch *ret);
 
 /* Objects ------------------------------------------------------------------ */
 

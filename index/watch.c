@@ -4,6 +4,8 @@
  * files with one name are, and its own record. Its times and its number of
  * sub-directories have rows of their own, but those change together with a name; only
  * when a draft is given up do the times change alone.
+ *
+ * One name is watched by the beginning of its key: all but the disambiguator of its hash.
  */
 #include "index/keys.h"
 
@@ -33,4 +35,18 @@ int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), voi
 	}
 	*ret = w;
 	return 0;
+}
+
+int index_watch_name(struct index *ix, uint64_t parent, const char *name,
+		     void (*ring)(void *arg), void *arg, struct index_watch *ret)
+{
+	uint64_t h = name_hash(index_super(ix)->hash_key, bytes_str(name));
+	struct key key = key_prefix_h('D', parent, h);
+	struct index_watch w = { 0 };
+
+	key.len--; /* the low 8 bits of h are its last byte */
+	int r = kv_watch(index_kv(ix), key_bytes(&key), ring, arg, &w.names);
+	if (!r)
+		*ret = w;
+	return r;
 }

@@ -115,6 +115,8 @@ static uint64_t in_run(struct ring *g, uint64_t off, uint64_t end)
 		if (n <= 0)
 			break;
 		begin_write(g, l, off, (uint64_t)n);
+		if (g->c->moved)
+			atomic_fetch_add(g->c->moved, (uint64_t)n);
 		off += (uint64_t)n;
 		if (off < to)
 			break;
@@ -122,8 +124,7 @@ static uint64_t in_run(struct ring *g, uint64_t off, uint64_t end)
 	return off;
 }
 
-/* Where the file's next bytes are; false: nothing but a hole. */
-static bool next_run(int fd, uint64_t size, uint64_t *off, uint64_t *end)
+bool carry_next_run(int fd, uint64_t size, uint64_t *off, uint64_t *end)
 {
 	off_t from = lseek(fd, (off_t)*off, SEEK_DATA);
 
@@ -137,7 +138,7 @@ static bool next_run(int fd, uint64_t size, uint64_t *off, uint64_t *end)
 
 static void sparse_in(struct ring *g, uint64_t size)
 {
-	for (uint64_t off = 0, end; !g->error && next_run(g->fd, size, &off, &end); off = end)
+	for (uint64_t off = 0, end; !g->error && carry_next_run(g->fd, size, &off, &end); off = end)
 		if (in_run(g, off, end) != end)
 			ring_error(g, -ESTALE, true);
 }

@@ -21,6 +21,10 @@ struct carried {
 int carry_in(struct client *c, int fd, struct file *f, const char *about,
 	     struct carried *ret);
 
+/* Where the next bytes of a file of that size are, from *off on: [*off, *end). False:
+ * nothing but a hole is left. */
+bool carry_next_run(int fd, uint64_t size, uint64_t *off, uint64_t *end);
+
 /* All of f into fd, a new file: `sparse`, with its holes; or else whatever it is, one
  * byte behind the other. The same errors. */
 int carry_out(struct client *c, struct file *f, int fd, bool sparse, const char *about,

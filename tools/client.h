@@ -30,6 +30,7 @@ struct client {
 				       most calls */
 	struct engine *engine;
 	struct index *ix;
+	_Atomic uint64_t *moved;    /* or NULL: bytes that were read to be sent are added */
 };
 
 /* ---- The command line -------------------------------------------------------- */

@@ -17,6 +17,10 @@ struct cmd {
 
 extern const struct cmd cmds[]; /* ends with a NULL name */
 
+/* Called before each such line, with stderr locked, where something else may stand on it.
+ * Or NULL. */
+extern void (*cmd_before_line)(void);
+
 /* Prints `slicefs: <cmd>: <message>` on stderr; returns status. */
 int cmd_fail(int status, const char *cmd, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -47,6 +51,10 @@ int cmd_put(int argc, char **argv);
 void cmd_put_help(void);
 int cmd_get(int argc, char **argv);
 void cmd_get_help(void);
+int cmd_warm(int argc, char **argv);
+void cmd_warm_help(void);
+int cmd_wait(int argc, char **argv);
+void cmd_wait_help(void);
 int cmd_cat(int argc, char **argv);
 void cmd_cat_help(void);
 int cmd_ls(int argc, char **argv);

@@ -130,7 +130,7 @@ static int fetch_new(struct get *g, struct file *f, const char *shown, const cha
 	char *name;
 
 	file_attr(f, &a);
-	fd = temps_open(local, &name);
+	fd = temps_open(local, 0600, &name);
 	if (fd < 0)
 		return fail_here(g, fd, local);
 	int status = carry_to(g, f, fd, true, shown, local);

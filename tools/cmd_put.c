@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * slicefs put: files into a node's tree. A file is written as a draft, which nobody else
- * sees, and published by closing it; what fails before that is given up.
+ * slicefs put: files into a node's tree (send.h).
  *
  * Threads: the main one finds files and makes folders; jobs send the files.
  */
@@ -16,18 +15,18 @@
 
 #include "common/cleanup.h"
 #include "common/error.h"
-#include "tools/carry.h"
 #include "tools/client.h"
 #include "tools/cmd.h"
 #include "tools/jobs.h"
+#include "tools/send.h"
 
-enum { JOBS = 4, TRIES = 16 };
+enum { JOBS = 4 };
 
 struct put {
 	struct client c;
-	bool recursive, no_clobber, preserve;
+	struct send s;
+	bool recursive;
 	unsigned njobs;
-	mode_t umask;
 	struct jobs *jobs;
 	struct folder *folders; /* whose times are set at the end, the deepest first */
 };
@@ -60,120 +59,12 @@ void cmd_put_help(void)
 
 static int fail_here(const struct put *p, int err, const char *path)
 {
-	return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: %s", path,
-			err == -ESTALE ? "it became shorter while it was read" : error_text(err));
-}
-
-/* ---- Attributes -------------------------------------------------------------- */
-
-static struct attr attr_of(const struct stat *st)
-{
-	return (struct attr){ .mode = st->st_mode, .uid = geteuid(), .gid = getegid(),
-			      .atime = st->st_atim, .mtime = st->st_mtim };
-}
-
-/* Of what is published. */
-static int set_attr(struct put *p, uint64_t fileid, struct place place, unsigned mask,
-		    const struct stat *st)
-{
-	struct index_op op = { .fileid = fileid, .place = place, .mask = mask,
-			       .attr = attr_of(st) };
-	int r = client_index(&p->c, &op, index_setattr);
-
-	index_op_fini(&op);
-	return r > 0 ? -ENOENT : r;
-}
-
-/* Of an open draft: what is published with it. */
-static void set_times(struct file *f, const struct stat *st)
-{
-	struct attr a;
-
-	file_attr(f, &a);
-	a.atime = st->st_atim;
-	a.mtime = st->st_mtim;
-	file_set_attr(f, INDEX_SET_ATIME | INDEX_SET_MTIME, &a);
+	return send_fail_here(&p->s, err, path);
 }
 
 /* ---- A file ------------------------------------------------------------------ */
 
-enum { LEFT_ALONE = 1 }; /* it is there, and -n was said */
-
-static int new_draft(struct put *p, const struct found *at, const struct stat *st,
-		     struct file **ret)
-{
-	struct index_op op = {
-		.parent = at->parent, .name = at->name, .attr = attr_of(st),
-		.umask = p->preserve ? 0 : p->umask,
-		.flags = p->no_clobber ? O_EXCL : 0,
-	};
-
-	op.attr.mode = S_IFREG | (st->st_mode & (p->preserve ? 07777 : 0777));
-	int r = client_index(&p->c, &op, index_draft);
-	if (!r)
-		r = file_create(p->c.engine, &op.entry.attr, ret);
-	index_op_fini(&op);
-	return r;
-}
-
-static int open_there(struct put *p, const struct found *at, struct file **ret)
-{
-	if (p->no_clobber)
-		return LEFT_ALONE;
-	if (at->is_draft)
-		return -EBUSY;
-	if (!S_ISREG(at->attr.mode))
-		return S_ISDIR(at->attr.mode) ? -EISDIR : -EINVAL;
-	return client_open_file(&p->c, at->attr.fileid, at->place, FILE_WRITE | FILE_TRUNCATE, ret);
-}
-
-/* What is looked up may be another thing by the time that it is opened: then anew. */
-static int open_for(struct item *i, const struct stat *st, struct file **ret, bool *ret_is_new)
-{
-	int r = -EEXIST;
-
-	for (int n = 0; n < TRIES && (r == -EEXIST || r == -ESTALE); n++) {
-		struct found at;
-		r = client_find(&i->p->c, i->dir, i->name, true, &at);
-		if (r < 0)
-			return r;
-		*ret_is_new = !at.is_there;
-		r = at.is_there ? open_there(i->p, &at, ret) : new_draft(i->p, &at, st, ret);
-	}
-	return r == -EEXIST && i->p->no_clobber ? LEFT_ALONE : r;
-}
-
-static int send_open(struct item *i, int fd, const struct stat *st)
-{
-	struct put *p = i->p;
-	struct carried by;
-	struct file *f;
-	struct attr a;
-	struct place place;
-	bool is_new = false;
-	int r = open_for(i, st, &f, &is_new);
-
-	if (r)
-		return r < 0 ? client_fail(&p->c, r, i->shown) : EXIT_DONE;
-	r = carry_in(&p->c, fd, f, i->shown, &by);
-	if (r < 0) {
-		/* Said first: where the node is gone, closing would take as long again. */
-		int status = by.is_local ? fail_here(p, r, i->local) :
-					   client_fail(&p->c, r, i->shown);
-		client_close_file(&p->c, f, FILE_WRITE | FILE_DISCARD);
-		return status;
-	}
-	if (p->preserve)
-		set_times(f, st);
-	file_attr(f, &a);
-	file_place(f, &place);
-	r = client_close_file(&p->c, f, FILE_WRITE);
-	if (r >= 0 && p->preserve && !is_new)
-		r = set_attr(p, a.fileid, place, INDEX_SET_MODE, st);
-	return r < 0 ? client_fail(&p->c, r, i->shown) : EXIT_DONE;
-}
-
-static int send_file(void *arg)
+static int put_item(void *arg)
 {
 	struct item *i = arg;
 	bool is_stdin = !strcmp(i->local, "-");
@@ -189,7 +80,8 @@ static int send_file(void *arg)
 			clock_gettime(CLOCK_REALTIME, &st.st_mtim);
 			st.st_atim = st.st_mtim;
 		}
-		status = send_open(i, fd, &st);
+		const struct send_to to = { i->dir, i->name, i->shown };
+		status = send_file(&i->p->s, fd, &st, &to, i->local) < 0 ? EXIT_FAILED : EXIT_DONE;
 	}
 	if (fd >= 0)
 		close(fd);
@@ -201,63 +93,29 @@ static int send_file(void *arg)
 
 /* ---- Folders and links ------------------------------------------------------- */
 
-static int put_link(struct put *p, const char *local, uint64_t dir, const char *name,
-		    const char *shown)
+/* ---- Folders and links ------------------------------------------------------- */
+
+static int put_link(struct put *p, const char *local, const struct stat *st, uint64_t dir,
+		    const char *name, const char *shown)
 {
+	const struct send_to to = { dir, name, shown };
 	char target[PATH_MAX];
-	ssize_t n = readlink(local, target, sizeof(target));
-	struct index_op op = {
-		.parent = dir, .name = name,
-		.attr = { .mode = S_IFLNK | 0777, .uid = geteuid(), .gid = getegid() },
-		.body = { BODY_INLINE, BYTES_OF(target, n > 0 ? (size_t)n : 0) },
-	};
+	ssize_t n = readlink(local, target, sizeof(target) - 1);
 
 	if (n < 0)
 		return fail_here(p, -errno, local);
-	int r = client_index(&p->c, &op, index_make);
-	index_op_fini(&op);
-	if (r == -EEXIST && p->no_clobber)
-		return EXIT_DONE;
-	if (r == -EEXIST) {
-		struct index_op un = { .parent = dir, .name = name };
-		r = client_index(&p->c, &un, index_unlink);
-		if (!r)
-			client_drop(&p->c, &un);
-		index_op_fini(&un);
-		if (r >= 0)
-			r = client_index(&p->c, &op, index_make);
-		index_op_fini(&op);
-	}
+	target[n] = '\0';
+	int r = send_link(&p->s, target, st, &to);
 	return r < 0 ? client_fail(&p->c, r, shown) : EXIT_DONE;
-}
-
-static int make_folder(struct put *p, uint64_t dir, const char *name, const struct stat *st,
-		       uint64_t *ret)
-{
-	struct index_op op = { .parent = dir, .name = name, .attr = attr_of(st),
-			       .umask = p->preserve ? 0 : p->umask };
-	struct found at;
-
-	op.attr.mode = S_IFDIR | (st->st_mode & (p->preserve ? 07777 : 0777));
-	int r = strcmp(name, ".") ? client_index(&p->c, &op, index_make) : -EEXIST;
-	*ret = op.entry.attr.fileid;
-	index_op_fini(&op);
-	if (r != -EEXIST)
-		return r;
-	r = client_find(&p->c, dir, name, true, &at);
-	if (r >= 0 && (!at.is_there || !S_ISDIR(at.attr.mode)))
-		r = -ENOTDIR;
-	*ret = at.attr.fileid;
-	return r;
 }
 
 /* Its times would change with each name in it: they wait. */
 static int remember_folder(struct put *p, uint64_t fileid, const struct stat *st)
 {
-	struct folder *f = p->preserve ? malloc(sizeof(*f)) : NULL;
+	struct folder *f = p->s.preserve ? malloc(sizeof(*f)) : NULL;
 
 	if (!f)
-		return p->preserve ? -ENOMEM : 0;
+		return p->s.preserve ? -ENOMEM : 0;
 	*f = (struct folder){ p->folders, fileid, *st };
 	p->folders = f;
 	return 0;
@@ -288,12 +146,14 @@ static int put_names(struct put *p, DIR *d, const char *local, uint64_t dir, con
 static int put_folder(struct put *p, const char *local, const struct stat *st, uint64_t dir,
 		      const char *name, const char *shown)
 {
+	const struct send_to to = { dir, name, shown };
 	uint64_t fileid;
+	bool is_new;
 
 	if (!p->recursive)
 		return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: is a directory. Try: slicefs put -r",
 				local);
-	int r = make_folder(p, dir, name, st, &fileid);
+	int r = send_folder(&p->s, st, &to, &fileid, &is_new);
 	if (r >= 0)
 		r = remember_folder(p, fileid, st);
 	if (r < 0)
@@ -322,7 +182,7 @@ static int put_file(struct put *p, const char *local, uint64_t dir, const char *
 		return fail_here(p, r, local);
 	}
 	strcpy(i->name, name);
-	jobs_add(p->jobs, send_file, i);
+	jobs_add(p->jobs, put_item, i);
 	return EXIT_DONE;
 }
 
@@ -339,7 +199,7 @@ static int put_any(struct put *p, const char *local, bool follow, uint64_t dir,
 	if (S_ISDIR(st.st_mode))
 		return put_folder(p, local, &st, dir, name, shown);
 	if (S_ISLNK(st.st_mode))
-		return put_link(p, local, dir, name, shown);
+		return put_link(p, local, &st, dir, name, shown);
 	if (S_ISREG(st.st_mode) || (follow && !S_ISSOCK(st.st_mode) && !p->recursive))
 		return put_file(p, local, dir, name, shown);
 	return cmd_fail(EXIT_FAILED, p->c.cmd, "%s: neither a file nor a folder nor a link: left out",
@@ -435,7 +295,7 @@ static int keep_times(struct put *p, int status)
 
 	for (struct folder *f = p->folders, *next; f; f = next) {
 		next = f->next;
-		int r = set_attr(p, f->fileid, place,
+		int r = send_attr(&p->s, f->fileid, place,
 				 INDEX_SET_MODE | INDEX_SET_ATIME | INDEX_SET_MTIME, &f->st);
 		if (r < 0)
 			status = client_fail(&p->c, r, "times of folders");
@@ -459,9 +319,9 @@ static int parse(struct put *p, int argc, char **argv)
 		if (option == 'r' || option == 'R')
 			p->recursive = true;
 		else if (option == 'n')
-			p->no_clobber = true;
+			p->s.no_clobber = true;
 		else if (option == 'p')
-			p->preserve = true;
+			p->s.preserve = true;
 		else if (option == 'j')
 			status = client_jobs(&p->c, &p->njobs);
 		else
@@ -493,8 +353,9 @@ int cmd_put(int argc, char **argv)
 
 	client_init(&p.c, "put", false);
 	p.c.by = ENGINE_AUTO;
-	p.umask = umask(0);
-	umask(p.umask);
+	p.s.c = &p.c;
+	p.s.umask = umask(0);
+	umask(p.s.umask);
 	int status = parse(&p, argc, argv);
 	char **words = argv + optind;
 	int n = argc - optind - 1;

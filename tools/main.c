@@ -38,6 +38,10 @@ const struct cmd cmds[] = {
 	  "copy files from a node, without a mount", cmd_get_help },
 	{ "cat", cmd_cat, "cat [OPTIONS] HOST[:PORT]:/PATH...",
 	  "print files of a node", cmd_cat_help },
+	{ "warm", cmd_warm, "warm [OPTIONS] SRC DIR",
+	  "fill a folder from another one, what it does not have", cmd_warm_help },
+	{ "wait", cmd_wait, "wait [--timeout SECONDS] PATH...",
+	  "wait until names are published", cmd_wait_help },
 	{ "ls", cmd_ls, "ls [-l] [-R] [-d] [--json] HOST[:PORT]:/PATH...",
 	  "list names of a node", cmd_ls_help },
 	{ "rm", cmd_rm, "rm [-r] [-f] HOST[:PORT]:/PATH...",
@@ -82,6 +86,8 @@ static const struct cmd *cmd_find(const char *name)
 	return NULL;
 }
 
+void (*cmd_before_line)(void);
+
 /* One line, whatever a user's words have in them. */
 static void vfail(const char *cmd, const char *fmt, va_list ap)
 {
@@ -93,8 +99,12 @@ static void vfail(const char *cmd, const char *fmt, va_list ap)
 	line = malloc(cap);
 	if (said && line)
 		error_quote(line, cap, said);
+	flockfile(stderr);
+	if (cmd_before_line)
+		cmd_before_line();
 	fprintf(stderr, "slicefs: %s%s%s\n", cmd ? cmd : "", cmd ? ": " : "",
 		said && line ? line : "out of memory");
+	funlockfile(stderr);
 }
 
 int cmd_fail(int status, const char *cmd, const char *fmt, ...)

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -99,6 +100,18 @@ bool mounts_find(const char *dir, struct mount_line *ret)
 	if (w.any)
 		*ret = m;
 	return w.any;
+}
+
+static int is_device(const struct mount_line *m, void *arg)
+{
+	const dev_t *dev = arg;
+
+	return m->major == major(*dev) && m->minor == minor(*dev);
+}
+
+bool mounts_is_device(dev_t dev)
+{
+	return mounts_each(is_device, &dev) > 0;
 }
 
 int mounts_canonical(const char *dir, char ret[PATH_MAX])

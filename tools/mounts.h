@@ -22,6 +22,9 @@ int mounts_each(int (*fn)(const struct mount_line *m, void *arg), void *arg);
 /* The topmost slicefs mount at exactly this path (canonical). false: none. */
 bool mounts_find(const char *dir, struct mount_line *ret);
 
+/* Is what is on this device (st_dev) in a slicefs mount? */
+bool mounts_is_device(dev_t dev);
+
 /* Makes dir absolute and canonical without touching its last component (which
  * may be a dead mount). 0 or negative errno. */
 int mounts_canonical(const char *dir, char ret[PATH_MAX]);

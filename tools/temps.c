@@ -126,7 +126,7 @@ static char *name_beside(const char *path)
 	return name;
 }
 
-int temps_open(const char *path, char **ret_name)
+int temps_open(const char *path, mode_t mode, char **ret_name)
 {
 	struct temp *t = malloc(sizeof(*t));
 	int fd = -1;
@@ -136,7 +136,7 @@ int temps_open(const char *path, char **ret_name)
 	pthread_mutex_lock(&lock);
 	for (int i = 0; fd < 0 && i < TRIES; i++) {
 		t->name = name_beside(path);
-		fd = t->name ? open(t->name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600) : -1;
+		fd = t->name ? open(t->name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode) : -1;
 		if (fd >= 0)
 			break;
 		int err = t->name ? errno : ENOMEM;
@@ -186,4 +186,18 @@ void temps_drop(char *name)
 	unlink(name);
 	forget(name);
 	pthread_mutex_unlock(&lock);
+}
+
+int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg)
+{
+	pthread_mutex_lock(&lock);
+	char *name = name_beside(path);
+	int r = !name ? -ENOMEM : make(name, arg) < 0 ? -errno : 0;
+	if (!r) {
+		r = rename(name, path) < 0 ? -errno : 0;
+		unlink(name); /* which rename() leaves there if both are one file's */
+	}
+	pthread_mutex_unlock(&lock);
+	free(name);
+	return r;
 }

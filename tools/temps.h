@@ -9,18 +9,24 @@
  * Threads: any, but for temps_watch(), which comes first, while there is one thread.
  */
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Signals are waited for from here on; SIGPIPE is ignored. `cmd`: whose messages. 0, or
  * a negative errno. */
 int temps_watch(const char *cmd);
 
-/* Makes a file beside `path` and opens it for writing; its name goes to *ret_name, to
+/* Makes a file beside `path`, of that mode less the umask, and opens it for writing only; its
+ * name goes to *ret_name, to
  * be given to one of the next two. A descriptor, or a negative errno. */
-int temps_open(const char *path, char **ret_name);
+int temps_open(const char *path, mode_t mode, char **ret_name);
 /* It becomes `path`, whatever was there. Frees name. 0, or a negative errno: it is
  * gone. */
 int temps_keep(char *name, const char *path);
 void temps_drop(char *name); /* removes it, frees name; NULL is fine */
+
+/* What make(as, arg) makes (0, or -1 and errno) beside `path` becomes `path`, whatever was
+ * there. 0, or a negative errno: it is gone. */
+int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg);
 
 /* Until temps_limit(0, NULL): if `ms` pass, the process ends with status 1 and this
  * sentence. */
