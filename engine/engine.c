@@ -29,6 +29,7 @@
 #include "engine/peer.h"
 #include "engine/priv.h"
 #include "engine/refs.h"
+#include "engine/scrub.h"
 #include "engine/server.h"
 #include "engine/transport_auto.h"
 #include "engine/transport_tcp.h"
@@ -266,6 +267,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = store_commit(e->store, ret_why);
 	if (!r && o->evict_high && e->refs)
 		r = evict_open(e, o->evict_high, o->evict_low, &e->evict);
+	if (!r && e->refs)
+		r = scrubs_new(e, &e->scrubs);
 	return r;
 }
 
@@ -329,6 +332,7 @@ void engine_close(struct engine *e)
 	if (e->peer)
 		peer_end(e->peer); /* files hear of sessions no more */
 	server_close(e->server);
+	scrubs_free(e->scrubs);
 	evict_stop(e->evict); /* it looks for open files */
 	files_free(e->files);
 	drops_wait(&e->drops);
@@ -398,6 +402,32 @@ void engine_watch_eviction(struct engine *e, const struct eviction *v)
 {
 	if (e->evict)
 		evict_watch(e->evict, v);
+	if (e->scrubs)
+		scrubs_watch(e->scrubs, v);
+}
+
+/* Scrubbing ---------------------------------------------------------------------------- */
+
+int engine_scrub(struct engine *e, const struct scrub_opts *o, struct scrub **ret)
+{
+	if (!e->scrubs)
+		return -EOPNOTSUPP;
+	if (o->evict_bad && e->read_only)
+		return -EROFS;
+	return scrub_begin(e->scrubs, o, ret);
+}
+
+int engine_scrub_there(struct engine *e, enum scrub_call call, const struct scrub_opts *o,
+		       uint64_t deadline_ns, struct writer *ret_report)
+{
+	const struct wire_scrub m = { call == SCRUB_BEGIN, o->evict_bad, o->rate };
+	struct writer w = { 0 };
+
+	if (!e->peer || !remote_has(peer_remote(e->peer), WIRE_FEATURE_SCRUB))
+		return -EOPNOTSUPP;
+	wire_write_scrub(&w, &m);
+	int r = remote_ask(peer_remote(e->peer), WIRE_SCRUB, w, deadline_ns, ret_report);
+	return r == WIRE_SCRUB_BUSY ? -EBUSY : r;
 }
 
 /* Serving --------------------------------------------------------------------------- */
@@ -440,6 +470,8 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 	so.ix = e->ix;
 	so.pool = e->pool;
 	so.evict = e->evict;
+	so.scrubs = e->scrubs;
+	so.verify = e->verify;
 	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)
