@@ -240,7 +240,18 @@ static int rebuild(struct engine *e, char **ret_why)
 	return 0;
 }
 
-static int open_all(struct engine *e, const struct engine_opts *o, char **ret_why)
+/* When its parts were there. */
+struct opening {
+	uint64_t memory_ns, index_ns, slices_ns;
+};
+
+static uint64_t ms(uint64_t from_ns, uint64_t to_ns)
+{
+	return (to_ns - from_ns) / NS_PER_MS;
+}
+
+static int open_all(struct engine *e, const struct engine_opts *o, struct opening *ret_took,
+		    char **ret_why)
 {
 	int r = 0;
 
@@ -248,14 +259,17 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = store_open(o, &e->store, ret_why);
 	if (!r)
 		r = open_pool(e, o, ret_why);
+	ret_took->memory_ns = clock_ns();
 	if (!r)
 		r = open_node(e, o);
 	if (!r)
 		r = open_index(e, o, ret_why);
+	ret_took->index_ns = clock_ns();
 	if (!r && o->repair)
 		r = engine_check_index(e);
 	if (!r && !e->pool_is_lent)
 		r = rebuild(e, ret_why);
+	ret_took->slices_ns = clock_ns();
 	/* fsck takes nothing, and what it drops names slices that are not there. */
 	if (!r && !e->offline && !e->pool_is_lent)
 		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
@@ -295,7 +309,9 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 {
 	_cleanup_(engine_closep) struct engine *e = calloc(1, sizeof(*e));
 	_cleanup_(freep) char *reason = NULL;
+	struct opening took = { 0 };
 	struct engine_space space;
+	uint64_t begun = clock_ns();
 
 	if (!e)
 		return -ENOMEM;
@@ -303,7 +319,7 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	e->verify = o->verify;
 	e->read_only = o->read_only;
 	e->offline = o->read_only || o->repair;
-	int r = o->node ? open_peer(e, o, &reason) : open_all(e, o, &reason);
+	int r = o->node ? open_peer(e, o, &reason) : open_all(e, o, &took, &reason);
 	if (r < 0) {
 		/* what has no sentence yet: memory, mostly */
 		if (!reason)
@@ -318,9 +334,12 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	}
 	engine_space(e, &space); /* sets the gauges */
 	if (e->store)
-		log_info("store", "%s: pool of %s (%s free), index of %s", dir_of(e),
+		log_info("store", "%s: pool of %s (%s free), index of %s; %" PRIu64 " ms: memory %"
+			 PRIu64 ", index %" PRIu64 ", slices %" PRIu64, dir_of(e),
 			 size_text(space.total_bytes).s, size_text(space.free_bytes).s,
-			 size_text(space.index_size_bytes).s);
+			 size_text(space.index_size_bytes).s, ms(begun, clock_ns()),
+			 ms(begun, took.memory_ns), ms(took.memory_ns, took.index_ns),
+			 ms(took.index_ns, took.slices_ns));
 	*ret = steal(&e);
 	return 0;
 }

@@ -435,15 +435,31 @@ static bool test_bit(const struct pool *p, uint32_t page)
 	       page % WORD_BITS & 1;
 }
 
+/* The bits of [page, end) that lie in page's word. */
+static uint64_t word_mask(uint32_t page, uint32_t end)
+{
+	uint32_t from = page % WORD_BITS, n = end - page;
+
+	return (n < WORD_BITS ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << from;
+}
+
+static uint32_t next_word(uint32_t page)
+{
+	return (page / WORD_BITS + 1) * WORD_BITS;
+}
+
 /* Does [page, page + npages) touch a slice that was adopted? Else it is now. */
 static bool claim(struct pool *p, uint32_t page, uint32_t npages)
 {
-	for (uint32_t i = page; i < page + npages; i++)
-		if (test_bit(p, i))
+	uint32_t end = page + npages;
+
+	for (uint32_t i = page; i < end; i = next_word(i))
+		if (atomic_load_explicit(&p->adopted[i / WORD_BITS], memory_order_relaxed) &
+		    word_mask(i, end))
 			return false;
-	for (uint32_t i = page; i < page + npages; i++)
-		atomic_fetch_or_explicit(&p->adopted[i / WORD_BITS],
-					 UINT64_C(1) << i % WORD_BITS, memory_order_relaxed);
+	for (uint32_t i = page; i < end; i = next_word(i))
+		atomic_fetch_or_explicit(&p->adopted[i / WORD_BITS], word_mask(i, end),
+					 memory_order_relaxed);
 	return true;
 }
 

@@ -4,6 +4,9 @@
  * stand somewhere from now on, or do no more. It is gone through when they have been,
  * object by object. One that moves stands nowhere for a moment, or in two places, in
  * whatever order its rows are written.
+ *
+ * What was there before is read while others write: of what has been told of since, that is the
+ * truth, and what was read of it may be older (`told`).
  */
 #include "engine/uses.h"
 
@@ -40,7 +43,21 @@ struct uses {
 	size_t nevents, cap;
 	struct lock lock;
 	struct names *names;
+	bool is_filling;
+	struct told *told; /* meanwhile */
 	bool has_complained;
+	atomic_bool stopped;
+};
+
+/* That the object, or that it has this name, was told of. */
+struct told_key {
+	uint64_t fileid;
+	struct index_name name; /* or zeros */
+};
+
+struct told {
+	struct told_key key;
+	UT_hash_handle hh;
 };
 
 enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
@@ -115,6 +132,53 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 	return (int)s->n;
 }
 
+/* What was told of while it is filled ------------------------------------------------------ */
+
+static struct told_key key_of(const struct index_row *row)
+{
+	struct told_key k;
+
+	memset(&k, 0, sizeof(k)); /* what lies between, too */
+	k.fileid = row->attr.fileid;
+	if (!row->is_record)
+		k.name = row->name;
+	return k;
+}
+
+static bool is_told(struct uses *u, const struct told_key *k)
+{
+	struct told *t;
+
+	HASH_FIND(hh, u->told, k, sizeof(*k), t);
+	return t;
+}
+
+static void tell(struct uses *u, const struct index_row *row)
+{
+	struct told_key k = key_of(row);
+
+	if (!u->is_filling || is_told(u, &k))
+		return;
+	struct told *t = calloc(1, sizeof(*t));
+	if (!t) { /* rather too little than what is not there */
+		complain(u, k.fileid, -ENOMEM);
+		atomic_store(&u->stopped, true);
+		return;
+	}
+	t->key = k;
+	HASH_ADD(hh, u->told, key, sizeof(t->key), t);
+}
+
+static void forget_told(struct uses *u)
+{
+	struct told *t, *next;
+
+	HASH_ITER(hh, u->told, t, next) {
+		HASH_DEL(u->told, t);
+		free(t);
+	}
+}
+
 /* What was committed ---------------------------------------------------------------------- */
 
 static struct policy_object object_of(const struct index_row *row)
@@ -145,6 +209,7 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 
 	for (size_t i = 0; i < n; i++) {
 		const struct index_row *row = &v[i].row;
+		tell(u, row);
 		if (!row->is_record && v[i].gone) {
 			names_remove(u, fileid, &row->name);
 		} else if (!row->is_record) {
@@ -235,11 +300,11 @@ static void uses_end(void *arg, bool committed)
 	u->cap = 0;
 }
 
-/* Opening ------------------------------------------------------------------------------------ */
+/* What was there before ---------------------------------------------------------------------- */
 
 struct one {
+	int64_t used_ns;
 	struct policy_object object;
-	struct timespec used;
 };
 
 struct all {
@@ -248,24 +313,48 @@ struct all {
 	size_t n, cap;
 };
 
+static int64_t ns_of(struct timespec t)
+{
+	return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec;
+}
+
+static int see_name(struct uses *u, const struct index_row *row)
+{
+	struct told_key k = key_of(row);
+	WITH_LOCK(&u->lock);
+
+	return is_told(u, &k) ? 0 : names_add(u, row->attr.fileid, &row->name);
+}
+
 static int see(void *arg, const struct index_row *row)
 {
 	struct all *all = arg;
 
+	if (atomic_load(&all->uses->stopped))
+		return -ECANCELED;
 	if (!row->is_record)
-		return names_add(all->uses, row->attr.fileid, &row->name);
+		return see_name(all->uses, row);
 	int r = array_room(all->v, all->cap, all->n + 1, 1024);
 	if (!r)
 		all->v[all->n++] = (struct one){
-			object_of(row), time_later(row->attr.atime, row->attr.mtime) };
+			ns_of(time_later(row->attr.atime, row->attr.mtime)), object_of(row) };
 	return r;
 }
 
 static int by_use(const void *a, const void *b)
 {
-	const struct one *x = a, *y = b;
+	int64_t x = ((const struct one *)a)->used_ns, y = ((const struct one *)b)->used_ns;
 
-	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
+	return (x > y) - (x < y);
+}
+
+static int put(struct uses *u, const struct policy_object *o)
+{
+	const struct index_row row = { .is_record = true, .attr.fileid = o->fileid };
+	struct told_key k = key_of(&row);
+	WITH_LOCK(&u->lock);
+
+	return is_told(u, &k) ? 0 : policy_put(u->policy, o);
 }
 
 static int see_all(struct uses *u, struct index *ix)
@@ -276,10 +365,27 @@ static int see_all(struct uses *u, struct index *ix)
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
 	for (size_t i = 0; !r && i < all.n; i++)
-		r = policy_put(u->policy, &all.v[i].object);
+		r = atomic_load(&u->stopped) ? -ECANCELED : put(u, &all.v[i].object);
 	free(all.v);
 	return r;
 }
+
+int uses_fill(struct uses *u, struct index *ix)
+{
+	int r = see_all(u, ix);
+	WITH_LOCK(&u->lock);
+
+	u->is_filling = false;
+	forget_told(u);
+	return r;
+}
+
+void uses_stop(struct uses *u)
+{
+	atomic_store(&u->stopped, true);
+}
+
+/* Opening ------------------------------------------------------------------------------------ */
 
 int uses_open(struct index *ix, struct policy *p, struct uses **ret)
 {
@@ -292,9 +398,8 @@ int uses_open(struct index *ix, struct policy *p, struct uses **ret)
 	u->observer = (struct kv_observer){
 		.kinds = INDEX_OBJECT_KINDS, .write = uses_write, .end = uses_end, .arg = u,
 	};
-	int r = see_all(u, ix);
-	if (!r)
-		r = kv_observe(index_kv(ix), &u->observer);
+	u->is_filling = true;
+	int r = kv_observe(index_kv(ix), &u->observer);
 	if (r < 0) {
 		uses_close(u);
 		return r;
@@ -317,6 +422,7 @@ void uses_close(struct uses *u)
 		free(s->v);
 		free(s);
 	}
+	forget_told(u);
 	free(u->events);
 	lock_fini(&u->lock);
 	free(u);

@@ -26,6 +26,7 @@ static int begin(struct kv *kv)
 	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, true, &ix), 0);
 	assert_int_equal(policy_new(&policy), 0);
 	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	assert_int_equal(uses_fill(uses, ix), 0);
 	op = (struct index_op){ 0 };
 	return 0;
 }
@@ -224,6 +225,15 @@ static void new_versions_and_times_are_uses(void **state)
 	assert_int_equal(o.fileid, f[3]);
 }
 
+/* As after a restart. */
+static void again(void)
+{
+	uses_close(uses);
+	policy_free(policy);
+	assert_int_equal(policy_new(&policy), 0);
+	assert_int_equal(uses_open(ix, policy, &uses), 0);
+}
+
 /* In the order of their last use. */
 static void what_is_stored_is_known_at_start(void **state)
 {
@@ -245,10 +255,8 @@ static void what_is_stored_is_known_at_start(void **state)
 			.attr = { .atime = { 1000 + (i + 1) % 3, 0 },
 				  .mtime = { 1000, i } } }), 0);
 	}
-	uses_close(uses);
-	policy_free(policy);
-	assert_int_equal(policy_new(&policy), 0);
-	assert_int_equal(uses_open(ix, policy, &uses), 0);
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
 	check();
 	for (unsigned i = 0; i < 3; i++) {
 		assert_true(policy_take(policy, POLICY_BARE, &o));
@@ -313,18 +321,57 @@ static void *acts(void *arg)
 	return NULL;
 }
 
-static void random_names(void **state)
+static void make_dirs(void)
 {
 	char name[] = "A";
+
+	for (unsigned i = 0; i < DIRS; i++) {
+		name[0] = (char)('A' + i);
+		dirs[i] = kit_mkdir(ix, INDEX_ROOT, name);
+	}
+}
+
+/* What was there is read while it is changed, moved and removed: nothing is missing, and
+ * nothing there that is not. */
+static void filled_beside_others(void **state)
+{
+	uint64_t seed = clock_ns();
+	pthread_t t[2];
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	make_dirs();
+	for (unsigned i = 0; i < 2000 / KIT_SLOW; i++) { /* so that it takes a while */
+		char name[16];
+		snprintf(name, sizeof(name), "n%u", i);
+		kit_make(ix, &op, dirs[i % DIRS], name, S_IFLNK | 0777);
+		index_op_fini(&op);
+	}
+	for (unsigned round = 0; round < 12; round++) {
+		again();
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, acts,
+							(void *)(uintptr_t)random_next(&seed)), 0);
+		assert_int_equal(uses_fill(uses, ix), 0);
+		for (unsigned i = 0; i < 2; i++)
+			pthread_join(t[i], NULL);
+		check();
+	}
+	again();
+	uses_stop(uses);
+	assert_int_equal(uses_fill(uses, ix), -ECANCELED);
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
+}
+
+static void random_names(void **state)
+{
 	uint64_t seed = clock_ns();
 	pthread_t t[4];
 
 	(void)state;
 	print_message("seed %llu\n", (unsigned long long)seed);
-	for (unsigned i = 0; i < DIRS; i++) {
-		name[0] = (char)('A' + i);
-		dirs[i] = kit_mkdir(ix, INDEX_ROOT, name);
-	}
+	make_dirs();
 	for (unsigned round = 0; round < 4; round++) {
 		for (unsigned i = 0; i < 4; i++)
 			assert_int_equal(pthread_create(&t[i], NULL, acts,
@@ -346,6 +393,8 @@ int main(void)
 		TEST(new_versions_and_times_are_uses),
 		TEST(what_is_stored_is_known_at_start),
 		TEST(random_names),
+		TEST(filled_beside_others),
+		cmocka_unit_test_setup_teardown(filled_beside_others, setup_lmdb, teardown_lmdb),
 		cmocka_unit_test_setup_teardown(random_names, setup_lmdb, teardown_lmdb),
 	};
 
