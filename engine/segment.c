@@ -3,9 +3,12 @@
  * The pool's memory as a file. The hard idea: after segment_*() returned 0 no
  * access to the mapping can fail any more. A tmpfs that is full, or a file that
  * is cut short, shows while opening, as an error of madvise(2) or fallocate(2),
- * never later as SIGBUS. A tmpfs's file of which no page is missing cannot fail so: what is left
- * to do, a page table entry for each page, takes 0.1 s a GiB and goes on while it is used. And a file that bears the segment's name is complete:
+ * never later as SIGBUS. And a file that bears the segment's name is complete:
  * it is made under another name, its header is written last, then it is renamed.
+ *
+ * A tmpfs's file of which no page is missing cannot fail so. What is left to do then,
+ * an entry in the page tables for each page, takes 0.1 s a GiB and more, and goes on
+ * in the background.
  *
  * On disk (little-endian):
  *

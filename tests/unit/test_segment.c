@@ -198,7 +198,8 @@ static void what_is_missing_is_had_at_once(void **state)
 	(void)state;
 	create();
 	_cleanup_(closep) int fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1 << 20, 1 << 20), 0);
+	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1 << 20,
+				   1 << 20), 0);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_true(st.st_blocks < BYTES / 512);
 	assert_int_equal(open_pool(false, 0, &p), 0);
