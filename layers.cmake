@@ -4,7 +4,7 @@ layer(common
 	     size.c stream.c stream_tcp.c units.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index
-	SRC  keys.c value.c record.c body.c plan.c recall.c index.c blocks.c walk.c scan.c extents.c
+	SRC  keys.c value.c record.c body.c plan.c recall.c index.c blocks.c walk.c scan.c extents.c bodies.c
 	     collect.c request.c
 	     check.c check_names.c check_rest.c check_sessions.c
 	     names.c place.c writers.c lose.c evict.c dir.c rename.c object.c publish.c xattr.c acl.c keep.c
@@ -14,7 +14,7 @@ layer(index
 	LIBS PkgConfig::LMDB PkgConfig::SODIUM)
 layer(engine
 	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c refs.c drop.c check.c
-	     pool.c buddy.c segment.c policy.c expiry.c dirs.c uses.c victim.c evict.c ask.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
+	     pool.c buddy.c segment.c policy.c expiry.c dirs.c uses.c victim.c evict.c ask.c scrub.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
 	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c serve_alloc.c lanes.c ways.c doors.c session.c server.c
 	     remote.c remote_rdma.c remote_lane.c slots.c transport_tcp.c nics.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c probe.c
 	     file.c regain.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c

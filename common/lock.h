@@ -37,6 +37,7 @@ enum lock_rank {
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table; taken
 			      by who observes a commit (index/kv.h) */
 	LOCK_EVICT,        /* engine/evict.c: who waits for room; under LOCK_POOL */
+	LOCK_SCRUB,        /* engine/scrub.c: the one that is under way, and what it has found */
 	LOCK_USES,         /* engine/uses.c: names of files that have several; as LOCK_POOL */
 	LOCK_POLICY,       /* engine/policy.c: who goes next; as LOCK_POOL */
 	LOCK_EXPIRY,       /* engine/expiry.c: what has an end; as LOCK_POOL */

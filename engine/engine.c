@@ -29,6 +29,7 @@
 #include "engine/peer.h"
 #include "engine/priv.h"
 #include "engine/refs.h"
+#include "engine/scrub.h"
 #include "engine/server.h"
 #include "engine/transport_auto.h"
 #include "engine/transport_tcp.h"
@@ -239,7 +240,18 @@ static int rebuild(struct engine *e, char **ret_why)
 	return 0;
 }
 
-static int open_all(struct engine *e, const struct engine_opts *o, char **ret_why)
+/* When its parts were there. */
+struct opening {
+	uint64_t memory_ns, index_ns, slices_ns;
+};
+
+static uint64_t ms(uint64_t from_ns, uint64_t to_ns)
+{
+	return (to_ns - from_ns) / NS_PER_MS;
+}
+
+static int open_all(struct engine *e, const struct engine_opts *o, struct opening *ret_took,
+		    char **ret_why)
 {
 	int r = 0;
 
@@ -247,14 +259,17 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = store_open(o, &e->store, ret_why);
 	if (!r)
 		r = open_pool(e, o, ret_why);
+	ret_took->memory_ns = clock_ns();
 	if (!r)
 		r = open_node(e, o);
 	if (!r)
 		r = open_index(e, o, ret_why);
+	ret_took->index_ns = clock_ns();
 	if (!r && o->repair)
 		r = engine_check_index(e);
 	if (!r && !e->pool_is_lent)
 		r = rebuild(e, ret_why);
+	ret_took->slices_ns = clock_ns();
 	/* fsck takes nothing, and what it drops names slices that are not there. */
 	if (!r && !e->offline && !e->pool_is_lent)
 		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
@@ -268,6 +283,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, char **ret_wh
 		r = evict_open(e, &(struct evict_opts){ o->evict_high, o->evict_low, o->temp_s,
 						       o->evict_dirs_ms },
 			       &e->evict);
+	if (!r && e->refs)
+		r = scrubs_new(e, &e->scrubs);
 	return r;
 }
 
@@ -294,7 +311,9 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 {
 	_cleanup_(engine_closep) struct engine *e = calloc(1, sizeof(*e));
 	_cleanup_(freep) char *reason = NULL;
+	struct opening took = { 0 };
 	struct engine_space space;
+	uint64_t begun = clock_ns();
 
 	if (!e)
 		return -ENOMEM;
@@ -302,7 +321,7 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	e->verify = o->verify;
 	e->read_only = o->read_only;
 	e->offline = o->read_only || o->repair;
-	int r = o->node ? open_peer(e, o, &reason) : open_all(e, o, &reason);
+	int r = o->node ? open_peer(e, o, &reason) : open_all(e, o, &took, &reason);
 	if (r < 0) {
 		/* what has no sentence yet: memory, mostly */
 		if (!reason)
@@ -317,9 +336,12 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	}
 	engine_space(e, &space); /* sets the gauges */
 	if (e->store)
-		log_info("store", "%s: pool of %s (%s free), index of %s", dir_of(e),
+		log_info("store", "%s: pool of %s (%s free), index of %s; %" PRIu64 " ms: memory %"
+			 PRIu64 ", index %" PRIu64 ", slices %" PRIu64, dir_of(e),
 			 size_text(space.total_bytes).s, size_text(space.free_bytes).s,
-			 size_text(space.index_size_bytes).s);
+			 size_text(space.index_size_bytes).s, ms(begun, clock_ns()),
+			 ms(begun, took.memory_ns), ms(took.memory_ns, took.index_ns),
+			 ms(took.index_ns, took.slices_ns));
 	*ret = steal(&e);
 	return 0;
 }
@@ -331,6 +353,7 @@ void engine_close(struct engine *e)
 	if (e->peer)
 		peer_end(e->peer); /* files hear of sessions no more */
 	server_close(e->server);
+	scrubs_free(e->scrubs);
 	evict_stop(e->evict); /* it looks for open files */
 	files_free(e->files);
 	drops_wait(&e->drops);
@@ -402,6 +425,32 @@ void engine_watch_eviction(struct engine *e, const struct eviction *v)
 {
 	if (e->evict)
 		evict_watch(e->evict, v);
+	if (e->scrubs)
+		scrubs_watch(e->scrubs, v);
+}
+
+/* Scrubbing ---------------------------------------------------------------------------- */
+
+int engine_scrub(struct engine *e, const struct scrub_opts *o, struct scrub **ret)
+{
+	if (!e->scrubs)
+		return -EOPNOTSUPP;
+	if (o->evict_bad && e->read_only)
+		return -EROFS;
+	return scrub_begin(e->scrubs, o, ret);
+}
+
+int engine_scrub_there(struct engine *e, enum scrub_call call, const struct scrub_opts *o,
+		       uint64_t deadline_ns, struct writer *ret_report)
+{
+	const struct wire_scrub m = { call == SCRUB_BEGIN, o->evict_bad, o->rate };
+	struct writer w = { 0 };
+
+	if (!e->peer || !remote_has(peer_remote(e->peer), WIRE_FEATURE_SCRUB))
+		return -EOPNOTSUPP;
+	wire_write_scrub(&w, &m);
+	int r = remote_ask(peer_remote(e->peer), WIRE_SCRUB, w, deadline_ns, ret_report);
+	return r == WIRE_SCRUB_BUSY ? -EBUSY : r;
 }
 
 /* Serving --------------------------------------------------------------------------- */
@@ -444,6 +493,8 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 	so.ix = e->ix;
 	so.pool = e->pool;
 	so.evict = e->evict;
+	so.scrubs = e->scrubs;
+	so.verify = e->verify;
 	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)

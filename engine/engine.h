@@ -132,7 +132,8 @@ struct eviction {
 	void (*look)(void *arg);
 	void *arg;
 };
-/* *v is copied. NULL: nobody; no call is under way when that returns. */
+/* (Also of what a scrub evicts.) *v is copied. NULL: nobody; no call is under way when that
+ * returns. */
 void engine_watch_eviction(struct engine *e, const struct eviction *v);
 
 /*
@@ -175,6 +176,56 @@ void engine_print_slices(struct engine *e, struct writer *w);
  * read_only or to repair, bytes are compared with their checksums, too. */
 int engine_check(struct engine *e, bool repair, struct writer *report,
 		 unsigned *ret_repaired);
+
+/* Scrubbing: all that is published is compared with its checksums --------------- */
+
+struct scrub;
+
+struct scrub_opts {
+	uint64_t rate;  /* bytes a second; 0: as fast as it goes */
+	bool evict_bad; /* what is bad is evicted, so that who needs it makes it anew */
+};
+
+enum scrub_reason { SCRUB_BYTES = 1, SCRUB_BLOCKS, SCRUB_RECORD, SCRUB_NO_SLICE };
+const char *scrub_reason_text(enum scrub_reason reason); /* "its bytes do not match ..." */
+
+struct scrub_bad {
+	uint64_t fileid;
+	enum scrub_reason reason;
+	bool evicted;
+	struct bytes path; /* from the root, as it was called then; of several names one */
+};
+
+struct scrub_report {
+	bool ended;
+	int result;         /* ended: 0, -ECANCELED (scrub_end()), or why it could not go on */
+	uint64_t objects, bytes;
+	uint64_t total;     /* bytes that there are, about */
+	uint64_t bad_objects, evicted;
+	uint64_t changed;   /* objects that were changed under it, and passed over */
+	uint64_t elsewhere; /* extents of other pools, the same */
+	uint32_t nbad;      /* found since the last report; some, if there are many */
+	struct scrub_bad *bad;
+};
+void scrub_report_fini(struct scrub_report *r);
+
+/* Begins one in the background. -EBUSY: another one is under way; -EOPNOTSUPP: pool and index
+ * are another host's; -EROFS. Not blocking, as all of these. */
+int engine_scrub(struct engine *e, const struct scrub_opts *o, struct scrub **ret);
+/* Appends a report for scrub_read(): how far it is, and what is bad since the last one: 64 KiB
+ * at most. */
+void scrub_write(struct scrub *s, struct writer *w);
+/* Takes one apart, which may be anything: paths point into it. -EPROTO, -ENOMEM. */
+int scrub_read(struct bytes report, struct scrub_report *ret);
+/* Stops it if it has not ended, and gives it back. NULL is fine. */
+void scrub_end(struct scrub *s);
+
+/* The same at another host's node, in our session, with which it ends: at most one. Blocks, no
+ * longer than until the deadline. -EBUSY, -EROFS, -EOPNOTSUPP (the node does not know it), or
+ * what became of the call. */
+enum scrub_call { SCRUB_BEGIN, SCRUB_LOOK };
+int engine_scrub_there(struct engine *e, enum scrub_call call, const struct scrub_opts *o,
+		       uint64_t deadline_ns, struct writer *ret_report);
 
 /* A node: this engine's pool and index, served to mounts elsewhere ------------- */
 

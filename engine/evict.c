@@ -15,6 +15,8 @@
 #include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/error.h"
+#include "common/log.h"
 #include "common/metrics.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
@@ -361,11 +363,27 @@ static bool serve_dirs(struct evict *x)
 	return x->ndirs;
 }
 
+/* What was there at the start. Who finds no room meanwhile waits for it. */
+static void fill(struct evict *x)
+{
+	uint64_t begun_ns = clock_ns();
+	int r = uses_fill(x->uses, x->e->ix);
+
+	if (r < 0 && r != -ECANCELED)
+		log_warn("cache", "not all objects are known to the eviction until the next start: "
+			 "%s", error_text(r));
+	uint64_t took_ms = (clock_ns() - begun_ns) / NS_PER_MS;
+	if (!r && nobjects(x))
+		log_info("cache", "%llu objects to evict, known after %llu ms",
+			 (unsigned long long)nobjects(x), (unsigned long long)took_ms);
+}
+
 static void *run(void *arg)
 {
 	struct evict *x = arg;
 
 	pthread_setname_np(pthread_self(), "evict");
+	fill(x);
 	for (bool more = false;;) {
 		{
 			WITH_LOCK(&x->lock);
@@ -528,6 +546,7 @@ void evict_stop(struct evict *x)
 		x->ending = true;
 		pthread_cond_signal(&x->more);
 	}
+	uses_stop(x->uses);
 	pthread_join(x->thread, NULL);
 	x->has_thread = false;
 	run_waiters(take_waiters(x), true);

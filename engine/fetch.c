@@ -72,8 +72,9 @@ static int verify(struct fetch *f, const uint8_t *bytes, uint32_t from)
 			continue;
 		}
 		metric_add(M_CHECKSUM_FAILURES, 1);
-		log_error("file", "block %u of slice %u (generation %u) does not match "
-			  "its checksum: not returned", b, h->id.page, h->id.gen);
+		log_error("file", "file %llu: block %u of slice %u (generation %u) does not match "
+			  "its checksum: not returned", (unsigned long long)f->fileid, b,
+			  h->id.page, h->id.gen);
 		return -EIO;
 	}
 	return 0;
@@ -83,20 +84,19 @@ static void fetched(void *arg, int r)
 {
 	struct fetch *f = arg;
 
-	if (!r && f->from % SUM_PAGES == 0 && f->sealed &&
-	    fetch_must_verify(f->e, f->hold, f->off, f->npages))
+	if (!r && f->check)
 		r = verify(f, f->bounce, f->from);
 	if (!r)
 		f->ptr = f->bounce + (uint64_t)(f->off - f->from) * PAGE_BYTES;
 	f->done(f, r);
 }
 
-static int fetch_remote(struct fetch *f, bool check, struct batch **ret)
+static int fetch_remote(struct fetch *f, struct batch **ret)
 {
 	uint32_t end = f->off + f->npages;
 
 	f->from = f->off;
-	if (check) {
+	if (f->check) {
 		f->from -= f->from % SUM_PAGES;
 		end = (end + SUM_PAGES - 1) / SUM_PAGES * SUM_PAGES;
 		if (end > f->hold->npages)
@@ -129,17 +129,17 @@ void fetch_start(struct engine *e, struct fetch *f)
 		f->done(f, -EIO);
 		return;
 	}
-	bool check = f->sealed && fetch_must_verify(e, f->hold, f->off, f->npages);
+	f->check = f->sealed && fetch_must_verify(e, f->hold, f->off, f->npages);
 	uint8_t *base = fetch_map(e, f->hold->id);
 	if (base) {
-		int r = check ? verify(f, base, 0) : 0;
+		int r = f->check ? verify(f, base, 0) : 0;
 		if (!r)
 			f->ptr = base + (uint64_t)f->off * PAGE_BYTES;
 		f->done(f, r);
 		return;
 	}
 	struct batch *b = NULL;
-	int r = fetch_remote(f, check, &b);
+	int r = fetch_remote(f, &b);
 	if (r < 0)
 		f->done(f, r);
 	else

@@ -16,6 +16,7 @@
 #include "engine/priv.h"
 
 struct fetch {
+	uint64_t fileid;      /* for who reads the log */
 	struct hold *hold;
 	uint32_t off, npages; /* in the slice */
 	bool sealed;          /* as the map said: sums hold, bytes do not change */
@@ -27,7 +28,7 @@ struct fetch {
 	struct engine *e;     /* fetch.c's */
 	uint8_t *bounce;
 	uint32_t from;        /* page of the slice at which bounce begins */
-	uint32_t end;
+	bool check;           /* it is to be verified, and whole blocks are there for that */
 };
 
 void fetch_start(struct engine *e, struct fetch *f);

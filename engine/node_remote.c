@@ -192,10 +192,11 @@ static int remote_covers(struct node *node, struct slice_id s, uint64_t off, uin
 static bool remote_needs_verify(struct node *node, struct slice_id s, uint32_t block)
 {
 	struct remote_node *n = far_of(node);
+	bool always = remote_has(n->remote, WIRE_FEATURE_VERIFY);
 	WITH_LOCK(&n->lock);
 	struct held *h = far_find(n, s);
 
-	return h && h->verify >> block & 1;
+	return h && (always || h->verify >> block & 1);
 }
 
 static void remote_verified(struct node *node, struct slice_id s, uint32_t block)

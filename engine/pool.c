@@ -46,7 +46,7 @@ struct pool {
 	struct slice *table;
 	/* A bit a page: adopted and not verified since. While adopting: in use. */
 	_Atomic uint64_t *adopted;
-	bool has_adopted;        /* else nobody needs to look */
+	atomic_bool has_adopted; /* else nobody needs to look */
 
 	struct lock lock;
 	struct buddy buddy;
@@ -256,13 +256,19 @@ void *pool_page(struct pool *p, uint32_t page)
 	return p->segment.base + (size_t)page * PAGE_BYTES;
 }
 
+/* Of a slice that is pinned, whose flags only pool_distrust() changes. */
+static uint8_t flags_of(const struct slice *e)
+{
+	return __atomic_load_n(&e->flags, __ATOMIC_RELAXED);
+}
+
 void *pool_span(struct pool *p, struct slice_id s, uint64_t off, uint64_t len)
 {
 	const struct slice *e = &p->table[s.page < p->npages ? s.page : 0];
 
 	/* The state may be changing, so it is not looked at; a free block has
 	 * a generation that nobody was given yet. */
-	if (s.page >= p->npages || !(e->flags & ENTRY_HEAD) || e->gen != s.gen)
+	if (s.page >= p->npages || !(flags_of(e) & ENTRY_HEAD) || e->gen != s.gen)
 		return NULL;
 	/* Relaxed: its owner may be trimming what the caller does not ask for. */
 	uint64_t bytes = (uint64_t)__atomic_load_n(&e->npages, __ATOMIC_RELAXED) * PAGE_BYTES;
@@ -429,15 +435,31 @@ static bool test_bit(const struct pool *p, uint32_t page)
 	       page % WORD_BITS & 1;
 }
 
+/* The bits of [page, end) that lie in page's word. */
+static uint64_t word_mask(uint32_t page, uint32_t end)
+{
+	uint32_t from = page % WORD_BITS, n = end - page;
+
+	return (n < WORD_BITS ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << from;
+}
+
+static uint32_t next_word(uint32_t page)
+{
+	return (page / WORD_BITS + 1) * WORD_BITS;
+}
+
 /* Does [page, page + npages) touch a slice that was adopted? Else it is now. */
 static bool claim(struct pool *p, uint32_t page, uint32_t npages)
 {
-	for (uint32_t i = page; i < page + npages; i++)
-		if (test_bit(p, i))
+	uint32_t end = page + npages;
+
+	for (uint32_t i = page; i < end; i = next_word(i))
+		if (atomic_load_explicit(&p->adopted[i / WORD_BITS], memory_order_relaxed) &
+		    word_mask(i, end))
 			return false;
-	for (uint32_t i = page; i < page + npages; i++)
-		atomic_fetch_or_explicit(&p->adopted[i / WORD_BITS],
-					 UINT64_C(1) << i % WORD_BITS, memory_order_relaxed);
+	for (uint32_t i = page; i < end; i = next_word(i))
+		atomic_fetch_or_explicit(&p->adopted[i / WORD_BITS], word_mask(i, end),
+					 memory_order_relaxed);
 	return true;
 }
 
@@ -501,7 +523,8 @@ void pool_adopted(struct pool *p)
 
 bool pool_needs_verify(struct pool *p, struct slice_id s, uint32_t block)
 {
-	if (!p->has_adopted || !(p->table[s.page].flags & ENTRY_ADOPTED))
+	if (!atomic_load_explicit(&p->has_adopted, memory_order_relaxed) ||
+	    !(flags_of(&p->table[s.page]) & ENTRY_ADOPTED))
 		return false;
 	return test_bit(p, s.page + block * SUM_PAGES);
 }
@@ -512,6 +535,21 @@ void pool_verified(struct pool *p, struct slice_id s, uint32_t block)
 
 	atomic_fetch_and_explicit(&p->adopted[page / WORD_BITS],
 				  ~(UINT64_C(1) << page % WORD_BITS), memory_order_relaxed);
+}
+
+void pool_distrust(struct pool *p, struct slice_id s, uint32_t block)
+{
+	uint32_t page = s.page + block * SUM_PAGES;
+
+	WITH_LOCK(&p->lock);
+	/* First the bit: other blocks' may be from what was here before, which costs them a
+	 * comparison. */
+	atomic_fetch_or_explicit(&p->adopted[page / WORD_BITS], UINT64_C(1) << page % WORD_BITS,
+				 memory_order_relaxed);
+	struct slice *e = find(p, s);
+	if (e)
+		__atomic_store_n(&e->flags, e->flags | ENTRY_ADOPTED, __ATOMIC_RELAXED);
+	atomic_store_explicit(&p->has_adopted, true, memory_order_relaxed);
 }
 
 /* Looking at it -------------------------------------------------------------- */

@@ -124,9 +124,13 @@ int pool_adopt(struct pool *p, struct slice_id s, uint32_t npages);
 void pool_adopted(struct pool *p);
 
 /* Was the slice adopted, and this block of it (SUM_PAGES pages) not verified
- * since? Cheap, no lock. pool_verified() says that it has been now. */
+ * since; or is it distrusted? Cheap, no lock. pool_verified() says that it has been now. */
 bool pool_needs_verify(struct pool *p, struct slice_id s, uint32_t block);
 void pool_verified(struct pool *p, struct slice_id s, uint32_t block);
+
+/* The block does not match its checksum: whoever reads it is to see that, too. The caller holds
+ * a pin. */
+void pool_distrust(struct pool *p, struct slice_id s, uint32_t block);
 
 struct slice_view {
 	struct slice_id id;

@@ -18,6 +18,7 @@ struct evict;
 struct files;
 struct peer;
 struct refs;
+struct scrubs;
 struct server;
 struct store;
 
@@ -46,6 +47,8 @@ struct engine {
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
 	struct evict *evict;         /* makes room; NULL: nobody does */
+	struct scrubs *scrubs;       /* compares what there is with its checksums; NULL: a
+					peer's, offline, tests */
 	struct drops drops;
 	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */

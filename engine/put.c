@@ -265,6 +265,7 @@ static bool must_fill(struct put *p, uint64_t page, struct fetch *ret)
 	*ret = (struct fetch){ 0 };
 	if (!map_at(&p->f->map, page, &v))
 		return true;
+	ret->fileid = p->f->fileid;
 	ret->hold = v.hold; /* our range keeps this page's extent in the map */
 	ret->off = v.off + (uint32_t)(page - v.page);
 	ret->npages = 1;

@@ -110,6 +110,7 @@ static int add_piece(struct reading *rd, const struct map_view *v, uint64_t at,
 		return 0;
 	p->skip = at % PAGE_BYTES;
 	p->id = v->hold->id;
+	p->fetch.fileid = rd->op->file->fileid;
 	p->fetch.hold = map_hold_ref(v->hold);
 	p->fetch.off = v->off + (uint32_t)(page_of(at) - v->page);
 	p->fetch.npages = (uint32_t)(page_end(at + len) - page_of(at));

@@ -63,7 +63,8 @@ struct remote {
 	sem_t opened, ended; /* what remote_open() and remote_close() wait for */
 	int reason;          /* why there is no first session */
 	_Atomic uint64_t session;
-	atomic_bool is_up, has_rdma, is_by_rdma;
+	atomic_bool is_up, is_by_rdma;
+	_Atomic uint32_t features; /* that the last session's node shares */
 	struct remote_rdma *rdma; /* for requests; NULL: they go by TCP */
 	atomic_uint last_number; /* remote_number() */
 	atomic_flag stop_asked; /* whoever sets it has the next three */
@@ -230,7 +231,7 @@ void remote_send(struct remote *x, uint64_t session, uint16_t type, struct write
 
 static uint32_t offered(const struct remote *x)
 {
-	return x->o.rdma ? WIRE_FEATURE_RDMA : 0;
+	return WIRE_FEATURE_VERIFY | WIRE_FEATURE_SCRUB | (x->o.rdma ? WIRE_FEATURE_RDMA : 0);
 }
 
 static void on_up(void *arg)
@@ -260,7 +261,7 @@ static int on_challenge(struct remote *x, const struct wire_header *h, struct by
 
 	if (r < 0)
 		return r;
-	atomic_store(&x->has_rdma, c.features & WIRE_FEATURE_RDMA);
+	atomic_store(&x->features, c.features);
 	x->ask_again = !x->by_rdma && x->rdma_tries == 1 && x->rdma_reason == -ECONNREFUSED &&
 		       c.features & WIRE_FEATURE_RDMA;
 	if (x->ask_again)
@@ -829,9 +830,14 @@ bool remote_is_by_rdma(struct remote *x)
 	return atomic_load(&x->is_by_rdma);
 }
 
+bool remote_has(struct remote *x, uint32_t feature)
+{
+	return atomic_load(&x->features) & feature;
+}
+
 bool remote_has_rdma(struct remote *x)
 {
-	return atomic_load(&x->has_rdma);
+	return remote_has(x, WIRE_FEATURE_RDMA);
 }
 
 bool remote_reads_only(const struct remote *x)

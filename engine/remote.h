@@ -62,6 +62,7 @@ const struct sockaddr_storage *remote_address(const struct remote *x);
 /* Another one for each data connection, whichever way it goes. */
 uint32_t remote_number(struct remote *x);
 bool remote_is_by_rdma(struct remote *x); /* requests of the last session go so */
+bool remote_has(struct remote *x, uint32_t feature); /* enum wire_feature, of its node */
 bool remote_has_rdma(struct remote *x); /* the last session's node knows RDMA */
 bool remote_reads_only(const struct remote *x);
 

@@ -100,7 +100,7 @@ static void seal_fetch(struct work *w, struct hold *h, uint32_t off, uint32_t np
 {
 	w->run = run;
 	w->seal->fetch = (struct fetch){
-		.hold = h, .off = off, .npages = npages, .sealed = !h->writing,
+		.fileid = w->f->fileid, .hold = h, .off = off, .npages = npages, .sealed = !h->writing,
 		.call = &w->op->call, .done = fetched, .arg = w,
 	};
 	fetch_start(w->f->e, &w->seal->fetch);

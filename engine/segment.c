@@ -6,6 +6,10 @@
  * never later as SIGBUS. And a file that bears the segment's name is complete:
  * it is made under another name, its header is written last, then it is renamed.
  *
+ * A tmpfs's file of which no page is missing cannot fail so. What is left to do then,
+ * an entry in the page tables for each page, takes 0.1 s a GiB and more, and goes on
+ * in the background.
+ *
  * On disk (little-endian):
  *
  *	0 ........................ bytes of slices (a multiple of 4 MiB)
@@ -19,13 +23,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -45,6 +52,7 @@ enum {
 	SUM_AT = 56,
 	MAGIC_BYTES = 8,
 	PREFAULT_THREADS = 2,
+	MAP_STEP = 8 << 20,
 };
 
 static const char magic[] = "slicefsP";
@@ -151,6 +159,64 @@ static int prefault(struct segment *s)
 	return result;
 }
 
+/* In the background ------------------------------------------------------------ */
+
+struct mapping {
+	pthread_t thread;
+	uint8_t *base;
+	uint64_t bytes;
+	atomic_bool stop;
+};
+
+/* A wish: what is not done is done by who touches it. */
+static void *map_all(void *arg)
+{
+	struct mapping *m = arg;
+
+	pthread_setname_np(pthread_self(), "map-pool");
+	for (uint64_t at = 0; at < m->bytes && !atomic_load(&m->stop); at += MAP_STEP) {
+		uint64_t n = m->bytes - at < MAP_STEP ? m->bytes - at : MAP_STEP;
+		if (madvise(m->base + at, n, MADV_POPULATE_WRITE))
+			break;
+	}
+	return NULL;
+}
+
+/* Is it a tmpfs's file of which every page is there? A hole has no blocks. */
+static bool is_in_memory(int fd)
+{
+	struct statfs fs;
+	struct stat st;
+
+	return fd >= 0 && !fstatfs(fd, &fs) && fs.f_type == TMPFS_MAGIC && !fstat(fd, &st) &&
+	       st.st_blocks >= st.st_size / 512;
+}
+
+static int map_later(struct segment *s)
+{
+	struct mapping *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return -ENOMEM;
+	m->base = s->base;
+	m->bytes = s->bytes;
+	int r = -pthread_create(&m->thread, NULL, map_all, m);
+	if (r < 0)
+		free(m);
+	else
+		s->mapping = m;
+	return r;
+}
+
+void segment_wait(struct segment *s)
+{
+	if (!s->mapping)
+		return;
+	pthread_join(s->mapping->thread, NULL);
+	free(s->mapping);
+	s->mapping = NULL;
+}
+
 static int map(struct segment *s)
 {
 	int flags = s->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
@@ -163,7 +229,7 @@ static int map(struct segment *s)
 	 * of the daemon small. */
 	madvise(p, s->bytes, MADV_HUGEPAGE);
 	madvise(p, s->bytes, MADV_DONTDUMP);
-	return prefault(s);
+	return is_in_memory(s->fd) ? map_later(s) : prefault(s);
 }
 
 static int new_pool_id(uint64_t *ret)
@@ -179,6 +245,9 @@ static int new_pool_id(uint64_t *ret)
 
 void segment_fini(struct segment *s)
 {
+	if (s->mapping)
+		atomic_store(&s->mapping->stop, true);
+	segment_wait(s);
 	if (s->base)
 		munmap(s->base, s->bytes);
 	if (s->fd >= 0)

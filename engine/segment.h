@@ -9,11 +9,14 @@
 
 enum { SEGMENT_VERSION = 1 };
 
+struct mapping;
+
 struct segment {
 	int fd;          /* -1: anonymous */
 	uint8_t *base;   /* NULL: not mapped */
 	uint64_t bytes;  /* without the header */
 	uint64_t pool_id;
+	struct mapping *mapping; /* goes on in the background; NULL: it does not */
 };
 
 #define SEGMENT_NONE ((struct segment){ .fd = -1 })
@@ -23,10 +26,14 @@ struct segment {
 int segment_create(const char *path, uint64_t bytes, struct segment *ret);
 
 /* -ENOENT, -EUCLEAN: not a segment, damaged or cut short; -EPROTONOSUPPORT: of
- * a newer version. Changes nothing in the file. */
+ * a newer version. Changes nothing in the file. Where all of it is in memory already it
+ * returns before it is all in the page tables (thread "map-pool"). */
 int segment_open(const char *path, struct segment *ret);
 
 /* Without a file, for tests. */
 int segment_anonymous(uint64_t bytes, struct segment *ret);
+
+/* Waits for what goes on in the background. For who measures; nobody else needs to. */
+void segment_wait(struct segment *s);
 
 void segment_fini(struct segment *s);

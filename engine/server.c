@@ -176,6 +176,12 @@ static const struct auth_key *key_of(const struct peer *p)
 	return of ? (const struct auth_key *)session_secret(of->session) : NULL;
 }
 
+static uint32_t features(const struct server *s)
+{
+	return (s->doors ? WIRE_FEATURE_RDMA : 0) | (s->o.verify ? WIRE_FEATURE_VERIFY : 0) |
+	       (s->o.scrubs ? WIRE_FEATURE_SCRUB : 0);
+}
+
 static int on_hello(struct peer *p, const struct wire_header *h, struct bytes body)
 {
 	struct wire_hello m;
@@ -194,7 +200,7 @@ static int on_hello(struct peer *p, const struct wire_header *h, struct bytes bo
 	if (p->hello.bad)
 		return -ENOMEM;
 	p->challenge.version = WIRE_VERSION;
-	p->challenge.features = p->server->doors ? m.features & WIRE_FEATURE_RDMA : 0;
+	p->challenge.features = m.features & features(p->server);
 	auth_random(p->challenge.nonce);
 	auth_prove(key, AUTH_NODE, body, &p->challenge, p->challenge.proof);
 	p->state = PEER_CHALLENGED;
@@ -223,6 +229,7 @@ static int begin_session(struct peer *p)
 	struct session_opts o = {
 		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
 		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool, .evict = s->o.evict,
+		.scrubs = s->o.scrubs,
 		.max_pins = s->o.max_pins, .max_lanes = max_lanes(s), .doors = s->doors,
 		.max_ways = s->o.max_lanes, .max_requests = s->o.max_requests,
 		.keep_alive_ms = s->o.keep_alive_ms,

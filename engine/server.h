@@ -23,7 +23,9 @@ struct server_opts {
 	struct kv *kv;      /* without ix: a bare engine. Then any session may write any
 			       key, and a session's end deletes its keys only */
 	struct pool *pool;
-	struct evict *evict; /* or NULL; all of these outlive the server */
+	struct evict *evict; /* or NULL */
+	struct scrubs *scrubs; /* or NULL; all of these outlive the server */
+	bool verify;        /* mounts are to verify whatever they read */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;
 	struct engine_rdma rdma; /* RDMA: no other data connections are let in */

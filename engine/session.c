@@ -22,6 +22,7 @@
 #include "common/metrics.h"
 #include "engine/auth.h"
 #include "engine/serve_alloc.h"
+#include "engine/scrub.h"
 #include "engine/serve_open.h"
 #include "index/index.h"
 
@@ -78,6 +79,7 @@ struct session {
 	struct job *first, *last;
 	struct bell *bells;
 	uint32_t nbells;
+	struct scrub *scrub; /* that it has begun */
 	bool ending;
 	struct loop_call end; /* on its way to `ends`, and back */
 	int end_result;
@@ -525,6 +527,38 @@ static int on_unpin(struct session *s, struct bytes body)
 	return r;
 }
 
+/* Scrubbing -------------------------------------------------------------------------- */
+
+/* One that has ended makes room for the next. */
+static int begin_scrub(struct session *s, const struct wire_scrub *m)
+{
+	const struct scrub_opts o = { m->rate, m->evict_bad };
+	struct scrub *scrub;
+
+	if (m->evict_bad && s->o.read_only)
+		return -EROFS;
+	int r = scrub_begin(s->o.scrubs, &o, &scrub);
+	if (r < 0)
+		return r == -EBUSY ? WIRE_SCRUB_BUSY : r;
+	scrub_end(s->scrub);
+	s->scrub = scrub;
+	return 0;
+}
+
+static int on_scrub(struct session *s, const struct wire_header *h, struct bytes body)
+{
+	struct writer w = { 0 };
+	struct wire_scrub m;
+
+	if (!s->o.scrubs || wire_read_scrub(body, &m) < 0)
+		return -EPROTO;
+	int r = m.begins ? begin_scrub(s, &m) : s->scrub ? 0 : -EINVAL;
+	if (!r && !m.begins)
+		scrub_write(s->scrub, &w);
+	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
 /* Lanes ------------------------------------------------------------------------------ */
 
 static void fenced(void *arg, const struct wire_header *h)
@@ -651,6 +685,8 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return on_fence(s, h, body);
 	case WIRE_RDMA:
 		return on_rdma(s, h, body);
+	case WIRE_SCRUB:
+		return on_scrub(s, h, body);
 	case WIRE_STAT:
 		return body.len ? -EPROTO : on_stat(s, h);
 	case WIRE_DROP_KEYS:
@@ -756,6 +792,8 @@ void session_end(struct session *s)
 {
 	assert(!s->ending);
 	s->ending = true;
+	scrub_end(s->scrub);
+	s->scrub = NULL;
 	for (struct job *j = s->first; j; j = j->next)
 		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
 	s->lanes_gone = lanes_close(s->lanes);

@@ -29,6 +29,7 @@ struct session_opts {
 	struct kv *kv;
 	struct pool *pool;
 	struct evict *evict; /* makes room; or NULL: nobody does */
+	struct scrubs *scrubs; /* or NULL: nobody scrubs */
 	struct doors *doors; /* or NULL: there is no RDMA */
 	uint32_t max_pins, max_lanes, max_ways, max_requests, keep_alive_ms;
 	bool read_only;

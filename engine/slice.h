@@ -19,7 +19,7 @@
 
 enum {
 	ENTRY_HEAD = 1 << 0,
-	ENTRY_ADOPTED = 1 << 1, /* its bytes come from before this process */
+	ENTRY_ADOPTED = 1 << 1, /* its bytes come from before this process, or were found bad */
 };
 
 struct slice {

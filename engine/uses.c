@@ -4,6 +4,9 @@
  * stand somewhere from now on, or do no more. It is gone through when they have been,
  * object by object. One that moves stands nowhere for a moment, or in two places, in
  * whatever order its rows are written.
+ *
+ * What was there before is read while others write: of what has been told of since, that is the
+ * truth, and what was read of it may be older (`told`).
  */
 #include "engine/uses.h"
 
@@ -31,6 +34,7 @@ struct event {
 struct dir_event {
 	struct index_dir dir;
 	bool is_dir, gone;
+	uint64_t fileid; /* the file's */
 	int64_t pages;
 };
 
@@ -52,12 +56,32 @@ struct uses {
 	struct dirs *dirs;
 	struct lock lock;
 	struct names *names;
+	bool is_filling;
+	struct told *told; /* meanwhile */
+	uint64_t counted;  /* what files up to this fileid take is in `dirs` */
 	bool has_complained;
 	uint64_t looked_at; /* by uses_look() */
 	bool overtaken;     /* something has come to it since */
+	atomic_bool stopped;
 };
 
-enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
+/* That the object, or that it has this name, was told of. */
+struct told_key {
+	uint64_t fileid;
+	struct index_name name; /* or zeros */
+};
+
+struct told {
+	struct told_key key;
+	uint64_t parent; /* where its pages are by now, */
+	int64_t pages;   /* and how many: 0 of what is gone, or counts for nothing */
+	UT_hash_handle hh;
+};
+
+enum {
+	KEEP_EVENTS = 1024, /* of the list's memory, from one commit to the next */
+	COUNT_LOT = 1024,   /* objects that are counted under the lock in one go */
+};
 
 static void complain(struct uses *u, uint64_t fileid, int r)
 {
@@ -159,6 +183,79 @@ bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
 	return dirs_is_below(u->dirs, dir, above);
 }
 
+/* What was told of while it is filled ------------------------------------------------------ */
+
+static struct told_key key_of(const struct index_row *row)
+{
+	struct told_key k;
+
+	memset(&k, 0, sizeof(k)); /* what lies between, too */
+	k.fileid = row->attr.fileid;
+	if (!row->is_record)
+		k.name = row->name;
+	return k;
+}
+
+static struct told *find_told(struct uses *u, const struct told_key *k)
+{
+	struct told *t;
+
+	HASH_FIND(hh, u->told, k, sizeof(*k), t);
+	return t;
+}
+
+static struct told *tell_key(struct uses *u, const struct told_key *k)
+{
+	struct told *t = find_told(u, k);
+
+	if (t)
+		return t;
+	t = calloc(1, sizeof(*t));
+	if (!t) { /* rather too little than what is not there */
+		complain(u, k->fileid, -ENOMEM);
+		atomic_store(&u->stopped, true);
+		return NULL;
+	}
+	t->key = *k;
+	HASH_ADD(hh, u->told, key, sizeof(t->key), t);
+	return t;
+}
+
+static void tell(struct uses *u, const struct index_row *row)
+{
+	struct told_key k = key_of(row);
+
+	if (u->is_filling)
+		tell_key(u, &k);
+}
+
+/* Of a file's record, or of a directory. */
+static struct told *tell_id(struct uses *u, uint64_t fileid)
+{
+	const struct index_row row = { .is_record = true, .attr.fileid = fileid };
+	struct told_key k = key_of(&row);
+
+	return tell_key(u, &k);
+}
+
+static bool is_told_id(struct uses *u, uint64_t fileid)
+{
+	const struct index_row row = { .is_record = true, .attr.fileid = fileid };
+	struct told_key k = key_of(&row);
+
+	return find_told(u, &k) != NULL;
+}
+
+static void forget_told(struct uses *u)
+{
+	struct told *t, *next;
+
+	HASH_ITER(hh, u->told, t, next) {
+		HASH_DEL(u->told, t);
+		free(t);
+	}
+}
+
 /* What was committed ---------------------------------------------------------------------- */
 
 /* When this object ends, if it does. */
@@ -246,6 +343,7 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 	u->overtaken |= fileid == u->looked_at;
 	for (size_t i = 0; i < n; i++) {
 		const struct index_row *row = &v[i].row;
+		tell(u, row);
 		if (!row->is_record && v[i].gone) {
 			names_remove(u, fileid, &row->name);
 		} else if (!row->is_record) {
@@ -265,19 +363,43 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 		leave(u, fileid);
 }
 
+static void apply_dir(struct uses *u, const struct dir_event *v)
+{
+	uint64_t dir = v->dir.dir;
+
+	if (u->is_filling)
+		tell_id(u, dir);
+	if (v->gone)
+		dirs_remove(u->dirs, dir);
+	else
+		complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent, v->dir.quota / PAGE_BYTES));
+}
+
+/* What a file takes that was not counted yet (see count_all()) is noted, and counted in the end. */
+static void apply_pages(struct uses *u, const struct dir_event *v)
+{
+	if (!u->is_filling || v->fileid <= u->counted) {
+		complain(u, v->dir.dir, dirs_add(u->dirs, v->dir.dir, v->pages));
+		return;
+	}
+	struct told *t = tell_id(u, v->fileid);
+	if (t && v->pages > 0)
+		*t = (struct told){ t->key, v->dir.dir, v->pages, t->hh };
+	else if (t && t->parent == v->dir.dir)
+		t->pages = 0;
+}
+
+/* Of pages those that are less first: a file that moves is less and more in one commit. */
 static void apply_dirs(struct uses *u)
 {
-	for (size_t i = 0; i < u->ndir_events; i++) {
-		const struct dir_event *v = &u->dir_events[i];
-		uint64_t dir = v->dir.dir;
-		if (!v->is_dir)
-			complain(u, dir, dirs_add(u->dirs, dir, v->pages));
-		else if (v->gone)
-			dirs_remove(u->dirs, dir);
-		else
-			complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent,
-						  v->dir.quota / PAGE_BYTES));
-	}
+	for (size_t i = 0; i < u->ndir_events; i++)
+		if (u->dir_events[i].is_dir)
+			apply_dir(u, &u->dir_events[i]);
+		else if (u->dir_events[i].pages < 0)
+			apply_pages(u, &u->dir_events[i]);
+	for (size_t i = 0; i < u->ndir_events; i++)
+		if (u->dir_events[i].pages > 0)
+			apply_pages(u, &u->dir_events[i]);
 }
 
 /* True: a directory has more than it may have. */
@@ -355,7 +477,8 @@ static void count(struct uses *u, const struct index_row *row, int64_t sign)
 {
 	if (is_counted(row))
 		u->dir_events[u->ndir_events++] = (struct dir_event){
-			.dir.dir = row->name.parent, .pages = sign * (int64_t)row->attr.pages };
+			.dir.dir = row->name.parent, .fileid = row->attr.fileid,
+			.pages = sign * (int64_t)row->attr.pages };
 }
 
 static void see_dir_row(struct uses *u, struct bytes key, struct bytes before, struct bytes after)
@@ -406,11 +529,12 @@ static void uses_end(void *arg, bool committed)
 	u->cap = u->dir_cap = 0;
 }
 
-/* Opening ------------------------------------------------------------------------------------ */
+/* What was there before ---------------------------------------------------------------------- */
 
 struct one {
-	struct index_row row;
-	struct timespec used;
+	int64_t used_ns;
+	struct policy_object object;
+	bool is_kept; /* entered already */
 };
 
 struct all {
@@ -419,33 +543,106 @@ struct all {
 	size_t n, cap;
 };
 
+static int64_t ns_of(struct timespec t)
+{
+	return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec;
+}
+
+static int see_name(struct uses *u, const struct index_row *row)
+{
+	struct told_key k = key_of(row);
+	WITH_LOCK(&u->lock);
+
+	return find_told(u, &k) ? 0 : names_add(u, row->attr.fileid, &row->name);
+}
+
+/* What has an end, or is pinned, at once: few have, and the others need less memory. */
+static int see_kept(struct uses *u, const struct index_row *row)
+{
+	struct expiry_end end;
+	int64_t now = clock_now().tv_sec;
+
+	if (!end_of(u, row, now, &end) && row->attr.keep.pinned <= now)
+		return INDEX_MISS;
+	WITH_LOCK(&u->lock);
+	return is_told_id(u, row->attr.fileid) ? 0 : enter(u, row);
+}
+
 static int see(void *arg, const struct index_row *row)
 {
 	struct all *all = arg;
+	struct uses *u = all->uses;
 
+	if (atomic_load(&u->stopped))
+		return -ECANCELED;
 	if (!row->is_record)
-		return names_add(all->uses, row->attr.fileid, &row->name);
-	int r = array_room(all->v, all->cap, all->n + 1, 1024);
-	if (!r && is_counted(row))
-		r = dirs_add(all->uses->dirs, row->name.parent, (int64_t)row->attr.pages);
+		return see_name(u, row);
+	int r = see_kept(u, row);
+	bool is_kept = !r;
+	if (r >= 0)
+		r = array_room(all->v, all->cap, all->n + 1, 1024);
 	if (!r)
 		all->v[all->n++] = (struct one){
-			*row, time_later(row->attr.atime, row->attr.mtime) };
+			ns_of(time_later(row->attr.atime, row->attr.mtime)), object_of(row),
+			is_kept };
 	return r;
 }
 
 static int by_use(const void *a, const void *b)
 {
-	const struct one *x = a, *y = b;
+	int64_t x = ((const struct one *)a)->used_ns, y = ((const struct one *)b)->used_ns;
 
-	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
+	return (x > y) - (x < y);
+}
+
+static int by_fileid(const void *a, const void *b)
+{
+	uint64_t x = ((const struct one *)a)->object.fileid;
+	uint64_t y = ((const struct one *)b)->object.fileid;
+
+	return (x > y) - (x < y);
+}
+
+static int put(struct uses *u, const struct one *one)
+{
+	WITH_LOCK(&u->lock);
+	int r = one->is_kept || is_told_id(u, one->object.fileid) ? 0 :
+		policy_put(u->o.policy, &one->object);
+
+	if (r == -ERANGE) {
+		complain(u, one->object.fileid, r);
+		r = 0;
+	}
+	return r;
 }
 
 static int see_dir(void *arg, const struct index_dir *d)
 {
 	struct uses *u = arg;
 
-	return dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
+	if (atomic_load(&u->stopped))
+		return -ECANCELED;
+	WITH_LOCK(&u->lock);
+	return is_told_id(u, d->dir) ? 0 :
+		dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
+}
+
+/* By fileid, so that it is known at any moment whose pages are counted; some at a time. */
+static int count_all(struct uses *u, struct all *all)
+{
+	int r = 0;
+
+	qsort(all->v, all->n, sizeof(*all->v), by_fileid);
+	for (size_t i = 0; !r && i < all->n;) {
+		WITH_LOCK(&u->lock);
+		for (size_t n = 0; !r && n < COUNT_LOT && i < all->n; n++, i++) {
+			const struct policy_object *o = &all->v[i].object;
+			if (o->parent && o->pages && !is_told_id(u, o->fileid))
+				r = dirs_add(u->dirs, o->parent, o->pages);
+			u->counted = o->fileid;
+		}
+	}
+	return r;
 }
 
 static int see_all(struct uses *u, struct index *ix)
@@ -455,20 +652,44 @@ static int see_all(struct uses *u, struct index *ix)
 
 	if (!r)
 		r = index_all_objects(ix, see, &all);
-	dirs_count(u->dirs);
-
 	if (!r && all.n)
 		qsort(all.v, all.n, sizeof(*all.v), by_use);
-	for (size_t i = 0; !r && i < all.n; i++) {
-		r = enter(u, &all.v[i].row);
-		if (r == -ERANGE) {
-			complain(u, all.v[i].row.attr.fileid, r);
-			r = 0;
-		}
-	}
+	for (size_t i = 0; !r && i < all.n; i++)
+		r = atomic_load(&u->stopped) ? -ECANCELED : put(u, &all.v[i]);
+	if (!r && all.n)
+		r = count_all(u, &all);
 	free(all.v);
 	return r;
 }
+
+/* What was noted meanwhile is counted, too. */
+static void count_told(struct uses *u)
+{
+	struct told *t, *next;
+
+	HASH_ITER(hh, u->told, t, next)
+		if (t->pages)
+			complain(u, t->key.fileid, dirs_add(u->dirs, t->parent, t->pages));
+}
+
+int uses_fill(struct uses *u, struct index *ix)
+{
+	int r = see_all(u, ix);
+	WITH_LOCK(&u->lock);
+
+	count_told(u);
+	dirs_count(u->dirs);
+	u->is_filling = false;
+	forget_told(u);
+	return r;
+}
+
+void uses_stop(struct uses *u)
+{
+	atomic_store(&u->stopped, true);
+}
+
+/* Opening ------------------------------------------------------------------------------------ */
 
 int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret)
 {
@@ -481,9 +702,8 @@ int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret)
 	u->observer = (struct kv_observer){
 		.kinds = INDEX_OBJECT_KINDS, .write = uses_write, .end = uses_end, .arg = u,
 	};
+	u->is_filling = true;
 	int r = dirs_new(&u->dirs);
-	if (!r)
-		r = see_all(u, ix);
 	if (!r)
 		r = kv_observe(index_kv(ix), &u->observer);
 	if (r < 0) {
@@ -509,6 +729,7 @@ void uses_close(struct uses *u)
 		free(s);
 	}
 	dirs_free(u->dirs);
+	forget_told(u);
 	free(u->events);
 	free(u->dir_events);
 	lock_fini(&u->lock);

@@ -26,10 +26,14 @@ struct uses_opts {
 	void *arg;
 };
 
-/* Reads all objects, those first whose last use is longest ago, and follows from there on.
- * Blocks. -EOPNOTSUPP: the index is not in this process. Nothing is under way in the index
- * while this is called, nor uses_close(), which comes before it is closed. */
+/* Follows from here on. -EOPNOTSUPP: the index is not in this process. Nothing is under way in
+ * the index while this is called, nor uses_close(), which comes before it is closed. */
 int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret);
+/* Reads what there was before, those first whose last use is longest ago. Once, on a thread that
+ * may block, beside whatever is written; what comes meanwhile may stand before all of it.
+ * -ECANCELED: uses_stop(). */
+int uses_fill(struct uses *u, struct index *ix);
+void uses_stop(struct uses *u);
 void uses_close(struct uses *u); /* NULL is fine */
 
 /* What the object is by now counts: it is not pinned any more, since time has passed. Blocks; one

@@ -45,6 +45,7 @@ static const struct {
 	[WIRE_FENCE] = { "FENCE", IS_TYPE | HAS_ID },
 	[WIRE_OPEN] = { "OPEN", IS_TYPE | HAS_ID },
 	[WIRE_RDMA] = { "RDMA", IS_TYPE | HAS_ID },
+	[WIRE_SCRUB] = { "SCRUB", IS_TYPE | HAS_ID },
 	[WIRE_EVICT] = { "EVICT", IS_TYPE | HAS_ID },
 	[WIRE_ABOUT] = { "ABOUT", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
@@ -638,6 +639,95 @@ int wire_read_session(struct bytes body, uint64_t *ret)
 		return -EPROTO;
 	*ret = session;
 	return 0;
+}
+
+/* Scrubbing ---------------------------------------------------------------------- */
+
+void wire_write_scrub(struct writer *w, const struct wire_scrub *m)
+{
+	write_u8(w, m->begins);
+	write_u8(w, m->evict_bad);
+	write_u64(w, m->rate);
+}
+
+int wire_read_scrub(struct bytes body, struct wire_scrub *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_scrub m = { .begins = read_bool(&r) };
+
+	m.evict_bad = read_bool(&r);
+	m.rate = read_u64(&r);
+	if (!m.begins && (m.evict_bad || m.rate))
+		return -EPROTO;
+	int e = finish(&r);
+	if (!e)
+		*ret = m;
+	return e;
+}
+
+enum { BAD_MIN = 8 + 1 + 1 + 2 }; /* bytes of one that is bad, without its path */
+
+void wire_write_scrub_report(struct writer *w, const struct scrub_report *m)
+{
+	write_u8(w, m->ended);
+	write_u32(w, (uint32_t)wire_result(m->result));
+	write_u64(w, m->objects);
+	write_u64(w, m->bytes);
+	write_u64(w, m->total);
+	write_u64(w, m->bad_objects);
+	write_u64(w, m->evicted);
+	write_u64(w, m->changed);
+	write_u64(w, m->elsewhere);
+	write_u16(w, (uint16_t)m->nbad);
+	for (uint32_t i = 0; i < m->nbad; i++) {
+		write_u64(w, m->bad[i].fileid);
+		write_u8(w, (uint8_t)m->bad[i].reason);
+		write_u8(w, m->bad[i].evicted);
+		write_short(w, m->bad[i].path);
+	}
+}
+
+static int read_all_bad(struct reader *r, struct scrub_report *m)
+{
+	m->nbad = read_u16(r);
+	m->bad = read_room(r, m->nbad, BAD_MIN, sizeof(*m->bad));
+	if (!m->bad)
+		return r->bad ? -EPROTO : -ENOMEM;
+	for (uint32_t i = 0; i < m->nbad; i++) {
+		struct scrub_bad *b = &m->bad[i];
+		b->fileid = read_u64(r);
+		uint8_t reason = read_u8(r);
+		b->evicted = read_bool(r);
+		b->path = read_short(r);
+		if (reason < SCRUB_BYTES || reason > SCRUB_NO_SLICE)
+			return -EPROTO;
+		b->reason = (enum scrub_reason)reason;
+	}
+	return finish(r);
+}
+
+int wire_read_scrub_report(struct bytes body, struct scrub_report *ret)
+{
+	struct reader r = reader_of(body);
+	struct scrub_report m = { .ended = read_bool(&r) };
+	int32_t result = (int32_t)read_u32(&r);
+
+	m.result = wire_errno(result);
+	m.objects = read_u64(&r);
+	m.bytes = read_u64(&r);
+	m.total = read_u64(&r);
+	m.bad_objects = read_u64(&r);
+	m.evicted = read_u64(&r);
+	m.changed = read_u64(&r);
+	m.elsewhere = read_u64(&r);
+	/* One encoding: an errno, and none of what goes on. */
+	int e = r.bad || result > 0 || wire_result(m.result) != result ||
+		(result && !m.ended) ? -EPROTO : read_all_bad(&r, &m);
+	if (e < 0)
+		scrub_report_fini(&m);
+	else
+		*ret = m;
+	return e;
 }
 
 /* Slices ------------------------------------------------------------------------- */

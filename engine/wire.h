@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/bytes.h"
+#include "engine/engine.h"
 #include "engine/pool.h"
 #include "index/kv.h"
 
@@ -59,6 +60,7 @@ enum wire_type {
 	WIRE_FENCE = 36,
 	WIRE_OPEN = 37,
 	WIRE_RDMA = 38,
+	WIRE_SCRUB = 39,
 	WIRE_EVICT = 40,
 	WIRE_ABOUT = 41,
 	WIRE_READ = 48,
@@ -98,7 +100,9 @@ int wire_errno(int32_t result);
 /* Beginning --------------------------------------------------------------------- */
 
 enum wire_feature {
-	WIRE_FEATURE_RDMA = 1 << 0, /* knows type RDMA */
+	WIRE_FEATURE_RDMA = 1 << 0,   /* knows type RDMA */
+	WIRE_FEATURE_VERIFY = 1 << 1, /* of a node: whoever reads is to verify, always */
+	WIRE_FEATURE_SCRUB = 1 << 2,  /* knows type SCRUB */
 };
 
 enum wire_kind { WIRE_CONTROL, WIRE_DATA };
@@ -209,6 +213,20 @@ int wire_read_about(struct bytes body, struct wire_about *ret);
 /* DROP_KEYS: whose. */
 void wire_write_session(struct writer *w, uint64_t session);
 int wire_read_session(struct bytes body, uint64_t *ret);
+
+struct wire_scrub {
+	bool begins;    /* else: how far is it? */
+	bool evict_bad; /* as the next, of what begins */
+	uint64_t rate;
+};
+
+void wire_write_scrub(struct writer *w, const struct wire_scrub *m);
+int wire_read_scrub(struct bytes body, struct wire_scrub *ret);
+
+enum { WIRE_SCRUB_BUSY = 1 }; /* SCRUB's result: another one is under way */
+
+void wire_write_scrub_report(struct writer *w, const struct scrub_report *m);
+int wire_read_scrub_report(struct bytes body, struct scrub_report *ret); /* scrub_report_fini() */
 
 /* Slices ------------------------------------------------------------------------- */
 

@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +47,14 @@ static int print_check(struct fs *fs, struct writer *w)
 	return n < 0 ? n : 0;
 }
 
+/* See "scrub" below. */
+static int print_nothing(struct fs *fs, struct writer *w)
+{
+	(void)fs;
+	(void)w;
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*print)(struct fs *fs, struct writer *w);
@@ -54,9 +64,10 @@ static const struct {
 	{ "slices", print_slices, false },
 	{ "config", print_config, false },
 	{ "check", print_check, true },
+	{ "scrub", print_nothing, false },
 };
 
-enum { NFILES = sizeof(files) / sizeof(files[0]) };
+enum { NFILES = sizeof(files) / sizeof(files[0]), SCRUB = NFILES - 1 };
 
 /* The files' nodeids are those behind the directory's. */
 static fuse_ino_t nodeid_of(unsigned file)
@@ -75,7 +86,8 @@ static struct stat stat_of(const struct fs *fs, fuse_ino_t ino)
 
 	return (struct stat){
 		.st_ino = ino,
-		.st_mode = dir ? S_IFDIR | 0555 : S_IFREG | 0444,
+		.st_mode = dir ? S_IFDIR | 0555 :
+			   S_IFREG | (ino == nodeid_of(SCRUB) ? 0600 : 0444),
 		.st_nlink = dir ? 2 : 1,
 		.st_uid = fs->uid,
 		.st_gid = fs->gid,
@@ -256,7 +268,7 @@ void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (ino < nodeid_of(0) || ino >= nodeid_of(NFILES))
 		r = -ENOENT;
-	else if ((fi->flags & O_ACCMODE) != O_RDONLY)
+	else if (ino != nodeid_of(SCRUB) && (fi->flags & O_ACCMODE) != O_RDONLY)
 		r = -EACCES;
 	else if (files[ino - nodeid_of(0)].slow)
 		r = begin_slowly(fs, &o);
@@ -266,8 +278,64 @@ void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(f, -r);
 }
 
-void control_read(fuse_req_t f, const struct handle *h, size_t size, off_t off)
+/* scrub ------------------------------------------------------------------------- */
+
+/*
+ * Who opens it and writes "RATE EVICT_BAD" begins one (bytes a second; 0 or 1). Each read gives
+ * the next report, for scrub_read(), wherever it reads. Closing it ends it, so that none goes on
+ * for somebody who is not there any more.
+ */
+enum { REPORT_ROOM = 64 << 10 };
+
+static int begin_scrub(struct fs *fs, struct handle *h, const char *buf, size_t size)
 {
+	struct scrub_opts o = { 0 };
+	char text[64], more;
+	unsigned evict_bad;
+
+	if (size >= sizeof(text))
+		return -EINVAL;
+	memcpy(text, buf, size);
+	text[size] = 0;
+	if (sscanf(text, "%" SCNu64 " %u %c", &o.rate, &evict_bad, &more) != 2 || evict_bad > 1)
+		return -EINVAL;
+	o.evict_bad = evict_bad;
+	WITH_LOCK(&h->scrub_lock);
+	return h->scrub ? -EINVAL : engine_scrub(fs->engine, &o, &h->scrub);
+}
+
+void control_write(fuse_req_t f, fuse_ino_t ino, struct handle *h, const char *buf, size_t size)
+{
+	int r = ino == nodeid_of(SCRUB) ? begin_scrub(fuse_req_userdata(f), h, buf, size) : -EACCES;
+
+	if (r < 0)
+		fuse_reply_err(f, -r);
+	else
+		fuse_reply_write(f, size);
+}
+
+static bool read_scrub(fuse_req_t f, struct handle *h, size_t size)
+{
+	_cleanup_(writer_fini) struct writer w = { 0 };
+
+	{
+		WITH_LOCK(&h->scrub_lock);
+		if (!h->scrub)
+			return false;
+		if (size >= REPORT_ROOM)
+			scrub_write(h->scrub, &w);
+	}
+	if (w.bad || size < REPORT_ROOM)
+		fuse_reply_err(f, w.bad ? ENOMEM : EINVAL);
+	else
+		fuse_reply_buf(f, (const char *)w.p, w.len);
+	return true;
+}
+
+void control_read(fuse_req_t f, struct handle *h, size_t size, off_t off)
+{
+	if (read_scrub(f, h, size))
+		return;
 	size_t at = off < 0 || (size_t)off > h->text_len ? h->text_len :
 							    (size_t)off;
 	size_t left = h->text_len - at;

@@ -190,6 +190,10 @@ static void write_go(struct req *q)
 void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	      off_t off, struct fuse_file_info *fi)
 {
+	if (is_control(ino)) {
+		control_write(f, ino, handle_of(fi), buf, size);
+		return;
+	}
 	struct req *q = req_begin_on(f, MOP_WRITE, ino);
 
 	if (!q)

@@ -47,6 +47,7 @@ struct handle *handle_new(struct fs *fs, bool control)
 	}
 	h->magic = HANDLE_MAGIC;
 	h->control = control;
+	lock_init(&h->scrub_lock, LOCK_FS_INODE);
 	if (!control) /* who looks at the gauges does not change them */
 		metric_add(M_HANDLES, 1);
 	WITH_LOCK(&fs->handles_lock);
@@ -63,6 +64,8 @@ void handle_free(struct fs *fs, struct handle *h)
 	if (!h->control)
 		metric_add(M_HANDLES, -1);
 	h->magic = 0;
+	scrub_end(h->scrub);
+	lock_fini(&h->scrub_lock);
 	free(h->spare);
 	free(h->text);
 	free(h);

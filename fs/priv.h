@@ -192,6 +192,8 @@ struct handle {
 	struct handle *prev, *next;
 	char *text;             /* a control file's */
 	size_t text_len;
+	struct lock scrub_lock;
+	struct scrub *scrub;    /* begun by who writes to `scrub`; under the lock */
 };
 
 /* req.c ----------------------------------------------------------------------- */
@@ -519,7 +521,8 @@ void control_getattr(fuse_req_t f, fuse_ino_t ino);
 void control_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 		     bool plus);
 void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi);
-void control_read(fuse_req_t f, const struct handle *h, size_t size, off_t off);
+void control_read(fuse_req_t f, struct handle *h, size_t size, off_t off);
+void control_write(fuse_req_t f, fuse_ino_t ino, struct handle *h, const char *buf, size_t size);
 
 /* worker.c -------------------------------------------------------------------- */
 

@@ -560,6 +560,32 @@ int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct ind
 int index_all_extents(struct index *ix, int (*visit)(void *arg, uint64_t fileid,
 			      const struct extent *e), void *arg);
 
+/* What a record says that an object which is no directory consists of; borrowed. */
+struct index_body {
+	struct place place;
+	struct bytes name; /* PLACE_NAME */
+	struct attr attr;
+	struct body body;
+	bool damaged;      /* it does not decode: attr and body are not known */
+};
+/* All of them; blocks. What is written meanwhile may be seen or not. Not 0 from visit: ends it
+ * with that. */
+int index_all_bodies(struct index *ix, int (*visit)(void *arg, const struct index_body *b),
+		     void *arg);
+/* Its extents, in several calls perhaps; blocks. -EUCLEAN: a block of it is damaged, or gone
+ * since. */
+int index_body_extents(struct index *ix, const struct index_body *b,
+		       int (*visit)(void *arg, const struct attr *a, const struct extents *e),
+		       void *arg);
+/* All names of a file that has several, in a walk over all names; blocks. */
+int index_names_of(struct index *ix, uint64_t fileid,
+		   int (*visit)(void *arg, const struct index_name *at, struct bytes name),
+		   void *arg);
+/* "a/b/name", from the root: of what has this name in that directory; blocks. -ENOENT: the
+ * directory is not there; -ENAMETOOLONG. */
+enum { INDEX_PATH_MAX = 4096 };
+int index_path(struct index *ix, uint64_t dir, struct bytes name, char ret[INDEX_PATH_MAX]);
+
 enum index_check_mode {
 	INDEX_CHECK_LIVE,    /* others may be writing */
 	INDEX_CHECK_REPAIR,  /* nobody is; frees or drops what it reports */

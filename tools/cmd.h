@@ -45,6 +45,8 @@ int cmd_store(int argc, char **argv);
 void cmd_store_help(void);
 int cmd_fsck(int argc, char **argv);
 void cmd_fsck_help(void);
+int cmd_scrub(int argc, char **argv);
+void cmd_scrub_help(void);
 int cmd_doctor(int argc, char **argv);
 void cmd_doctor_help(void);
 int cmd_put(int argc, char **argv);

@@ -70,6 +70,8 @@ const struct cmd cmds[] = {
 	  "list stores, or give their memory back", cmd_store_help },
 	{ "fsck", cmd_fsck, "fsck [--repair] [--json] STORE|DIR",
 	  "check a store, stopped or mounted", cmd_fsck_help },
+	{ "scrub", cmd_scrub, "scrub [OPTIONS] DIR|HOST:PORT",
+	  "compare all bytes with their checksums, in use", cmd_scrub_help },
 	{ "doctor", cmd_doctor, "doctor [OPTIONS] [HOST[:PORT]]",
 	  "look for what keeps this host, or a node, from working well", cmd_doctor_help },
 	{ "version", cmd_version, "version", "print the version", NULL },

@@ -232,19 +232,28 @@ int mounts_is_dead(const char *dir, unsigned timeout_ms)
 }
 
 /* The control directory's name can be chosen at mount; the root tells it. */
-static int copy_control(const char *dir, const char *file, int fd)
+int mounts_open_control(const char *dir, const char *file, int flags)
 {
-	char name[256], path[PATH_MAX], buf[65536];
+	char name[256], path[PATH_MAX];
 	ssize_t n = lgetxattr(dir, "slicefs.control", name, sizeof(name) - 1);
 
 	if (n < 0)
-		return errno;
+		return -errno;
 	name[n] = '\0';
 	if (snprintf(path, sizeof(path), "%s/%s/%s", dir, name, file) >= (int)sizeof(path))
-		return ENAMETOOLONG;
-	_cleanup_(closep) int in = open(path, O_RDONLY | O_CLOEXEC);
+		return -ENAMETOOLONG;
+	int fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int copy_control(const char *dir, const char *file, int fd)
+{
+	_cleanup_(closep) int in = mounts_open_control(dir, file, O_RDONLY);
+	char buf[65536];
+	ssize_t n;
+
 	if (in < 0)
-		return errno;
+		return -in;
 	while ((n = read(in, buf, sizeof(buf))) > 0)
 		if (write(fd, buf, (size_t)n) != n)
 			return EIO;

@@ -42,5 +42,9 @@ int mounts_probe(const char *dir, unsigned timeout_ms);
 int mounts_read_control(const char *dir, const char *file, unsigned timeout_ms,
 			struct writer *w);
 
+/* Opens it, for who stays with it: in this process, which waits as long as the mount does
+ * (mounts_probe() first). A descriptor, or negative errno. */
+int mounts_open_control(const char *dir, const char *file, int flags);
+
 /* Ends the FUSE connection by force: all calls on it fail. */
 int mounts_abort(const struct mount_line *m);

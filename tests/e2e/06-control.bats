@@ -10,7 +10,7 @@ teardown_file() { end_file; }
 @test "it is there, but not listed, and its name is taken" {
 	[ -d "$MNT/.slicefs" ]; ls -A "$MNT" | no grep -q slicefs
 	for f in stats slices config check; do [ -f "$MNT/.slicefs/$f" ]; done
-	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config slices stats" ]
+	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config scrub slices stats" ]
 	run mkdir "$MNT/.slicefs"; [ "$status" != 0 ]; [[ $output =~ "exists" ]]
 	run touch "$MNT/.slicefs/x"; [ "$status" != 0 ]
 	run rm -rf "$MNT/.slicefs"; [ "$status" != 0 ]
@@ -19,7 +19,7 @@ teardown_file() { end_file; }
 }
 
 @test "each file can be asked for all that stat(1) knows, also for its birth" {
-	for f in . stats slices config check; do
+	for f in . stats slices config check scrub; do
 		[ "$(stat -c '%u %a %s' "$MNT/.slicefs/$f")" = "$(python3 -c '
 import os, sys
 s = os.stat(sys.argv[1]); print(s.st_uid, "%o" % (s.st_mode & 0o7777), s.st_size)' "$MNT/.slicefs/$f")" ]

@@ -115,7 +115,7 @@ is_whole() { # number
 	kill -9 "$pid"; gone "$pid" 10
 	if is_of_node; then
 		serve_at "$at" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" \
-			--log "$SCRATCH/log" --evict-high 95
+			--log "$SCRATCH/log" --evict-high 95 --evict-low 90
 		soon ls "$MNT"
 	fi
 	kill $writer 2>/dev/null || true

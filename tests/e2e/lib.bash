@@ -198,7 +198,7 @@ gauges_zero() {
 			/^#/ { next }
 			/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
 			/^slicefs_slices\{state="(writing|sealed|dying)"\}/ ||
-			/^slicefs_(pins|remote_pins|stock_bytes|kept|drafts|files|transfers|batches|drops|accesses|notifications|index_calls|session_keys|eviction_waits|waits) / {
+			/^slicefs_(pins|remote_pins|stock_bytes|kept|drafts|files|transfers|batches|drops|accesses|notifications|index_calls|session_keys|eviction_waits|waits|scrubs) / {
 				if ($2 != 0) print; next }
 			/^slicefs_(handles|requests) / { if ($2 > 1) print }' "$MNT/.slicefs/stats")
 		[[ -z $busy ]] && return 0

@@ -12,7 +12,7 @@ enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
-	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT,
+	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT, TRIP_SCRUB, TRIP_SCRUB_REPORT,
 	NTRIPS,
 };
 
@@ -29,6 +29,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_open open;
 		struct wire_object object;
 		struct wire_about about;
+		struct wire_scrub scrub;
 		uint32_t number;
 		uint64_t session;
 	} m;
@@ -50,6 +51,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_OPEN, open, open)
 	TRIP(TRIP_OBJECT, object, object)
 	TRIP(TRIP_ABOUT, about, about)
+	TRIP(TRIP_SCRUB, scrub, scrub)
 	case TRIP_SESSION:
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
@@ -135,6 +137,17 @@ static inline int trip_opened(struct bytes b, struct writer *w)
 	return 0;
 }
 
+static inline int trip_scrub_report(struct bytes b, struct writer *w)
+{
+	struct scrub_report m;
+
+	if (wire_read_scrub_report(b, &m) < 0)
+		return -1;
+	wire_write_scrub_report(w, &m);
+	scrub_report_fini(&m);
+	return 0;
+}
+
 static inline int trip_list(enum trip t, struct bytes b, struct writer *w)
 {
 	enum wire_form form = t == TRIP_PAGES ? WIRE_PAGES :
@@ -185,6 +198,9 @@ static inline bool trip(enum trip t, struct bytes b)
 		break;
 	case TRIP_OPENED:
 		r = trip_opened(b, &w);
+		break;
+	case TRIP_SCRUB_REPORT:
+		r = trip_scrub_report(b, &w);
 		break;
 	case TRIP_PAGES:
 	case TRIP_SLICES:
@@ -394,6 +410,25 @@ static inline void random_rdma(struct dice *d, struct writer *w)
 	wire_write_rdma(w, &m);
 }
 
+static inline void random_scrub(struct dice *d, enum trip t, struct writer *w)
+{
+	struct wire_scrub m = { .begins = roll(d, 2) };
+	struct scrub_bad bad[3];
+	struct scrub_report r = { roll(d, 2), 0, roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0),
+				  roll(d, 0), roll(d, 0), roll(d, 0), (uint32_t)roll(d, 4), bad };
+
+	m.evict_bad = m.begins && roll(d, 2);
+	m.rate = m.begins ? roll(d, 0) : 0;
+	r.result = r.ended && roll(d, 2) ? -ECANCELED : 0;
+	for (unsigned i = 0; i < 3; i++)
+		bad[i] = (struct scrub_bad){ roll(d, 0), (enum scrub_reason)(1 + roll(d, 4)),
+					     roll(d, 2), random_run(d, 0, 300) };
+	if (t == TRIP_SCRUB)
+		wire_write_scrub(w, &m);
+	else
+		wire_write_scrub_report(w, &r);
+}
+
 static inline void random_opened(struct dice *d, struct writer *w)
 {
 	int32_t results[20];
@@ -427,6 +462,10 @@ static inline void random_message(struct dice *d, enum trip t, struct writer *w)
 		break;
 	case TRIP_RDMA:
 		random_rdma(d, w);
+		break;
+	case TRIP_SCRUB:
+	case TRIP_SCRUB_REPORT:
+		random_scrub(d, t, w);
 		break;
 	case TRIP_OPENED:
 		random_opened(d, w);

@@ -399,7 +399,7 @@ static void test_serve(void **state)
 /* An option of the other command is none. */
 static void test_others_options(void **state)
 {
-	static const char *const mine[] = { "timeout", "xattrs", "no-xattrs", "spin", "verify" };
+	static const char *const mine[] = { "timeout", "xattrs", "no-xattrs", "spin", "cache" };
 	static const char *const its[] = { "listen", "insecure", "noinsecure", "drain" };
 	struct config mount;
 	(void)state;

@@ -28,6 +28,7 @@
 #include "common/cleanup.h"
 #include "common/metrics.h"
 #include "engine/pool.h"
+#include "engine/segment.h"
 #include "index/index.h"
 
 enum { BYTES = 4 << 20, HEADER = 64 };
@@ -185,6 +186,55 @@ static void forge(unsigned at, uint64_t value, unsigned n)
 	for (unsigned i = 0; i < 8; i++)
 		h[HEADER - 8 + i] = (uint8_t)(sum >> (8 * i));
 	poke(BYTES, h, sizeof(h));
+}
+
+/* A page that is missing would be a SIGBUS when the tmpfs has none left: it is had when the pool
+ * is opened, or the pool is not. */
+static void what_is_missing_is_had_at_once(void **state)
+{
+	struct stat st;
+	struct pool *p = NULL;
+
+	(void)state;
+	create();
+	_cleanup_(closep) int fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1 << 20,
+				   1 << 20), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(st.st_blocks < BYTES / 512);
+	assert_int_equal(open_pool(false, 0, &p), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(st.st_blocks >= BYTES / 512);
+	pool_close(p);
+}
+
+/* Is the page in the page tables? */
+static bool is_mapped(const void *p)
+{
+	_cleanup_(closep) int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	assert_int_equal(pread(fd, &entry, 8, (off_t)((uintptr_t)p / PAGE_BYTES * 8)), 8);
+	return entry >> 63;
+}
+
+/* What is all there is mapped while it is used, and need not be for being closed. */
+static void what_is_there_is_mapped_later(void **state)
+{
+	struct segment s;
+
+	(void)state;
+	create();
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(segment_open(path, &s), 0);
+		assert_non_null(s.mapping);
+		segment_fini(&s);
+	}
+	assert_int_equal(segment_open(path, &s), 0);
+	segment_wait(&s);
+	for (unsigned i = 0; i < BYTES; i += PAGE_BYTES)
+		assert_true(is_mapped(s.base + i));
+	segment_fini(&s);
 }
 
 static void newer_format_is_refused_as_newer(void **state)
@@ -389,6 +439,8 @@ int main(void)
 		cmocka_unit_test(bytes_and_id_outlive_the_pool),
 		cmocka_unit_test(survives_a_killed_process),
 		cmocka_unit_test(every_damaged_header_byte_is_found),
+		cmocka_unit_test(what_is_missing_is_had_at_once),
+		cmocka_unit_test(what_is_there_is_mapped_later),
 		cmocka_unit_test(newer_format_is_refused_as_newer),
 		cmocka_unit_test(header_that_contradicts_the_file_is_refused),
 		cmocka_unit_test(file_of_another_length_is_refused),

@@ -39,6 +39,7 @@ static int begin(struct kv *kv)
 {
 	assert_int_equal(index_open(kv, INDEX_SESSION_OWN, true, &ix), 0);
 	begin_uses();
+	assert_int_equal(uses_fill(uses, ix), 0);
 	op = (struct index_op){ 0 };
 	return 0;
 }
@@ -131,8 +132,64 @@ static int count_names(void *arg, const struct index_row *row)
 	return 0;
 }
 
+/* Directories that have a quota, against what is below them. */
+enum { TREE_MAX = 16 };
+
+static struct tree {
+	struct index_dir v[TREE_MAX];
+	unsigned n;
+	uint64_t above, pages; /* of this one */
+} tree;
+
+static int note_dir(void *arg, const struct index_dir *d)
+{
+	(void)arg;
+	assert_true(tree.n < TREE_MAX);
+	tree.v[tree.n++] = *d;
+	return 0;
+}
+
+static bool is_below(uint64_t dir, uint64_t above)
+{
+	while (dir != above && dir != INDEX_ROOT)
+		for (unsigned i = 0; i < tree.n; i++)
+			if (tree.v[i].dir == dir) {
+				dir = tree.v[i].parent;
+				break;
+			}
+	return dir == above;
+}
+
+static int add_below(void *arg, const struct index_row *row)
+{
+	(void)arg;
+	if (row->is_record && row->is_name && is_below(row->name.parent, tree.above))
+		tree.pages += row->attr.pages;
+	return 0;
+}
+
+static void check_dirs(void)
+{
+	tree.n = 0;
+	assert_int_equal(index_all_dirs(ix, note_dir, NULL), 0);
+	for (unsigned i = 0; i < tree.n; i++) {
+		tree.above = tree.v[i].dir;
+		tree.pages = 0;
+		assert_int_equal(index_all_objects(ix, add_below, NULL), 0);
+		assert_int_equal(uses_below(uses, tree.above), tree.v[i].quota ? tree.pages : 0);
+	}
+}
+
+static void set_quota(uint64_t dir, uint64_t bytes)
+{
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = dir, .place = by_id, .mask = INDEX_SET_QUOTA,
+		.attr.keep.quota = bytes }), 0);
+}
+
 static void check(void)
 {
+	check_dirs();
 	struct writer report = { 0 };
 	struct policy_stat st;
 	struct sums s = { 0 };
@@ -152,6 +209,15 @@ static void check(void)
 static struct place place_of(const char *name)
 {
 	return kit_entry(ix, INDEX_ROOT, name).place;
+}
+
+/* As after a restart. */
+static void again(void)
+{
+	uses_close(uses);
+	policy_free(policy);
+	expiry_free(expiry);
+	begin_uses();
 }
 
 /* By hand ------------------------------------------------------------------------------------- */
@@ -279,10 +345,8 @@ static void ends_are_known(void **state)
 	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50 });
 	assert_int_equal(expiry_number(expiry), 2);
 	/* At the next start, too. */
-	uses_close(uses);
-	policy_free(policy);
-	expiry_free(expiry);
-	begin_uses();
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
 	assert_int_equal(expiry_number(expiry), 2);
 	assert_in_range(expiry_at(expiry, f), now + 50, now + 60);
 	check();
@@ -338,10 +402,8 @@ static void what_is_stored_is_known_at_start(void **state)
 			.attr = { .atime = { 1000 + (i + 1) % 3, 0 },
 				  .mtime = { 1000, i } } }), 0);
 	}
-	uses_close(uses);
-	policy_free(policy);
-	expiry_free(expiry);
-	begin_uses();
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
 	check();
 	for (unsigned i = 0; i < 3; i++) {
 		assert_true(policy_take(policy, POLICY_BARE, &o));
@@ -367,10 +429,8 @@ static void numbers_beyond_48_bits(void **state)
 		assert_int_equal(st.objects[POLICY_BARE], 1);
 		if (start)
 			break;
-		uses_close(uses);
-		policy_free(policy);
-		expiry_free(expiry);
-		begin_uses();
+		again();
+		assert_int_equal(uses_fill(uses, ix), 0);
 	}
 	kit_del(index_kv(ix), key_name(INDEX_ROOT, 256, bytes_str("x")));
 	check();
@@ -387,6 +447,28 @@ static int object_at(struct index_op *o, uint64_t dir, const char *name)
 	return kit_lookup(ix, o, dir, name) || S_ISDIR(o->entry.attr.mode) || o->entry.draft;
 }
 
+/* A file that takes so many pages; whatever comes of it. */
+static void sized(struct index_op *o, uint64_t dir, const char *name, uint16_t pages)
+{
+	uint64_t sum = 0;
+	struct extent e = { .pool_id = 1, .npages = pages, .slice_pages = pages, .sums = &sum };
+	struct writer body = { 0 };
+	struct index_op d = { 0 };
+
+	body_encode_extents(&(struct extents){ &e, 1, 1 }, &body);
+	if (!kit_draft(ix, &d, dir, name)) {
+		struct attr at = d.entry.attr;
+		at.size = pages * PAGE_BYTES;
+		at.pages = pages;
+		kit(ix, o, index_publish, (struct index_op){
+			.fileid = at.fileid, .attr = at,
+			.body = { BODY_EXTENTS, writer_bytes(&body) } });
+		kit_end(ix, at.fileid);
+	}
+	index_op_fini(&d);
+	writer_fini(&body);
+}
+
 /* Whatever comes of it. */
 static void act(struct index_op *o, uint64_t x)
 {
@@ -395,8 +477,16 @@ static void act(struct index_op *o, uint64_t x)
 
 	a[0] = (char)('a' + (x >> 24) % NAMES);
 	b[0] = (char)('a' + (x >> 32) % NAMES);
-	switch (x % 8) {
-	case 0: case 1:
+	switch (x % 9) {
+	case 8: /* one of them into another, or out of it */
+		a[0] = (char)('A' + DIRS - 1);
+		kit_rename(ix, o, x >> 40 & 1 ? INDEX_ROOT : dirs[0], a,
+			   x >> 41 & 1 ? INDEX_ROOT : dirs[0], a, 0);
+		break;
+	case 0:
+		sized(o, from, a, 1 + (x >> 48) % 5);
+		break;
+	case 1:
 		kit_make(ix, o, from, a, S_IFLNK | 0777);
 		break;
 	case 2:
@@ -433,18 +523,59 @@ static void *acts(void *arg)
 	return NULL;
 }
 
-static void random_names(void **state)
+static void make_dirs(void)
 {
 	char name[] = "A";
+
+	for (unsigned i = 0; i < DIRS; i++) {
+		name[0] = (char)('A' + i);
+		dirs[i] = kit_mkdir(ix, INDEX_ROOT, name);
+	}
+	set_quota(INDEX_ROOT, 1ULL << 40);
+	set_quota(dirs[0], 4096);
+}
+
+/* What was there is read while it is changed, moved and removed: nothing is missing, and
+ * nothing there that is not. */
+static void filled_beside_others(void **state)
+{
+	uint64_t seed = clock_ns();
+	pthread_t t[2];
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	make_dirs();
+	for (unsigned i = 0; i < 2000 / KIT_SLOW; i++) { /* so that it takes a while */
+		char name[16];
+		snprintf(name, sizeof(name), "n%u", i);
+		kit_make(ix, &op, dirs[i % DIRS], name, S_IFLNK | 0777);
+		index_op_fini(&op);
+	}
+	for (unsigned round = 0; round < 12; round++) {
+		again();
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, acts,
+							(void *)(uintptr_t)random_next(&seed)), 0);
+		assert_int_equal(uses_fill(uses, ix), 0);
+		for (unsigned i = 0; i < 2; i++)
+			pthread_join(t[i], NULL);
+		check();
+	}
+	again();
+	uses_stop(uses);
+	assert_int_equal(uses_fill(uses, ix), -ECANCELED);
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
+}
+
+static void random_names(void **state)
+{
 	uint64_t seed = clock_ns();
 	pthread_t t[4];
 
 	(void)state;
 	print_message("seed %llu\n", (unsigned long long)seed);
-	for (unsigned i = 0; i < DIRS; i++) {
-		name[0] = (char)('A' + i);
-		dirs[i] = kit_mkdir(ix, INDEX_ROOT, name);
-	}
+	make_dirs();
 	for (unsigned round = 0; round < 4; round++) {
 		for (unsigned i = 0; i < 4; i++)
 			assert_int_equal(pthread_create(&t[i], NULL, acts,
@@ -469,6 +600,8 @@ int main(void)
 		TEST(what_is_stored_is_known_at_start),
 		TEST(numbers_beyond_48_bits),
 		TEST(random_names),
+		TEST(filled_beside_others),
+		cmocka_unit_test_setup_teardown(filled_beside_others, setup_lmdb, teardown_lmdb),
 		cmocka_unit_test_setup_teardown(random_names, setup_lmdb, teardown_lmdb),
 	};
 
