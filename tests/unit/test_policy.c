@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -612,13 +613,16 @@ static void by_several_threads(void **state)
 
 enum { STABLE = 1000 };
 static _Atomic bool is_using;
+static _Atomic uint64_t nuses;
 
 static void *uses_all(void *arg)
 {
 	uint64_t seed = (uintptr_t)arg;
 
-	while (is_using)
+	while (is_using) {
 		policy_use(p, 1 + random_next(&seed) % STABLE);
+		nuses++;
+	}
 	return NULL;
 }
 
@@ -639,6 +643,9 @@ static void uses_without_the_lock_count(void **state)
 	uint64_t until = clock_ns() + 200 * NS_PER_MS;
 	for (unsigned i = STABLE + 1; clock_ns() < until || i < 30000; i++) {
 		put(i, 1);
+		/* However busy the machine is, each is used now and then. */
+		for (uint64_t want = nuses + (i % 64 ? 0 : 8 * STABLE); nuses < want;)
+			sched_yield();
 		if (i % 2)
 			policy_remove(p, i - i % 16);
 		if (i > 20 * STABLE) {
