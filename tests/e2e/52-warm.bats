@@ -201,13 +201,18 @@ make_source() {
 	local dir=$SCRATCH/more i
 	mkdir "$dir"
 	for i in $(seq 120); do yes "$i" | head -c 500000 >"$dir/$i"; done
-	POOL=16M mount_fresh
+	if is_of_node; then
+		"$SLICEFS" umount "$MNT"; end_node; "$SLICEFS" store rm "$STORE"
+		POOL=16M serve --evict-high 0; mount_fs
+	else
+		POOL=16M mount_fresh --evict-high 0
+	fi
 	no warm "$dir" "$(to more)"
 	grep -qi 'no space' "$SCRATCH/err"
 	[ "$(wc -l <"$SCRATCH/err")" -le 5 ]
 	"$SLICEFS" umount "$MNT"; ! is_of_node || end_node
 	"$SLICEFS" store rm "$STORE"
-	if is_of_node; then POOL=16M serve --evict-high 95; mount_fs; else POOL=16M mount_fs --evict-high 95; fi
+	if is_of_node; then POOL=16M serve; mount_fs; else POOL=16M mount_fs; fi
 	warm "$dir" "$(to more)"; counts 120 0 0
 	[ "$(ls "$MNT/more" | wc -l)" -lt 40 ]
 	for i in "$MNT/more"/*; do cmp "$i" "$dir/${i##*/}"; done
