@@ -11,7 +11,9 @@
 #include "engine/uses.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <uthash.h>
 
@@ -59,6 +61,8 @@ struct uses {
 	bool is_filling;
 	struct told *told; /* meanwhile */
 	uint64_t counted;  /* what files up to this fileid take is in `dirs` */
+	atomic_bool is_told_of; /* a commit that is not applied yet: the walk may have seen it */
+	atomic_ulong ends;      /* of commits */
 	bool has_complained;
 	uint64_t looked_at; /* by uses_look() */
 	bool overtaken;     /* something has come to it since */
@@ -502,6 +506,7 @@ static int uses_write(void *arg, struct bytes key, struct bytes before, struct b
 	if (array_room(u->events, u->cap, u->nevents + 2, 64) < 0 ||
 	    array_room(u->dir_events, u->dir_cap, u->ndir_events + 3, 64) < 0)
 		return -ENOMEM;
+	atomic_store(&u->is_told_of, true);
 	if (was)
 		count(u, &old, -1);
 	if (is)
@@ -522,6 +527,8 @@ static void uses_end(void *arg, bool committed)
 	if (committed && apply(u) && u->o.over)
 		u->o.over(u->o.arg);
 	u->nevents = u->ndir_events = 0;
+	atomic_store(&u->is_told_of, false);
+	atomic_fetch_add(&u->ends, 1);
 	if (u->cap <= KEEP_EVENTS && u->dir_cap <= KEEP_EVENTS)
 		return;
 	free(steal(&u->events));
@@ -627,11 +634,23 @@ static int see_dir(void *arg, const struct index_dir *d)
 		dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
 }
 
+/* A change is told of before others can see it, and applied after that. So what has been seen by
+ * now is applied when who was about to has ended. */
+static void wait_for_end(struct uses *u)
+{
+	const struct timespec ms = { .tv_nsec = (long)NS_PER_MS };
+	unsigned long ends = atomic_load(&u->ends);
+
+	while (atomic_load(&u->is_told_of) && atomic_load(&u->ends) == ends)
+		nanosleep(&ms, NULL);
+}
+
 /* By fileid, so that it is known at any moment whose pages are counted; some at a time. */
 static int count_all(struct uses *u, struct all *all)
 {
 	int r = 0;
 
+	wait_for_end(u);
 	qsort(all->v, all->n, sizeof(*all->v), by_fileid);
 	for (size_t i = 0; !r && i < all->n;) {
 		WITH_LOCK(&u->lock);
