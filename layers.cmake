@@ -20,8 +20,9 @@ layer(engine
 	     file.c regain.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	     rdma_port.c rdma_where.c rdma_path.c ${RDMA_SRC} credits.c stream_rdma.c staging.c
+	     disk.c disk_fault.c tier_log.c tier_journal.c tier_replay.c
 	USES index common
-	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
+	LIBS PkgConfig::XXHASH PkgConfig::SODIUM PkgConfig::URING Threads::Threads ${RDMA_LIBS})
 layer(fs
 	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c access.c lately.c lines.c away.c watched.c names.c attr.c
 	     xattr.c layout.c dir.c open.c io.c notify.c control.c
