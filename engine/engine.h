@@ -14,6 +14,7 @@
 
 #include "index/index.h"
 
+struct disk_faults;
 struct engine;
 struct file;
 struct pool;
@@ -56,6 +57,13 @@ struct engine_opts {
 	/* Percent of the pool, and of the index, from which and down to which objects are
 	 * evicted; high 0: never. */
 	unsigned evict_high, evict_low;
+
+	/* The disk below the pool, or NULL; then evict_high is 95 where it is 0. The size may be
+	 * 0 of one that is there; the wait is that for it by who needs room, 0: 40 ms. */
+	const char *ssd;
+	uint64_t ssd_bytes;
+	uint32_t ssd_wait_ms;
+	struct disk_faults *ssd_faults; /* tests */
 
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
@@ -110,6 +118,7 @@ struct engine_space {
 	uint64_t evictable_bytes;         /* of what is not free, about */
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
+	uint64_t disk_bytes, disk_used_bytes; /* 0: there is none */
 };
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */

@@ -20,6 +20,7 @@ struct peer;
 struct refs;
 struct server;
 struct store;
+struct tier;
 
 /* Who found no free page, and looks again when a drop has ended. */
 struct drop_waiter {
@@ -46,6 +47,8 @@ struct engine {
 	struct transport *transport; /* to the pool; maybe with faults */
 	struct files *files;         /* file.c's table of open files */
 	struct evict *evict;         /* makes room; NULL: nobody does */
+	struct tier *tier;           /* the disk below the pool; NULL: none */
+	uint64_t disk_id;            /* of the one that the index names; 0: none */
 	struct drops drops;
 	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */

@@ -23,6 +23,7 @@ struct server_opts {
 	struct kv *kv;      /* without ix: a bare engine. Then any session may write any
 			       key, and a session's end deletes its keys only */
 	struct pool *pool;
+	struct tier *tier;   /* or NULL */
 	struct evict *evict; /* or NULL; all of these outlive the server */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;

@@ -119,7 +119,7 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 
 static struct policy_object object_of(const struct index_row *row)
 {
-	uint64_t pages = row->attr.pages;
+	uint64_t pages = row->attr.away ? 0 : row->attr.pages; /* of the pool */
 
 	return (struct policy_object){ row->attr.fileid, row->name.parent, row->name.h,
 				       pages < UINT32_MAX ? (uint32_t)pages : UINT32_MAX };

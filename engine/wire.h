@@ -20,12 +20,12 @@
 
 #include "common/bytes.h"
 #include "engine/pool.h"
-#include "index/kv.h"
+#include "index/index.h"
 
 enum {
 	WIRE_HEADER = 24,
 	WIRE_BODY_MAX = 1179648,  /* of one message: 1 MiB + 128 KiB */
-	WIRE_VERSION = 3,
+	WIRE_VERSION = 4,
 	WIRE_NONCE = 32,          /* bytes of a nonce, a proof, a secret */
 	WIRE_NAME_MAX = 255,
 	WIRE_KV_COMPARES = 1024,  /* what fits into one KV, whatever the engine */
@@ -59,6 +59,7 @@ enum wire_type {
 	WIRE_FENCE = 36,
 	WIRE_OPEN = 37,
 	WIRE_RDMA = 38,
+	WIRE_RECALL = 39,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -253,6 +254,14 @@ struct wire_opened {
 
 void wire_write_opened(struct writer *w, const struct wire_opened *m);
 int wire_read_opened(struct bytes body, struct wire_opened *ret); /* pins: _fini() */
+
+struct wire_recall {
+	uint64_t fileid;
+	struct place place; /* PLACE_NAME or PLACE_FILEID */
+};
+
+void wire_write_recall(struct writer *w, const struct wire_recall *m);
+int wire_read_recall(struct bytes body, struct wire_recall *ret);
 
 /* READ, and the head of WRITE: 1 to WIRE_RUN_MAX bytes. */
 struct wire_span {

@@ -612,7 +612,7 @@ static void test_references_are_the_nodes_business(void **state)
 	struct kv *kv;
 
 	(void)state;
-	assert_int_equal(refs_open(pool, gate.inner, &refs), 0);
+	assert_int_equal(refs_open(pool, NULL, gate.inner, &refs), 0);
 	start();
 	assert_int_equal(join_as(&token, false, &x), 0);
 	remote_last(x);
