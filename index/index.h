@@ -401,7 +401,8 @@ void index_removexattr(struct index *ix, struct index_op *op);
  * they are deleted again, before others are put for this object. -ENOSPC: none is
  * left behind. */
 enum {
-	PUT_UNNOTED = 1, /* flag: by who ends with the index itself: the next start collects them */
+	PUT_UNNOTED = 1, /* flag: by who ends with the index itself: the next start collects them.
+			    They may use the reserve */
 };
 void index_put_blocks(struct index *ix, struct index_op *op);
 /* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
