@@ -191,8 +191,8 @@ struct store_stat {
 	char serves[64]; /* host:port that it serves it at, or "" */
 };
 int engine_store_stat(const char *dir, struct store_stat *ret);
-/* Gives its memory back. -EBUSY if it runs, -ENOENT. */
-int engine_store_remove(const char *dir);
+/* Gives its memory back; with `disk`, what it has on one, too. -EBUSY if it runs, -ENOENT. */
+int engine_store_remove(const char *dir, bool disk);
 
 /* Files ---------------------------------------------------------------------- */
 

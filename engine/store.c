@@ -596,27 +596,25 @@ static int remove_disk(const char *dir)
 	if (!f || !fgets(path, sizeof(path), f))
 		return 0;
 	path[strcspn(path, "\n")] = 0;
-	int r = tier_remove(path, dir);
-	if (!r)
-		unlink(text);
-	return r;
+	return tier_remove(path, dir);
 }
 
-int engine_store_remove(const char *dir)
+int engine_store_remove(const char *dir, bool disk)
 {
 	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *text = folder_join(dir, "store.txt"),
-			      *lock = folder_join(dir, "store.lock");
+			      *lock = folder_join(dir, "store.lock"),
+			      *note = folder_join(dir, "disk.txt");
 	_cleanup_(closep) int fd = -1;
 	struct lockfile_owner owner;
 
-	if (!mem || !text || !lock)
+	if (!mem || !text || !lock || !note)
 		return -ENOMEM;
 	if (access(dir, F_OK))
 		return -errno;
 	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
-	r = remove_disk(dir);
+	r = disk ? remove_disk(dir) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {
@@ -632,6 +630,7 @@ int engine_store_remove(const char *dir)
 		return r;
 	rmdir(mem);
 	unlink(text);
+	unlink(note);
 	unlink(lock);
 	return rmdir(dir) && errno != ENOTEMPTY && errno != EBUSY ? -errno : 0;
 }

@@ -154,8 +154,9 @@ static int work(struct daemon *d)
 		return daemon_fail(d, r, why);
 	int status = d->work(d, e);
 	engine_close(e);
+	/* Its memory, that is: what is on its disk may be all that a reboot has left. */
 	if (d->why && !there)
-		engine_store_remove(d->store);
+		engine_store_remove(d->store, false);
 	return status;
 }
 

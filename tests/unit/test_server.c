@@ -383,7 +383,7 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 {
 	static const uint16_t types[] = { WIRE_KV, WIRE_WATCH, WIRE_UNWATCH, WIRE_ALLOC, WIRE_SEAL,
 					  WIRE_PIN, WIRE_OPEN, WIRE_STAT, WIRE_DROP_KEYS, WIRE_READ,
-					  WIRE_WRITE, WIRE_FENCE };
+					  WIRE_WRITE, WIRE_FENCE, WIRE_RECALL };
 	static const uint16_t plain[] = { WIRE_HELLO, WIRE_CHALLENGE, WIRE_PROOF, WIRE_WELCOME,
 					  WIRE_READY, WIRE_RING, WIRE_UNPIN };
 	struct raw w;
