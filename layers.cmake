@@ -15,13 +15,14 @@ layer(index
 layer(engine
 	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c refs.c drop.c check.c
 	     pool.c buddy.c segment.c policy.c expiry.c dirs.c uses.c victim.c evict.c ask.c scrub.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
-	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c serve_alloc.c lanes.c ways.c doors.c session.c server.c
+	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c serve_alloc.c serve_recall.c lanes.c ways.c doors.c session.c server.c
 	     remote.c remote_rdma.c remote_lane.c slots.c transport_tcp.c nics.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c probe.c
 	     file.c regain.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	     rdma_port.c rdma_where.c rdma_path.c ${RDMA_SRC} credits.c stream_rdma.c staging.c
+	     disk.c disk_fault.c tier.c tier_log.c tier_journal.c tier_replay.c tier_body.c tier_out.c tier_back.c
 	USES index common
-	LIBS PkgConfig::XXHASH PkgConfig::SODIUM Threads::Threads ${RDMA_LIBS})
+	LIBS PkgConfig::XXHASH PkgConfig::SODIUM PkgConfig::URING Threads::Threads ${RDMA_LIBS})
 layer(fs
 	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c access.c lately.c lines.c away.c watched.c waits.c names.c attr.c
 	     xattr.c keep.c presence.c layout.c ioctl.c dir.c open.c io.c notify.c control.c

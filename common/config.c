@@ -326,6 +326,7 @@ static bool is_seldom(const struct config_row *row)
 		[CONFIG_ttl_from] = true, [CONFIG_priority] = true, [CONFIG_spin_us] = true,
 		[CONFIG_direct_from_bytes] = true, [CONFIG_control] = true,
 		[CONFIG_gid_index] = true, [CONFIG_keep_alive_ms] = true,
+		[CONFIG_ssd_wait_ms] = true,
 	};
 
 	return seldom[row - config_rows];

@@ -22,6 +22,7 @@ enum lock_rank {
 	LOCK_FILES,        /* engine/file.c: the table of open files */
 	LOCK_FILE,         /* engine/file.c: one open file */
 	LOCK_DROPS,        /* engine/drop.c: how many are under way */
+	LOCK_RECALL,       /* engine/tier_back.c: who waits for objects on the disk */
 	LOCK_PEER,         /* engine/peer.c: what is known of another host's node */
 	LOCK_NODE,         /* engine/node_remote.c, node_fault.c: one node */
 	LOCK_HOLDS,        /* engine/holds.c: what one session holds */
@@ -36,6 +37,8 @@ enum lock_rank {
 	LOCK_INDEX_WATCH,  /* index/kv.c: watchers */
 	LOCK_POOL,         /* engine/pool.c: free lists and slice table; taken
 			      by who observes a commit (index/kv.h) */
+	LOCK_TIER,         /* engine/tier_log.c: segments of the disk; as LOCK_POOL */
+	LOCK_JOURNAL,      /* engine/tier_journal.c: what is to be written; as LOCK_POOL */
 	LOCK_EVICT,        /* engine/evict.c: who waits for room; under LOCK_POOL */
 	LOCK_SCRUB,        /* engine/scrub.c: the one that is under way, and what it has found */
 	LOCK_USES,         /* engine/uses.c: names of files that have several; as LOCK_POOL */

@@ -32,6 +32,8 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/priv.h"
+#include "engine/tier.h"
+#include "engine/tier_log.h"
 
 enum {
 	ROUNDS = 8,            /* how often a suspect is looked at */
@@ -143,12 +145,25 @@ static int look_at_bytes(struct look *l, uint64_t fileid, const struct extent *x
 	return r;
 }
 
+/* Offline the disk is not open, and what is on it is not looked at. */
+static int look_away(struct look *l, uint64_t fileid, const struct extent *t)
+{
+	struct slice_run s = { { t->slice, t->gen }, t->slice_pages };
+
+	if (!l->e->tier || !tier_log_check(tier_log_of(l->e->tier), &s))
+		return 0;
+	return add_suspect(l->suspects, (struct suspect){
+		.kind = NO_SLICE, .fileid = fileid, .slice = { t->slice, t->gen } });
+}
+
 static int look_at_extent(void *arg, uint64_t fileid, const struct extent *t)
 {
 	struct look *l = arg;
 	struct pool *p = l->e->pool;
 	struct slice_view v;
 
+	if (t->pool_id == l->e->disk_id)
+		return look_away(l, fileid, t);
 	if (t->pool_id != pool_id(p) || t->slice >= pool_npages(p) ||
 	    !pool_next(p, t->slice, &v) || v.id.page != t->slice || v.id.gen != t->gen ||
 	    v.npages != t->slice_pages)
@@ -491,6 +506,8 @@ int engine_check(struct engine *e, bool repair, struct writer *report, unsigned 
 	if (e->peer)
 		return 0;
 	table = pool_check(e->pool, report);
+	if (e->tier)
+		table += tier_check(e->tier, report);
 	if (repair) {
 		/* It was checked, and repaired, before the slices were rebuilt. */
 		write_bytes(report, e->index_report.p, e->index_report.len);

@@ -34,10 +34,14 @@
 #include "engine/transport_auto.h"
 #include "engine/transport_tcp.h"
 #include "engine/store.h"
+#include "engine/tier.h"
 
 DEFINE_CLEANUP(struct engine *, engine_close)
 
-enum { TEST_POOL_BYTES = 64 << 20 };
+enum {
+	TEST_POOL_BYTES = 64 << 20,
+	DISK_EVICT_HIGH = 95, /* percent: what has a disk evicts */
+};
 
 #define FRESH_HINT "Try: slicefs fsck, or slicefs mount --fresh, which keeps the old contents aside"
 
@@ -155,18 +159,35 @@ static int why_index(struct engine *e, int r, char **ret_why)
 	}
 }
 
+/* Of the disk, where memory was lost: then the index is not new any more, but for its pool. */
+static int fill_index(struct engine *e, struct kv *kv, char **ret_why)
+{
+	int r = e->tier && !tier_is_new(e->tier) ? tier_fill(e->tier, kv, ret_why) : 0;
+
+	if (r < 0)
+		kv_close(kv);
+	return r;
+}
+
 static int open_index(struct engine *e, const struct engine_opts *o, char **ret_why)
 {
 	bool is_new = e->store ? store_is_new(e->store) : !e->peer;
-	struct kv *kv;
+	struct kv *kv = NULL;
 	uint64_t session = e->peer ? remote_session(peer_remote(e->peer)) :
 			   o->session ? o->session : INDEX_SESSION_OWN;
 	int r = session ? open_kv(e, o, &kv) : -ENOTCONN; /* it is lost already */
 
+	if (!r && is_new) {
+		r = fill_index(e, kv, ret_why);
+		if (r < 0)
+			return r;
+	}
 	if (!r)
 		r = index_open(kv, session, is_new, &e->ix);
-	if (!r && is_new && !index_super(e->ix)->pool_id)
+	if (!r && is_new && index_super(e->ix)->pool_id != e->node->pool_id)
 		r = index_set_pool(e->ix, e->node->pool_id);
+	if (!r && !e->peer)
+		r = index_disk(e->ix, &e->disk_id);
 	if (r < 0)
 		return why_index(e, r, ret_why);
 	kv = index_kv(e->ix);
@@ -240,6 +261,51 @@ static int rebuild(struct engine *e, char **ret_why)
 	return 0;
 }
 
+/* The disk -------------------------------------------------------------------------- */
+
+static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	const struct tier_opts to = {
+		.dir = o->ssd, .bytes = o->ssd_bytes, .store = e->store ? store_dir(e->store) : "",
+		.fresh = o->fresh, .wait_ms = o->ssd_wait_ms, .faults = o->ssd_faults,
+	};
+
+	return o->ssd ? tier_open(&to, &e->tier, ret_why) : 0;
+}
+
+/* Index and disk belong together, or the one knows nothing of the other. */
+static int check_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	uint64_t fs = tier_fs(e->tier);
+
+	if (!tier_is_new(e->tier) && (fs != index_super(e->ix)->fs_id ||
+				      (e->disk_id && e->disk_id != tier_id(e->tier))))
+		return why(ret_why, -EUCLEAN, "disk %s: what is on it is another store's than %s. Try: "
+			   "another folder, or --fresh, which keeps both aside", o->ssd, dir_of(e));
+	return 0;
+}
+
+/* After the rebuild: no extent names another disk. */
+static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	int r = e->disk_id == tier_id(e->tier) ? 0 : index_set_disk(e->ix, tier_id(e->tier));
+
+	if (r < 0)
+		return r;
+	if (e->store)
+		r = store_note_disk(e->store, o->ssd);
+	if (r < 0)
+		return r;
+	e->disk_id = tier_id(e->tier);
+	node_set_tier(e->node, e->tier);
+	return tier_begin(e->tier, e, ret_why);
+}
+
+static bool is_lost(const struct engine *e)
+{
+	return e->store ? store_is_new(e->store) : !e->pool_is_lent;
+}
+
 /* When its parts were there. */
 struct opening {
 	uint64_t memory_ns, index_ns, slices_ns;
@@ -258,6 +324,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!o->in_memory)
 		r = store_open(o, &e->store, ret_why);
 	if (!r)
+		r = open_tier(e, o, ret_why);
+	if (!r)
 		r = open_pool(e, o, ret_why);
 	ret_took->memory_ns = clock_ns();
 	if (!r)
@@ -265,22 +333,28 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r)
 		r = open_index(e, o, ret_why);
 	ret_took->index_ns = clock_ns();
-	if (!r && o->repair)
+	if (!r && e->tier)
+		r = check_tier(e, o, ret_why);
+	/* What memory was lost of is settled as if it had been damaged. */
+	if (!r && (o->repair || (e->tier && !tier_is_new(e->tier) && is_lost(e))))
 		r = engine_check_index(e);
 	if (!r && !e->pool_is_lent)
 		r = rebuild(e, ret_why);
 	ret_took->slices_ns = clock_ns();
 	/* fsck takes nothing, and what it drops names slices that are not there. */
 	if (!r && !e->offline && !e->pool_is_lent)
-		r = refs_open(e->pool, index_kv(e->ix), &e->refs);
+		r = refs_open(e->pool, e->tier, index_kv(e->ix), &e->refs);
+	if (!r && e->tier && e->refs)
+		r = begin_tier(e, o, ret_why);
 	if (!r)
 		r = open_transport(e, o, ret_why);
 	if (!r)
 		r = files_new(e, &e->files);
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
-	if (!r && o->evict_high && e->refs)
-		r = evict_open(e, &(struct evict_opts){ o->evict_high, o->evict_low, o->temp_s,
+	unsigned high = o->evict_high || !e->tier ? o->evict_high : DISK_EVICT_HIGH;
+	if (!r && high && e->refs)
+		r = evict_open(e, &(struct evict_opts){ high, o->evict_low, o->temp_s,
 						       o->evict_dirs_ms },
 			       &e->evict);
 	if (!r && e->refs)
@@ -355,6 +429,7 @@ void engine_close(struct engine *e)
 	server_close(e->server);
 	scrubs_free(e->scrubs);
 	evict_stop(e->evict); /* it looks for open files */
+	tier_stop(e->tier);
 	files_free(e->files);
 	drops_wait(&e->drops);
 	if (e->transport) {
@@ -362,8 +437,10 @@ void engine_close(struct engine *e)
 		e->transport->ops->close(e->transport);
 	}
 	evict_free(e->evict);
+	tier_end(e->tier);
 	index_close(e->ix);
 	refs_close(e->refs);
+	tier_free(e->tier);
 	node_close(e->node);
 	peer_close(e->peer);
 	if (!e->pool_is_lent)
@@ -396,6 +473,10 @@ static void space_of_store(struct engine *e, struct engine_space *ret)
 {
 	struct kv *kv = index_kv(e->ix);
 	struct kv_stat st = { 0 };
+	struct tier_space disk = { 0 };
+
+	if (e->tier)
+		tier_space(e->tier, &disk);
 
 	if (kv->ops->stat(kv, &st) < 0)
 		st = (struct kv_stat){ 0 };
@@ -407,6 +488,8 @@ static void space_of_store(struct engine *e, struct engine_space *ret)
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
 		.evict_dirs_ms = e->evict ? evict_dirs_ms(e->evict) : 0,
+		.disk_bytes = disk.total_bytes,
+		.disk_used_bytes = disk.live_bytes,
 	};
 }
 
@@ -495,6 +578,7 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 	so.evict = e->evict;
 	so.scrubs = e->scrubs;
 	so.verify = e->verify;
+	so.tier = e->tier;
 	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)

@@ -14,6 +14,7 @@
 
 #include "index/index.h"
 
+struct disk_faults;
 struct engine;
 struct file;
 struct pool;
@@ -59,6 +60,13 @@ struct engine_opts {
 	uint32_t temp_s; /* after its last use a temporary file (by its name) is
 			    evicted as well; 0: not */
 	uint64_t evict_dirs_ms; /* and a directory so long after that left it empty; 0: not */
+
+	/* The disk below the pool, or NULL; then evict_high is 95 where it is 0. The size may be
+	 * 0 of one that is there; the wait is that for it by who needs room, 0: 40 ms. */
+	const char *ssd;
+	uint64_t ssd_bytes;
+	uint32_t ssd_wait_ms;
+	struct disk_faults *ssd_faults; /* tests */
 
 	bool verify;           /* check checksums on every read */
 	uint64_t fault_seed;   /* tests: transport_fault around the transport */
@@ -114,6 +122,7 @@ struct engine_space {
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
 	uint64_t evict_dirs_ms; /* as of struct engine_opts */
+	uint64_t disk_bytes, disk_used_bytes; /* 0: there is none */
 };
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
@@ -263,8 +272,8 @@ struct store_stat {
 	char serves[64]; /* host:port that it serves it at, or "" */
 };
 int engine_store_stat(const char *dir, struct store_stat *ret);
-/* Gives its memory back. -EBUSY if it runs, -ENOENT. */
-int engine_store_remove(const char *dir);
+/* Gives its memory back; with `disk`, what it has on one, too. -EBUSY if it runs, -ENOENT. */
+int engine_store_remove(const char *dir, bool disk);
 
 /* Files ---------------------------------------------------------------------- */
 

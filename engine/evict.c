@@ -20,6 +20,7 @@
 #include "common/metrics.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
+#include "engine/tier.h"
 #include "engine/victim.h"
 
 enum what { POOL, INDEX, WHATS };
@@ -31,6 +32,12 @@ enum {
 	QUOTA_SPARE = 32, /* of a quota one part goes in addition */
 	DIRS_LOOKS = 8, /* for empty directories, in the time that they stay */
 	DIRS_MAX_MS = 600 * 1000,
+};
+
+/* What is to go, whatever room there is. */
+struct condemned {
+	uint64_t fileid;
+	struct condemned *next;
 };
 
 struct evict {
@@ -46,6 +53,7 @@ struct evict {
 	pthread_cond_t more;
 	struct evict_waiter *waiters; /* the newest first */
 	struct kv_req *reqs;          /* that found the index full; the same */
+	struct condemned *condemned;
 	bool poked, ending;
 	_Atomic uint64_t number;
 
@@ -67,15 +75,26 @@ static struct place place_of(const struct policy_object *o)
 	return (struct place){ o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h };
 }
 
-/* 0: it has gone. Where its record is, is known about only. */
-static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
+/* Where its record is, is known about only: *ret is the place. 0: nobody is at it. */
+static int look_at(struct evict *x, const struct policy_object *o, struct place *ret)
 {
 	_cleanup_(index_op_fini) struct index_op op = { .fileid = o->fileid, .place = place_of(o) };
 	int r = index_wait(x->e->ix, &op, o->parent ? index_stat_near : index_stat);
 
 	if (!r)
 		r = victim_look(x->victims, &op.entry);
-	return r ? r : victim_go_wait(x->victims, o->fileid, op.entry.place, reason);
+	if (!r)
+		*ret = op.entry.place;
+	return r;
+}
+
+/* 0: it has gone. */
+static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
+{
+	struct place place;
+	int r = look_at(x, o, &place);
+
+	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
 }
 
 _Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
@@ -123,13 +142,127 @@ static uint64_t nobjects(struct evict *x)
 	return st.objects[POLICY_PAGES] + st.objects[POLICY_BARE];
 }
 
+/* The disk ----------------------------------------------------------------------------- */
+
+/* So many have gone, one way or the other. */
+static unsigned end_demotion(struct evict *x, const struct tier_victim *v, unsigned n)
+{
+	unsigned gone = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct policy_object *o = &v[i].object;
+		int r = v[i].outcome;
+		if (r == TIER_NOT) /* the disk may hold its slices, so there is no looking again */
+			r = victim_go_wait(x->victims, o->fileid, v[i].place, M_EVICTED_POOL);
+		if (r || v[i].outcome != TIER_NOT)
+			policy_keep(x->policy, o->fileid);
+		gone += !r;
+	}
+	return gone;
+}
+
+/* As evict_round(), for what goes to the disk: pages, so many at a time. since_ns: somebody
+ * waits since then, or 0. */
+static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
+{
+	_cleanup_(freep) struct tier_victim *v = calloc(TIER_MAX, sizeof(*v));
+	bool waited = since_ns;
+	uint64_t left = nobjects(x), taken = 0;
+	uint64_t used = pool_npages(x->e->pool) - pool_nfree(x->e->pool);
+	uint64_t low = (uint64_t)pool_npages(x->e->pool) * (waited ? 99 : x->low) / 100;
+	unsigned n = 0;
+
+	for (; v && left && n < TIER_MAX && taken < pages; left--) {
+		if ((n || !waited) && used < low + taken)
+			break;
+		if (!policy_take(x->policy, POLICY_PAGES, &v[n].object))
+			break;
+		if (look_at(x, &v[n].object, &v[n].place))
+			policy_keep(x->policy, v[n].object.fileid);
+		else
+			taken += v[n++].object.pages;
+	}
+	/* What was being written when somebody began to wait has left room for him. */
+	if (!n)
+		return waited && used < low;
+	tier_demote(x->e->tier, v, n, since_ns);
+	return end_demotion(x, v, n);
+}
+
+static int leave_disk(void *arg, uint64_t fileid)
+{
+	struct evict *x = arg;
+	struct policy_object o;
+
+	return policy_get(x->policy, fileid, &o) ? let_go(x, &o, M_EVICTED_DISK) : -ENOENT;
+}
+
+static int find(void *arg, uint64_t fileid, struct index_op *ret)
+{
+	struct evict *x = arg;
+	struct policy_object o;
+
+	if (!policy_get(x->policy, fileid, &o))
+		return INDEX_MISS;
+	*ret = (struct index_op){ .fileid = fileid, .place = place_of(&o) };
+	return index_wait(x->e->ix, ret, o.parent ? index_stat_near : index_stat);
+}
+
+static bool is_waited(void *arg)
+{
+	struct evict *x = arg;
+
+	WITH_LOCK(&x->lock);
+	return x->waiters || x->reqs || x->ending;
+}
+
+static void condemn(void *arg, uint64_t fileid)
+{
+	struct evict *x = arg;
+	struct condemned *c = malloc(sizeof(*c));
+
+	if (!c)
+		return; /* who opens it next will say so again */
+	c->fileid = fileid;
+	WITH_LOCK(&x->lock);
+	LL_PREPEND(x->condemned, c);
+	pthread_cond_signal(&x->more);
+}
+
+static void end_condemned(struct evict *x)
+{
+	struct condemned *c, *next;
+
+	{
+		WITH_LOCK(&x->lock);
+		c = steal(&x->condemned);
+	}
+	for (; c; c = next) {
+		next = c->next;
+		leave_disk(x, c->fileid);
+		free(c);
+	}
+}
+
+static void begin_disk(struct evict *x)
+{
+	const struct tier_calls c = { .evict = leave_disk, .condemn = condemn, .find = find,
+				      .is_waited = is_waited, .arg = x };
+
+	if (x->e->tier)
+		tier_set_calls(x->e->tier, &c);
+}
+
 /* How many have gone. Where somebody waits, one at least. */
 static unsigned evict_round(struct evict *x, enum what what, bool waited)
 {
-	uint64_t left = nobjects(x);
+	uint64_t left = nobjects(x), since_ns = waited ? clock_ns() : 0;
+	uint64_t pages = what == POOL && x->e->tier ? tier_budget(x->e->tier, waited) : 0;
 	struct policy_object o;
 	unsigned n = 0;
 
+	if (pages)
+		return demote_round(x, pages, since_ns);
 	for (; left && n < ROUND; left--) {
 		if ((n || !waited) && is_enough(x, what, waited))
 			break;
@@ -140,6 +273,8 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 			policy_keep(x->policy, o.fileid);
 		n += !r;
 	}
+	if (what == POOL && x->e->tier)
+		tier_passed(x->e->tier, n);
 	return n;
 }
 
@@ -387,13 +522,17 @@ static void *run(void *arg)
 	for (bool more = false;;) {
 		{
 			WITH_LOCK(&x->lock);
-			if (!more && !x->waiters && !x->reqs && !x->poked && !x->ending)
+			if (!more && !x->waiters && !x->reqs && !x->poked && !x->ending &&
+			    !x->condemned)
 				lock_wait_until(&x->lock, &x->more,
 						clock_ns() + LOOK_MS * NS_PER_MS);
 			x->poked = false;
 			if (x->ending)
 				return NULL;
 		}
+		end_condemned(x);
+		if (x->e->tier)
+			tier_tend(x->e->tier);
 		more = serve_quotas(x);
 		more |= serve(x, POOL);
 		more |= serve(x, INDEX);
@@ -522,6 +661,8 @@ int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 	lock_cond_init(&x->more);
 	int r = open_parts(x, o->temp_s);
 	if (!r)
+		begin_disk(x);
+	if (!r)
 		r = -pthread_create(&x->thread, NULL, run, x);
 	x->has_thread = !r;
 	if (r < 0) {
@@ -558,6 +699,10 @@ void evict_free(struct evict *x)
 {
 	if (!x)
 		return;
+	for (struct condemned *c; (c = x->condemned);) {
+		LL_DELETE(x->condemned, c);
+		free(c);
+	}
 	victims_free(x->victims);
 	uses_close(x->uses);
 	expiry_free(x->expiry);

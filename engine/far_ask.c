@@ -96,6 +96,10 @@ static void write_ask(struct ask *a)
 		write_open(a);
 		return;
 	}
+	if (a->call.type == WIRE_RECALL) {
+		wire_write_recall(&a->call.body, &(struct wire_recall){ a->fileid, a->place });
+		return;
+	}
 	struct wire_items m = { .v = malloc((a->nv ? a->nv : 1) * sizeof(*m.v)) };
 
 	if (!m.v) {

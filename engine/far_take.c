@@ -285,6 +285,29 @@ void far_open(struct node *node, struct node_open *o, struct node_call *c)
 	far_ask_begin(a);
 }
 
+/* Coming back from the disk -------------------------------------------------------- */
+
+static void recall_answer(struct ask *a, int r, struct bytes body, bool late)
+{
+	(void)body;
+	if (!late)
+		far_finish(a->of, r > 0 ? -EIO : r);
+}
+
+void far_recall(struct node *node, uint64_t fileid, struct place place, struct node_call *c)
+{
+	struct ask *a = far_ask_new(far_of(node), WIRE_RECALL, 0, recall_answer);
+
+	if (!a) {
+		far_finish(c, -ENOMEM);
+		return;
+	}
+	a->fileid = fileid;
+	a->place = place;
+	far_ask_is_part_of(a, c);
+	far_ask_begin(a);
+}
+
 /* Sealing ---------------------------------------------------------------------------- */
 
 /* What was sealed is so, whoever waits for that; 0, or the first error. */

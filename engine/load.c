@@ -390,6 +390,28 @@ static int take_body(struct load *l, const struct entry *en)
 	return -EUCLEAN;
 }
 
+/* It is in memory by now, or was not to be found there: the record says. */
+static void recalled(struct node_call *c, int r)
+{
+	struct load *l = load_of(c, taken);
+
+	if (r < 0)
+		load_end(l, r);
+	else
+		load_again(l, -ESTALE);
+}
+
+/* On the disk. Of what is gone nobody can say that it has come back. */
+static void load_recall(struct load *l, struct place place)
+{
+	if (l->gone) {
+		load_end(l, -ESTALE);
+		return;
+	}
+	l->taken = (struct node_call){ .of = l->call, .done = recalled };
+	node_recall(l->f->e->node, l->f->fileid, place, &l->taken);
+}
+
 static void take_entry(struct load *l, const struct entry *en)
 {
 	bool tree = en->body.kind == BODY_TREE;
@@ -397,6 +419,10 @@ static void take_entry(struct load *l, const struct entry *en)
 
 	if (r < 0) {
 		load_end(l, r);
+		return;
+	}
+	if (en->attr.away) {
+		load_recall(l, en->place);
 		return;
 	}
 	r = take_body(l, en);

@@ -18,6 +18,7 @@
 #include "index/index.h"
 
 struct node;
+struct tier;
 
 enum {
 	NODE_FULL = 1, /* no page is free */
@@ -55,6 +56,7 @@ struct node_ops {
 	void (*seal)(struct node *n, const struct slice_run *v, uint32_t nv,
 		     struct node_call *c);
 	void (*open)(struct node *n, struct node_open *o, struct node_call *c); /* or NULL */
+	void (*recall)(struct node *n, uint64_t fileid, struct place place, struct node_call *c);
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
 	int (*give_back)(struct node *n, struct slice_id s);
@@ -63,6 +65,7 @@ struct node_ops {
 	int (*covers)(struct node *n, struct slice_id s, uint64_t off, uint32_t len);
 	bool (*needs_verify)(struct node *n, struct slice_id s, uint32_t block);
 	void (*verified)(struct node *n, struct slice_id s, uint32_t block);
+	void (*set_tier)(struct node *n, struct tier *t); /* where the pool is here */
 	void (*close)(struct node *n); /* no call is under way */
 };
 
@@ -81,6 +84,8 @@ struct node {
 };
 
 int node_local_open(struct pool *p, struct node **ret);
+/* The disk below it, of which it is told once there is one; also through a `fault`. */
+void node_set_tier(struct node *n, struct tier *t);
 
 /* Takes `inner` over. Allocs are NODE_WAIT now and then, and calls are answered
  * from a thread of its own. The n-th want, take or seal from now fails
@@ -135,6 +140,14 @@ static inline void node_open_fini(struct node_open *o)
 	o->memory = NULL;
 	o->value = o->pages = BYTES_NONE;
 	o->pinned = false;
+}
+
+/* Has what is away (struct attr) brought back to the pool: done(c, 0) when it is worth to look
+ * at the record again. As tier_recall(). */
+static inline void node_recall(struct node *n, uint64_t fileid, struct place place,
+			       struct node_call *c)
+{
+	n->ops->recall(n, fileid, place, c);
 }
 
 /* Each keeps its first npages, gives the others back, and goes WRITING -> SEALED;

@@ -169,6 +169,17 @@ static void fault_open(struct node *n, struct node_open *o, struct node_call *c)
 	put_off(n, &(struct late){ .kind = OPEN, .open = o, .call = c });
 }
 
+/* Late enough by itself. */
+static void fault_recall(struct node *n, uint64_t fileid, struct place place, struct node_call *c)
+{
+	node_recall(of(n)->inner, fileid, place, c);
+}
+
+static void fault_set_tier(struct node *n, struct tier *t)
+{
+	node_set_tier(of(n)->inner, t);
+}
+
 static int fault_pin(struct node *n, struct slice_id s) { return node_pin(of(n)->inner, s); }
 static int fault_unpin(struct node *n, struct slice_id s) { return node_unpin(of(n)->inner, s); }
 
@@ -225,6 +236,8 @@ static const struct node_ops fault_ops = {
 	.take = fault_take,
 	.seal = fault_seal,
 	.open = fault_open,
+	.recall = fault_recall,
+	.set_tier = fault_set_tier,
 	.pin = fault_pin,
 	.unpin = fault_unpin,
 	.give_back = fault_give_back,

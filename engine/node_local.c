@@ -8,11 +8,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "engine/node.h"
+#include "engine/tier.h"
 
 struct local {
 	struct node node;
 	struct pool *pool;
+	struct tier *tier;
 };
 
 static struct pool *pool_of(struct node *n)
@@ -122,6 +123,21 @@ static void local_close(struct node *n)
 	free(n);
 }
 
+static void local_recall(struct node *n, uint64_t fileid, struct place place, struct node_call *c)
+{
+	struct tier *t = ((struct local *)n)->tier;
+
+	if (t)
+		tier_recall(t, fileid, place, c);
+	else
+		c->done(c, -EIO);
+}
+
+static void local_set_tier(struct node *n, struct tier *t)
+{
+	((struct local *)n)->tier = t;
+}
+
 static const struct node_ops local_ops = {
 	.name = "local",
 	.alloc = local_alloc,
@@ -134,8 +150,10 @@ static const struct node_ops local_ops = {
 	.peek = local_peek,
 	.is_lost = local_is_lost,
 	.covers = local_covers,
+	.recall = local_recall,
 	.needs_verify = local_needs_verify,
 	.verified = local_verified,
+	.set_tier = local_set_tier,
 	.close = local_close,
 };
 
@@ -149,6 +167,11 @@ int node_local_open(struct pool *p, struct node **ret)
 	l->pool = p;
 	*ret = &l->node;
 	return 0;
+}
+
+void node_set_tier(struct node *n, struct tier *t)
+{
+	n->ops->set_tier(n, t);
 }
 
 void node_close(struct node *n)

@@ -419,6 +419,7 @@ static const struct node_ops remote_ops = {
 	.take = far_take,
 	.seal = far_seal,
 	.open = far_open,
+	.recall = far_recall,
 	.pin = remote_pin,
 	.unpin = remote_unpin,
 	.give_back = far_give_back,

@@ -21,6 +21,7 @@ struct refs;
 struct scrubs;
 struct server;
 struct store;
+struct tier;
 
 /* Who found no free page, and looks again when a drop has ended. */
 struct drop_waiter {
@@ -49,6 +50,8 @@ struct engine {
 	struct evict *evict;         /* makes room; NULL: nobody does */
 	struct scrubs *scrubs;       /* compares what there is with its checksums; NULL: a
 					peer's, offline, tests */
+	struct tier *tier;           /* the disk below the pool; NULL: none */
+	uint64_t disk_id;            /* of the one that the index names; 0: none */
 	struct drops drops;
 	struct peer *peer;           /* another host's node; NULL: our own pool */
 	struct server *server;       /* serves them to others; NULL: nobody does */

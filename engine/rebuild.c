@@ -23,6 +23,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/priv.h"
+#include "engine/tier.h"
 
 struct orphan {
 	uint64_t fileid;
@@ -37,10 +38,30 @@ struct rebuild {
 	size_t norphans, cap;
 };
 
+/* Offline nobody has opened the disk; what is on it is not looked at. */
+static int adopt_away(struct rebuild *b, const struct attr *a, const struct extent *x)
+{
+	struct engine *e = b->e;
+	int r = e->tier && x->pool_id == tier_id(e->tier) ? tier_adopt(e->tier, x, a->fileid) :
+		e->offline && x->pool_id == e->disk_id ? 0 : -EXDEV;
+
+	if (!r || r == -ENOMEM)
+		return r;
+	if (r == -EXDEV && !e->tier)
+		return why(b->ret_why, r, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk. Try: "
+			   "with --ssd and the folder of that; else", a->fileid, a->size);
+	return why(b->ret_why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk, and "
+		   "not on this one as it is now. Try: with the folder of that; else", a->fileid,
+		   a->size);
+}
+
 static int adopt(struct rebuild *b, const struct attr *a, const struct extent *x)
 {
 	struct pool *pool = b->e->pool;
 	struct slice_id s = { x->slice, x->gen };
+
+	if (a->away || x->pool_id == b->e->disk_id)
+		return adopt_away(b, a, x);
 	int r = x->pool_id == pool_id(pool) ? pool_adopt(pool, s, x->slice_pages) : -EXDEV;
 
 	if (r == -EUCLEAN || r == -EXDEV) {

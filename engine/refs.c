@@ -17,6 +17,7 @@
 #include "common/array.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "engine/tier_log.h"
 #include "index/index.h"
 
 struct runs {
@@ -27,7 +28,9 @@ struct runs {
 struct refs {
 	struct kv_observer observer;
 	struct pool *pool;
+	struct tier_log *log;       /* of the disk; NULL: there is none */
 	struct runs added, dropped; /* since the last end */
+	struct runs log_added, log_dropped; /* the same on the disk */
 };
 
 enum { KEEP_RUNS = 4096 }; /* of a list's memory, from one commit to the next */
@@ -45,16 +48,19 @@ static void runs_clear(struct runs *r)
 
 struct gather {
 	struct refs *refs;
-	struct runs *to;
+	struct runs *to, *log;
 	bool foreign; /* an extent of another pool was among them */
 };
 
 static int gather_extent(void *arg, const struct extent *e)
 {
 	struct gather *g = arg;
+	const struct refs *r = g->refs;
 	struct runs *to = g->to;
 
-	if (e->pool_id != pool_id(g->refs->pool)) {
+	if (r->log && e->pool_id == tier_log_id(r->log)) {
+		to = g->log;
+	} else if (e->pool_id != pool_id(r->pool)) {
 		g->foreign = true;
 		return 0;
 	}
@@ -65,17 +71,19 @@ static int gather_extent(void *arg, const struct extent *e)
 }
 
 /* Appends the row's; -EUCLEAN: it does not decode, and *ret_foreign is not set. */
-static int gather(struct refs *r, struct runs *to, struct bytes key, struct bytes value,
-		  bool *ret_foreign)
+static int gather(struct refs *r, struct runs *to, struct runs *log, struct bytes key,
+		  struct bytes value, bool *ret_foreign)
 {
-	struct gather g = { .refs = r, .to = to };
-	size_t before = to->n;
+	struct gather g = { .refs = r, .to = to, .log = log };
+	size_t before = to->n, log_before = log->n;
 	int e = index_row_extents(key, value, gather_extent, &g);
 
-	if (e < 0)
+	if (e < 0) {
 		to->n = before;
-	else
+		log->n = log_before;
+	} else {
 		*ret_foreign = g.foreign;
+	}
 	return e;
 }
 
@@ -87,22 +95,33 @@ static int refuse(struct bytes key, int r, const char *why)
 	return r;
 }
 
+/* Those that were gathered from `before` and `log_before` on. */
+static int count(struct refs *r, size_t before, size_t log_before)
+{
+	struct runs *a = &r->added, *l = &r->log_added;
+	int e = a->n > before ? pool_ref(r->pool, a->v + before, (uint32_t)(a->n - before)) : 0;
+
+	if (e || l->n == log_before)
+		return e;
+	e = tier_log_ref(r->log, l->v + log_before, (uint32_t)(l->n - log_before));
+	if (e && a->n > before)
+		pool_unref(r->pool, a->v + before, (uint32_t)(a->n - before));
+	return e;
+}
+
 static int add(struct refs *r, struct bytes key, struct bytes value)
 {
-	struct runs *a = &r->added;
-	size_t before = a->n;
+	size_t before = r->added.n, log_before = r->log_added.n;
 	bool foreign = false;
-	int e = gather(r, a, key, value, &foreign);
+	int e = gather(r, &r->added, &r->log_added, key, value, &foreign);
 
 	if (e == -ENOMEM)
 		return e;
-	if (e < 0 || foreign)
-		e = -EUCLEAN;
-	else if (a->n > before)
-		e = pool_ref(r->pool, a->v + before, (uint32_t)(a->n - before));
+	e = e < 0 || foreign ? -EUCLEAN : count(r, before, log_before);
 	if (!e)
 		return 0;
-	a->n = before;
+	r->added.n = before;
+	r->log_added.n = log_before;
 	switch (e) {
 	case -EUCLEAN:
 		return refuse(key, -EINVAL, foreign ? "it names another pool" : "it does not decode");
@@ -116,7 +135,7 @@ static int add(struct refs *r, struct bytes key, struct bytes value)
 static int drop(struct refs *r, struct bytes key, struct bytes value)
 {
 	bool foreign = false;
-	int e = gather(r, &r->dropped, key, value, &foreign);
+	int e = gather(r, &r->dropped, &r->log_dropped, key, value, &foreign);
 
 	if (e == -ENOMEM)
 		return e;
@@ -145,15 +164,23 @@ static void refs_end(void *arg, bool committed)
 {
 	struct refs *r = arg;
 	struct runs *goes = committed ? &r->dropped : &r->added;
+	struct runs *log_goes = committed ? &r->log_dropped : &r->log_added;
 	int e = pool_unref(r->pool, goes->v, (uint32_t)goes->n);
+
+	if (log_goes->n) {
+		int e2 = tier_log_unref(r->log, log_goes->v, (uint32_t)log_goes->n);
+		e = e ? e : e2;
+	}
 
 	if (e < 0)
 		log_error("refs", "references that go were not there: %s", error_text(e));
 	runs_clear(&r->added);
 	runs_clear(&r->dropped);
+	runs_clear(&r->log_added);
+	runs_clear(&r->log_dropped);
 }
 
-int refs_open(struct pool *p, struct kv *kv, struct refs **ret)
+int refs_open(struct pool *p, struct tier *t, struct kv *kv, struct refs **ret)
 {
 	struct refs *r = calloc(1, sizeof(*r));
 
@@ -163,6 +190,7 @@ int refs_open(struct pool *p, struct kv *kv, struct refs **ret)
 		.kinds = INDEX_EXTENT_KINDS, .write = refs_write, .end = refs_end, .arg = r,
 	};
 	r->pool = p;
+	r->log = t ? tier_log_of(t) : NULL;
 	int e = kv_observe(kv, &r->observer);
 	if (e < 0) {
 		free(r);
@@ -178,5 +206,7 @@ void refs_close(struct refs *r)
 		return;
 	free(r->added.v);
 	free(r->dropped.v);
+	free(r->log_added.v);
+	free(r->log_dropped.v);
 	free(r);
 }

@@ -18,12 +18,13 @@
  * Threads: those of whoever commits; LOCK_POOL for moments.
  */
 #include "engine/pool.h"
+#include "engine/tier.h"
 #include "index/kv.h"
 
 struct refs;
 
 /* Counts from here on, until kv has no observers any more or is closed; refs_close() comes
  * after that. What is stored was counted by the rebuild. -EOPNOTSUPP: kv is not in
- * this process. */
-int refs_open(struct pool *p, struct kv *kv, struct refs **ret);
+ * this process. t: the disk, whose extents are counted by segment; NULL: there is none. */
+int refs_open(struct pool *p, struct tier *t, struct kv *kv, struct refs **ret);
 void refs_close(struct refs *r); /* NULL is fine */

@@ -229,7 +229,7 @@ static int begin_session(struct peer *p)
 	struct session_opts o = {
 		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
 		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool, .evict = s->o.evict,
-		.scrubs = s->o.scrubs,
+		.scrubs = s->o.scrubs, .tier = s->o.tier,
 		.max_pins = s->o.max_pins, .max_lanes = max_lanes(s), .doors = s->doors,
 		.max_ways = s->o.max_lanes, .max_requests = s->o.max_requests,
 		.keep_alive_ms = s->o.keep_alive_ms,

@@ -24,7 +24,8 @@ struct server_opts {
 			       key, and a session's end deletes its keys only */
 	struct pool *pool;
 	struct evict *evict; /* or NULL */
-	struct scrubs *scrubs; /* or NULL; all of these outlive the server */
+	struct scrubs *scrubs; /* or NULL */
+	struct tier *tier;   /* or NULL; all of these outlive the server */
 	bool verify;        /* mounts are to verify whatever they read */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;

@@ -24,6 +24,7 @@
 #include "engine/serve_alloc.h"
 #include "engine/scrub.h"
 #include "engine/serve_open.h"
+#include "engine/serve_recall.h"
 #include "index/index.h"
 
 /* Watches are numbered by the mount, from 0 or 1 on as a rule. */
@@ -75,7 +76,8 @@ struct session {
 	struct lanes *lanes;
 	struct ways *ways;
 	struct allocs allocs;
-	bool lanes_gone, ways_gone, allocs_gone;
+	struct recalls recalls;
+	bool lanes_gone, ways_gone, allocs_gone, recalls_gone;
 	struct job *first, *last;
 	struct bell *bells;
 	uint32_t nbells;
@@ -643,6 +645,15 @@ static void allocs_are_gone(void *arg)
 	settle(s);
 }
 
+/* Nobody waits for the disk. */
+static void recalls_are_gone(void *arg)
+{
+	struct session *s = arg;
+
+	s->recalls_gone = true;
+	settle(s);
+}
+
 static int begin_ways(struct session *s)
 {
 	struct ways_opts o = { .doors = s->o.doors, .read_only = s->o.read_only,
@@ -677,6 +688,8 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 	case WIRE_ALLOC:
 	case WIRE_SEAL:
 		return on_items(s, h, body);
+	case WIRE_RECALL:
+		return recalls_ask(&s->recalls, h, body);
 	case WIRE_PIN:
 		return on_pin(s, h, body);
 	case WIRE_UNPIN:
@@ -727,6 +740,8 @@ int session_new(const struct session_opts *o, struct session **ret)
 	}
 	s->allocs = (struct allocs){ .loop = o->loop, .holds = s->holds, .evict = o->evict,
 				     .conn = o->conn, .gone = allocs_are_gone, .arg = s };
+	s->recalls = (struct recalls){ .loop = o->loop, .tier = o->tier, .conn = o->conn,
+				       .gone = recalls_are_gone, .arg = s };
 	metric_add(M_SESSIONS, 1);
 	*ret = s;
 	return 0;
@@ -782,7 +797,8 @@ static void end_on_ends(void *arg)
 /* The order is the protocol's. Nothing comes any more, so this goes on once only. */
 static void settle(struct session *s)
 {
-	if (!s->ending || s->first || !s->lanes_gone || !s->ways_gone || !s->allocs_gone)
+	if (!s->ending || s->first || !s->lanes_gone || !s->ways_gone || !s->allocs_gone ||
+	    !s->recalls_gone)
 		return;
 	s->end = (struct loop_call){ .fn = end_on_ends, .arg = s };
 	loop_post_call(s->o.ends, &s->end);
@@ -799,5 +815,6 @@ void session_end(struct session *s)
 	s->lanes_gone = lanes_close(s->lanes);
 	s->ways_gone = ways_close(s->ways);
 	s->allocs_gone = allocs_close(&s->allocs);
+	s->recalls_gone = recalls_close(&s->recalls);
 	settle(s);
 }

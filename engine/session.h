@@ -21,6 +21,7 @@
 #include "engine/ways.h"
 
 struct session;
+struct tier;
 
 struct session_opts {
 	uint64_t number;
@@ -30,6 +31,7 @@ struct session_opts {
 	struct pool *pool;
 	struct evict *evict; /* makes room; or NULL: nobody does */
 	struct scrubs *scrubs; /* or NULL: nobody scrubs */
+	struct tier *tier;   /* the disk below the pool; or NULL: none */
 	struct doors *doors; /* or NULL: there is no RDMA */
 	uint32_t max_pins, max_lanes, max_ways, max_requests, keep_alive_ms;
 	bool read_only;

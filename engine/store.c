@@ -4,6 +4,7 @@
  *
  *	DIR/store.lock      locked while a process uses it; its pid
  *	DIR/store.txt       format, kind of memory, boot in which it was made
+ *	DIR/disk.txt        where its disk is, if it has one (tier.h)
  *	DIR/mem/            as root: a tmpfs of its own with huge pages, DATA;
  *	                    else DATA is DIR
  *	DATA/current/       pool.0, index.lmdb, index.lmdb-lock, sizes.txt
@@ -26,6 +27,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +46,7 @@
 #include "engine/lockfile.h"
 #include "engine/memory.h"
 #include "engine/sizes.h"
+#include "engine/tier.h"
 
 #define MIB (1ULL << 20)
 
@@ -508,6 +511,17 @@ int store_note_served(struct store *s, const char *where)
 	return lockfile_note(s->lock_fd, where);
 }
 
+int store_note_disk(struct store *s, const char *path)
+{
+	char *text;
+
+	if (asprintf(&text, "%s\n", path) < 0)
+		return -ENOMEM;
+	int r = folder_write_text(s->dir, "disk.txt", text);
+	free(text);
+	return r;
+}
+
 struct store *store_free(struct store *s)
 {
 	if (!s)
@@ -570,18 +584,37 @@ static int remove_contents(const char *data)
 	return r;
 }
 
-int engine_store_remove(const char *dir)
+/* What it had on a disk. One that is not there any more is no error, nor another store's. */
+static int remove_disk(const char *dir)
+{
+	_cleanup_(freep) char *text = folder_join(dir, "disk.txt");
+	char path[PATH_MAX];
+
+	if (!text)
+		return -ENOMEM;
+	_cleanup_(fclosep) FILE *f = fopen(text, "re");
+	if (!f || !fgets(path, sizeof(path), f))
+		return 0;
+	path[strcspn(path, "\n")] = 0;
+	return tier_remove(path, dir);
+}
+
+int engine_store_remove(const char *dir, bool disk)
 {
 	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *text = folder_join(dir, "store.txt"),
-			      *lock = folder_join(dir, "store.lock");
+			      *lock = folder_join(dir, "store.lock"),
+			      *note = folder_join(dir, "disk.txt");
 	_cleanup_(closep) int fd = -1;
 	struct lockfile_owner owner;
 
-	if (!mem || !text || !lock)
+	if (!mem || !text || !lock || !note)
 		return -ENOMEM;
 	if (access(dir, F_OK))
 		return -errno;
 	int r = lockfile_take(lock, true, &fd, &owner);
+	if (r < 0)
+		return r;
+	r = disk ? remove_disk(dir) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {
@@ -597,6 +630,7 @@ int engine_store_remove(const char *dir)
 		return r;
 	rmdir(mem);
 	unlink(text);
+	unlink(note);
 	unlink(lock);
 	return rmdir(dir) && errno != ENOTEMPTY && errno != EBUSY ? -errno : 0;
 }

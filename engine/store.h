@@ -33,6 +33,9 @@ int store_commit(struct store *s, char **ret_why);
 /* Says in its lock file where it is served: "host:port". */
 int store_note_served(struct store *s, const char *where);
 
+/* Notes the folder of its disk (tier.h), which goes with it. */
+int store_note_disk(struct store *s, const char *path);
+
 /* Gives the lock back, and undoes what was made and not committed. NULL is
  * fine; returns NULL. */
 struct store *store_free(struct store *s);

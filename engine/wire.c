@@ -48,6 +48,7 @@ static const struct {
 	[WIRE_SCRUB] = { "SCRUB", IS_TYPE | HAS_ID },
 	[WIRE_EVICT] = { "EVICT", IS_TYPE | HAS_ID },
 	[WIRE_ABOUT] = { "ABOUT", IS_TYPE | HAS_ID },
+	[WIRE_RECALL] = { "RECALL", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -897,6 +898,31 @@ int wire_read_opened(struct bytes body, struct wire_opened *ret)
 		wire_results_fini(&m.pins);
 		return -EPROTO;
 	}
+	*ret = m;
+	return 0;
+}
+
+void wire_write_recall(struct writer *w, const struct wire_recall *m)
+{
+	bool named = m->place.kind == PLACE_NAME;
+
+	write_u64(w, m->fileid);
+	write_u8(w, named);
+	write_u64(w, named ? m->place.parent : 0);
+	write_u64(w, named ? m->place.h : 0);
+}
+
+int wire_read_recall(struct bytes body, struct wire_recall *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_recall m = { .fileid = read_u64(&r) };
+	uint8_t named = read_u8(&r);
+
+	m.place.kind = named ? PLACE_NAME : PLACE_FILEID;
+	m.place.parent = read_u64(&r);
+	m.place.h = read_u64(&r);
+	if (finish(&r) < 0 || named > 1 || (!named && (m.place.parent || m.place.h)))
+		return -EPROTO;
 	*ret = m;
 	return 0;
 }

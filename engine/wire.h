@@ -21,7 +21,7 @@
 #include "common/bytes.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
-#include "index/kv.h"
+#include "index/index.h"
 
 enum {
 	WIRE_HEADER = 24,
@@ -63,6 +63,7 @@ enum wire_type {
 	WIRE_SCRUB = 39,
 	WIRE_EVICT = 40,
 	WIRE_ABOUT = 41,
+	WIRE_RECALL = 42,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -293,6 +294,14 @@ struct wire_opened {
 
 void wire_write_opened(struct writer *w, const struct wire_opened *m);
 int wire_read_opened(struct bytes body, struct wire_opened *ret); /* pins: _fini() */
+
+struct wire_recall {
+	uint64_t fileid;
+	struct place place; /* PLACE_NAME or PLACE_FILEID */
+};
+
+void wire_write_recall(struct writer *w, const struct wire_recall *m);
+int wire_read_recall(struct bytes body, struct wire_recall *ret);
 
 /* READ, and the head of WRITE: 1 to WIRE_RUN_MAX bytes. */
 struct wire_span {

@@ -76,8 +76,8 @@ static int about_file(const struct attr *a, const char *what, struct keep_text *
 	if (!strcmp(what, "version"))
 		snprintf(ret->s, sizeof(ret->s), "%" PRIu64, a->version);
 	else
-		snprintf(ret->s, sizeof(ret->s), "%s", a->size > INDEX_INLINE_MAX ?
-			 "memory" : "index");
+		snprintf(ret->s, sizeof(ret->s), "%s", a->away ? "ssd" :
+			 a->size > INDEX_INLINE_MAX ? "memory" : "index");
 	return 0;
 }
 

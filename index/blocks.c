@@ -139,16 +139,18 @@ static int lot_note(struct blocks_run *b, struct kv_write *w)
 
 static int lot_put(struct blocks_run *b)
 {
+	bool noted = !(b->op->flags & PUT_UNNOTED);
 	int r = lot_put_values(b);
 
-	if (!r)
+	if (!r && noted)
 		r = lot_note(b, &b->writes[b->n]);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < b->n; i++)
 		b->writes[i].key = key_bytes(lot_key(b, i));
 	b->relay->req.writes = b->writes;
-	b->relay->req.nwrites = b->n + 1;
+	b->relay->req.nwrites = b->n + noted;
+	b->relay->req.reserve = !noted; /* by who makes room, and is not to wait for himself */
 	return 0;
 }
 

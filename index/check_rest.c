@@ -214,7 +214,7 @@ struct meta {
 static int check_meta_row(void *arg, const struct kv_row *row)
 {
 	struct meta *m = arg;
-	struct key super = key_meta("super"), next = key_meta("next");
+	struct key super = key_meta("super"), next = key_meta("next"), disk = key_meta("disk");
 	struct index_super s;
 	uint64_t n;
 	int r = -EUCLEAN;
@@ -222,6 +222,8 @@ static int check_meta_row(void *arg, const struct kv_row *row)
 	if (bytes_eq(row->key, key_bytes(&super))) {
 		r = super_decode(row->value, &s);
 		m->has_super = !r;
+	} else if (bytes_eq(row->key, key_bytes(&disk))) {
+		r = number_decode(row->value, &n);
 	} else if (bytes_eq(row->key, key_bytes(&next))) {
 		r = number_decode(row->value, &n);
 		m->has_next = !r;

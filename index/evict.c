@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "index/ops.h"
+#include "index/priv.h"
 #include "index/walk.h"
 
 /* Is there a row of this kind of the object's, of whatever session? */
@@ -223,12 +224,54 @@ void index_stat_near(struct index *ix, struct index_op *op)
 	plan_run(ix, op, near_plan);
 }
 
+/* Moving --------------------------------------------------------------------------------- */
+
+/* Numbers of notes: 0 is an object that is gone, versions count from 1. */
+static uint64_t move_note(struct plan *p)
+{
+	return index_nonce(plan_index(p)) | 1ULL << 63;
+}
+
+static int move_plan(struct plan *p, struct index_op *op)
+{
+	struct object o = { 0 };
+	bool busy = false;
+	int r_o = object_find(p, op->fileid, op->place, &o);
+	int r = plan_both(r_o, is_any(p, 'w', op->fileid, &busy));
+
+	if (r || r_o)
+		return r ? r : INDEX_MISS;
+	if (busy)
+		return -EBUSY;
+	struct record *rec = &o.rec;
+	if (o.draft || rec->attr.away == op->attr.away || !bytes_eq(rec->body.bytes, op->value))
+		return INDEX_MISS;
+	plan_use_reserve(p);
+	if (rec->body.kind != BODY_EXTENTS) {
+		op->gone = (struct gone){ .fileid = op->fileid, .attr = rec->attr,
+					  .body = rec->body };
+		op->gone.attr.nlink = 0;
+		gone_note(p, &op->gone, move_note(p));
+	}
+	if (rec->body.kind != BODY_EXTENTS || op->body.kind != BODY_EXTENTS)
+		rec->attr.version++;
+	rec->attr.away = op->attr.away;
+	rec->body = op->body;
+	object_put(p, &o);
+	return object_entry(p, &o, &op->entry);
+}
+
+void index_move(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, move_plan);
+}
+
 /* Rows ------------------------------------------------------------------------------- */
 
 /* Of the pool: content in the record is shown as a page, and takes none. */
 uint64_t index_pool_pages(const struct attr *a, const struct body *b)
 {
-	return b->kind == BODY_NONE || b->kind == BODY_INLINE ? 0 : a->pages;
+	return a->away || b->kind == BODY_NONE || b->kind == BODY_INLINE ? 0 : a->pages;
 }
 
 /* "*.tmp", "*.tmp.*" */

@@ -80,6 +80,56 @@ bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b)
 	return x.kind == y.kind && bytes_eq(x.bytes, y.bytes);
 }
 
+/* Which outlive memory --------------------------------------------------------------- */
+
+static bool record_is_kept(struct bytes value)
+{
+	struct record rec;
+
+	if (record_decode(value, &rec) < 0)
+		return false;
+	return rec.kind == RECORD_REF || S_ISDIR(rec.attr.mode) || rec.attr.away;
+}
+
+struct in_pool {
+	uint64_t pool;
+	bool is;
+};
+
+static int is_in_pool(void *arg, const struct extent *e)
+{
+	struct in_pool *in = arg;
+
+	in->is = e->pool_id == in->pool;
+	return 1; /* one will do */
+}
+
+bool index_row_is_kept(struct bytes key, struct bytes value, uint64_t disk)
+{
+	struct in_pool in = { disk, true }; /* of references: they name no pool */
+
+	if (!value.p)
+		return false;
+	switch (key.len ? *(const char *)key.p : 0) {
+	case 'D':
+	case 'F':
+		return record_is_kept(value);
+	case 'E':
+		return index_row_extents(key, value, is_in_pool, &in) >= 0 && in.is;
+	case 'M':
+	case 'L':
+	case 'X':
+		return true;
+	}
+	return false;
+}
+
+int index_rows(struct kv *kv, char kind, int (*visit)(void *arg, const struct kv_row *row),
+	       void *arg)
+{
+	return walk_kind(kv, kind, visit, arg);
+}
+
 /* All of them --------------------------------------------------------------------- */
 
 struct all {

@@ -356,3 +356,51 @@ int index_set_pool(struct index *ix, uint64_t pool_id)
 		ix->super.pool_id = pool_id;
 	return r;
 }
+
+/* -> entry.attr.fileid: the pool, or 0 */
+static int disk_plan(struct plan *p, struct index_op *op)
+{
+	const struct kv_row *row;
+	int r = plan_get(p, key_meta("disk"), &row);
+
+	op->entry.attr.fileid = 0;
+	if (r)
+		return r == INDEX_MISS ? 0 : r;
+	return number_decode(row->value, &op->entry.attr.fileid);
+}
+
+static void disk_call(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, disk_plan);
+}
+
+int index_disk(struct index *ix, uint64_t *ret_pool_id)
+{
+	struct index_op op = { 0 };
+	int r = index_wait(ix, &op, disk_call);
+
+	if (!r)
+		*ret_pool_id = op.entry.attr.fileid;
+	index_op_fini(&op);
+	return r;
+}
+
+static int set_disk_plan(struct plan *p, struct index_op *op)
+{
+	plan_put_encoded(p, key_meta("disk"), number_encode, op->fileid);
+	return 0;
+}
+
+static void set_disk_call(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, set_disk_plan);
+}
+
+int index_set_disk(struct index *ix, uint64_t pool_id)
+{
+	struct index_op op = { .fileid = pool_id };
+	int r = index_wait(ix, &op, set_disk_call);
+
+	index_op_fini(&op);
+	return r;
+}

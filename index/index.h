@@ -64,6 +64,7 @@ struct attr {
 	struct keep keep;
 	bool has_xattrs;      /* there may be some; false: certainly none */
 	bool has_default_acl; /* a directory whose children inherit an ACL */
+	bool away;            /* of a file: its extents are on the node's disk, not in its pool */
 };
 
 /*
@@ -292,6 +293,9 @@ void index_set_session(struct index *ix, uint64_t session);
 struct kv *index_kv(struct index *ix);
 const struct index_super *index_super(struct index *ix);
 int index_set_pool(struct index *ix, uint64_t pool_id); /* blocks */
+/* The pool that extents of what is `away` are in; 0: there never was one. Both block. */
+int index_disk(struct index *ix, uint64_t *ret_pool_id);
+int index_set_disk(struct index *ix, uint64_t pool_id);
 
 /* A number that was never used before, for fileids and block ids. They are
  * reserved in the index 65,536 at a time, ahead of need: this does not block.
@@ -393,6 +397,16 @@ void index_evict_dir(struct index *ix, struct index_op *op);
 int index_all_evicted(struct index *ix, struct timespec since,
 		      int (*visit)(void *arg, uint64_t dir), void *arg);
 
+/*
+ * fileid, place, body, attr.away; value: the body that it has by now, as bytes -> entry; gone:
+ * of a body of blocks the old one, to be dropped (engine_drop()); else its extents have gone
+ * with this. Where its content lies is another place from now on, and it is the same content:
+ * so a body of extents keeps its version. One of blocks has the next one, since who has it open
+ * may be about to publish something that shares them. Its blocks were put before, PUT_UNNOTED.
+ * INDEX_MISS: it is not there, or has another body; -EBUSY: somebody writes it.
+ */
+void index_move(struct index *ix, struct index_op *op);
+
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
  * 0: its access ACL, if there is one, is rewritten. */
@@ -445,6 +459,10 @@ void index_removexattr(struct index *ix, struct index_op *op);
  * many transactions as it takes: all those of one version, which is published, or
  * they are deleted again, before others are put for this object. -ENOSPC: none is
  * left behind. */
+enum {
+	PUT_UNNOTED = 1, /* flag: by who ends with the index itself: the next start collects them.
+			    They may use the reserve */
+};
 void index_put_blocks(struct index *ix, struct index_op *op);
 /* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
  * -EUCLEAN if one is missing or damaged. */
@@ -541,7 +559,7 @@ struct index_row {
 				   "*.tmp.*" */
 	struct attr attr;       /* !is_record: fileid and type only. pages: of the pool */
 };
-/* Content in the record is shown as a page, and takes none of the pool. */
+/* Content in the record is shown as a page, and takes none of the pool, as what is on a disk. */
 uint64_t index_pool_pages(const struct attr *a, const struct body *b);
 /* INDEX_MISS: it is a directory's, or no such row; -EUCLEAN, -EPROTONOSUPPORT. Pure. */
 int index_row_object(struct bytes key, struct bytes value, struct index_row *ret);
@@ -556,6 +574,17 @@ int index_all_dirs(struct index *ix, int (*visit)(void *arg, const struct index_
 /* All of them, names first; blocks. As index_all_extents(). */
 int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct index_row *row),
 		      void *arg);
+/*
+ * What is to be known of a store when its memory is lost and its disk is not: rows of
+ * directories, of files whose extents are in the pool `disk`, and what belongs to either (where
+ * that does not show in a row, of all). Times of directories are not among them.
+ */
+#define INDEX_KEPT_KINDS "MDFLXE"
+bool index_row_is_kept(struct bytes key, struct bytes value, uint64_t disk);
+/* Every row of a kind, in order; blocks. As index_all_extents(). Not 0 from visit: ends it
+ * with that. */
+int index_rows(struct kv *kv, char kind, int (*visit)(void *arg, const struct kv_row *row),
+	       void *arg);
 /* All rows; blocks. What is written meanwhile may be seen or not. */
 int index_all_extents(struct index *ix, int (*visit)(void *arg, uint64_t fileid,
 			      const struct extent *e), void *arg);

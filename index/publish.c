@@ -65,6 +65,7 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 	else
 		gone_note_blocks(p, op->fileid, a->version, op->blocks, op->nblocks);
 	a->version++;
+	a->away = false;
 	a->size = op->attr.size;
 	a->pages = op->attr.pages;
 	a->atime = op->attr.atime;
@@ -214,7 +215,7 @@ static int publish_draft(struct plan *p, struct index_op *op, const struct write
 	a->fileid = op->fileid;
 	a->version++;
 	a->nlink = w->nnames;
-	a->has_default_acl = false;
+	a->has_default_acl = a->away = false;
 	keep_begin(p, &a->keep);
 	o.rec.body = op->body;
 	int r = names_read(p, w, hidden, &nhidden);

@@ -30,7 +30,7 @@
 #include "index/keys.h"
 #include "index/value.h"
 
-enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAGS_ALL = 7 };
+enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAG_AWAY = 8, FLAGS_ALL = 15 };
 
 static const struct keep keep_none;
 
@@ -189,8 +189,10 @@ static void whole_encode(const struct record *r, struct writer *w)
 	assert(type_is_valid(a->mode) && body_is_valid(a->mode, r->body.kind, r->body.bytes.len));
 	bool has_keep = keep_diff(&a->keep, &keep_none);
 
+	assert(!a->away || r->body.kind >= BODY_EXTENTS);
 	write_u8(w, (a->has_xattrs ? FLAG_XATTRS : 0) |
-		    (a->has_default_acl ? FLAG_DEFAULT_ACL : 0) | (has_keep ? FLAG_KEEP : 0));
+		    (a->has_default_acl ? FLAG_DEFAULT_ACL : 0) |
+		    (has_keep ? FLAG_KEEP : 0) | (a->away ? FLAG_AWAY : 0));
 	write_u8(w, (uint8_t)r->body.kind);
 	attr_encode(a, w);
 	if (has_keep)
@@ -213,6 +215,9 @@ static int whole_decode(struct reader *r, struct record *rec)
 		keep_decode(r, a);
 	a->has_xattrs = flags & FLAG_XATTRS;
 	a->has_default_acl = flags & FLAG_DEFAULT_ACL;
+	a->away = flags & FLAG_AWAY;
+	if (a->away && kind < BODY_EXTENTS)
+		return -EUCLEAN;
 	if (r->bad || flags & ~FLAGS_ALL || kind > BODY_TREE || !type_is_valid(a->mode))
 		return -EUCLEAN;
 	if (S_ISDIR(a->mode)) {

@@ -90,6 +90,9 @@ static const struct {
 	{ CONFIG_evict_low, "evict-low" },
 	{ CONFIG_temp_ms, "temp-ttl" },
 	{ CONFIG_evict_dirs_ms, "evict-dirs" },
+	{ CONFIG_ssd, "ssd" },
+	{ CONFIG_ssd_size_bytes, "ssd-size" },
+	{ CONFIG_ssd_wait_ms, "ssd-wait" },
 };
 
 enum { NOWN = sizeof(own) / sizeof(own[0]) };
@@ -339,6 +342,8 @@ static int prepare(int argc, char **argv, struct mounting *m)
 			     EXIT_DONE;
 	if (!status)
 		status = daemon_absolute("mount", &m->config, "token-file", m->config.token_file);
+	if (!status)
+		status = daemon_absolute("mount", &m->config, "ssd", m->config.ssd);
 	if (!status)
 		status = daemon_rdma("mount", &m->config, &m->rdma);
 	if (!status)

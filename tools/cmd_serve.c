@@ -77,7 +77,9 @@ static int make_absolute(struct config *c)
 	int status = strcmp(c->log, "syslog") ? daemon_absolute("serve", c, "log", c->log) :
 						EXIT_DONE;
 
-	return status ? status : daemon_absolute("serve", c, "token-file", c->token_file);
+	if (!status)
+		status = daemon_absolute("serve", c, "token-file", c->token_file);
+	return status ? status : daemon_absolute("serve", c, "ssd", c->ssd);
 }
 
 /* A store that somebody uses is said to be in use, not its port. */

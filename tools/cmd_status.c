@@ -48,7 +48,7 @@ struct status {
 
 static const char *const columns[] = { "dir",  "store", "state", "pool",    "used",
 				       "free", "index", "index used", "handles", "drafts",
-				       "transport", "requests", NULL };
+				       "transport", "requests", "disk", "disk used", NULL };
 
 static void add_silent(struct status *s, const struct mount_line *m, int err)
 {
@@ -56,8 +56,8 @@ static void add_silent(struct status *s, const struct mount_line *m, int err)
 			 err == -ENOTCONN  ? "dead" : strerror(-err));
 	for (unsigned i = 0; i < 7; i++)
 		table_int(&s->t, 0);
-	table_none(&s->t);
-	table_none(&s->t);
+	for (unsigned i = 0; i < 4; i++) /* transport, requests, disk and its use */
+		table_none(&s->t);
 	s->silent++;
 	if (err == -EACCES || err == -EPERM)
 		cmd_fail(EXIT_FAILED, "status", "%s: %s: it lets in only user %u, who mounted it. "
@@ -100,6 +100,14 @@ static void add_values(struct status *s, const char *text)
 		      "data_connections{transport=\"tcp\"}");
 	add_transport(s, text, "request_connections{transport=\"rdma\"}",
 		      "request_connections{transport=\"tcp\"}");
+	uint64_t disk = value_of(text, "disk_bytes{kind=\"size\"}");
+	if (disk) {
+		table_size(&s->t, disk);
+		table_size(&s->t, value_of(text, "disk_bytes{kind=\"used\"}"));
+	} else {
+		table_none(&s->t);
+		table_none(&s->t);
+	}
 }
 
 static int add_mount(const struct mount_line *m, void *arg)
@@ -138,11 +146,9 @@ static int add_served(const char *name, const char *dir, void *arg)
 	table_none(&s->t); /* used, free */
 	table_none(&s->t);
 	table_size(&s->t, st.index_bytes);
-	table_none(&s->t); /* used, handles, drafts, transport, requests */
-	table_none(&s->t);
-	table_none(&s->t);
-	table_none(&s->t);
-	table_none(&s->t);
+	/* used, handles, drafts, transport, requests, disk and its use */
+	for (unsigned i = 0; i < 7; i++)
+		table_none(&s->t);
 	return 0;
 }
 

@@ -69,7 +69,7 @@ static int store_rm(const char *name)
 		return cmd_usage("store", "\"%s\" is no store's name: letters, digits, '.', '_' "
 					  "and '-', at most %d", name, STORES_NAME_MAX);
 	stores_dir(name, dir);
-	int r = engine_store_remove(dir);
+	int r = engine_store_remove(dir, true);
 	if (r == -ENOENT)
 		return cmd_fail(EXIT_FAILED, "store", "%s: no such store. Try: slicefs store ls",
 				name);

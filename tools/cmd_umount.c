@@ -115,7 +115,7 @@ static int fail_detach(const char *dir, int err, const char *said)
 
 static int discard(const char *name, const char *store)
 {
-	int r = engine_store_remove(store);
+	int r = engine_store_remove(store, true);
 
 	if (r < 0 && r != -ENOENT)
 		return cmd_fail(EXIT_FAILED, "umount",

@@ -141,6 +141,9 @@ static int work(struct daemon *d)
 		.evict_low = c->evict_low,
 		.temp_s = (uint32_t)((c->temp_ms + 999) / 1000),
 		.evict_dirs_ms = c->evict_dirs_ms,
+		.ssd = *c->ssd ? c->ssd : NULL,
+		.ssd_bytes = c->ssd_size_bytes,
+		.ssd_wait_ms = (uint32_t)c->ssd_wait_ms,
 		.node = d->node,
 		.token_file = *c->token_file ? c->token_file : NULL,
 		.name = d->what,
@@ -153,8 +156,9 @@ static int work(struct daemon *d)
 		return daemon_fail(d, r, why);
 	int status = d->work(d, e);
 	engine_close(e);
+	/* Its memory, that is: what is on its disk may be all that a reboot has left. */
 	if (d->why && !there)
-		engine_store_remove(d->store);
+		engine_store_remove(d->store, false);
 	return status;
 }
 

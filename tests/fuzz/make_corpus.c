@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "engine/tier_replay.h"
 #include "index/keys.h"
 #include "index/value.h"
 #include "tests/fuzz/wire_trips.h"
@@ -42,6 +43,38 @@ static void seed_records(struct dice *d)
 		record_encode(&r, &w);
 		seed_value("record", i, &w);
 	}
+}
+
+/* The first byte: a file, or entries. */
+static void seed_disk(struct dice *d)
+{
+	const struct record_head h = { RECORD_VERSION, 42, 7, 1 };
+	struct writer entries = { 0 }, file = { 0 };
+	uint64_t number = 0;
+	char name[255];
+	uint8_t body[64];
+
+	write_u8(&file, 1);
+	entry_head(&entries, &h);
+	records_write(&file, &number, writer_bytes(&entries));
+	entries.len = 0;
+	write_u8(&entries, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		struct record r = random_record(d, name, body);
+		struct writer w = { 0 };
+		record_encode(&r, &w);
+		struct key k = key_file(i + 2);
+		entry_put(&entries, key_bytes(&k), writer_bytes(&w));
+		entry_del(&entries, key_bytes(&k));
+		entry_segment(&entries, i, i + 1);
+		writer_fini(&w);
+	}
+	entry_end(&entries);
+	seed("records", "entries", 0, writer_bytes(&entries));
+	records_write(&file, &number, BYTES_OF(entries.p + 1, entries.len - 1));
+	seed("records", "file", 0, writer_bytes(&file));
+	writer_fini(&entries);
+	writer_fini(&file);
 }
 
 static void seed_small(struct dice *d)
@@ -214,6 +247,7 @@ int main(int argc, char **argv)
 	top = argv[1];
 	seed_records(&d);
 	seed_small(&d);
+	seed_disk(&d);
 	seed_bodies(&d);
 	seed_keys();
 	seed_wire(&d);

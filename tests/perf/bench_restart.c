@@ -107,6 +107,6 @@ int main(int argc, char **argv)
 	}
 	free(buf);
 	if (!keep_it)
-		must(!engine_store_remove(argv[1]), "remove");
+		must(!engine_store_remove(argv[1], true), "remove");
 	return 0;
 }

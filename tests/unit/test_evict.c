@@ -443,6 +443,189 @@ static void rows(void **state)
 	kit_close(ix, &op);
 }
 
+/* Moving ----------------------------------------------------------------------------- */
+
+enum { HERE = 42, DISK = 43 };
+
+/* One page of a pool. */
+static void make_body(uint64_t pool, uint32_t slice, struct writer *w)
+{
+	uint64_t sum = 7;
+	struct extent x = { .pool_id = pool, .slice = slice, .gen = 1, .npages = 1,
+			    .slice_pages = 1, .sums = &sum };
+
+	assert_int_equal(body_encode_extents(&(struct extents){ &x, 1, 1 }, w), 0);
+}
+
+static uint64_t publish_body(struct index *ix, const char *name, struct body b)
+{
+	struct index_op op = { 0 };
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, name);
+
+	a.size = 4096;
+	a.pages = 1;
+	assert_int_equal(kit(ix, &op, index_publish, (struct index_op){
+		.fileid = a.fileid, .attr = a, .body = b }), 0);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	index_op_fini(&op);
+	return a.fileid;
+}
+
+static int move_it(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n,
+		   struct body to, struct bytes from, bool away)
+{
+	return kit(ix, op, index_move, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h }, .body = to,
+		.value = from, .attr.away = away });
+}
+
+static void content_moves(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct writer here = { 0 }, disk = { 0 };
+
+	(void)state;
+	make_body(HERE, 5, &here);
+	make_body(DISK, 9, &disk);
+	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
+	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
+	uint64_t fileid = publish_body(ix, "f", b_here);
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+
+	/* Another one's, of another body, to where it is. */
+	assert_int_equal(move_it(ix, &op, fileid + 1, n, b_disk, b_here.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_disk.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, false), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
+	assert_int_equal(op.gone.fileid, 0);
+	struct entry en = kit_entry(ix, INDEX_ROOT, "f");
+	assert_true(en.attr.away);
+	assert_int_equal(en.attr.version, 1);
+	assert_int_equal(en.attr.pages, 1);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), INDEX_MISS);
+	/* Who writes it is not to find it elsewhere. */
+	assert_int_equal(kit(ix, &op, index_writer, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } }), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), -EBUSY);
+	assert_int_equal(kit_end(ix, fileid), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+	assert_false(kit_entry(ix, INDEX_ROOT, "f").attr.away);
+	writer_fini(&here);
+	writer_fini(&disk);
+	kit_close(ix, &op);
+}
+
+/* Of blocks: another version, and the old body is handed out. */
+static void blocks_move(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct writer value[2] = { { 0 }, { 0 } }, refs[2] = { { 0 }, { 0 } };
+	struct block_ref ref[2] = { { 0, index_new_id(ix) }, { 0, index_new_id(ix) } };
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		make_body(i ? DISK : HERE, 5, &value[i]);
+		assert_int_equal(body_encode_blocks(&ref[i], 1, &refs[i]), 0);
+	}
+	struct body b[2] = { { BODY_BLOCKS, writer_bytes(&refs[0]) },
+			     { BODY_BLOCKS, writer_bytes(&refs[1]) } };
+	struct attr a = kit_new_draft(ix, INDEX_ROOT, "f");
+	a.size = 4096;
+	a.pages = 1;
+	struct bytes v = writer_bytes(&value[0]);
+	assert_int_equal(kit(ix, &op, index_put_blocks, (struct index_op){
+		.fileid = a.fileid, .blocks = &ref[0], .values = &v, .nblocks = 1 }), 0);
+	assert_int_equal(kit(ix, &op, index_publish, (struct index_op){
+		.fileid = a.fileid, .attr = a, .body = b[0] }), 0);
+	assert_int_equal(kit_end(ix, a.fileid), 0);
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	v = writer_bytes(&value[1]);
+	assert_int_equal(kit(ix, &op, index_put_blocks, (struct index_op){
+		.fileid = a.fileid, .blocks = &ref[1], .values = &v, .nblocks = 1,
+		.flags = PUT_UNNOTED }), 0);
+	assert_int_equal(kit_keys(ix, "b"), 0);
+	assert_int_equal(move_it(ix, &op, a.fileid, n, b[1], b[0].bytes, true), 0);
+	assert_int_equal(op.entry.attr.version, 2);
+	assert_int_equal(op.gone.fileid, a.fileid);
+	assert_int_equal(op.gone.attr.nlink, 0);
+	assert_true(bytes_eq(op.gone.body.bytes, b[0].bytes));
+	uint64_t note = op.gone.note;
+	assert_true(note > 1);
+	assert_int_equal(kit_keys(ix, "g"), 1);
+	assert_int_equal(kit(ix, &op, index_del_blocks, (struct index_op){
+		.fileid = a.fileid, .blocks = &ref[0], .nblocks = 1, .note = note }), 0);
+	assert_int_equal(kit_keys(ix, "g"), 0);
+	assert_int_equal(kit_keys(ix, "E"), 1);
+	for (unsigned i = 0; i < 2; i++) {
+		writer_fini(&value[i]);
+		writer_fini(&refs[i]);
+	}
+	kit_close(ix, &op);
+}
+
+struct kept {
+	unsigned d, f, e, x, m, l, other;
+};
+
+static int see_kept(void *arg, const struct kv_row *row)
+{
+	struct kept *k = arg;
+
+	if (!index_row_is_kept(row->key, row->value, DISK))
+		return 0;
+	switch (*(const char *)row->key.p) {
+	case 'D': k->d++; break;
+	case 'F': k->f++; break;
+	case 'E': k->e++; break;
+	case 'X': k->x++; break;
+	case 'M': k->m++; break;
+	case 'L': k->l++; break;
+	default: k->other++;
+	}
+	return 0;
+}
+
+/* Of what is away, directories, and several names; not of what is in memory. */
+static void what_is_kept(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct writer here = { 0 }, disk = { 0 };
+	struct kept k = { 0 };
+	uint64_t id;
+
+	(void)state;
+	make_body(HERE, 5, &here);
+	make_body(DISK, 9, &disk);
+	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
+	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
+	publish_body(ix, "stays", b_here);
+	uint64_t fileid = publish_body(ix, "goes", b_here);
+	kit_file(ix, INDEX_ROOT, "inline", "content");
+	kit_mkdir(ix, INDEX_ROOT, "dir");
+	assert_int_equal(move_it(ix, &op, fileid, name_of(ix, INDEX_ROOT, "goes"), b_disk,
+				 b_here.bytes, true), 0);
+	for (const char *kind = "DEFLMTX"; *kind; kind++)
+		assert_int_equal(index_rows(index_kv(ix), *kind, see_kept, &k), 0);
+	assert_int_equal(k.d, 2); /* "goes", "dir" */
+	assert_int_equal(k.f, 2); /* the root, "dir" */
+	assert_int_equal(k.m, 2);
+	assert_int_equal(k.l, 1);
+	assert_int_equal(k.e + k.x + k.other, 0);
+	assert_int_equal(index_disk(ix, &id), 0);
+	assert_int_equal(id, 0);
+	assert_int_equal(index_set_disk(ix, DISK), 0);
+	assert_int_equal(index_disk(ix, &id), 0);
+	assert_int_equal(id, DISK);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "goes"), 0);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "stays"), 0);
+	writer_fini(&here);
+	writer_fini(&disk);
+	kit_close(ix, &op);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -457,6 +640,9 @@ int main(void)
 		cmocka_unit_test(what_a_draft_hides_may_go),
 		cmocka_unit_test(never_a_directory),
 		cmocka_unit_test(rows),
+		cmocka_unit_test(content_moves),
+		cmocka_unit_test(blocks_move),
+		cmocka_unit_test(what_is_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

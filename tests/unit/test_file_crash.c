@@ -121,7 +121,7 @@ static void killed_anywhere_keeps_what_was_published(void **state)
 	}
 	assert_true(died > processes / 4);
 	munmap(w, sizeof(*w));
-	assert_int_equal(engine_store_remove(dir), 0);
+	assert_int_equal(engine_store_remove(dir, true), 0);
 	rmdir(dir);
 }
 

@@ -586,7 +586,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	assert_idle();
-	return engine_store_remove(dir);
+	return engine_store_remove(dir, true);
 }
 
 int main(int argc, char **argv)

@@ -275,7 +275,7 @@ static void walk_rows(unsigned engine)
 	snprintf(file, sizeof(file), "%s/index", path);
 	open_kv(m, engine, file);
 	assert_int_equal(pool_open(&o, &m->pool), 0);
-	assert_int_equal(refs_open(m->pool, m->kv, &m->refs), 0);
+	assert_int_equal(refs_open(m->pool, NULL, m->kv, &m->refs), 0);
 	for (unsigned i = 0; i < (engine == 2 ? 1500 : 6000); i++) {
 		if (rnd_below(&m->rng, 3))
 			step_write(m);

@@ -384,7 +384,7 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 	static const uint16_t types[] = { WIRE_KV, WIRE_WATCH, WIRE_UNWATCH, WIRE_ALLOC, WIRE_SEAL,
 					  WIRE_PIN, WIRE_OPEN, WIRE_STAT, WIRE_DROP_KEYS, WIRE_EVICT,
 					  WIRE_ABOUT, WIRE_READ,
-					  WIRE_WRITE, WIRE_FENCE, WIRE_SCRUB };
+					  WIRE_WRITE, WIRE_FENCE, WIRE_SCRUB, WIRE_RECALL };
 	static const uint16_t plain[] = { WIRE_HELLO, WIRE_CHALLENGE, WIRE_PROOF, WIRE_WELCOME,
 					  WIRE_READY, WIRE_RING, WIRE_UNPIN };
 	struct raw w;
@@ -613,7 +613,7 @@ static void test_references_are_the_nodes_business(void **state)
 	struct kv *kv;
 
 	(void)state;
-	assert_int_equal(refs_open(pool, gate.inner, &refs), 0);
+	assert_int_equal(refs_open(pool, NULL, gate.inner, &refs), 0);
 	start();
 	assert_int_equal(join_as(&token, false, &x), 0);
 	remote_last(x);

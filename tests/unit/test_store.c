@@ -331,7 +331,7 @@ static void test_race(void **state)
 		assert_int_equal(won, 1);
 		assert_int_equal(busy, 2);
 		if (round % 2)
-			assert_int_equal(engine_store_remove(dir), 0);
+			assert_int_equal(engine_store_remove(dir, true), 0);
 	}
 }
 
@@ -360,7 +360,7 @@ static void use_and_remove(uint64_t seed)
 			engine_close(e);
 		}
 		if (rnd_below(&r, 2)) {
-			bad = engine_store_remove(dir);
+			bad = engine_store_remove(dir, true);
 			if (bad && bad != -EBUSY && bad != -ENOENT)
 				_exit(3);
 		}
@@ -400,7 +400,7 @@ static void test_busy(void **state)
 	o = opts();
 	o.read_only = true;
 	refused(&o, -EBUSY, pid, NULL);
-	assert_int_equal(engine_store_remove(dir), -EBUSY);
+	assert_int_equal(engine_store_remove(dir, true), -EBUSY);
 	check_clean(e);
 	engine_close(e);
 }
@@ -514,7 +514,7 @@ static void test_no_space(void **state)
 	refused(&o, -ENOSPC, "no space", "64 MiB", "are free", "--pool-size 24M", NULL);
 	o.pool_bytes = 24 << 20;
 	engine_close(open_with(&o));
-	assert_int_equal(engine_store_remove(dir), 0);
+	assert_int_equal(engine_store_remove(dir, true), 0);
 	o.pool_bytes = opts().pool_bytes;
 
 	/* One that fits is made. */
@@ -856,7 +856,7 @@ static void test_tmpfs(void **state)
 	engine_close(open_with(&o));
 	assert_true(memory_is_mounted(mem));
 
-	assert_int_equal(engine_store_remove(dir), 0);
+	assert_int_equal(engine_store_remove(dir, true), 0);
 	assert_int_equal(access(dir, F_OK), -1);
 	free(mem);
 }
@@ -934,7 +934,7 @@ static void test_failing_index(void **state)
 				armed = submits >= fail_nth;
 				engine_close(e);
 				if (!there)
-					assert_int_equal(engine_store_remove(dir), 0);
+					assert_int_equal(engine_store_remove(dir, true), 0);
 			}
 			free(reason);
 			assert_idle();
@@ -1028,7 +1028,7 @@ static void test_served(void **state)
 	assert_string_equal(st.serves, at);
 	snprintf(pid, sizeof(pid), "Try: kill %d", (int)getpid());
 	refused(&o, -EBUSY, "serves it at", at, pid, NULL);
-	assert_int_equal(engine_store_remove(dir), -EBUSY);
+	assert_int_equal(engine_store_remove(dir, true), -EBUSY);
 	engine_serve_end(e, 0);
 	engine_close(e);
 	assert_int_equal(engine_store_stat(dir, &st), 0);
@@ -1045,19 +1045,19 @@ static void test_remove(void **state)
 	struct store_stat st;
 	(void)state;
 
-	assert_int_equal(engine_store_remove(dir), -ENOENT);
+	assert_int_equal(engine_store_remove(dir, true), -ENOENT);
 	assert_int_equal(engine_store_stat(dir, &st), -ENOENT);
 	make_store(1);
 	struct engine_opts o = opts();
 	o.fresh = true;
 	engine_close(open_with(&o));
-	assert_int_equal(engine_store_remove(dir), 0);
+	assert_int_equal(engine_store_remove(dir, true), 0);
 	assert_int_equal(access(dir, F_OK), -1);
 
 	/* what is not ours stays */
 	make_store(1);
 	write_at("mine", 0, "x", 1);
-	assert_int_equal(engine_store_remove(dir), 0);
+	assert_int_equal(engine_store_remove(dir, true), 0);
 	assert_int_equal(access(path_of("mine"), F_OK), 0);
 	unlink(path_of("mine"));
 	rmdir(dir);
@@ -1077,7 +1077,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	assert_idle();
-	engine_store_remove(dir);
+	engine_store_remove(dir, true);
 	rmdir(dir);
 	return 0;
 }

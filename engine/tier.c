@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The disk's folder:
+ *
+ *	DIR/data          its first page is a text that says whose it is; then segments
+ *	DIR/rows-N, journal-N   what is on it (tier_journal.h)
+ *	DIR/old/          what `fresh` moved aside
+ *
+ * `data` is allocated in full when it is made, so that a write cannot find the disk full
+ * later, and has the lock. It is there before a journal is: a folder with the one and without
+ * the other was never used.
+ */
+#include "engine/tier.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/size.h"
+#include "engine/auth.h"
+#include "engine/fetch.h"
+#include "engine/folder.h"
+#include "engine/tier_priv.h"
+
+enum {
+	FORMAT = 1,
+	SEGMENT_MAX = 16384, /* pages: 64 MiB */
+	SEGMENTS = 16,       /* of a disk that is smaller than so many of those */
+};
+
+#define FRESH_HINT "Try: another folder, or --fresh, which keeps what is there aside"
+
+uint64_t tier_id(const struct tier *t) { return t->head.pool_id; }
+bool tier_is_new(const struct tier *t) { return t->is_new; }
+uint64_t tier_fs(const struct tier *t) { return t->found.head.fs_id; }
+struct tier_log *tier_log_of(struct tier *t) { return t->log; }
+
+int tier_disk(struct tier *t, unsigned depth, struct disk **ret)
+{
+	struct disk *d, *late;
+	int r = disk_open(t->fd, depth, &d);
+
+	if (r < 0 || !t->faults) {
+		if (!r)
+			*ret = d;
+		return r;
+	}
+	r = disk_fault_open(d, t->faults, &late);
+	if (r < 0)
+		disk_close(d);
+	else
+		*ret = late;
+	return r;
+}
+
+/* Sizes ---------------------------------------------------------------------------------- */
+
+static int cut(struct tier *t, uint64_t bytes)
+{
+	uint64_t pages = bytes / PAGE_BYTES;
+	uint64_t seg = pages / SEGMENTS / SLICE_PAGES_MAX * SLICE_PAGES_MAX;
+
+	seg = seg < SLICE_PAGES_MAX ? SLICE_PAGES_MAX : seg > SEGMENT_MAX ? SEGMENT_MAX : seg;
+	uint64_t n = pages > TIER_HEAD_PAGES ? (pages - TIER_HEAD_PAGES) / seg : 0;
+	if (n < TIER_SEGMENTS_MIN || pages > UINT32_MAX)
+		return -EINVAL;
+	t->segment_pages = (uint32_t)seg;
+	t->nsegments = (uint32_t)n;
+	return 0;
+}
+
+/* `data` ----------------------------------------------------------------------------------- */
+
+static int write_head(struct tier *t, const struct tier_opts *o, uint64_t bytes)
+{
+	_cleanup_(freep) char *page = NULL;
+	char store[3 * 256];
+
+	page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+	if (!page)
+		return -ENOMEM;
+	memset(page, 0, PAGE_BYTES);
+	error_quote(store, sizeof(store), o->store);
+	snprintf(page, PAGE_BYTES, "slicefs disk %d\nid %016" PRIx64 "\nbytes %" PRIu64
+		 "\nstore [%s]\n", FORMAT, t->head.pool_id, bytes, store);
+	ssize_t n = pwrite(t->fd, page, PAGE_BYTES, 0);
+	return n != PAGE_BYTES ? n < 0 ? -errno : -EIO : fsync(t->fd) ? -errno : 0;
+}
+
+struct disk_head {
+	unsigned format;
+	uint64_t id, bytes;
+	char store[3 * 256];
+};
+
+static int read_head(struct tier *t, struct disk_head *ret)
+{
+	_cleanup_(freep) char *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+
+	if (!page)
+		return -ENOMEM;
+	if (pread(t->fd, page, PAGE_BYTES, 0) != PAGE_BYTES)
+		return -EUCLEAN;
+	page[PAGE_BYTES - 1] = 0;
+	if (sscanf(page, "slicefs disk %u", &ret->format) != 1)
+		return -EUCLEAN;
+	if (ret->format > FORMAT)
+		return -EPROTONOSUPPORT;
+	if (sscanf(page, "slicefs disk %u\nid %" SCNx64 "\nbytes %" SCNu64 "\nstore [%767[^\n]",
+		   &ret->format, &ret->id, &ret->bytes, ret->store) != 4 || !ret->id)
+		return -EUCLEAN;
+	ret->store[strlen(ret->store) - 1] = 0; /* the bracket */
+	return 0;
+}
+
+static int why_data(const struct tier *t, int r, char **ret_why)
+{
+	if (r == -EPROTONOSUPPORT)
+		return why(ret_why, r, "disk %s: made by a newer slicefs than this one (%s). Try: "
+			   "that one, or --fresh, which keeps what is there aside", t->path,
+			   SLICEFS_VERSION);
+	if (r == -EUCLEAN)
+		return why(ret_why, r, "disk %s: data is not what slicefs writes, or damaged. "
+			   FRESH_HINT, t->path);
+	return why(ret_why, r, "disk %s: data: %s. Try: a look at the disk", t->path, error_text(r));
+}
+
+static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+{
+	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
+	uint8_t random[32]; /* auth_random() fills so many */
+
+	if (!bytes)
+		return why(ret_why, -EINVAL, "disk %s: how much of it is to be used? Try: "
+			   "--ssd-size 100G", t->path);
+	if (cut(t, bytes) < 0)
+		return why(ret_why, -EINVAL, "disk %s: %s is too little or too much. Try: "
+			   "--ssd-size 1G", t->path, size_text(bytes).s);
+	auth_random(random);
+	memcpy(&t->head.pool_id, random, sizeof(t->head.pool_id));
+	t->head.pool_id |= 1;
+	t->is_new = t->made_data = true;
+	int r = -posix_fallocate(t->fd, 0, (off_t)bytes);
+	if (r == -ENOSPC)
+		return why(ret_why, r, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
+			   t->path, size_text(bytes).s);
+	if (!r)
+		r = write_head(t, o, bytes);
+	return r < 0 ? why_data(t, r, ret_why) : 0;
+}
+
+static int take_data(struct tier *t, const struct tier_opts *o, uint64_t size, char **ret_why)
+{
+	struct disk_head h;
+	char store[3 * 256];
+	int r = read_head(t, &h);
+
+	if (r < 0)
+		return why_data(t, r, ret_why);
+	if (h.bytes > size || cut(t, h.bytes) < 0)
+		return why(ret_why, -EUCLEAN, "disk %s: data was cut short: it has %s of %s. "
+			   FRESH_HINT, t->path, size_text(size).s, size_text(h.bytes).s);
+	error_quote(store, sizeof(store), o->store);
+	if (strcmp(h.store, store))
+		return why(ret_why, -EUCLEAN, "disk %s: belongs to the store %s. " FRESH_HINT, t->path,
+			   h.store);
+	if (o->bytes && o->bytes / PAGE_BYTES * PAGE_BYTES != h.bytes)
+		return why(ret_why, -EINVAL, "disk %s: has %" PRIu64 " MiB, and %" PRIu64 " MiB were "
+			   "asked for. Try: without --ssd-size, or with --fresh, which keeps what is "
+			   "there aside", t->path, h.bytes >> 20, o->bytes >> 20);
+	t->head.pool_id = h.id;
+	return 0;
+}
+
+/* The folder --------------------------------------------------------------------------------- */
+
+static bool is_ours(const char *name)
+{
+	return !strcmp(name, "data") || !strncmp(name, "rows-", 5) || !strncmp(name, "journal-", 8);
+}
+
+static int move_aside(struct tier *t, char **ret_why)
+{
+	int fd = openat(t->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	char to[300];
+	int r = d ? 0 : -errno;
+
+	if (!r && mkdirat(t->dir, "old", 0700))
+		r = -errno;
+	while (!r && (e = readdir(d))) {
+		if (!is_ours(e->d_name))
+			continue;
+		snprintf(to, sizeof(to), "old/%s", e->d_name);
+		r = renameat(t->dir, e->d_name, t->dir, to) ? -errno : 0;
+	}
+	if (d)
+		closedir(d);
+	if (r == -EEXIST)
+		return why(ret_why, r, "disk %s: something is kept aside already, in %s/old, and only "
+			   "one set is. Try: rm -r %s/old", t->path, t->path, t->path);
+	return r < 0 ? why_data(t, r, ret_why) : 0;
+}
+
+static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
+{
+	struct statfs fs;
+	int r = folder_make(t->path);
+
+	if (r == -EEXIST)
+		r = 0;
+	if (!r) {
+		t->dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		r = t->dir < 0 || fstatfs(t->dir, &fs) ? -errno : 0;
+	}
+	if (r < 0)
+		return why(ret_why, r, "disk %s: %s. Try: --ssd with a folder on a disk", t->path,
+			   error_text(r));
+	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
+		return why(ret_why, -EINVAL, "disk %s: is memory. Try: --ssd with a folder on a disk",
+			   t->path);
+	return 0;
+}
+
+static int open_file(struct tier *t, char **ret_why)
+{
+	t->fd = openat(t->dir, "data", O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (t->fd < 0 && errno == EINVAL)
+		return why(ret_why, -EINVAL, "disk %s: its file system cannot be read and written "
+			   "directly (O_DIRECT). Try: --ssd with a folder on ext4 or xfs", t->path);
+	if (t->fd < 0)
+		return why_data(t, -errno, ret_why);
+	if (flock(t->fd, LOCK_EX | LOCK_NB))
+		return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs "
+			   "status", t->path);
+	return 0;
+}
+
+static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+{
+	struct stat st;
+	int r = open_file(t, ret_why);
+
+	if (r < 0)
+		return r;
+	if (fstat(t->fd, &st))
+		return why_data(t, -errno, ret_why);
+	if (st.st_size && o->fresh) {
+		r = move_aside(t, ret_why);
+		if (r < 0)
+			return r;
+		close(t->fd);
+		r = open_file(t, ret_why);
+		st.st_size = 0;
+	}
+	if (r < 0)
+		return r;
+	return st.st_size ? take_data(t, o, (uint64_t)st.st_size, ret_why) :
+			    make_data(t, o, ret_why);
+}
+
+static void remove_ours(int dir)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (is_ours(e->d_name))
+			unlinkat(dir, e->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
+int tier_remove(const char *dir, const char *store)
+{
+	struct tier t = { .path = (char *)dir, .fd = -1 };
+	_cleanup_(closep) int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct disk_head h;
+	char quoted[3 * 256];
+
+	if (folder < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+	_cleanup_(closep) int fd = openat(folder, "data", O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+	t.fd = fd;
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (flock(fd, LOCK_EX | LOCK_NB))
+		return -EBUSY;
+	error_quote(quoted, sizeof(quoted), store);
+	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
+		return 0;
+	remove_ours(folder);
+	rmdir(dir); /* others may have something in it */
+	return 0;
+}
+
+/* The log as it was ----------------------------------------------------------------------------- */
+
+struct gens {
+	uint32_t *v, n, newest;
+	uint64_t id;
+};
+
+static int see_head(void *arg, const struct record_head *h)
+{
+	return h->pool_id == ((struct gens *)arg)->id ? 0 : -EUCLEAN;
+}
+
+static int see_segment(void *arg, uint32_t n, uint32_t gen)
+{
+	struct gens *g = arg;
+
+	if (n >= g->n)
+		return -EUCLEAN;
+	g->v[n] = gen;
+	g->newest = n;
+	return 0;
+}
+
+static int why_journal(const struct tier *t, int r, const char *file, char **ret_why)
+{
+	if (r == -EPROTONOSUPPORT)
+		return why_data(t, r, ret_why);
+	return why(ret_why, r == -ENOENT ? -EUCLEAN : r, "disk %s: %s: %s. " FRESH_HINT, t->path,
+		   file ? file : "its journal",
+		   r == -EUCLEAN ? "is not what slicefs writes, or damaged" : error_text(r));
+}
+
+static int open_log(struct tier *t, char **ret_why)
+{
+	_cleanup_(freep) uint32_t *v = calloc(t->nsegments, sizeof(*v));
+	_cleanup_(freep) char *file = NULL;
+	struct gens g = { v, t->nsegments, 0, t->head.pool_id };
+	const struct record_visitor visitor = { .head = see_head, .segment = see_segment, .arg = &g };
+
+	if (!v)
+		return -ENOMEM;
+	int r = t->is_new ? 0 : journal_read(t->dir, &visitor, &t->found, &file);
+	if (r < 0)
+		return why_journal(t, r, file, ret_why);
+	if (!t->found.next)
+		t->found.next = 1;
+	bool used = t->found.head.version;
+	for (uint32_t i = 0; used && i < t->nsegments; i++)
+		if (!v[i])
+			return why_journal(t, -EUCLEAN, NULL, ret_why);
+	if (t->found.torn)
+		log_info("disk", "%s: the end of its journal was cut off, which is what a power loss "
+			 "leaves", t->path);
+	t->is_new = !used;
+	return tier_log_new(t->head.pool_id, t->nsegments, t->segment_pages, used ? v : NULL,
+			    used ? g.newest : t->nsegments - 1, &t->log);
+}
+
+int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why)
+{
+	struct tier *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	t->dir = t->fd = -1;
+	t->faults = o->faults;
+	t->wait_ms = o->wait_ms ? o->wait_ms : WAIT_MS;
+	t->path = strdup(o->dir);
+	int r = t->path ? open_dir(t, o, ret_why) : -ENOMEM;
+	if (!r)
+		r = open_data(t, o, ret_why);
+	if (!r)
+		r = open_log(t, ret_why);
+	if (r < 0) {
+		tier_free(t);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+/* After memory was lost ------------------------------------------------------------------------ */
+
+enum { FILL_ROWS = 256 };
+
+/* Rows are written many at a time, in the order in which they came. */
+struct fill {
+	struct tier *t;
+	struct kv *kv;
+	struct kv_write writes[FILL_ROWS];
+	size_t at[FILL_ROWS]; /* where key and value begin in `bytes` */
+	uint32_t n;
+	struct writer bytes;
+	uint64_t dropped;
+};
+
+static int fill_write(struct fill *f)
+{
+	struct kv_req req = { .writes = f->writes, .nwrites = f->n };
+
+	if (f->bytes.bad)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < f->n; i++) {
+		struct kv_write *w = &f->writes[i];
+		w->key.p = f->bytes.p + f->at[i];
+		if (w->value.len)
+			w->value.p = f->bytes.p + f->at[i] + w->key.len;
+	}
+	int r = f->n ? kv_wait(f->kv, &req) : 0;
+	kv_req_fini(&req);
+	f->n = 0;
+	f->bytes.len = 0;
+	return r > 0 ? -EIO : r;
+}
+
+static int fill_row(struct fill *f, struct bytes key, struct bytes value)
+{
+	int r = f->n == FILL_ROWS || f->bytes.len + key.len + value.len > 512 << 10 ?
+		fill_write(f) : 0;
+
+	if (r < 0)
+		return r;
+	f->at[f->n] = f->bytes.len;
+	f->writes[f->n++] = (struct kv_write){ { NULL, key.len }, { NULL, value.len } };
+	write_bytes(&f->bytes, key.p, key.len);
+	write_bytes(&f->bytes, value.p, value.len);
+	return 0;
+}
+
+static int fill_put(void *arg, struct bytes key, struct bytes value)
+{
+	return fill_row(arg, key, value);
+}
+
+static int fill_del(void *arg, struct bytes key)
+{
+	return fill_row(arg, key, BYTES_NONE);
+}
+
+static int is_stale(void *arg, const struct extent *x)
+{
+	struct fill *f = arg;
+	struct slice_run s = { { x->slice, x->gen }, x->slice_pages };
+
+	return x->pool_id != f->t->head.pool_id || tier_log_check(f->t->log, &s) < 0;
+}
+
+/* What has been written over is not there. What of it is left is for the index's check. */
+static int drop_stale(void *arg, const struct kv_row *row)
+{
+	struct fill *f = arg;
+
+	if (!index_row_extents(row->key, row->value, is_stale, f))
+		return 0;
+	f->dropped++;
+	return fill_row(f, row->key, BYTES_NONE);
+}
+
+int tier_fill(struct tier *t, struct kv *kv, char **ret_why)
+{
+	struct fill *f = calloc(1, sizeof(*f));
+	const struct record_visitor v = { .put = fill_put, .del = fill_del, .arg = f };
+	_cleanup_(freep) char *file = NULL;
+
+	if (!f)
+		return -ENOMEM;
+	f->t = t;
+	f->kv = kv;
+	int r = journal_read(t->dir, &v, &t->found, &file);
+	if (!r)
+		r = fill_write(f);
+	for (const char *kind = "DEF"; !r && *kind; kind++) {
+		r = index_rows(kv, *kind, drop_stale, f);
+		if (!r)
+			r = fill_write(f);
+	}
+	if (f->dropped)
+		log_info("disk", "%s: %" PRIu64 " records of what has been written over were dropped",
+			 t->path, f->dropped);
+	writer_fini(&f->bytes);
+	free(f);
+	if (r == -ENOSPC)
+		return why(ret_why, r, "disk %s: the index has no room for what is on it. Try: a "
+			   "larger --index-size", t->path);
+	return r < 0 ? why_journal(t, r, file, ret_why) : 0;
+}
+
+int tier_adopt(struct tier *t, const struct extent *x, uint64_t fileid)
+{
+	struct slice_run s = { { x->slice, x->gen }, x->slice_pages };
+
+	return tier_log_adopt(t->log, &s, fileid);
+}
+
+/* ------------------------------------------------------------------------------------------------- */
+
+int tier_begin(struct tier *t, struct engine *e, char **ret_why)
+{
+	struct journal_opts o = {
+		.dir = t->dir, .data = t->fd, .kv = index_kv(e->ix), .log = t->log,
+		.head = t->head, .faults = t->faults,
+	};
+
+	t->e = e;
+	o.head.fs_id = index_super(e->ix)->fs_id;
+	o.head.number = t->found.next;
+	int r = tier_out_begin(t);
+	if (r == -ENOSYS || r == -EPERM)
+		return why(ret_why, r, "disk %s: this kernel does not let us use io_uring: %s. Try: "
+			   "sysctl kernel.io_uring_disabled=0, or without --ssd", t->path,
+			   error_text(r));
+	if (!r)
+		r = journal_open(&o, &t->journal);
+	if (!r)
+		r = tier_back_begin(t);
+	if (r < 0)
+		return why(ret_why, r, "disk %s: cannot begin with it: %s. Try: a look at the disk",
+			   t->path, error_text(r));
+	t->made_data = false;
+	struct tier_space s;
+	tier_space(t, &s);
+	log_info("disk", "%s: %s, %s in use", t->path, size_text(s.total_bytes).s,
+		 size_text(s.live_bytes).s);
+	return 0;
+}
+
+void tier_set_calls(struct tier *t, const struct tier_calls *c)
+{
+	t->calls = *c;
+}
+
+void tier_stop(struct tier *t)
+{
+	if (!t)
+		return;
+	tier_back_end(t);
+	tier_out_end(t);
+}
+
+void tier_end(struct tier *t)
+{
+	if (!t)
+		return;
+	journal_close(t->journal);
+	t->journal = NULL;
+}
+
+void tier_free(struct tier *t)
+{
+	if (!t)
+		return;
+	tier_stop(t);
+	tier_end(t);
+	tier_log_free(t->log);
+	if (t->made_data && t->dir >= 0) /* and never begun with */
+		unlinkat(t->dir, "data", 0);
+	if (t->fd >= 0)
+		close(t->fd);
+	if (t->dir >= 0)
+		close(t->dir);
+	free(t->path);
+	free(t);
+}
+
+void tier_space(struct tier *t, struct tier_space *ret)
+{
+	struct tier_log_stat st;
+
+	tier_log_stat(t->log, &st);
+	*ret = (struct tier_space){ st.pages * PAGE_BYTES, st.live * PAGE_BYTES };
+	metric_set(M_DISK_BYTES, (int64_t)ret->live_bytes);
+	metric_set(M_DISK_SIZE, (int64_t)ret->total_bytes);
+}
+
+int tier_check(struct tier *t, struct writer *report)
+{
+	return tier_log_check_all(t->log, report);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * The disk below the pool: what the eviction pushes out of memory goes to a file on a disk,
+ * and comes back when it is opened. It is where pool and index are: in the mount of an own
+ * store, in a node.
+ *
+ *	evict.c --- tier_demote() ---> tier_out.c ---> disk
+ *	   ^                               |  says in the index where the bytes are
+ *	   | what does not go there,       v
+ *	   | or has to leave it      index: record, `away`, extents in the disk's pool
+ *	   |                               ^  says that they are in the pool
+ *	load.c --- tier_recall() ----> tier_back.c <--- disk
+ *
+ * It is a pool of its own, with an id: `struct extent.slice` is a page of its file, `.gen`
+ * the generation of the segment of the log that it lies in (tier_log.h). Sums go along: what is
+ * read is compared before anybody sees it (P9). An object is on one of the two, all of it.
+ *
+ * Its folder has `data`, with a head that says whose it is, and the journal of what is on it
+ * (tier_journal.h), by which it is found again when memory has been lost.
+ *
+ * Threads: "evict" for demoting and for what leaves; NBACK of its own ("recall") for what comes
+ * back; "journal". Nobody who holds a lock, and no FUSE worker, waits for a disk here.
+ */
+#include "engine/disk.h"
+#include "engine/node.h"
+#include "engine/policy.h"
+
+struct engine;
+struct tier;
+
+struct tier_opts {
+	const char *dir;   /* its folder; made if it is not there */
+	uint64_t bytes;    /* of its file; 0: as it is */
+	const char *store; /* whose it is; "": nobody's that has a name */
+	bool fresh;        /* what is there is moved aside */
+	uint32_t wait_ms;  /* that who needs room may wait for the disk; 0: what is usual */
+	struct disk_faults *faults;
+};
+
+/*
+ * Opens what is there, or makes it; nobody else may have it. The sentence says all of it.
+ * -EBUSY, -ENOSPC, -EINVAL (another size; not a disk), -EUCLEAN (not ours, or damaged: it stays
+ * as it is), -EPROTONOSUPPORT, -EEXIST (fresh, and something is aside already).
+ */
+int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why);
+/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use. */
+int tier_remove(const char *dir, const char *store);
+uint64_t tier_id(const struct tier *t);
+bool tier_is_new(const struct tier *t);   /* nothing is on it */
+uint64_t tier_fs(const struct tier *t);   /* whose file system it has something of; 0: nobody's */
+/* An empty index gets what is known of the one that was lost, without what has been written
+ * over since. -ENOSPC, ... */
+int tier_fill(struct tier *t, struct kv *kv, char **ret_why);
+/* The rebuild: an extent of this object. -ESTALE, -EINVAL: it cannot be. */
+int tier_adopt(struct tier *t, const struct extent *x, uint64_t fileid);
+
+/* e's pool and index are open and rebuilt, nothing is under way. `evict` is called on the
+ * thread that demotes: the object is to go, if it may: 0, or it stays. `condemn`, by any: it is
+ * to go soon, for it cannot be read. */
+struct tier_calls {
+	int (*evict)(void *arg, uint64_t fileid);
+	void (*condemn)(void *arg, uint64_t fileid);
+	/* As index_stat(), of one that is known; the op is to be finished. */
+	int (*find)(void *arg, uint64_t fileid, struct index_op *ret);
+	bool (*is_waited)(void *arg); /* does somebody wait for room? */
+	void *arg;
+};
+int tier_begin(struct tier *t, struct engine *e, char **ret_why);
+void tier_set_calls(struct tier *t, const struct tier_calls *c); /* before the first demotion */
+/* Nobody demotes any more: what is out comes to its end, who waits for something has -ESHUTDOWN. */
+void tier_stop(struct tier *t);
+/* Nothing is under way in the index, which is open still: what is to be known of it is written. */
+void tier_end(struct tier *t);
+/* Nobody observes the index any more. All three: NULL is fine. */
+void tier_free(struct tier *t);
+
+/* Demoting, by "evict" ----------------------------------------------------------------- */
+
+enum {
+	TIER_MAX = 256,/* victims at a time */
+	TIER_NOT = 1,  /* outcome: it did not go to the disk, for a reason that is counted */
+};
+
+struct tier_victim {
+	struct policy_object object;
+	struct place place; /* of its record */
+	int outcome; /* 0: it is on the disk; TIER_NOT; negative: it cannot go now */
+};
+
+/* How many pages are to be taken at a time; 0: none now, the disk is slow, full or failing. */
+uint64_t tier_budget(struct tier *t, bool waited);
+/* So many were evicted for it was 0. */
+void tier_passed(struct tier *t, unsigned n);
+/* Now and then, also when nothing is to go. */
+void tier_tend(struct tier *t);
+/* `waited`: somebody waits, since `since_ns`; so it ends soon, whatever the disk does. */
+void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns);
+
+/* Coming back ------------------------------------------------------------------------------ */
+
+/* done(c, 0): the object is in the pool by now, or has never been away; look again. -EIO: what
+ * the disk has does not match its sums, or cannot be read; it is going to be evicted. -ENOSPC,
+ * -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what c is a part of. */
+void tier_recall(struct tier *t, uint64_t fileid, struct place place, struct node_call *c);
+
+/* ------------------------------------------------------------------------------------------- */
+
+/* For who observes rows: references to its extents, see refs.h. */
+struct tier_log *tier_log_of(struct tier *t);
+
+struct tier_space {
+	uint64_t total_bytes, live_bytes;
+};
+void tier_space(struct tier *t, struct tier_space *ret); /* and sets the gauges */
+/* All x_check()s. Lines to report; violations. */
+int tier_check(struct tier *t, struct writer *report);

@@ -1,0 +1,602 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What one commit says is gathered while its rows are told, and goes to the buffer when it
+ * has been done: one record, so that it is there whole or not. The thread takes the buffer
+ * as it is, and all that came together meanwhile is one fdatasync().
+ *
+ * When the journal cannot be written, what is on the disk stands still while the store goes
+ * on, and would bring back what has changed since: so its files are removed, if even that can
+ * be done, and nothing will be there after a reboot. The log says so.
+ */
+#include "engine/tier_journal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/crash.h"
+#include "common/error.h"
+#include "common/lock.h"
+#include "common/log.h"
+#include "index/index.h"
+
+enum {
+	ROTATE = 64 << 20,     /* bytes of a journal, */
+	ROTATE_TIMES = 2,      /* and of what its rows have */
+	BUFFER_MAX = 64 << 20, /* that the disk is behind; then it is given up */
+	ROWS_LOT = 1 << 20,
+};
+
+#define ROWS_NEW "rows-new"
+
+struct journal {
+	struct journal_opts o;
+	struct kv_observer observer;
+	struct writer pending; /* of a commit under way; the committer's */
+
+	struct lock lock;
+	struct writer buffer;  /* commits: u32 bytes of entries, entries */
+	uint64_t added, durable;
+	bool data_written, ending;
+	int error;
+	pthread_cond_t more, done;
+
+	/* The thread's */
+	int fd;
+	uint64_t next_record;  /* of its file */
+	uint64_t bytes, rows_bytes;
+	uint64_t number;
+	bool has_thread, observes;
+	pthread_t thread;
+};
+
+/* Files ------------------------------------------------------------------------------------ */
+
+struct file_name {
+	char s[32];
+};
+
+static struct file_name name_of(const char *what, uint64_t number)
+{
+	struct file_name n;
+
+	snprintf(n.s, sizeof(n.s), "%s-%08" PRIx64, what, number);
+	return n;
+}
+
+static bool parse_name(const char *s, const char *what, uint64_t *ret)
+{
+	char *end;
+	size_t n = strlen(what);
+
+	if (strncmp(s, what, n) || s[n] != '-')
+		return false;
+	uint64_t v = strtoull(s + n + 1, &end, 16);
+	if (strcmp(s, name_of(what, v).s))
+		return false;
+	*ret = v;
+	return true;
+}
+
+static int write_all(struct journal *j, int fd, struct bytes b)
+{
+	int fault = j->o.faults ? atomic_load(&j->o.faults->journal_error) : 0;
+
+	if (fault)
+		return fault;
+	while (b.len) {
+		ssize_t n = write(fd, b.p, b.len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		b = BYTES_OF((const uint8_t *)b.p + n, b.len - (size_t)n);
+	}
+	return 0;
+}
+
+static int create(struct journal *j, const char *name, uint64_t *number, int *ret)
+{
+	struct record_head head = j->o.head;
+	struct writer entry = { 0 }, w = { 0 };
+	int fd = openat(j->o.dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	head.version = RECORD_VERSION;
+	head.number = j->number;
+	entry_head(&entry, &head);
+	*number = 0;
+	records_write(&w, number, writer_bytes(&entry));
+	int r = w.bad || entry.bad ? -ENOMEM : write_all(j, fd, writer_bytes(&w));
+	writer_fini(&w);
+	writer_fini(&entry);
+	if (r < 0)
+		close(fd);
+	else
+		*ret = fd;
+	return r;
+}
+
+/* Removes those of a number below this one. */
+static void remove_before(int dir, uint64_t number)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	uint64_t n;
+
+	while (d && (e = readdir(d)))
+		if ((parse_name(e->d_name, "rows", &n) || parse_name(e->d_name, "journal", &n)) &&
+		    n < number)
+			unlinkat(dir, e->d_name, 0);
+	if (d)
+		closedir(d);
+	else if (fd >= 0)
+		close(fd);
+}
+
+/* The buffer ---------------------------------------------------------------------------------- */
+
+static void fail(struct journal *j, int r)
+{
+	{
+		WITH_LOCK(&j->lock);
+		if (j->error)
+			return;
+		j->error = r;
+		writer_fini(&j->buffer);
+		j->buffer = (struct writer){ 0 };
+		pthread_cond_broadcast(&j->done);
+	}
+	remove_before(j->o.dir, UINT64_MAX);
+	fsync(j->o.dir);
+	log_error("disk", "its journal cannot be written: %s. What is on the disk will not be there "
+		  "after a reboot, and nothing more goes there. Try: a look at the disk, then "
+		  "another start", error_text(r));
+}
+
+/* Under the lock. */
+static uint64_t add(struct journal *j, struct bytes entries)
+{
+	if (!j->error) {
+		write_u32(&j->buffer, (uint32_t)entries.len);
+		write_bytes(&j->buffer, entries.p, entries.len);
+	}
+	pthread_cond_signal(&j->more);
+	return ++j->added;
+}
+
+/* Bytes first. */
+static int sync_data(struct journal *j)
+{
+	{
+		WITH_LOCK(&j->lock);
+		if (!j->data_written)
+			return 0;
+		j->data_written = false;
+	}
+	return fdatasync(j->o.data) ? -errno : 0;
+}
+
+static int write_commits(struct journal *j, const struct writer *commits)
+{
+	struct reader r = reader_of(writer_bytes(commits));
+	struct writer w = { 0 };
+
+	if (commits->bad || commits->len > BUFFER_MAX)
+		return -ENOBUFS;
+	while (r.left) {
+		uint32_t n = read_u32(&r);
+		records_write(&w, &j->next_record, BYTES_OF(read_bytes(&r, n), n));
+	}
+	int e = w.bad ? -ENOMEM : write_all(j, j->fd, writer_bytes(&w));
+	if (!e && w.len)
+		e = fdatasync(j->fd) ? -errno : 0;
+	j->bytes += w.len;
+	writer_fini(&w);
+	return e;
+}
+
+/* All that there is. */
+static int flush(struct journal *j)
+{
+	struct writer w;
+	uint64_t added;
+
+	{
+		WITH_LOCK(&j->lock);
+		w = j->buffer;
+		added = j->added;
+		j->buffer = (struct writer){ 0 };
+		if (j->error)
+			return j->error;
+	}
+	int r = sync_data(j);
+	if (!r)
+		r = write_commits(j, &w);
+	writer_fini(&w);
+	if (r < 0) {
+		fail(j, r);
+		return r;
+	}
+	crash_point(CRASH_DISK_JOURNALED);
+	WITH_LOCK(&j->lock);
+	j->durable = added;
+	pthread_cond_broadcast(&j->done);
+	return 0;
+}
+
+/* Rows ------------------------------------------------------------------------------------------ */
+
+struct rows {
+	struct journal *j;
+	int fd;
+	uint64_t number, bytes;
+	struct writer entries;
+};
+
+static int rows_write(struct rows *s)
+{
+	struct writer w = { 0 };
+
+	records_write(&w, &s->number, writer_bytes(&s->entries));
+	int r = w.bad || s->entries.bad ? -ENOMEM : write_all(s->j, s->fd, writer_bytes(&w));
+	s->bytes += w.len;
+	writer_fini(&w);
+	s->entries.len = 0;
+	return r;
+}
+
+static int see_row(void *arg, const struct kv_row *row)
+{
+	struct rows *s = arg;
+
+	if (!index_row_is_kept(row->key, row->value, s->j->o.head.pool_id))
+		return 0;
+	entry_put(&s->entries, row->key, row->value);
+	if (s->entries.len < ROWS_LOT)
+		return 0;
+	int r = rows_write(s);
+	/* Others are waiting for what has come meanwhile. */
+	return r ? r : s->j->has_thread ? flush(s->j) : 0;
+}
+
+static int see_segment(void *arg, uint32_t n, uint32_t gen)
+{
+	struct rows *s = arg;
+
+	entry_segment(&s->entries, n, gen);
+	return 0;
+}
+
+static int write_rows(struct journal *j)
+{
+	struct rows s = { .j = j };
+	int r = create(j, ROWS_NEW, &s.number, &s.fd);
+
+	if (r < 0)
+		return r;
+	tier_log_gens(j->o.log, see_segment, &s);
+	for (const char *kind = INDEX_KEPT_KINDS; !r && *kind; kind++)
+		r = index_rows(j->o.kv, *kind, see_row, &s);
+	entry_end(&s.entries);
+	if (!r)
+		r = rows_write(&s);
+	if (!r)
+		r = sync_data(j);
+	if (!r)
+		r = fsync(s.fd) ? -errno : 0;
+	crash_point(CRASH_DISK_ROWS);
+	if (!r)
+		r = renameat(j->o.dir, ROWS_NEW, j->o.dir, name_of("rows", j->number).s) ||
+		    fsync(j->o.dir) ? -errno : 0;
+	close(s.fd);
+	writer_fini(&s.entries);
+	j->rows_bytes = s.bytes;
+	if (!r)
+		remove_before(j->o.dir, j->number);
+	return r;
+}
+
+/* What comes from now on goes to the next one. */
+static int begin_next(struct journal *j)
+{
+	uint64_t number;
+	int fd;
+
+	j->number++;
+	int r = create(j, name_of("journal", j->number).s, &number, &fd);
+	if (r < 0)
+		return r;
+	if (fdatasync(fd) || fsync(j->o.dir)) {
+		r = -errno;
+		close(fd);
+		return r;
+	}
+	if (j->fd >= 0)
+		close(j->fd);
+	j->fd = fd;
+	j->next_record = number;
+	j->bytes = 0;
+	return 0;
+}
+
+static void rotate(struct journal *j)
+{
+	int r = begin_next(j);
+
+	if (!r)
+		r = write_rows(j);
+	if (r < 0)
+		fail(j, r);
+}
+
+/* ----------------------------------------------------------------------------------------------- */
+
+static bool wait_for_more(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	while (!j->buffer.len && !j->ending)
+		lock_wait(&j->lock, &j->more);
+	return j->buffer.len;
+}
+
+static void *run(void *arg)
+{
+	struct journal *j = arg;
+
+	pthread_setname_np(pthread_self(), "journal");
+	while (wait_for_more(j)) {
+		uint64_t least = j->o.rotate_bytes ? j->o.rotate_bytes : ROTATE;
+		if (!flush(j) && j->bytes > least && j->bytes > ROTATE_TIMES * j->rows_bytes)
+			rotate(j);
+	}
+	return NULL;
+}
+
+/* The observer. What was a kept row and is none any more goes. */
+static int observe(void *arg, struct bytes key, struct bytes before, struct bytes after)
+{
+	struct journal *j = arg;
+	uint64_t id = j->o.head.pool_id;
+
+	if (index_row_is_kept(key, after, id))
+		entry_put(&j->pending, key, after);
+	else if (index_row_is_kept(key, before, id))
+		entry_del(&j->pending, key);
+	return j->pending.bad ? -ENOMEM : 0;
+}
+
+static void observed(void *arg, bool committed)
+{
+	struct journal *j = arg;
+
+	if (committed && j->pending.len) {
+		WITH_LOCK(&j->lock);
+		add(j, writer_bytes(&j->pending));
+	}
+	if (j->pending.bad)
+		writer_fini(&j->pending);
+	j->pending.len = 0;
+	j->pending.bad = false;
+}
+
+int journal_open(const struct journal_opts *o, struct journal **ret)
+{
+	struct journal *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		return -ENOMEM;
+	j->o = *o;
+	j->fd = -1;
+	j->number = o->head.number - 1;
+	j->observer = (struct kv_observer){ .kinds = INDEX_KEPT_KINDS, .write = observe,
+					    .end = observed, .arg = j };
+	lock_init(&j->lock, LOCK_JOURNAL);
+	pthread_cond_init(&j->more, NULL);
+	lock_cond_init(&j->done);
+	int r = begin_next(j);
+	if (!r)
+		r = write_rows(j);
+	if (!r)
+		r = kv_observe(o->kv, &j->observer);
+	j->observes = !r;
+	if (!r)
+		r = -pthread_create(&j->thread, NULL, run, j);
+	j->has_thread = !r;
+	if (r < 0) {
+		journal_close(j);
+		return r;
+	}
+	*ret = j;
+	return 0;
+}
+
+void journal_close(struct journal *j)
+{
+	if (!j)
+		return;
+	if (j->observes)
+		kv_observe_no_more(j->o.kv, &j->observer);
+	if (j->has_thread) {
+		{
+			WITH_LOCK(&j->lock);
+			j->ending = true;
+			pthread_cond_signal(&j->more);
+		}
+		pthread_join(j->thread, NULL);
+	}
+	if (j->fd >= 0)
+		close(j->fd);
+	writer_fini(&j->buffer);
+	writer_fini(&j->pending);
+	pthread_cond_destroy(&j->more);
+	pthread_cond_destroy(&j->done);
+	lock_fini(&j->lock);
+	free(j);
+}
+
+uint64_t journal_segment(struct journal *j, uint32_t n, uint32_t gen)
+{
+	uint8_t room[16];
+	struct writer w = { .p = room, .cap = sizeof(room) };
+
+	entry_segment(&w, n, gen);
+	WITH_LOCK(&j->lock);
+	return add(j, writer_bytes(&w));
+}
+
+uint64_t journal_mark(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	return j->added;
+}
+
+bool journal_has(struct journal *j, uint64_t mark)
+{
+	WITH_LOCK(&j->lock);
+	return !j->error && j->durable >= mark;
+}
+
+int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns)
+{
+	WITH_LOCK(&j->lock);
+	while (!j->error && j->durable < mark)
+		if (lock_wait_until(&j->lock, &j->done, deadline_ns) == ETIMEDOUT)
+			return -ETIMEDOUT;
+	return j->error;
+}
+
+void journal_data(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	j->data_written = true;
+}
+
+/* Reading ------------------------------------------------------------------------------------ */
+
+struct reading {
+	const struct record_visitor *v;
+	struct record_head head; /* that the files are to have */
+	uint64_t number;
+	bool whole;
+};
+
+static int read_head(void *arg, const struct record_head *h)
+{
+	struct reading *g = arg;
+
+	if (h->number != g->number || (g->head.version && (h->pool_id != g->head.pool_id ||
+							   h->fs_id != g->head.fs_id)))
+		return -EUCLEAN;
+	g->head = *h;
+	return g->v->head ? g->v->head(g->v->arg, h) : 0;
+}
+
+static int read_put(void *arg, struct bytes key, struct bytes value)
+{
+	struct reading *g = arg;
+	return g->v->put ? g->v->put(g->v->arg, key, value) : 0;
+}
+
+static int read_del(void *arg, struct bytes key)
+{
+	struct reading *g = arg;
+	return g->v->del ? g->v->del(g->v->arg, key) : 0;
+}
+
+static int read_segment(void *arg, uint32_t n, uint32_t gen)
+{
+	struct reading *g = arg;
+	return g->v->segment ? g->v->segment(g->v->arg, n, gen) : 0;
+}
+
+static int read_end(void *arg)
+{
+	((struct reading *)arg)->whole = true;
+	return 0;
+}
+
+static int read_one(int dir, const char *name, struct reading *g, bool *ret_torn)
+{
+	const struct record_visitor v = { read_head, read_put, read_del, read_segment, read_end, g };
+	_cleanup_(closep) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint64_t len;
+
+	return fd < 0 ? -errno : records_read_file(fd, &v, &len, ret_torn);
+}
+
+/* The last rows-N, and the last journal. 0: there is none. */
+static int find_last(int dir, uint64_t *ret_rows, uint64_t *ret_journal)
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	uint64_t n;
+
+	if (!d) {
+		int r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	*ret_rows = *ret_journal = 0;
+	while ((e = readdir(d))) {
+		if (parse_name(e->d_name, "rows", &n) && n > *ret_rows)
+			*ret_rows = n;
+		if (parse_name(e->d_name, "journal", &n) && n > *ret_journal)
+			*ret_journal = n;
+	}
+	closedir(d);
+	return 0;
+}
+
+/* Of one that died while it made the first: nothing was ever said in it. */
+static bool is_bare(int dir, uint64_t journal)
+{
+	struct stat st;
+
+	return !journal || fstatat(dir, name_of("journal", journal).s, &st, AT_SYMLINK_NOFOLLOW) ||
+	       st.st_size <= RECORD_FIRST;
+}
+
+int journal_read(int dir, const struct record_visitor *v, struct journal_found *ret,
+		 char **ret_file)
+{
+	struct reading g = { .v = v };
+	struct file_name name;
+	uint64_t rows = 0, last = 0;
+	int r = find_last(dir, &rows, &last);
+
+	if (r < 0)
+		return r;
+	*ret = (struct journal_found){ .next = (last > rows ? last : rows) + 1 };
+	if (!rows && last <= 1 && is_bare(dir, last))
+		return 0;
+	name = name_of("rows", g.number = rows);
+	r = read_one(dir, name.s, &g, NULL);
+	if (!r && !g.whole)
+		r = -EUCLEAN;
+	/* One that was to follow, and was not made any more, is no loss. */
+	for (g.number = rows; !r && g.number <= last; g.number++) {
+		bool torn = false;
+		name = name_of("journal", g.number);
+		r = read_one(dir, name.s, &g, &torn);
+		if (g.number > rows && g.number == last && r == -EUCLEAN)
+			r = 0;
+		ret->torn |= torn;
+	}
+	ret->head = g.head;
+	if (r < 0)
+		*ret_file = strdup(name.s);
+	return r;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What the files of tier.h share. */
+#include "common/lock.h"
+#include "common/metrics.h"
+#include "engine/priv.h"
+#include "engine/tier.h"
+#include "engine/tier_journal.h"
+#include "engine/tier_log.h"
+
+enum {
+	NBACK = 4,           /* threads that bring objects back */
+	OUT_DEPTH = 4,       /* writes under way, */
+	OUT_PAGES = 1024,    /* and the pages of one */
+	BACK_DEPTH = 8,      /* reads of one thread, */
+	BACK_PAGES = 256,    /* and theirs */
+	WAIT_MS = 40,        /* for the disk, of the 50 that a write may take */
+	CLEAR_LOT = 64,      /* objects that leave the disk in one go */
+	CLEARED_MAX = 4,
+};
+
+struct out_batch;
+struct back;
+
+struct tier {
+	struct engine *e;
+	struct tier_calls calls;
+	struct disk_faults *faults;
+	uint32_t wait_ms;
+	char *path;
+	int dir, fd;         /* its folder; `data`, O_DIRECT, which has the lock */
+	bool is_new, made_data;
+	uint32_t nsegments, segment_pages;
+	struct journal_found found;
+	struct record_head head;
+	struct tier_log *log;
+	struct journal *journal;
+
+	/* tier_out.c, "evict" only */
+	struct disk *out;
+	struct out_batch *stuck;     /* of which writes are out, too late for who waited */
+	double pages_per_ns;         /* how fast it was lately */
+	uint64_t rests_ns;           /* after an error, until */
+	enum metric reason;          /* why nothing was taken when somebody last asked */
+	struct cleared {
+		uint32_t n;
+		uint64_t mark;
+	} cleared[CLEARED_MAX];
+	unsigned ncleared;
+
+	struct back *back;           /* tier_back.c */
+};
+
+/* tier.c */
+int tier_disk(struct tier *t, unsigned depth, struct disk **ret);
+
+/* tier_out.c */
+int tier_out_begin(struct tier *t);
+void tier_out_end(struct tier *t);
+
+/* tier_back.c */
+int tier_back_begin(struct tier *t);
+void tier_back_end(struct tier *t);
+
+/* tier_body.c: bodies, read and made here and now. All block. */
+
+/* All extents of the object, in order. -E2BIG: more than a record refers to at once. */
+int tier_body_read(struct index *ix, uint64_t fileid, const struct body *b, struct extents *ret);
+
+struct made_body {
+	struct body body;
+	struct writer bytes;
+	struct block_ref *blocks; /* that were put for it */
+	uint32_t nblocks;
+};
+int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, struct made_body *ret);
+/* `moved`: a record names it. */
+void tier_body_made(struct index *ix, uint64_t fileid, struct made_body *m, bool moved);
+
+/* Where the extent's bytes go, or come from: a slice of its own. Its sums stay where they
+ * are of its own bytes alone; else they are made anew from these, after the old ones have
+ * been compared. -EIO: they do not match. */
+int tier_body_alone(struct extent *x, const uint8_t *slice);

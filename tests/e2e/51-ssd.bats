@@ -1,0 +1,211 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: crash
+# shapes: own node
+# timeout: 900
+# What memory has no room for is on a disk, and comes back when it is opened: ten times the
+# pool, read as it was written, after kill -9, and after a reboot (here: the store's memory is
+# unmounted, and it was another boot) as much of it as had gone there. A pool of 32 MiB, 1 GiB of disk.
+load lib
+setup_file() {
+	begin_file
+	export POOL=32M INDEX=16M DISK DISK_OPTIONS
+	# Not the scratch folder: that may be memory.
+	DISK=$(mktemp -d "${SSD_DIR:-/var/tmp}/slicefs-ssd.XXXXXX")
+	# No object is to be given up for the disk of a shared host is slow now and then.
+	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size 1G --ssd-wait 60s"
+}
+teardown_file() { end_file; rm -rf "$DISK"; }
+setup() {
+	is_mounted || start
+	rm -rf "${MNT:?}"/*
+}
+
+# shellcheck disable=SC2086 # words
+start() {
+	if is_of_node; then
+		[[ $(node state) == serving ]] || serve ${DISK_OPTIONS} || return 1
+		mount_fs
+	else
+		mount_fs ${DISK_OPTIONS}
+	fi
+}
+
+stop() {
+	"$SLICEFS" umount "$MNT"
+	! is_of_node || end_node
+}
+
+# Whoever has the store.
+store_pid() { if is_of_node; then node pid; else daemon_pid; fi; }
+
+crash() {
+	local pid
+	pid=$(store_pid)
+	kill -9 "$pid"
+	gone "$pid" 20
+	! is_of_node || "$SLICEFS" umount --abort "$MNT"
+}
+
+# Its memory is gone, and the disk is not.
+reboot() { # how: stop, crash
+	"$1"
+	! is_mounted || "$SLICEFS" umount --abort "$MNT" 2>/dev/null || umount -l "$MNT"
+	umount "/run/slicefs/$STORE/mem"
+	sed -i 's/^boot .*/boot another/' "/run/slicefs/$STORE/store.txt"
+	start
+}
+
+# A file of a megabyte that says which one it is.
+put() { # number
+	yes "file $1" | head -c 1000000 >"$MNT/f$1"
+}
+
+is_whole() { # number
+	yes "file $1" | head -c 1000000 | cmp - "$MNT/f$1"
+}
+
+all_whole() { # numbers...
+	local i
+	for i; do is_whole "$i" || { echo "file $i"; return 1; }; done
+}
+
+# In the node there is nobody to ask for its counters.
+counts() { # series at-least
+	is_of_node || [ "$(stat_value "$1")" -ge "$2" ]
+}
+
+@test "ten times the pool goes in and is read as it was written" {
+	local i
+	for i in $(seq 320); do put "$i"; done
+	[ "$(ls "$MNT" | wc -l)" = 320 ]
+	counts 'disk_objects_total{to="disk"}' 250
+	all_whole $(seq 320)
+	counts 'disk_objects_total{to="memory"}' 250
+	[ "$(is_of_node || stat_value 'evictions_total{reason="pool"}')" = "$(is_of_node || echo 0)" ]
+}
+
+@test "small ones share segments, and a large one is whole" {
+	local i
+	mkdir "$MNT/d"
+	for i in $(seq 1500); do yes "small $i" | head -c 20000 >"$MNT/d/$i"; done
+	random_file "$SCRATCH/large" 20000000
+	cp "$SCRATCH/large" "$MNT/large"
+	for i in $(seq 60); do put "$i"; done
+	cmp "$SCRATCH/large" "$MNT/large"
+	for i in $(seq 1 7 1500); do yes "small $i" | head -c 20000 | cmp - "$MNT/d/$i"; done
+}
+
+@test "what is on the disk is renamed, linked, written, and unlinked" {
+	local i
+	for i in $(seq 80); do put "$i"; done
+	mv "$MNT/f1" "$MNT/f1001"; ln "$MNT/f2" "$MNT/f1002"
+	printf XY | dd of="$MNT/f3" bs=1 seek=500000 conv=notrunc status=none
+	rm "$MNT/f4"; put 5; mv "$MNT/f6" "$MNT/f7"
+	for i in $(seq 2000 2080); do put "$i"; done
+	yes "file 1" | head -c 1000000 | cmp - "$MNT/f1001"
+	is_whole 2
+	yes "file 2" | head -c 1000000 | cmp - "$MNT/f1002"
+	[ "$(stat -c %h "$MNT/f2")" = 2 ]
+	[ "$(dd if="$MNT/f3" bs=1 skip=500000 count=2 status=none)" = XY ]
+	[ ! -e "$MNT/f4" ]; is_whole 5
+	yes "file 6" | head -c 1000000 | cmp - "$MNT/f7"
+}
+
+@test "it is all there after an orderly stop, and after kill -9" {
+	local i
+	for i in $(seq 100); do put "$i"; done
+	stop; start
+	all_whole $(seq 100)
+	crash; start
+	[ "$(ls "$MNT" | wc -l)" = 100 ]
+	all_whole $(seq 100)
+}
+
+@test "after a reboot it has what was on the disk, and nothing that is wrong" {
+	local i n how
+	for how in stop crash; do
+		rm -rf "${MNT:?}"/*
+		mkdir -p "$MNT/a/b"
+		for i in $(seq 100); do put "$i"; done
+		setfattr -n user.x -v y "$MNT/f1"; ln "$MNT/f2" "$MNT/a/b/other"
+		for i in $(seq 101 150); do put "$i"; done
+		sync "$MNT/f150"
+		sleep 1
+		reboot $how
+		[ -d "$MNT/a/b" ]
+		n=$(ls "$MNT" | grep -c ^f)
+		[ "$n" -ge 110 ]; [ "$n" -lt 150 ]
+		for i in $(seq 150); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
+		[ "$(getfattr --only-values -n user.x "$MNT/f1")" = y ]
+		[ "$(stat -c %h "$MNT/f2")" = 2 ]
+		cmp "$MNT/f2" "$MNT/a/b/other"
+		put 1000; is_whole 1000
+		is_of_node || { stop; "$SLICEFS" fsck "$STORE"; start; }
+	done
+}
+
+@test "what came back from the disk and was overwritten is never the older one again" {
+	local i
+	for i in $(seq 80); do put "$i"; done
+	for i in $(seq 20); do yes "new $i" | head -c 1000000 >"$MNT/f$i"; done
+	reboot crash
+	for i in $(seq 20); do
+		[ ! -e "$MNT/f$i" ] || yes "new $i" | head -c 1000000 | cmp - "$MNT/f$i"
+	done
+}
+
+@test "a disk that is damaged gives an error, and then the file can be made anew" {
+	local i bad=0
+	for i in $(seq 80); do put "$i"; done
+	sleep 1
+	# All of it but the head; the pool has the rest.
+	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=1023 conv=notrunc status=none
+	for i in $(seq 80); do
+		is_whole "$i" 2>/dev/null || bad=$((bad + 1))
+	done
+	[ "$bad" -ge 40 ]
+	soon eval '[ "$(ls "$MNT" | wc -l)" -le 40 ]'
+	for i in $(seq 80); do put "$i"; done
+	all_whole $(seq 80)
+}
+
+@test "killed at each moment of going to the disk and coming back, it has all" {
+	! is_of_node || skip "crash points are the mount's"
+	local i point at
+	for point in disk.written disk.moved disk.journaled disk.back; do
+		rm -rf "${MNT:?}"/*
+		for i in $(seq 60); do put "$i"; done
+		stop
+		SLICEFS_CRASH=$point:20 start
+		for i in $(seq 60); do is_whole "$i" >/dev/null 2>&1 || break; done
+		for at in $(seq 100 160); do put "$at" 2>/dev/null || break; done
+		is_mounted && ls "$MNT" >/dev/null 2>&1 && { echo "$point was not reached"; return 1; }
+		start
+		all_whole $(seq 60)
+	done
+}
+
+@test "what cannot be used is refused with a line that says so" {
+	local i
+	for i in $(seq 60); do put "$i"; done
+	stop
+	local there=${DISK_OPTIONS}
+	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size 2G"; fails 1 'has 1024 MiB, and 2048' start
+	DISK_OPTIONS="--ssd /dev/shm/slicefs-ssd --ssd-size 1G"; fails 1 'is memory' start
+	rmdir /dev/shm/slicefs-ssd
+	DISK_OPTIONS="--ssd $DISK/other --ssd-size 15T"; fails 1 'no room' start
+	DISK_OPTIONS=; fails 1 'on a disk' start
+	DISK_OPTIONS=$there; start
+	all_whole $(seq 60)
+}
+
+@test "with the store goes what it has on the disk" {
+	put 1; stop
+	[ -e "$DISK/ssd/data" ]
+	"$SLICEFS" store rm "$STORE"
+	[ ! -e "$DISK/ssd" ]
+	start; put 1; is_whole 1
+}
+
+@test "when all is idle, nothing is in flight (P10)" { gauges_zero; }

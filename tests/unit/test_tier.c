@@ -1,0 +1,659 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine/tier.h: what does not fit into the pool is on the disk and is read as it was written;
+ * a disk that is slow, full, failing, torn or lying costs objects, never a wrong byte, and holds
+ * nobody up; and what is on it is there when memory is lost. Each page says which file it is of
+ * and which version.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdatomic.h>
+#include <sys/random.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "common/random.h"
+#include "engine/pool.h"
+#include "engine/tier.h"
+#include "tests/unit/disk_kit.h"
+#include "tests/unit/file_kit.h"
+
+enum {
+	POOL_BYTES = 16 << 20,
+	DISK_BYTES = 700 << 20,
+	FILE_BYTES = 1 << 20,
+	PATIENT_MS = 20000,
+};
+
+static struct engine *e;
+static const char *folder;
+static struct disk_faults faults;
+
+static int begin(uint64_t disk_bytes, uint32_t wait_ms)
+{
+	const struct engine_opts o = {
+		.in_memory = true, .pool_bytes = POOL_BYTES, .verify = true, .evict_low = 90,
+		.ssd = folder, .ssd_bytes = disk_bytes, .ssd_wait_ms = wait_ms, .ssd_faults = &faults,
+	};
+	char *why = NULL;
+	int r = engine_open(&o, &e, &why);
+
+	if (r < 0)
+		print_message("%s\n", why ? why : "no reason");
+	free(why);
+	return r;
+}
+
+static void check(void)
+{
+	struct writer report = { 0 };
+	int64_t v;
+
+	for (unsigned i = 0; metrics_busy(&v) && i < 5000; i++)
+		usleep(1000);
+	int n = engine_check(e, false, &report, NULL);
+	if (n)
+		fail_msg("%d violations: %.*s", n, (int)report.len, (const char *)report.p);
+	writer_fini(&report);
+}
+
+static int setup_of(uint64_t disk_bytes, uint32_t wait_ms)
+{
+	folder = disk_kit_begin();
+	faults = (struct disk_faults){ 0 };
+	return begin(disk_bytes, wait_ms);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return setup_of(DISK_BYTES, PATIENT_MS);
+}
+
+static int setup_small(void **state)
+{
+	(void)state;
+	return setup_of(40 << 20, PATIENT_MS);
+}
+
+static int setup_hasty(void **state)
+{
+	(void)state;
+	return setup_of(DISK_BYTES, 0);
+}
+
+static int teardown(void **state)
+{
+	int64_t v = 0;
+
+	(void)state;
+	check();
+	const char *busy = metrics_busy(&v);
+	if (busy)
+		print_message("%s is %lld\n", busy, (long long)v);
+	engine_close(e);
+	e = NULL;
+	disk_kit_end();
+	return busy ? -1 : 0;
+}
+
+/* Memory is lost, the disk is not. */
+static void reboot(void)
+{
+	engine_close(e);
+	assert_int_equal(begin(DISK_BYTES, PATIENT_MS), 0);
+}
+
+static int write_all(struct file *f, uint64_t of, size_t bytes)
+{
+	uint64_t words[512];
+	int r = 0;
+
+	for (unsigned i = 0; i < 512; i++)
+		words[i] = of;
+	for (size_t at = 0; r >= 0 && at < bytes; at += sizeof(words))
+		r = (int)kit_write(f, at, words, sizeof(words));
+	return r;
+}
+
+static int put(const char *name, uint64_t of, size_t bytes)
+{
+	struct file *f = NULL;
+	int r = kit_create(e, name, &f);
+
+	if (r)
+		return r;
+	r = write_all(f, of, bytes);
+	int closed = kit_close(f, r < 0 ? FILE_WRITE | FILE_DISCARD : FILE_WRITE);
+	return r < 0 ? r : closed;
+}
+
+static struct attr attr_of(const char *name)
+{
+	struct attr a = { 0 };
+	struct place place;
+
+	return kit_lookup(e, name, &a, &place) ? (struct attr){ 0 } : a;
+}
+
+static bool is_there(const char *name)
+{
+	return attr_of(name).fileid;
+}
+
+/* Bytes, all of which are right; or the error. */
+static int64_t read_it(const char *name, uint64_t of)
+{
+	uint64_t words[512], at = 0;
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+	int r = kit_lookup(e, name, &a, &place);
+
+	r = r ? -ENOENT : kit_open(e, a.fileid, place, 0, &f);
+	if (r < 0)
+		return r;
+	for (int64_t n = 1; n; at += (uint64_t)n) {
+		n = kit_read(f, at, words, sizeof(words));
+		assert_true(n >= 0);
+		for (int64_t i = 0; i < n / 8; i++)
+			assert_int_equal(words[i], of);
+	}
+	assert_int_equal(kit_close(f, 0), 0);
+	return (int64_t)at;
+}
+
+static const char *number(unsigned i)
+{
+	static char name[16];
+
+	snprintf(name, sizeof(name), "%u", i);
+	return name;
+}
+
+static void put_many(unsigned n, size_t bytes)
+{
+	for (unsigned i = 0; i < n; i++) {
+		kit_unlink(e, number(i));
+		assert_int_equal(put(number(i), i + 1, bytes), 0);
+	}
+}
+
+static void all_are_right(unsigned n, size_t bytes)
+{
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(read_it(number(i), i + 1), bytes);
+}
+
+static unsigned away(unsigned n)
+{
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		k += attr_of(number(i)).away;
+	return k;
+}
+
+static void ten_times_the_pool_is_there(void **state)
+{
+	int64_t demoted = metric_get(M_DISK_DEMOTED), back = metric_get(M_DISK_PROMOTED);
+
+	(void)state;
+	put_many(160, FILE_BYTES);
+	assert_true(away(160) > 140);
+	assert_true(metric_get(M_DISK_DEMOTED) - demoted > 140);
+	all_are_right(160, FILE_BYTES);
+	assert_true(metric_get(M_DISK_PROMOTED) - back > 140);
+	check();
+}
+
+/* Of a page, of some, of a region and a bit; with blocks of extents. */
+static void of_all_sizes(void **state)
+{
+	static const size_t sizes[] = { 4096, 8192, 65536, 69632, 5 << 20, 4096 * 17 };
+	enum { N = 90 };
+
+	(void)state;
+	for (unsigned k = 0; k < 2; k++) {
+		for (unsigned i = 0; i < N; i++) {
+			char name[20];
+			snprintf(name, sizeof(name), "%u-%u", k, i);
+			assert_int_equal(put(name, i + 1, sizes[i % 6]), 0);
+		}
+		for (unsigned i = 0; i < N; i++) {
+			char name[20];
+			snprintf(name, sizeof(name), "%u-%u", k, i);
+			assert_int_equal(read_it(name, i + 1), sizes[i % 6]);
+		}
+		check();
+	}
+}
+
+/* Written here and there, so that its extents are many, and parts of slices. */
+static void of_many_extents(void **state)
+{
+	uint64_t words[512];
+	struct file *f = NULL;
+
+	(void)state;
+	assert_int_equal(put("a", 5, 3 << 20), 0);
+	struct attr a = { 0 };
+	struct place place;
+	assert_int_equal(kit_lookup(e, "a", &a, &place), 0);
+	for (unsigned i = 0; i < 512; i++)
+		words[i] = 5;
+	for (unsigned k = 0; k < 200; k++) {
+		assert_int_equal(kit_open(e, a.fileid, place, FILE_WRITE, &f), 0);
+		assert_true(kit_write(f, (k * 7 % 768) * 4096ULL, words, sizeof(words)) > 0);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	}
+	uint64_t version = attr_of("a").version;
+	for (unsigned round = 0; round < 3; round++) {
+		/* It was used often, and so must the others be. */
+		for (unsigned i = 0; i < 20 && !attr_of("a").away; i++) {
+			put_many(20, FILE_BYTES);
+			all_are_right(20, FILE_BYTES);
+			all_are_right(20, FILE_BYTES);
+		}
+		assert_true(attr_of("a").away);
+		assert_int_equal(read_it("a", 5), 3 << 20);
+		assert_false(attr_of("a").away);
+		check();
+	}
+	assert_true(attr_of("a").version >= version);
+}
+
+static void what_is_open_stays_in_memory(void **state)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+	uint64_t words[512];
+
+	(void)state;
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	assert_int_equal(kit_lookup(e, "a", &a, &place), 0);
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), 0);
+	put_many(60, FILE_BYTES);
+	assert_false(attr_of("a").away);
+	assert_int_equal(kit_read(f, 0, words, sizeof(words)), sizeof(words));
+	assert_int_equal(words[7], 5);
+	assert_int_equal(kit_close(f, 0), 0);
+}
+
+static void what_is_away_is_written_and_unlinked(void **state)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+
+	(void)state;
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	assert_int_equal(put("b", 6, FILE_BYTES), 0);
+	put_many(60, FILE_BYTES);
+	assert_true(attr_of("a").away);
+	assert_true(attr_of("b").away);
+	assert_int_equal(kit_lookup(e, "a", &a, &place), 0);
+	assert_int_equal(kit_open(e, a.fileid, place, FILE_WRITE, &f), 0);
+	assert_true(write_all(f, 7, FILE_BYTES) >= 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_false(attr_of("a").away);
+	assert_int_equal(read_it("a", 7), FILE_BYTES);
+	assert_int_equal(kit_unlink(e, "b"), 0);
+	assert_false(is_there("b"));
+	put_many(60, FILE_BYTES);
+	assert_int_equal(read_it("a", 7), FILE_BYTES);
+}
+
+/* The log comes round: what was there longest goes. */
+static void a_disk_that_is_full_forgets(void **state)
+{
+	unsigned there = 0;
+
+	(void)state;
+	put_many(200, FILE_BYTES);
+	for (unsigned i = 0; i < 200; i++) {
+		int64_t n = is_there(number(i)) ? read_it(number(i), i + 1) : 0;
+		there += n == FILE_BYTES;
+	}
+	assert_true(there >= 20);
+	assert_true(there < 60);
+	assert_int_equal(read_it(number(199), 200), FILE_BYTES);
+}
+
+static void it_is_there_after_a_reboot(void **state)
+{
+	unsigned there = 0, was;
+
+	(void)state;
+	for (unsigned round = 0; round < 3; round++) {
+		put_many(100, FILE_BYTES);
+		was = away(100);
+		assert_true(was > 80);
+		reboot();
+		there = 0;
+		for (unsigned i = 0; i < 100; i++)
+			there += is_there(number(i));
+		assert_true(there >= was); /* some more may have gone there meanwhile */
+		check();
+		for (unsigned i = 0; i < 100; i++)
+			if (is_there(number(i)))
+				assert_int_equal(read_it(number(i), i + 1), FILE_BYTES);
+		check();
+	}
+}
+
+/* What came back and was written is not what the disk had. */
+static void no_older_version_comes_back(void **state)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+
+	(void)state;
+	put_many(60, FILE_BYTES);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_true(attr_of(number(i)).away);
+		assert_int_equal(kit_lookup(e, number(i), &a, &place), 0);
+		assert_int_equal(kit_open(e, a.fileid, place, FILE_WRITE, &f), 0);
+		assert_true(write_all(f, 1000 + i, FILE_BYTES) >= 0);
+		assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	}
+	reboot();
+	for (unsigned i = 0; i < 10; i++)
+		if (is_there(number(i)))
+			assert_int_equal(read_it(number(i), 1000 + i), FILE_BYTES);
+}
+
+/* Failing -------------------------------------------------------------------------------- */
+
+static void wait_gone(const char *name)
+{
+	for (unsigned i = 0; i < 5000 && is_there(name); i++)
+		usleep(1000);
+	assert_false(is_there(name));
+}
+
+static void what_cannot_be_read_is_an_error_and_goes(void **state)
+{
+	int64_t failed = metric_get(M_DISK_FAILED_READ), sums = metric_get(M_CHECKSUM_FAILURES);
+
+	(void)state;
+	put_many(60, FILE_BYTES);
+	atomic_store(&faults.only, DISK_READS);
+	atomic_store(&faults.error, -EIO);
+	atomic_store(&faults.fail_in, 2);
+	assert_int_equal(read_it("3", 4), -EIO);
+	wait_gone("3");
+	assert_int_equal(metric_get(M_DISK_FAILED_READ), failed + 1);
+	atomic_store(&faults.flip_in, 1);
+	assert_int_equal(read_it("4", 5), -EIO);
+	wait_gone("4");
+	assert_int_equal(metric_get(M_CHECKSUM_FAILURES), sums + 1);
+	assert_int_equal(put("3", 7, FILE_BYTES), 0);
+	assert_int_equal(read_it("3", 7), FILE_BYTES);
+	assert_int_equal(read_it("5", 6), FILE_BYTES);
+}
+
+/* In the batch that is torn, and the one that is flipped: as what was written is compared. */
+static void what_is_torn_is_an_error(void **state)
+{
+	unsigned bad = 0, good = 0;
+
+	(void)state;
+	atomic_store(&faults.only, DISK_WRITES);
+	atomic_store(&faults.tear_in, 2);
+	atomic_store(&faults.flip_in, 4);
+	put_many(60, FILE_BYTES);
+	for (unsigned i = 0; i < 60; i++) {
+		int64_t n = read_it(number(i), i + 1);
+		assert_true(n == FILE_BYTES || n == -EIO);
+		bad += n == -EIO;
+		good += n == FILE_BYTES;
+	}
+	assert_true(bad >= 1);
+	assert_true(bad <= 20);
+	assert_true(good >= 40);
+}
+
+static void a_disk_that_takes_nothing_costs_objects(void **state)
+{
+	static const int errors[] = { -EIO, -ENOSPC };
+	unsigned there = 0;
+
+	(void)state;
+	for (unsigned k = 0; k < 2; k++) {
+		int64_t refused = metric_get(M_DISK_NOT_FAILED);
+		atomic_store(&faults.error, errors[k]);
+		atomic_store(&faults.only, DISK_WRITES);
+		usleep(1100000); /* the disk is left alone for a while after an error */
+		for (unsigned i = 0; i < 60; i++) {
+			atomic_store(&faults.fail_in, 1);
+			kit_unlink(e, number(i));
+			assert_int_equal(put(number(i), i + 1, FILE_BYTES), 0);
+		}
+		atomic_store(&faults.fail_in, 0);
+		assert_true(metric_get(M_DISK_NOT_FAILED) > refused);
+		for (unsigned i = 0; i < 60; i++)
+			if (is_there(number(i))) {
+				assert_int_equal(read_it(number(i), i + 1), FILE_BYTES);
+				there++;
+			}
+		assert_true(there);
+	}
+}
+
+/* A disk that answers late holds up nobody who writes. */
+static void a_slow_disk_holds_up_nobody(void **state)
+{
+	uint64_t worst = 0;
+	int64_t slow = metric_get(M_DISK_NOT_SLOW);
+
+	(void)state;
+	atomic_store(&faults.delay_ms, 400);
+	for (unsigned i = 0; i < 100; i++) {
+		uint64_t begun = clock_ns();
+		assert_int_equal(put(number(i), i + 1, FILE_BYTES), 0);
+		uint64_t took = clock_ns() - begun;
+		worst = took > worst ? took : worst;
+	}
+	print_message("the longest of 100 puts: %.1f ms\n", (double)worst / 1e6);
+	/* 50 ms for one write of many; the host is shared. */
+	assert_true(worst < 300 * NS_PER_MS);
+	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
+	atomic_store(&faults.delay_ms, 0);
+	for (unsigned i = 0; i < 100; i++)
+		if (is_there(number(i)))
+			assert_int_equal(read_it(number(i), i + 1), FILE_BYTES);
+}
+
+static void who_waits_for_a_slow_disk_gives_up_in_time(void **state)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct kit_wait w = KIT_WAIT;
+	struct file_op op = { .done = kit_done, .arg = &w };
+
+	(void)state;
+	put_many(60, FILE_BYTES);
+	assert_true(attr_of("1").away);
+	assert_int_equal(kit_lookup(e, "1", &a, &place), 0);
+	atomic_store(&faults.delay_ms, 500);
+	op.call.deadline_ns = clock_ns() + 50 * NS_PER_MS;
+	uint64_t begun = clock_ns();
+	file_open(e, a.fileid, place, 0, &op);
+	assert_int_equal(kit_wait(&w), -ETIMEDOUT);
+	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	atomic_store(&faults.delay_ms, 0);
+	assert_int_equal(read_it("1", 2), FILE_BYTES);
+}
+
+static void a_journal_that_fails_leaves_nothing(void **state)
+{
+	(void)state;
+	put_many(40, FILE_BYTES);
+	atomic_store(&faults.journal_error, -EIO);
+	assert_int_equal(put("x", 1, FILE_BYTES), 0);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	int64_t demoted = metric_get(M_DISK_DEMOTED);
+	put_many(40, FILE_BYTES);
+	assert_int_equal(metric_get(M_DISK_DEMOTED), demoted);
+	atomic_store(&faults.journal_error, 0);
+	reboot();
+	for (unsigned i = 0; i < 40; i++)
+		assert_false(is_there(number(i)));
+}
+
+/* Refused ---------------------------------------------------------------------------------- */
+
+static int try(const char *dir, uint64_t bytes, const char *says)
+{
+	const struct engine_opts o = { .in_memory = true, .pool_bytes = POOL_BYTES, .ssd = dir,
+				       .ssd_bytes = bytes };
+	struct engine *other;
+	char *why = NULL;
+	int r = engine_open(&o, &other, &why);
+
+	if (!r) {
+		engine_close(other);
+	} else {
+		assert_non_null(why);
+		if (!strstr(why, says))
+			fail_msg("\"%s\" does not say \"%s\"", why, says);
+	}
+	free(why);
+	return r;
+}
+
+static void damage(const char *file, off_t at)
+{
+	char path[400];
+	int fd;
+
+	assert_true(disk_kit_find(file, path, sizeof(path)));
+	fd = open(path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "?", 1, at), 1);
+	close(fd);
+}
+
+static void what_is_not_ours_is_refused(void **state)
+{
+	char path[400];
+
+	(void)state;
+	assert_int_equal(try(folder, DISK_BYTES, "in use"), -EBUSY);
+	put_many(40, FILE_BYTES);
+	engine_close(e);
+	assert_int_equal(try(folder, DISK_BYTES * 2, "has 700 MiB"), -EINVAL);
+	assert_int_equal(try("/dev/shm", DISK_BYTES, "is memory"), -EINVAL);
+	damage("rows-", 30);
+	assert_int_equal(try(folder, 0, "rows-"), -EUCLEAN);
+	assert_true(disk_kit_find("rows-", path, sizeof(path)));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(try(folder, 0, "rows-"), -EUCLEAN);
+	damage("data", 3);
+	assert_int_equal(try(folder, 0, "not what slicefs writes"), -EUCLEAN);
+	disk_kit_empty(folder);
+	assert_int_equal(try(folder, 0, "--ssd-size"), -EINVAL);
+	assert_int_equal(try(folder, 4 << 20, "too little"), -EINVAL);
+	assert_int_equal(try(folder, 1ULL << 43, "no room"), -ENOSPC);
+	assert_false(disk_kit_find("data", path, sizeof(path)));
+	assert_int_equal(begin(DISK_BYTES, PATIENT_MS), 0);
+}
+
+/* All at once ------------------------------------------------------------------------------- */
+
+enum { WALKERS = 4, NAMES = 150, STEPS = 400 };
+
+static void *walk(void *arg)
+{
+	unsigned seed = *(unsigned *)arg;
+	char name[16];
+
+	for (unsigned i = 0; i < STEPS; i++) {
+		unsigned k = (unsigned)rand_r(&seed) % NAMES;
+		snprintf(name, sizeof(name), "w%u", k);
+		switch (rand_r(&seed) % 8) {
+		case 0:
+			kit_unlink(e, name);
+			break;
+		case 1: {
+			char to[16];
+			snprintf(to, sizeof(to), "w%u", (unsigned)rand_r(&seed) % NAMES / 2 * 2);
+			if (k % 2 == 0 && strcmp(to, name))
+				kit_unlink(e, to);
+			break;
+		}
+		case 2:
+		case 3: {
+			int r = put(name, k + 1, 65536U << rand_r(&seed) % 5);
+			assert_true(!r || r == -EEXIST || r == -ENOSPC || r == -ENOENT);
+			break;
+		}
+		default: {
+			int64_t n = read_it(name, k + 1);
+			assert_true(n >= 0 || n == -ENOENT || n == -ESTALE);
+		}
+		}
+	}
+	return NULL;
+}
+
+static void all_at_once(void **state)
+{
+	const char *given = getenv("SEED");
+	unsigned seed = given ? (unsigned)strtoul(given, NULL, 0) : (unsigned)time(NULL);
+	unsigned seeds[WALKERS];
+	pthread_t t[WALKERS];
+	int64_t demoted = metric_get(M_DISK_DEMOTED), back = metric_get(M_DISK_PROMOTED);
+
+	(void)state;
+	print_message("SEED=%u\n", seed);
+	for (unsigned i = 0; i < WALKERS; i++) {
+		seeds[i] = seed + i;
+		assert_int_equal(pthread_create(&t[i], NULL, walk, &seeds[i]), 0);
+	}
+	for (unsigned i = 0; i < WALKERS; i++)
+		pthread_join(t[i], NULL);
+	check();
+	assert_true(metric_get(M_DISK_DEMOTED) > demoted);
+	assert_true(metric_get(M_DISK_PROMOTED) > back);
+	reboot();
+	for (unsigned k = 0; k < NAMES; k++) {
+		char name[16];
+		snprintf(name, sizeof(name), "w%u", k);
+		int64_t n = read_it(name, k + 1);
+		assert_true(n > 0 || n == -ENOENT);
+	}
+}
+
+int main(void)
+{
+#define TEST(fn, begins) cmocka_unit_test_setup_teardown(fn, begins, teardown)
+	const struct CMUnitTest tests[] = {
+		TEST(ten_times_the_pool_is_there, setup),
+		TEST(of_all_sizes, setup),
+		TEST(of_many_extents, setup),
+		TEST(what_is_open_stays_in_memory, setup),
+		TEST(what_is_away_is_written_and_unlinked, setup),
+		TEST(a_disk_that_is_full_forgets, setup_small),
+		TEST(it_is_there_after_a_reboot, setup),
+		TEST(no_older_version_comes_back, setup),
+		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
+		TEST(what_is_torn_is_an_error, setup),
+		TEST(a_disk_that_takes_nothing_costs_objects, setup),
+		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
+		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
+		TEST(a_journal_that_fails_leaves_nothing, setup),
+		TEST(what_is_not_ours_is_refused, setup),
+		TEST(all_at_once, setup),
+	};
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
