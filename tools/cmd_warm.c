@@ -502,11 +502,11 @@ static void print_summary(const struct warm *w)
 {
 	const struct progress *p = &w->p;
 	double s = (double)(clock_ns() - w->begun_ns) / NS_PER_S;
-	json_t *o = w->json ? progress_numbers(p) : NULL;
 
 	if (w->quiet)
 		return;
 	if (w->json) {
+		json_t *o = progress_numbers(p);
 		json_object_set_new(o, "seconds", json_real(s));
 		progress_event(w->dry_run ? "would be done" : "done", o);
 		return;

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,13 +23,28 @@
 
 /* ---- What both kinds use ---------------------------------------------------------- */
 
+static pthread_key_t buffers[2]; /* freed when their thread ends */
+static bool have_buffers;
+
+static void make_buffers(void)
+{
+	have_buffers = !pthread_key_create(&buffers[0], free) &&
+		       !pthread_key_create(&buffers[1], free);
+}
+
 unsigned char *warm_buffer(unsigned which)
 {
-	static _Thread_local void *buffers[2]; /* as long as the thread, which is the command */
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	void *made;
 
-	if (!buffers[which] && posix_memalign(&buffers[which], 4096, WARM_LOT))
-		buffers[which] = NULL;
-	return buffers[which];
+	pthread_once(&once, make_buffers);
+	void *there = have_buffers ? pthread_getspecific(buffers[which]) : NULL;
+	if (there || !have_buffers || posix_memalign(&made, 4096, WARM_LOT))
+		return there;
+	if (!pthread_setspecific(buffers[which], made))
+		return made;
+	free(made);
+	return NULL;
 }
 
 ssize_t warm_read(int fd, unsigned char *to, size_t len, uint64_t off)

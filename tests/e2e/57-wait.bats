@@ -175,7 +175,9 @@ ended() { # status
 	sleep 1.2; no is_over
 	let_go
 	ended 0
-	begin_wait "$at:/killed"; sleep 0.3; kill -TERM "$WAIT"; ended 143
+	begin_wait "$at:/killed"
+	soon grep -qx slicefs "/proc/$WAIT/comm"; sleep 0.3
+	kill -TERM "$WAIT"; ended 143
 }
 
 @test "a mount's wait sees what others publish at the node" {
