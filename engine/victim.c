@@ -31,7 +31,8 @@ static int one_pinned(void *arg, const struct extent *x)
 	struct victims *vs = arg;
 	struct slice_view v;
 
-	return x->pool_id == pool_id(vs->e->pool) && pool_next(vs->e->pool, x->slice, &v) && v.id.page == x->slice && v.pins;
+	return x->pool_id == pool_id(vs->e->pool) && pool_next(vs->e->pool, x->slice, &v) &&
+	       v.id.page == x->slice && v.pins;
 }
 
 /* The first block that a list of them names: its extents, or a list. */
