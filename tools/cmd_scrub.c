@@ -206,6 +206,9 @@ static int fail(struct scrubbing *s, int r)
 	if (r == -EOPNOTSUPP)
 		return cmd_fail(EXIT_FAILED, "scrub", "%s: it knows nothing of scrubs. Try: a newer "
 				"slicefs there", s->what);
+	if (r == -EINVAL) /* another session than the one that began it */
+		return cmd_fail(EXIT_FAILED, "scrub", "%s: the connection was lost, and the scrub with "
+				"it. Try: again", s->what);
 	return cmd_fail(EXIT_FAILED, "scrub", "%s: %s", s->what, error_text(r));
 }
 

@@ -175,15 +175,17 @@ print(m[2900000:2900004])' "$MNT/open" | grep qqqq
 }
 
 @test "killed under a scrub: the next start is right" {
-	"$SLICEFS" scrub --rate 1M "$(whole)" >/dev/null 2>&1 3>&- &
+	"$SLICEFS" scrub --rate 1M "$(whole)" >/dev/null 2>"$SCRATCH/lost" 3>&- &
 	local slow=$! pid at
 	pid=$(daemon_pid) at=$(node at)
 	soon is_scrubbing
 	kill -9 "$pid"; gone "$pid" 10
-	wait $slow || true
+	is_of_node || within 5 wait $slow || true
 	if is_of_node; then
 		serve_at "$at" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --log "$SCRATCH/log"
 		soon ls "$MNT"
+		no within 25 wait $slow
+		grep -q "^slicefs: scrub: .*\(lost\|timed out\|closed\)" "$SCRATCH/lost"
 	else
 		umount -l "$MNT"; mount_fs
 	fi
