@@ -119,8 +119,9 @@ static char *name_beside(const char *path)
 	char *name;
 
 	base = base ? base + 1 : path;
-	/* As much of the name as leaves room for the rest of it. */
-	if (asprintf(&name, "%.*s.%.200s.%d-%u", (int)(base - path), path, base, (int)getpid(),
+	/* As much of the name as leaves room for the rest of it. In a mount a "*.tmp" that is left
+	 * over, since this was killed, goes by itself. */
+	if (asprintf(&name, "%.*s.%.200s.%d-%u.tmp", (int)(base - path), path, base, (int)getpid(),
 		     atomic_fetch_add(&counter, 1)) < 0)
 		return NULL;
 	return name;
