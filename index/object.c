@@ -124,10 +124,13 @@ void index_setattr(struct index *ix, struct index_op *op)
 	plan_run_ahead(ix, op, setattr_plan);
 }
 
-/* Who has been set since, or has gone, is left alone. */
+/* Who has been set since, or has gone, is left alone. Records stay as long as they are: so it may use
+ * the reserve, and waits for no eviction, which asks for it (engine_watch_eviction()). */
 static int accessed_plan(struct plan *p, struct index_op *op)
 {
 	int r = 0;
+
+	plan_use_reserve(p);
 
 	for (uint32_t i = 0; i < op->naccesses; i++) {
 		const struct index_access *a = &op->accesses[i];

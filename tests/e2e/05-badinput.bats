@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
+# long: tsan
 # Wrong sizes, damaged stores, full pools: one line, nothing lost, nothing changed.
 load lib
 setup_file() { begin_file; }

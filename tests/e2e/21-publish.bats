@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shapes: own node
 # labels: short
+# long: asan node-tsan
 # What is published when: what a crash leaves (P1, P2, P5).
 load lib
 setup_file() { begin_file; mount_fs; }

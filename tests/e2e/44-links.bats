@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: crash
+# long: tsan
 # Three hosts, each a network namespace: a node, and two mounts of its store. Links
 # are cut and healed.
 load lib

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
+# long: asan tsan
 # timeout: 900
 # Two mounts of a node's store take turns on the same tree, as people on two hosts
 # do: what one has done the other goes on with, with caches as they are by default.

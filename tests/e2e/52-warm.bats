@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
+# long: tsan
 # shapes: own node
 # `slicefs warm`: a tree comes to be in a mount, or at a node without one; what is there and
 # equal is skipped, so it may be ended and begun again. Of a node all tests but the mount's

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short crash
+# long: tsan
 # shapes: own node
 # timeout: 900
 # slicefs scrub finds bytes that rotted in use, and nothing else; --verify never lets one out (P9).

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
+# long: tsan
 # shapes: own node
 # What users say of how long something stays: pinned, for a time, before others or after them;
 # what is left over, and directories that eviction emptied.

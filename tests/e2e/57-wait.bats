@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
+# long: tsan
 # shapes: own node
 # `slicefs wait`: it returns when a name has been published, by whomever, and not before.
 load lib

@@ -2,8 +2,16 @@
 # adds labels: short ones also run under the sanitizers, long ones only with
 # tests/run --full. A line "# timeout: 900" gives it more than ten minutes. One
 # "# shapes: own node" has it run a second time, as e2e-node/NN-topic, on the store
-# of a node, over TCP.
+# of a node, over TCP. One "# long: tsan node" makes it a long one under that sanitizer,
+# and on a node ("node-tsan": only both): all together would take longer than anybody waits.
 include(e2e/programs.cmake)
+
+set(sanitizer none)
+if(CMAKE_C_FLAGS MATCHES "-fsanitize=address")
+	set(sanitizer asan)
+elseif(CMAKE_C_FLAGS MATCHES "-fsanitize=thread")
+	set(sanitizer tsan)
+endif()
 
 file(GLOB topics CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/e2e/*.bats)
 foreach(topic ${topics})
@@ -19,6 +27,9 @@ foreach(topic ${topics})
 	if(NOT timeout)
 		set(timeout 600)
 	endif()
+	file(STRINGS ${topic} seldom REGEX "^# long:")
+	string(REGEX REPLACE "^# long:" "" seldom "${seldom}")
+	separate_arguments(seldom UNIX_COMMAND "${seldom}")
 	set(limit ${timeout})
 	if(sanitized)
 		math(EXPR limit "${timeout} * 3")
@@ -36,11 +47,13 @@ foreach(topic ${topics})
 		if(shape STREQUAL node)
 			set(test e2e-node/${name})
 		endif()
-		# Two minutes of storms, which tsan has as well.
 		set(more "")
-		if(test STREQUAL e2e-node/21-publish AND CMAKE_C_FLAGS MATCHES "-fsanitize=address")
-			set(more long)
-		endif()
+		foreach(word ${seldom})
+			if(word STREQUAL sanitizer OR word STREQUAL shape OR
+			   word STREQUAL "${shape}-${sanitizer}")
+				set(more long)
+			endif()
+		endforeach()
 		slicefs_test(NAME ${test} LABELS e2e ${labels} ${more} TIMEOUT ${timeout} SERIAL
 			COMMAND env SHAPE=${shape} bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
 				$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
