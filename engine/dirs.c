@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include <uthash.h>
 #include <utlist.h>
+
+#include "common/table.h"
 
 enum { DEPTH_MAX = 4096 }; /* of steps up: rows in any order may make a ring for a moment */
 

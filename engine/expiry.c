@@ -9,10 +9,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include <uthash.h>
-
 #include "common/array.h"
 #include "common/lock.h"
+#include "common/table.h"
 
 struct item {
 	struct expiry_end end;

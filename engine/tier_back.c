@@ -22,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
 #include <utlist.h>
 
 #include "common/array.h"
@@ -32,6 +31,7 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/table.h"
 #include "engine/evict.h"
 #include "engine/fetch.h"
 #include "engine/tier_priv.h"

@@ -15,14 +15,13 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include <uthash.h>
-
 #include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/lock.h"
 #include "common/log.h"
+#include "common/table.h"
 #include "engine/dirs.h"
 
 /* A record: the object stands here, with so many pages; or a name of one that has several. */

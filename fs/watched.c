@@ -34,12 +34,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 #include <utlist.h>
 
 #include "common/clock.h"
 #include "common/lock.h"
 #include "common/metrics.h"
+#include "common/table.h"
 #include "fs/watched.h"
 
 #define ON_ITS_WAY_NS (100 * NS_PER_MS)
