@@ -255,10 +255,14 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 static void wait_for_end(struct fs *fs)
 {
 	struct pollfd end = { .fd = fs->wake_fd, .events = POLLIN };
+	uint64_t told;
 
 	for (int n; (n = poll(&end, 1, (int)presence_interval_ms(fs))) <= 0;)
 		if (!n)
 			presence_tell(fs);
+	/* What was done before it was told is seen from here on. */
+	while (read(fs->wake_fd, &told, sizeof(told)) < 0 && errno == EINTR)
+		;
 	if (!atomic_load(&fs->stop_asked))
 		return;
 	/* Programs that have nothing open see a clean unmount; the workers
