@@ -279,13 +279,14 @@ static bool end_of(const struct uses *u, const struct index_row *row, int64_t no
 	}
 	if (k->ttl) {
 		ret->reason = EXPIRY_TTL;
-		ret->at = (k->ttl_by_use && used > k->since ? used : k->since) + k->ttl;
 		ret->idle = k->ttl_by_use ? k->ttl : 0;
-		return true;
+		return !__builtin_add_overflow(k->ttl_by_use && used > k->since ? used : k->since,
+					       k->ttl, &ret->at);
 	}
 	ret->reason = EXPIRY_TEMP;
-	ret->at = time_later(row->attr.ctime, (struct timespec){ .tv_sec = used }).tv_sec +
-		  u->o.temp_s;
+	if (__builtin_add_overflow(used > row->attr.ctime.tv_sec ? used : row->attr.ctime.tv_sec,
+				   u->o.temp_s, &ret->at))
+		return false; /* as far away as can be said */
 	ret->idle = u->o.temp_s;
 	return row->is_temp && u->o.temp_s;
 }
@@ -538,7 +539,7 @@ static void uses_end(void *arg, bool committed)
 /* What was there before ---------------------------------------------------------------------- */
 
 struct one {
-	int64_t used_ns;
+	struct timespec used;
 	struct policy_object object;
 	bool is_kept; /* entered already */
 };
@@ -548,11 +549,6 @@ struct all {
 	struct one *v;
 	size_t n, cap;
 };
-
-static int64_t ns_of(struct timespec t)
-{
-	return (int64_t)t.tv_sec * (int64_t)NS_PER_S + t.tv_nsec;
-}
 
 static int see_name(struct uses *u, const struct index_row *row)
 {
@@ -589,16 +585,16 @@ static int see(void *arg, const struct index_row *row)
 		r = array_room(all->v, all->cap, all->n + 1, 1024);
 	if (!r)
 		all->v[all->n++] = (struct one){
-			ns_of(time_later(row->attr.atime, row->attr.mtime)), object_of(row),
+			time_later(row->attr.atime, row->attr.mtime), object_of(row),
 			is_kept };
 	return r;
 }
 
 static int by_use(const void *a, const void *b)
 {
-	int64_t x = ((const struct one *)a)->used_ns, y = ((const struct one *)b)->used_ns;
+	const struct one *x = a, *y = b;
 
-	return (x > y) - (x < y);
+	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
 }
 
 static int by_fileid(const void *a, const void *b)

@@ -411,6 +411,28 @@ static void what_is_stored_is_known_at_start(void **state)
 	}
 }
 
+/* What users may set: no sum of these overflows. */
+static void times_far_away(void **state)
+{
+	static const int64_t ends[] = { INT64_MIN, INT64_MIN / 2, INT64_MAX / 2, INT64_MAX };
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		char name[] = "0.tmp";
+		name[0] = (char)('0' + i);
+		uint64_t f = kit_file(ix, INDEX_ROOT, name, "x");
+		assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+			.fileid = f, .place = place_of(name),
+			.mask = INDEX_SET_ATIME | INDEX_SET_MTIME | INDEX_SET_CTIME | INDEX_SET_TTL,
+			.attr = { .atime = { ends[i], 0 }, .mtime = { ends[i], 0 },
+				  .ctime = { ends[i], 0 },
+				  .keep = { .ttl = i & 1 ? 9 : 0, .ttl_by_use = i & 1 } } }), 0);
+	}
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
+	check();
+}
+
 /* What the policy has no room for in its numbers is left to be; the others are known. */
 static void numbers_beyond_48_bits(void **state)
 {
@@ -598,6 +620,7 @@ int main(void)
 		TEST(ends_are_known),
 		TEST(new_versions_and_times_are_uses),
 		TEST(what_is_stored_is_known_at_start),
+		TEST(times_far_away),
 		TEST(numbers_beyond_48_bits),
 		TEST(random_names),
 		TEST(filled_beside_others),
