@@ -234,10 +234,8 @@ static struct inode *enter(struct inodes *t, const struct attr *a, struct place 
 /* Extended attributes that are rows, or in the record. */
 static void may_have(struct inode *i, const struct attr *a)
 {
-	static const struct keep none;
-
 	i->maybe_xattrs |= a->has_xattrs;
-	i->maybe_keep |= keep_diff(&a->keep, &none) != 0;
+	i->maybe_keep |= keep_said(&a->keep) != 0;
 }
 
 /* Under the lock: one lookup more. */

@@ -122,7 +122,6 @@ void index_evict(struct index *ix, struct index_op *op)
 static int is_left(struct plan *p, const struct object *o, struct timespec since, bool *ret)
 {
 	const struct attr *a = &o->rec.attr;
-	static const struct keep none;
 	const struct kv_row *row;
 	struct dir_times t = { 0 };
 	int r = plan_get(p, key_times(o->fileid), &row);
@@ -132,7 +131,7 @@ static int is_left(struct plan *p, const struct object *o, struct timespec since
 	if (r < 0 || r == PLAN_WAIT)
 		return r;
 	*ret = t.evicted && !time_is_after(t.mtime, since) && !time_is_after(a->atime, since) &&
-	       !time_is_after(a->ctime, since) && !a->has_xattrs && !keep_diff(&a->keep, &none);
+	       !time_is_after(a->ctime, since) && !a->has_xattrs && !keep_said(&a->keep);
 	plan_expect_same(p, key_times(o->fileid));
 	return 0;
 }

@@ -179,6 +179,7 @@ void attr_apply(struct attr *a, unsigned mask, const struct attr *from);
 
 /* Pure, too: what differs, of INDEX_SET_KEEP; and taking over what mask names. */
 unsigned keep_diff(const struct keep *a, const struct keep *b);
+unsigned keep_said(const struct keep *k); /* what differs from nothing */
 void keep_apply(struct keep *k, unsigned mask, const struct keep *from);
 
 /*

@@ -14,6 +14,7 @@
 
 enum { US_PER_S = 1000000, TEXT_MAX = 64 };
 
+static const struct keep nothing;
 static const int64_t YEAR_9999 = 253402300799; /* its last second */
 
 struct word {
@@ -157,13 +158,12 @@ int keep_set(struct keep *k, const char *what, struct bytes value, unsigned *ret
 
 int keep_unset(struct keep *k, const char *what, unsigned *ret_mask)
 {
-	static const struct keep none;
 	unsigned mask = mask_of(what);
 
 	if (!mask)
 		return -ENOENT;
-	bool is = keep_diff(k, &none) & mask;
-	keep_apply(k, mask, &none);
+	bool is = keep_said(k) & mask;
+	keep_apply(k, mask, &nothing);
 	*ret_mask = mask;
 	return is ? 0 : -ENODATA;
 }
@@ -182,12 +182,11 @@ void keep_moment(int64_t at, struct keep_text *ret)
 
 int keep_get(const struct keep *k, const char *what, struct keep_text *ret)
 {
-	static const struct keep none;
 	unsigned mask = mask_of(what);
 
 	if (!mask)
 		return -ENOENT;
-	if (!(keep_diff(k, &none) & mask))
+	if (!(keep_said(k) & mask))
 		return -ENODATA;
 	if (mask == INDEX_SET_PIN)
 		keep_moment(k->pinned, ret);
@@ -208,6 +207,11 @@ unsigned keep_diff(const struct keep *a, const struct keep *b)
 	       (a->ttl != b->ttl || a->ttl_by_use != b->ttl_by_use ? INDEX_SET_TTL : 0) |
 	       (a->priority != b->priority ? INDEX_SET_PRIORITY : 0) |
 	       (a->quota != b->quota ? INDEX_SET_QUOTA : 0);
+}
+
+unsigned keep_said(const struct keep *k)
+{
+	return keep_diff(k, &nothing);
 }
 
 void keep_apply(struct keep *k, unsigned mask, const struct keep *from)

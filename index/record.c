@@ -32,8 +32,6 @@
 
 enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAG_AWAY = 8, FLAGS_ALL = 15 };
 
-static const struct keep keep_none;
-
 static void time_encode(struct timespec t, struct writer *w)
 {
 	write_u64(w, (uint64_t)t.tv_sec);
@@ -124,7 +122,7 @@ static void keep_encode(const struct keep *k, struct writer *w)
 
 static bool keep_is_valid(const struct keep *k, uint8_t by_use, bool is_dir)
 {
-	return keep_diff(k, &keep_none) && k->pinned >= 0 && k->since >= 0 && by_use <= 1 &&
+	return keep_said(k) && k->pinned >= 0 && k->since >= 0 && by_use <= 1 &&
 	       k->since <= INT64_MAX - UINT32_MAX &&
 	       (k->ttl || (!k->since && !by_use)) &&
 	       k->priority >= KEEP_LOW && k->priority <= KEEP_HIGH && (is_dir || !k->quota);
@@ -187,7 +185,7 @@ static void whole_encode(const struct record *r, struct writer *w)
 	const struct attr *a = &r->attr;
 
 	assert(type_is_valid(a->mode) && body_is_valid(a->mode, r->body.kind, r->body.bytes.len));
-	bool has_keep = keep_diff(&a->keep, &keep_none);
+	bool has_keep = keep_said(&a->keep);
 
 	assert(!a->away || r->body.kind >= BODY_EXTENTS);
 	write_u8(w, (a->has_xattrs ? FLAG_XATTRS : 0) |

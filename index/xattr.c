@@ -131,9 +131,7 @@ static int acl_inherit(struct plan *p, uint64_t parent, char kind, struct attr *
 /* What the directory says goes before what the caller does. */
 static void keep_inherit(struct plan *p, const struct keep *parent, struct keep *k)
 {
-	static const struct keep none;
-
-	keep_apply(k, keep_diff(parent, &none), parent);
+	keep_apply(k, keep_said(parent), parent);
 	k->quota = 0;
 	keep_begin(p, k);
 }
