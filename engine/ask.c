@@ -59,21 +59,16 @@ static void answered(struct conn_call *call, int r, struct bytes body)
 
 static void ask_node(struct engine *e, struct engine_ask *a, uint16_t type)
 {
-	struct wire_object m = { .fileid = a->fileid };
 	struct far_ask *f = calloc(1, sizeof(*f));
 
 	if (!f) {
 		a->done(a, -ENOMEM);
 		return;
 	}
-	if (a->place.kind == PLACE_NAME) {
-		m.parent = a->place.parent;
-		m.h = a->place.h;
-	}
 	f->ask = a;
 	f->call = (struct conn_call){ .type = type, .deadline_ns = a->call.deadline_ns,
 				      .of = &a->call, .done = answered };
-	wire_write_object(&f->call.body, &m);
+	wire_write_object(&f->call.body, &(struct wire_object){ a->fileid, a->place });
 	remote_call(peer_remote(e->peer), &f->call);
 }
 

@@ -43,9 +43,9 @@ static void recalled(struct node_call *c, int r)
 
 int recalls_ask(struct recalls *a, const struct wire_header *h, struct bytes body)
 {
-	struct wire_recall m;
+	struct wire_object m;
 
-	if (wire_read_recall(body, &m) < 0)
+	if (wire_read_object(body, &m) < 0)
 		return -EPROTO;
 	struct recall_ask *k = a->tier ? calloc(1, sizeof(*k)) : NULL;
 	if (!k) {

@@ -351,8 +351,7 @@ static int evict_object(struct chore *c)
 {
 	const struct wire_object *o = &c->object;
 
-	return evict_go_wait(c->session->o.evict, o->fileid, (struct place){
-		o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h });
+	return evict_go_wait(c->session->o.evict, o->fileid, o->place);
 }
 
 static int on_evict(struct session *s, const struct wire_header *h, struct bytes body)

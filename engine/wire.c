@@ -588,9 +588,11 @@ int wire_read_watch_number(struct bytes body, uint32_t *ret)
 
 void wire_write_object(struct writer *w, const struct wire_object *m)
 {
+	bool named = m->place.kind == PLACE_NAME;
+
 	write_u64(w, m->fileid);
-	write_u64(w, m->parent);
-	write_u64(w, m->h);
+	write_u64(w, named ? m->place.parent : 0);
+	write_u64(w, named ? m->place.h : 0);
 }
 
 int wire_read_object(struct bytes body, struct wire_object *ret)
@@ -598,9 +600,10 @@ int wire_read_object(struct bytes body, struct wire_object *ret)
 	struct reader r = reader_of(body);
 	struct wire_object m = { .fileid = read_u64(&r) };
 
-	m.parent = read_u64(&r);
-	m.h = read_u64(&r);
-	if (finish(&r) < 0 || !m.fileid || (m.h && !m.parent))
+	m.place.parent = read_u64(&r);
+	m.place.h = read_u64(&r);
+	m.place.kind = m.place.parent ? PLACE_NAME : PLACE_FILEID;
+	if (finish(&r) < 0 || !m.fileid || (m.place.h && !m.place.parent))
 		return -EPROTO;
 	*ret = m;
 	return 0;
@@ -898,31 +901,6 @@ int wire_read_opened(struct bytes body, struct wire_opened *ret)
 		wire_results_fini(&m.pins);
 		return -EPROTO;
 	}
-	*ret = m;
-	return 0;
-}
-
-void wire_write_recall(struct writer *w, const struct wire_recall *m)
-{
-	bool named = m->place.kind == PLACE_NAME;
-
-	write_u64(w, m->fileid);
-	write_u8(w, named);
-	write_u64(w, named ? m->place.parent : 0);
-	write_u64(w, named ? m->place.h : 0);
-}
-
-int wire_read_recall(struct bytes body, struct wire_recall *ret)
-{
-	struct reader r = reader_of(body);
-	struct wire_recall m = { .fileid = read_u64(&r) };
-	uint8_t named = read_u8(&r);
-
-	m.place.kind = named ? PLACE_NAME : PLACE_FILEID;
-	m.place.parent = read_u64(&r);
-	m.place.h = read_u64(&r);
-	if (finish(&r) < 0 || named > 1 || (!named && (m.place.parent || m.place.h)))
-		return -EPROTO;
 	*ret = m;
 	return 0;
 }

@@ -192,10 +192,10 @@ int wire_read_watch(struct bytes body, struct wire_watch *ret);
 void wire_write_watch_number(struct writer *w, uint32_t watch);
 int wire_read_watch_number(struct bytes body, uint32_t *ret);
 
-/* EVICT, ABOUT: an object, and where its record is. */
+/* EVICT, ABOUT, RECALL: an object, and where its record is. */
 struct wire_object {
 	uint64_t fileid;
-	uint64_t parent, h; /* of its name; 0, 0: under its fileid */
+	struct place place; /* PLACE_NAME or PLACE_FILEID */
 };
 
 void wire_write_object(struct writer *w, const struct wire_object *m);
@@ -294,14 +294,6 @@ struct wire_opened {
 
 void wire_write_opened(struct writer *w, const struct wire_opened *m);
 int wire_read_opened(struct bytes body, struct wire_opened *ret); /* pins: _fini() */
-
-struct wire_recall {
-	uint64_t fileid;
-	struct place place; /* PLACE_NAME or PLACE_FILEID */
-};
-
-void wire_write_recall(struct writer *w, const struct wire_recall *m);
-int wire_read_recall(struct bytes body, struct wire_recall *ret);
 
 /* READ, and the head of WRITE: 1 to WIRE_RUN_MAX bytes. */
 struct wire_span {

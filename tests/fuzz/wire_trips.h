@@ -13,7 +13,6 @@ enum trip {
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
 	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT, TRIP_SCRUB, TRIP_SCRUB_REPORT,
-	TRIP_RECALL,
 	NTRIPS,
 };
 
@@ -31,7 +30,6 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_object object;
 		struct wire_about about;
 		struct wire_scrub scrub;
-		struct wire_recall recall;
 		uint32_t number;
 		uint64_t session;
 	} m;
@@ -54,7 +52,6 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_OBJECT, object, object)
 	TRIP(TRIP_ABOUT, about, about)
 	TRIP(TRIP_SCRUB, scrub, scrub)
-	TRIP(TRIP_RECALL, recall, recall)
 	case TRIP_SESSION:
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
@@ -356,14 +353,11 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 	struct wire_watch watch = { (uint32_t)roll(d, 0), random_run(d, 0, KV_KEY_MAX) };
 	struct wire_span span = { { (uint32_t)roll(d, 0), (uint32_t)roll(d, 0) },
 				  (uint32_t)roll(d, 0), 1 + (uint32_t)roll(d, WIRE_RUN_MAX) };
-	struct wire_object object = { 1 + roll(d, 100), roll(d, 3), 0 };
-	struct wire_recall recall = { roll(d, 0), { .kind = PLACE_FILEID } };
+	struct wire_object object = { 1 + roll(d, 100), { .kind = PLACE_FILEID } };
 	struct wire_proof proof;
 
-	if (object.parent)
-		object.h = roll(d, 0);
 	if (roll(d, 2))
-		recall.place = (struct place){ PLACE_NAME, roll(d, 0), roll(d, 0) };
+		object.place = (struct place){ PLACE_NAME, 1 + roll(d, 1000), roll(d, 0) };
 	random_fill(d, proof.proof, WIRE_NONCE);
 	random_fill(d, proof.before, WIRE_NONCE);
 	if (t == TRIP_PROOF)
@@ -374,8 +368,6 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_watch(w, &watch);
 	else if (t == TRIP_SESSION)
 		wire_write_session(w, roll(d, 0));
-	else if (t == TRIP_RECALL)
-		wire_write_recall(w, &recall);
 	else if (t == TRIP_FENCE)
 		wire_write_fence(w, 1 + (uint32_t)roll(d, 1000));
 	else if (t == TRIP_NUMBER)
