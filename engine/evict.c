@@ -75,11 +75,18 @@ static struct place place_of(const struct policy_object *o)
 	return (struct place){ o->parent ? PLACE_NAME : PLACE_FILEID, o->parent, o->h };
 }
 
-/* Where its record is, is known about only: *ret is the place. 0: nobody is at it. */
+/* As index_stat(): where its record is, is known about only. */
+static int stat_object(struct evict *x, const struct policy_object *o, struct index_op *op)
+{
+	*op = (struct index_op){ .fileid = o->fileid, .place = place_of(o) };
+	return index_wait(x->e->ix, op, o->parent ? index_stat_near : index_stat);
+}
+
+/* 0: nobody is at it, and *ret is its place. */
 static int look_at(struct evict *x, const struct policy_object *o, struct place *ret)
 {
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = o->fileid, .place = place_of(o) };
-	int r = index_wait(x->e->ix, &op, o->parent ? index_stat_near : index_stat);
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	int r = stat_object(x, o, &op);
 
 	if (!r)
 		r = victim_look(x->victims, &op.entry);
@@ -95,6 +102,16 @@ static int let_go(struct evict *x, const struct policy_object *o, enum metric re
 	int r = look_at(x, o, &place);
 
 	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
+}
+
+/* The same of one that was taken: if it cannot go, it has its turn again. */
+static bool let_go_taken(struct evict *x, const struct policy_object *o, enum metric reason)
+{
+	int r = let_go(x, o, reason);
+
+	if (r)
+		policy_keep(x->policy, o->fileid);
+	return !r;
 }
 
 _Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
@@ -126,12 +143,12 @@ static bool is_beyond(struct evict *x, enum what what, unsigned percent)
 	return (double)used * 100 > (double)all * percent;
 }
 
-/* Who waits is not to come again for each page. */
-static bool is_enough(struct evict *x, enum what what, bool waited)
+/* Until it is no fuller than that, percent. Who waits is not to come again for each page. */
+static unsigned enough(const struct evict *x, enum what what, bool waited)
 {
 	static const unsigned needed[] = { [POOL] = 99, [INDEX] = 97 };
 
-	return !is_beyond(x, what, waited ? needed[what] : x->low);
+	return waited ? needed[what] : x->low;
 }
 
 static uint64_t nobjects(struct evict *x)
@@ -169,7 +186,7 @@ static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
 	bool waited = since_ns;
 	uint64_t left = nobjects(x), taken = 0;
 	uint64_t used = pool_npages(x->e->pool) - pool_nfree(x->e->pool);
-	uint64_t low = (uint64_t)pool_npages(x->e->pool) * (waited ? 99 : x->low) / 100;
+	uint64_t low = (uint64_t)pool_npages(x->e->pool) * enough(x, POOL, waited) / 100;
 	unsigned n = 0;
 
 	for (; v && left && n < TIER_MAX && taken < pages; left--) {
@@ -202,10 +219,7 @@ static int find(void *arg, uint64_t fileid, struct index_op *ret)
 	struct evict *x = arg;
 	struct policy_object o;
 
-	if (!policy_get(x->policy, fileid, &o))
-		return INDEX_MISS;
-	*ret = (struct index_op){ .fileid = fileid, .place = place_of(&o) };
-	return index_wait(x->e->ix, ret, o.parent ? index_stat_near : index_stat);
+	return policy_get(x->policy, fileid, &o) ? stat_object(x, &o, ret) : INDEX_MISS;
 }
 
 static bool is_waited(void *arg)
@@ -264,14 +278,11 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 	if (pages)
 		return demote_round(x, pages, since_ns);
 	for (; left && n < ROUND; left--) {
-		if ((n || !waited) && is_enough(x, what, waited))
+		if ((n || !waited) && !is_beyond(x, what, enough(x, what, waited)))
 			break;
 		if (!policy_take(x->policy, kind_for(x, what), &o))
 			break;
-		int r = let_go(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
-		if (r)
-			policy_keep(x->policy, o.fileid);
-		n += !r;
+		n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
 	}
 	if (what == POOL && x->e->tier)
 		tier_passed(x->e->tier, n);
@@ -366,13 +377,8 @@ static bool let_go_below(struct evict *x, const struct policy_object *seen, uint
 {
 	struct policy_object o;
 
-	if (!seen->parent || !uses_is_below(x->uses, seen->parent, dir) ||
-	    !policy_take_this(x->policy, seen->fileid, &o))
-		return false;
-	int r = let_go(x, &o, M_EVICTED_QUOTA);
-	if (r)
-		policy_keep(x->policy, o.fileid);
-	return !r;
+	return seen->parent && uses_is_below(x->uses, seen->parent, dir) &&
+	       policy_take_this(x->policy, seen->fileid, &o) && let_go_taken(x, &o, M_EVICTED_QUOTA);
 }
 
 /* What is below a directory goes until it has `pages` less, or all has been looked at, in the
@@ -381,7 +387,7 @@ static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 {
 	struct policy_object v[ROUND];
 	struct policy_cursor c = { 0 };
-	uint64_t left = nobjects(x), over;
+	uint64_t left = nobjects(x);
 	unsigned n, gone = 0;
 
 	while (left && (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
@@ -389,10 +395,9 @@ static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 			if (!let_go_below(x, &v[i], dir))
 				continue;
 			gone++;
-			over = pages > v[i].pages ? pages - v[i].pages : 0;
-			pages = over;
-			if (!pages)
+			if (pages <= v[i].pages)
 				return true;
+			pages -= v[i].pages;
 		}
 		left -= left < n ? left : n;
 	}

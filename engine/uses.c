@@ -158,13 +158,6 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 
 /* Quotas --------------------------------------------------------------------------------- */
 
-bool uses_quotas(struct uses *u)
-{
-	WITH_LOCK(&u->lock);
-
-	return dirs_have_quotas(u->dirs);
-}
-
 uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages)
 {
 	WITH_LOCK(&u->lock);
