@@ -245,8 +245,9 @@ struct words {
 	int n;
 };
 
-/* `options`: the short ones; of the long ones each command takes what it knows. */
-static int parse(struct words *w, int argc, char **argv, const struct option *options)
+/* `first`: what stands before the PATHs, of which there is one at least; or NULL. */
+static int parse(struct words *w, int argc, char **argv, const struct option *options,
+		 const char *first)
 {
 	client_init(&w->k.c, argv[0], false);
 	for (int o; (o = getopt_long(argc, argv, ":d", options, NULL)) != -1;) {
@@ -266,6 +267,10 @@ static int parse(struct words *w, int argc, char **argv, const struct option *op
 	}
 	w->v = argv + optind;
 	w->n = argc - optind;
+	if (first && !w->n)
+		return cmd_usage(argv[0], "no %s was given", first);
+	if (w->n < (first ? 2 : 1))
+		return cmd_usage(argv[0], "no PATH was given");
 	return EXIT_DONE;
 }
 
@@ -299,12 +304,10 @@ int cmd_pin(int argc, char **argv)
 	struct words w = { 0 };
 	struct keep_text until;
 	uint64_t us;
-	int status = parse(&w, argc, argv, options);
+	int status = parse(&w, argc, argv, options, NULL);
 
 	if (status)
 		return status;
-	if (!w.n)
-		return cmd_usage(argv[0], "no PATH was given");
 	if (w.until && w.for_)
 		return cmd_usage(argv[0], "--until and --for say the same in two ways. Try: one");
 	if (w.for_) {
@@ -329,12 +332,10 @@ void cmd_unpin_help(void)
 int cmd_unpin(int argc, char **argv)
 {
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, plain);
+	int status = parse(&w, argc, argv, plain, NULL);
 
 	if (status)
 		return status;
-	if (!w.n)
-		return cmd_usage(argv[0], "no PATH was given");
 	take_value(&w.k, "pin", NULL);
 	return do_words(&w.k, w.v);
 }
@@ -354,12 +355,10 @@ int cmd_ttl(int argc, char **argv)
 	};
 	struct words w = { 0 };
 	char value[64];
-	int status = parse(&w, argc, argv, options);
+	int status = parse(&w, argc, argv, options, "TIME");
 
 	if (status)
 		return status;
-	if (w.n < 2)
-		return cmd_usage(argv[0], w.n ? "no PATH was given" : "no TIME was given");
 	bool none = !strcmp(w.v[0], "none");
 	snprintf(value, sizeof(value), "%s%s", w.v[0], w.after_use ? " after use" : "");
 	if (take_value(&w.k, "ttl", none ? NULL : value) < 0)
@@ -376,12 +375,10 @@ void cmd_priority_help(void)
 int cmd_priority(int argc, char **argv)
 {
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, plain);
+	int status = parse(&w, argc, argv, plain, "priority");
 
 	if (status)
 		return status;
-	if (w.n < 2)
-		return cmd_usage(argv[0], w.n ? "no PATH was given" : "no priority was given");
 	if (take_value(&w.k, "priority", w.v[0]) < 0)
 		return cmd_usage(argv[0], "\"%s\" is no priority. Try: low, normal, high", w.v[0]);
 	return do_words(&w.k, w.v + 1);
@@ -398,12 +395,10 @@ int cmd_evict(int argc, char **argv)
 {
 	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, options);
+	int status = parse(&w, argc, argv, options, NULL);
 
 	if (status)
 		return status;
-	if (!w.n)
-		return cmd_usage(argv[0], "no PATH was given");
 	w.k.what = "evict";
 	w.k.value = "1";
 	return do_words(&w.k, w.v);
@@ -435,7 +430,7 @@ static int quota_words(struct words *w, const char *verb)
 	int status = EXIT_DONE;
 
 	w->k.only_itself = true;
-	if (!strcmp(verb, "unset") && w->n > 1) {
+	if (!strcmp(verb, "unset")) {
 		take_value(&w->k, "quota", NULL);
 		return do_words(&w->k, w->v + 1);
 	}
@@ -445,7 +440,7 @@ static int quota_words(struct words *w, const char *verb)
 		w->v[2] = NULL;
 		return do_words(&w->k, w->v + 1);
 	}
-	if (strcmp(verb, "show") || w->n < 2)
+	if (strcmp(verb, "show"))
 		return cmd_usage("quota", "\"%s\" wants something else", verb);
 	for (char **v = w->v + 1; *v; v++)
 		status |= show_quota(*v);
@@ -456,11 +451,7 @@ int cmd_quota(int argc, char **argv)
 {
 	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, options);
+	int status = parse(&w, argc, argv, options, "set, unset or show");
 
-	if (status)
-		return status;
-	if (!w.n)
-		return cmd_usage(argv[0], "what is to be done was not given");
-	return quota_words(&w, w.v[0]);
+	return status ? status : quota_words(&w, w.v[0]);
 }
