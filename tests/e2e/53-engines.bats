@@ -13,22 +13,13 @@ setup_file() {
 	export POOL=32M INDEX=8M MIB=320 MNT2=$SCRATCH/mnt2
 	[[ -z ${SLICEFS_FULL:-} ]] || MIB=3200
 	mkdir "$MNT2"
-	start
+	mount_fs
 }
 teardown_file() { end_file; }
 setup() {
-	is_mounted || start
+	is_mounted || mount_fs
 	rm -rf "${MNT:?}"/*
 	soon eval '[ "$(stat_value kept)" = 0 ] || ! is_of_node'
-}
-
-start() {
-	if is_of_node; then
-		[[ $(node state) == serving ]] || serve --evict-high 95 --evict-low 90
-		mount_fs
-	else
-		mount_fs --evict-high 95 --evict-low 90
-	fi
 }
 
 # What the mount has evicted: of a node's store only the node knows.

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* The calls of engine.h made to wait, for tests of open files. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
@@ -8,8 +15,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "common/metrics.h"
 #include "engine/engine.h"
+
+/* All that is under way has ended, or something is left, which it says. */
+static inline bool kit_is_idle(void)
+{
+	int64_t v = 0;
+	const char *busy;
+
+	for (unsigned i = 0; metrics_busy(&v) && i < 5000; i++)
+		usleep(1000);
+	busy = metrics_busy(&v);
+	if (busy)
+		print_message("%s is %lld\n", busy, (long long)v);
+	return !busy;
+}
+
+static inline void kit_check_engine(struct engine *e)
+{
+	struct writer report = { 0 };
+	int n = engine_check(e, false, &report, NULL);
+
+	if (n)
+		fail_msg("%d violations: %.*s", n, (int)report.len, (const char *)report.p);
+	writer_fini(&report);
+}
 
 struct kit_wait {
 	pthread_mutex_t mutex;

@@ -215,12 +215,7 @@ static void check_name(struct world *w, struct slot *s)
 
 static inline void check_engine(struct world *w)
 {
-	struct writer r = { 0 };
-	int bad = engine_check(w->e, false, &r, NULL);
-
-	if (bad)
-		fail_msg("%d violations:\n%.*s", bad, (int)r.len, r.p);
-	writer_fini(&r);
+	kit_check_engine(w->e);
 }
 
 static inline void assert_idle(void)
