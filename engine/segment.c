@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,10 +163,10 @@ static int prefault(struct segment *s)
 /* In the background ------------------------------------------------------------ */
 
 struct mapping {
-	pthread_t thread;
 	uint8_t *base;
 	uint64_t bytes;
 	atomic_bool stop;
+	sem_t done; /* its thread is detached: a process that ends at once joins nobody */
 };
 
 /* A wish: what is not done is done by who touches it. */
@@ -179,6 +180,7 @@ static void *map_all(void *arg)
 		if (madvise(m->base + at, n, MADV_POPULATE_WRITE))
 			break;
 	}
+	sem_post(&m->done);
 	return NULL;
 }
 
@@ -195,24 +197,30 @@ static bool is_in_memory(int fd)
 static int map_later(struct segment *s)
 {
 	struct mapping *m = calloc(1, sizeof(*m));
+	pthread_t thread;
 
 	if (!m)
 		return -ENOMEM;
 	m->base = s->base;
 	m->bytes = s->bytes;
-	int r = -pthread_create(&m->thread, NULL, map_all, m);
-	if (r < 0)
+	sem_init(&m->done, 0, 0);
+	int r = -pthread_create(&thread, NULL, map_all, m);
+	if (r < 0) {
 		free(m);
-	else
-		s->mapping = m;
-	return r;
+		return r;
+	}
+	pthread_detach(thread);
+	s->mapping = m;
+	return 0;
 }
 
 void segment_wait(struct segment *s)
 {
 	if (!s->mapping)
 		return;
-	pthread_join(s->mapping->thread, NULL);
+	while (sem_wait(&s->mapping->done) && errno == EINTR)
+		;
+	sem_destroy(&s->mapping->done);
 	free(s->mapping);
 	s->mapping = NULL;
 }
