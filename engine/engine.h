@@ -195,7 +195,7 @@ struct scrub_opts {
 	bool evict_bad; /* what is bad is evicted, so that who needs it makes it anew */
 };
 
-enum scrub_reason { SCRUB_BYTES = 1, SCRUB_BLOCKS, SCRUB_RECORD, SCRUB_NO_SLICE };
+enum scrub_reason { SCRUB_BYTES = 1, SCRUB_BLOCKS, SCRUB_RECORD, SCRUB_NO_SLICE, SCRUB_UNREAD };
 const char *scrub_reason_text(enum scrub_reason reason); /* "its bytes do not match ..." */
 
 struct scrub_bad {

@@ -6,6 +6,7 @@
  */
 #include "engine/scrub.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -21,12 +22,14 @@
 #include "common/metrics.h"
 #include "common/size.h"
 #include "engine/fetch.h"
+#include "engine/tier.h"
 #include "engine/wire.h"
 
 enum {
 	KEEP_BAD = 10000,        /* that nobody has asked for yet; more are counted only */
 	REPORT_BAD = 256,        /* of one report, */
 	REPORT_BYTES = 48 << 10, /* and of their paths, about */
+	MORE_LOOKS = 3,          /* at what moves on under it, before it is passed over */
 	BURST_MS = 50,           /* what was not read in time may be read at once */
 	LOWEST_PRIORITY = 19,
 };
@@ -48,6 +51,7 @@ struct scrub {
 	uint32_t nkept;
 
 	/* The thread's. */
+	struct tier_look *look; /* at what is on the disk, if there is one */
 	uint64_t due_ns; /* not to go on before */
 	enum scrub_found found;
 };
@@ -67,6 +71,7 @@ static void scrub_free(struct scrub *s)
 {
 	struct bad *b;
 
+	assert(!s->look);
 	while ((b = s->first)) {
 		s->first = b->next;
 		free(b);
@@ -132,13 +137,34 @@ static enum scrub_found look_at_block(struct scrub *s, const struct extent *x, u
 	return pace(s, bytes) ? SCRUB_STOPPED : found;
 }
 
+static enum scrub_found found_on_disk(int r)
+{
+	return r == -EUCLEAN ? SCRUB_OTHER : r == -EIO ? SCRUB_FAILED : SCRUB_GONE;
+}
+
+static enum scrub_found look_at_disk(struct scrub *s, const struct extent *x)
+{
+	for (uint32_t at = 0; at < x->npages;) {
+		int n = tier_look(s->look, x, at);
+		if (pace(s, n < 0 ? 0 : (uint64_t)n * PAGE_BYTES))
+			return SCRUB_STOPPED;
+		if (n < 0)
+			return found_on_disk(n);
+		at += (uint32_t)n;
+	}
+	return SCRUB_SOUND;
+}
+
 /* Reads and verifies an extent, wherever it is. */
 static enum scrub_found look_at_extent(struct scrub *s, const struct extent *x)
 {
+	struct engine *e = s->all->e;
 	uint32_t first = x->slice_off / SUM_PAGES;
 	enum scrub_found found = SCRUB_SOUND;
 
-	if (x->pool_id != pool_id(s->all->e->pool))
+	if (e->tier && x->pool_id == tier_id(e->tier))
+		return look_at_disk(s, x);
+	if (x->pool_id != pool_id(e->pool))
 		return SCRUB_ELSEWHERE;
 	if (x->slice_off + x->npages > x->slice_pages)
 		return SCRUB_GONE;
@@ -167,13 +193,17 @@ static int look_at_extents(void *arg, const struct attr *a, const struct extents
 
 /* What is bad ----------------------------------------------------------------------------- */
 
-/* Is its record what it was when it was read? */
-static bool is_as_it_was(struct scrub *s, const struct index_body *b)
+/* Its record as it is now. False: it has none any more. */
+static bool read_again(struct scrub *s, const struct index_body *b, struct index_op *op)
 {
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = b->attr.fileid, .place = b->place };
+	*op = (struct index_op){ .fileid = b->attr.fileid, .place = b->place };
+	return index_wait(s->all->e->ix, op, index_stat) == 0 && !op->entry.draft;
+}
 
-	return index_wait(s->all->e->ix, &op, index_stat) == 0 && !op.entry.draft &&
-	       op.entry.attr.version == b->attr.version;
+/* Do both name the same bytes? A version may have gone to the disk meanwhile, or come back. */
+static bool is_same(const struct index_body *a, const struct index_body *b)
+{
+	return a->attr.version == b->attr.version && bytes_eq(a->body.bytes, b->body.bytes);
 }
 
 struct names {
@@ -245,7 +275,7 @@ static bool evict(struct scrub *s, const struct index_body *b, const struct name
 	struct engine *e = s->all->e;
 	_cleanup_(index_op_fini) struct index_op op = {
 		.fileid = b->attr.fileid, .place = b->place,
-		.names = names->v, .nnames = (uint32_t)names->n,
+		.names = names->v, .nnames = (uint32_t)names->n, .value = b->body.bytes,
 	};
 
 	if (is_open(e, op.fileid) || index_wait(e->ix, &op, index_evict))
@@ -302,25 +332,53 @@ static void is_bad(struct scrub *s, const struct index_body *b, enum scrub_reaso
 
 /* The walk -------------------------------------------------------------------------------- */
 
+static int look_at_body(struct scrub *s, const struct index_body *b)
+{
+	s->found = SCRUB_SOUND;
+	int r = index_body_extents(s->all->e->ix, b, look_at_extents, s);
+	if (s->found == SCRUB_STOPPED || wait_until(s, 0))
+		return -ECANCELED;
+	if (s->found == SCRUB_SOUND && r == -EUCLEAN)
+		s->found = SCRUB_UNLISTED;
+	return s->found == SCRUB_SOUND ? r : 0;
+}
+
+static int see_bytes(struct scrub *s, const struct index_body *b, unsigned looks)
+{
+	static const enum scrub_reason reasons[] = {
+		[SCRUB_UNLISTED] = SCRUB_BLOCKS, [SCRUB_GONE] = SCRUB_NO_SLICE,
+		[SCRUB_OTHER] = SCRUB_BYTES, [SCRUB_FAILED] = SCRUB_UNREAD,
+	};
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	int r = look_at_body(s, b);
+
+	if (r < 0 || s->found == SCRUB_SOUND)
+		return r;
+	enum scrub_reason reason = reasons[s->found];
+	bool is_there = read_again(s, b, &op);
+	const struct index_body now = {
+		.place = b->place, .name = b->name, .attr = op.entry.attr, .body = op.entry.body,
+	};
+	if (is_there && is_same(b, &now)) {
+		is_bad(s, b, reason);
+		return 0;
+	}
+	if (is_there && looks)
+		return see_bytes(s, &now, looks - 1);
+	WITH_LOCK(&s->all->lock);
+	s->far.changed++;
+	return 0;
+}
+
 static int see_body(void *arg, const struct index_body *b)
 {
 	struct scrub *s = arg;
+	int r = b->damaged ? 0 : see_bytes(s, b, MORE_LOOKS);
 
-	s->found = SCRUB_SOUND;
-	int r = b->damaged ? 0 : index_body_extents(s->all->e->ix, b, look_at_extents, s);
-	if (s->found == SCRUB_STOPPED || wait_until(s, 0))
-		return -ECANCELED;
-	if (r && r != -EUCLEAN && s->found == SCRUB_SOUND)
+	if (r < 0)
 		return r;
-	if (b->damaged) {
+	if (b->damaged)
 		is_bad(s, b, SCRUB_RECORD);
-	} else if (r && !is_as_it_was(s, b)) {
-		WITH_LOCK(&s->all->lock);
-		s->far.changed++;
-	} else if (r) {
-		is_bad(s, b, s->found == SCRUB_OTHER ? SCRUB_BYTES :
-			     s->found == SCRUB_GONE  ? SCRUB_NO_SLICE : SCRUB_BLOCKS);
-	}
 	WITH_LOCK(&s->all->lock);
 	s->far.objects++;
 	return 0;
@@ -343,7 +401,10 @@ static void *run(void *arg)
 
 	pthread_setname_np(pthread_self(), "scrub");
 	setpriority(PRIO_PROCESS, 0, LOWEST_PRIORITY); /* on Linux, of this thread */
-	int r = index_all_bodies(x->e->ix, see_body, s);
+	int r = x->e->tier ? tier_look_new(x->e->tier, &s->look) : 0;
+	if (!r)
+		r = index_all_bodies(x->e->ix, see_body, s);
+	s->look = tier_look_free(s->look);
 	metric_add(M_SCRUBS, -1);
 	WITH_LOCK(&x->lock);
 	s->far.result = r;
@@ -382,9 +443,17 @@ static int start(struct scrubs *x, struct scrub *s)
 	return 0;
 }
 
+static uint64_t bytes_there(struct engine *e)
+{
+	struct tier_space disk = { 0 };
+
+	if (e->tier)
+		tier_space(e->tier, &disk);
+	return (uint64_t)(pool_npages(e->pool) - pool_nfree(e->pool)) * PAGE_BYTES + disk.live_bytes;
+}
+
 int scrub_begin(struct scrubs *x, const struct scrub_opts *o, struct scrub **ret)
 {
-	struct pool *pool = x->e->pool;
 	struct scrub *s = calloc(1, sizeof(*s));
 
 	if (!s)
@@ -393,7 +462,7 @@ int scrub_begin(struct scrubs *x, const struct scrub_opts *o, struct scrub **ret
 	s->o = *o;
 	s->is_owned = s->is_running = true;
 	s->last = &s->first;
-	s->far.total = (uint64_t)(pool_npages(pool) - pool_nfree(pool)) * PAGE_BYTES;
+	s->far.total = bytes_there(x->e);
 	WITH_LOCK(&x->lock);
 	int r = start(x, s);
 	if (r < 0)
@@ -464,9 +533,10 @@ const char *scrub_reason_text(enum scrub_reason reason)
 		[SCRUB_BLOCKS] = "a block that lists its extents is missing or damaged",
 		[SCRUB_RECORD] = "its record in the index is damaged",
 		[SCRUB_NO_SLICE] = "it names a slice that is not there",
+		[SCRUB_UNREAD] = "the disk cannot read it",
 	};
 
-	return reason >= SCRUB_BYTES && reason <= SCRUB_NO_SLICE ? texts[reason] : "?";
+	return reason >= SCRUB_BYTES && reason <= SCRUB_UNREAD ? texts[reason] : "?";
 }
 
 void scrubs_watch(struct scrubs *x, const struct eviction *v)

@@ -8,11 +8,12 @@
  *	                      |  scrub_write() ...
  *	                      '- scrub_end(): it stops, and goes when it has stopped
  *
- * It holds a pin on a slice while it reads 64 KiB of it, and no lock; counts as no use for the
- * eviction; runs at the lowest priority, and no faster than it was told. What moves on under
- * it is no damage: a slice keeps its bytes as long as it has its generation (I3), and an object
- * whose record has changed since it was read is left to the next scrub. So it may pass over what
- * is renamed meanwhile, or see it twice.
+ * It holds a pin on a slice while it reads 64 KiB of it, a segment of the disk while it reads a
+ * MiB of that, and no lock; counts as no use for the eviction; runs at the lowest priority, and
+ * no faster than it was told. What moves on under it is no damage: a slice keeps its bytes as
+ * long as it has its generation (I3), and an object whose record names other bytes by now is
+ * looked at again, a few times, and then left to the next scrub. So it may pass over what is
+ * renamed meanwhile, or see it twice.
  *
  * Threads: the scrub's own; calls from any, LOCK_SCRUB for moments.
  */
@@ -36,7 +37,9 @@ int scrub_begin(struct scrubs *x, const struct scrub_opts *o, struct scrub **ret
 enum scrub_found {
 	SCRUB_SOUND,
 	SCRUB_ELSEWHERE, /* in another pool, which nobody here can read */
+	SCRUB_UNLISTED,  /* a block that lists extents is not there, or damaged */
 	SCRUB_GONE,      /* the slice is not there (any more) */
 	SCRUB_OTHER,     /* they do not match their checksums */
+	SCRUB_FAILED,    /* the disk cannot read them */
 	SCRUB_STOPPED,
 };

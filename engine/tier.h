@@ -104,6 +104,18 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
  * -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what c is a part of. */
 void tier_recall(struct tier *t, uint64_t fileid, struct place place, struct node_call *c);
 
+/* Reading it where it is: a scrub's thread -------------------------------------------------- */
+
+struct tier_look;
+
+/* Before tier_stop(), and ended before it. -ENOMEM, ... */
+int tier_look_new(struct tier *t, struct tier_look **ret);
+/* Reads and compares pages of x, whose pool is the disk's, from its page `at` on, where a block
+ * begins: how many. -ESTALE: they are not there (any more); -EIO: they cannot be read;
+ * -EUCLEAN: they do not match their sums. It waits for as long as the disk takes. */
+int tier_look(struct tier_look *l, const struct extent *x, uint32_t at);
+struct tier_look *tier_look_free(struct tier_look *l); /* NULL is fine, and returned */
+
 /* ------------------------------------------------------------------------------------------- */
 
 /* For who observes rows: references to its extents, see refs.h. */

@@ -703,7 +703,7 @@ static int read_all_bad(struct reader *r, struct scrub_report *m)
 		uint8_t reason = read_u8(r);
 		b->evicted = read_bool(r);
 		b->path = read_short(r);
-		if (reason < SCRUB_BYTES || reason > SCRUB_NO_SLICE)
+		if (reason < SCRUB_BYTES || reason > SCRUB_UNREAD)
 			return -EPROTO;
 		b->reason = (enum scrub_reason)reason;
 	}

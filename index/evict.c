@@ -105,7 +105,8 @@ static int evict_plan(struct plan *p, struct index_op *op)
 	if (o.rec.attr.keep.pinned > plan_now(p).tv_sec)
 		return -EPERM;
 	if (o.place.kind != op->place.kind || o.draft ||
-	    (o.place.kind == PLACE_FILEID && o.rec.attr.nlink != op->nnames))
+	    (o.place.kind == PLACE_FILEID && o.rec.attr.nlink != op->nnames) ||
+	    (op->value.p && !bytes_eq(o.rec.body.bytes, op->value)))
 		return INDEX_MISS;
 	plan_use_reserve(p);
 	return object_lose(p, &o, o.rec.attr.nlink, &op->gone);

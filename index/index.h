@@ -386,8 +386,9 @@ enum {
 void index_stat_near(struct index *ix, struct index_op *op);
 
 /* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone; entries:
- * the names (and nothing else), all of which it lost at one moment. INDEX_MISS: it is not
- * there, or not so; -EBUSY: somebody writes it, or hides a name of it. Never a directory. */
+ * the names (and nothing else), all of which it lost at one moment. `value`, unless it is NULL:
+ * the body that it has to have still, as bytes. INDEX_MISS: it is not there, or not so; -EBUSY:
+ * somebody writes it, or hides a name of it. Never a directory. */
 void index_evict(struct index *ix, struct index_op *op);
 
 /* fileid of a directory, attr.mtime -> gone; entries: its name. It goes if what happened last to

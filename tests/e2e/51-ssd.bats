@@ -170,6 +170,22 @@ counts() { # series at-least
 	all_whole $(seq 80)
 }
 
+@test "slicefs scrub reads what is on the disk where it is, and finds what is damaged" {
+	local i
+	for i in $(seq 80); do put "$i"; done
+	sleep 1
+	scrub >"$SCRATCH/scrub"
+	[ "$(jq 'select(.event == "end") | .objects, .bad, .elsewhere' "$SCRATCH/scrub" | xargs)" = "80 0 0" ]
+	[ "$(jq 'select(.event == "end") | .bytes' "$SCRATCH/scrub")" -ge 80000000 ]
+	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=1023 conv=notrunc status=none
+	no scrub >"$SCRATCH/scrub"
+	[ "$(jq 'select(.event == "end") | .bad' "$SCRATCH/scrub")" -ge 40 ]
+	no scrub --evict-bad >"$SCRATCH/scrub"
+	[ "$(jq 'select(.event == "end") | .evicted' "$SCRATCH/scrub")" -ge 40 ]
+	scrub >"$SCRATCH/scrub"
+	for i in $(seq 80); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
+}
+
 @test "killed at each moment of going to the disk and coming back, it has all" {
 	! is_of_node || skip "crash points are the mount's"
 	local i point at

@@ -9,10 +9,6 @@ load lib
 setup_file() { begin_file; mount_fs; }
 teardown_file() { end_file; }
 
-# Whoever has pool and index.
-whole() { if is_of_node; then node at; else echo "$MNT"; fi; }
-# shellcheck disable=SC2120 # some pass options
-scrub() { "$SLICEFS" scrub --rate 0 "$@" "$(whole)"; }
 is_sound() { scrub >"$SCRATCH/out" && [ "$(jq 'select(.event == "bad")' "$SCRATCH/out")" = "" ]; }
 is_scrubbing() { grep -qxs scrub /proc/"$(daemon_pid)"/task/*/comm; }
 ending() { jq -r "select(.event == \"end\") | .$1" "$SCRATCH/out"; } # field
@@ -95,10 +91,10 @@ remount_with() { # options of whoever has pool and index
 }
 
 @test "one at a time; it ends with the command" {
-	env --default-signal=INT "$SLICEFS" scrub --rate 1M "$(whole)" >"$SCRATCH/slow" 3>&- &
+	env --default-signal=INT "$SLICEFS" scrub --rate 1M "$(store_at)" >"$SCRATCH/slow" 3>&- &
 	local slow=$!
 	soon is_scrubbing
-	fails 1 "another scrub" "$SLICEFS" scrub "$(whole)"
+	fails 1 "another scrub" "$SLICEFS" scrub "$(store_at)"
 	is_scrubbing
 	kill -INT $slow
 	within 3 wait $slow || [ $? = 130 ]
@@ -109,7 +105,7 @@ remount_with() { # options of whoever has pool and index
 
 @test "no faster than it was told" {
 	local from=$EPOCHREALTIME
-	"$SLICEFS" scrub --rate 4M "$(whole)" >"$SCRATCH/out"
+	"$SLICEFS" scrub --rate 4M "$(store_at)" >"$SCRATCH/out"
 	[ "$(ending bytes)" -ge 9000000 ]
 	awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a > 1.9) }'
 	[ "$(jq -s '[.[] | select(.event == "progress")] | length' "$SCRATCH/out")" -ge 1 ]
@@ -117,7 +113,7 @@ remount_with() { # options of whoever has pool and index
 
 @test "on a terminal there is a bar, and text" {
 	requires script
-	script -qec "$SLICEFS scrub --rate 8M $(whole)" /dev/null >"$SCRATCH/tty" </dev/null
+	script -qec "$SLICEFS scrub --rate 8M $(store_at)" /dev/null >"$SCRATCH/tty" </dev/null
 	grep -q '\[#.* MiB of .*/s, .* left' "$SCRATCH/tty"
 	grep -q '6 objects\|7 objects' "$SCRATCH/tty"
 	grep -q '0 bad' "$SCRATCH/tty"
@@ -127,8 +123,8 @@ remount_with() { # options of whoever has pool and index
 	"$SLICEFS" scrub --store "$STORE" >"$SCRATCH/out"
 	[ "$(ending bad)" = 0 ]
 	fails 2 "which directory" "$SLICEFS" scrub
-	fails 2 "one of them" "$SLICEFS" scrub --store "$STORE" "$(whole)"
-	fails 2 "rate" "$SLICEFS" scrub --rate fast "$(whole)"
+	fails 2 "one of them" "$SLICEFS" scrub --store "$STORE" "$(store_at)"
+	fails 2 "rate" "$SLICEFS" scrub --rate fast "$(store_at)"
 	fails 1 "no such store" "$SLICEFS" scrub --store "$STORE-none"
 	fails 1 "mounted there" "$SLICEFS" scrub "$SCRATCH"
 	! is_of_node || fails 1 "slicefs scrub .*:" "$SLICEFS" scrub "$MNT"
@@ -176,7 +172,7 @@ print(m[2900000:2900004])' "$MNT/open" | grep qqqq
 }
 
 @test "killed under a scrub: the next start is right" {
-	"$SLICEFS" scrub --rate 1M "$(whole)" >/dev/null 2>"$SCRATCH/lost" 3>&- &
+	"$SLICEFS" scrub --rate 1M "$(store_at)" >/dev/null 2>"$SCRATCH/lost" 3>&- &
 	local slow=$! pid at
 	pid=$(daemon_pid) at=$(node at)
 	soon is_scrubbing

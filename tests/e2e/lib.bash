@@ -95,6 +95,11 @@ node() { # a field of its line in `store ls`
 	"$SLICEFS" store ls --json | jq -r --arg s "$STORE" --arg f "$1" '.[] | select(.store == $s) | .[$f]'
 }
 
+# Whoever has pool and index, as commands want it.
+store_at() { if is_of_node; then node at; else echo "$MNT"; fi; }
+# shellcheck disable=SC2120 # some pass options
+scrub() { "$SLICEFS" scrub --rate 0 "$@" "$(store_at)"; }
+
 # Waits until the process is gone, or waits for its parent only, for no longer than so
 # many seconds: all of its threads, the last of which closes its files.
 gone() { # pid seconds

@@ -92,6 +92,25 @@ static void what_is_pinned_stays(void **state)
 	kit_close(ix, &op);
 }
 
+/* Who has looked at one body does not evict another one. */
+static void of_another_body_it_stays(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	struct index_op evict = {
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h },
+		.value = BYTES_OF("CONTENT", 7),
+	};
+
+	(void)state;
+	assert_int_equal(kit(ix, &op, index_evict, evict), INDEX_MISS);
+	evict.value = BYTES_OF("content", 7);
+	assert_int_equal(kit(ix, &op, index_evict, evict), 0);
+	kit_close(ix, &op);
+}
+
 /* What is made in a directory begins as that says, and with its own ttl from then on. */
 static void what_is_kept_is_inherited(void **state)
 {
@@ -631,6 +650,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_name),
 		cmocka_unit_test(what_is_pinned_stays),
+		cmocka_unit_test(of_another_body_it_stays),
 		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(emptied_directories_go),
 		cmocka_unit_test(all_names_at_once),

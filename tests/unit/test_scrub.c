@@ -14,8 +14,11 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "engine/disk.h"
 #include "engine/evict.h"
+#include "engine/tier.h"
 
+#include "tests/unit/disk_kit.h"
 #include "tests/unit/file_kit.h"
 #include "tests/unit/objects.h"
 
@@ -356,6 +359,127 @@ static void damaged_and_foreign(void **state)
 	e->evict = NULL;
 }
 
+/* What is on the disk --------------------------------------------------------------------- */
+
+enum { DISK_FILES = 24, DISK_FILE_BYTES = 700000, SMALL_POOL_BYTES = 8 << 20 };
+
+static struct disk_faults faults;
+
+static int setup_disk(void **state)
+{
+	const struct engine_opts o = {
+		.in_memory = true, .pool_bytes = SMALL_POOL_BYTES, .evict_high = 80,
+		.evict_low = 60, .ssd = disk_kit_begin(), .ssd_bytes = 64 << 20,
+		.ssd_wait_ms = 20000, .ssd_faults = &faults,
+	};
+
+	(void)state;
+	faults = (struct disk_faults){ 0 };
+	int r = engine_open(&o, &e, NULL);
+	for (unsigned i = 0; !r && i < DISK_FILES; i++) {
+		char name[8];
+		snprintf(name, sizeof(name), "f%u", i);
+		put(name, DISK_FILE_BYTES, (uint8_t)(i + 1));
+	}
+	return r;
+}
+
+static int teardown_disk(void **state)
+{
+	int r = teardown(state);
+
+	disk_kit_end();
+	return r;
+}
+
+/* The first object that is on the disk, and the page of the disk's file that it begins at. */
+struct away {
+	uint64_t fileid;
+	uint32_t page;
+};
+
+static int away_extents(void *arg, const struct attr *a, const struct extents *x)
+{
+	struct away *w = arg;
+
+	if (!w->fileid && x->n && x->v[0].pool_id == tier_id(e->tier))
+		*w = (struct away){ a->fileid, x->v[0].slice };
+	return 0;
+}
+
+static struct away find_away(void)
+{
+	struct away w = { 0 };
+	struct index_visitor v = { .extents = away_extents, .arg = &w };
+
+	assert_int_equal(index_scan(e->ix, &v), 0);
+	assert_true(w.fileid);
+	return w;
+}
+
+static void flip_on_disk(uint32_t page)
+{
+	char path[128];
+	uint8_t byte;
+	off_t at = (off_t)page * PAGE_BYTES + 4000;
+
+	snprintf(path, sizeof(path), "%s/data", disk_kit_dir);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	assert_int_equal(close(fd), 0);
+}
+
+static unsigned files_there(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < DISK_FILES; i++) {
+		char name[8];
+		struct attr a;
+		struct place place;
+		snprintf(name, sizeof(name), "f%u", i);
+		n += !kit_lookup(e, name, &a, &place);
+	}
+	return n;
+}
+
+static void on_the_disk(void **state)
+{
+	(void)state;
+	int64_t back = metric_get(M_DISK_PROMOTED);
+	struct outcome o = scrub(false);
+
+	assert_string_equal(o.paths, "");
+	assert_int_equal(o.all.objects, DISK_FILES);
+	assert_int_equal(o.all.elsewhere, 0);
+	assert_true(o.all.bytes >= DISK_FILES * DISK_FILE_BYTES); /* more than the pool has */
+	assert_true(o.all.total >= DISK_FILES * DISK_FILE_BYTES);
+	flip_on_disk(find_away().page);
+	o = scrub(false);
+	assert_int_equal(o.all.bad_objects, 1);
+	assert_int_equal(o.reasons, 1u << SCRUB_BYTES);
+	o = scrub(true);
+	assert_int_equal(o.all.evicted, 1);
+	assert_int_equal(files_there(), DISK_FILES - 1);
+	assert_int_equal(scrub(false).all.bad_objects, 0);
+	assert_int_equal(metric_get(M_DISK_PROMOTED), back); /* that was no use of them */
+}
+
+static void a_disk_that_cannot_read(void **state)
+{
+	(void)state;
+	atomic_store(&faults.only, DISK_READS);
+	atomic_store(&faults.error, -EIO);
+	atomic_store(&faults.fail_in, 2);
+	struct outcome o = scrub(false);
+	assert_int_equal(o.all.bad_objects, 1);
+	assert_int_equal(o.reasons, 1u << SCRUB_UNREAD);
+	assert_int_equal(scrub(false).all.bad_objects, 0); /* it has recovered */
+}
+
 static void one_at_a_time(void **state)
 {
 	struct scrub_opts slow = { .rate = 1 << 20 }, fast = { 0 };
@@ -575,6 +699,9 @@ int main(void)
 		TEST(no_faster_than_it_was_told),
 		TEST(many_bad_ones),
 		cmocka_unit_test_setup_teardown(found_while_it_is_read, setup_far, teardown),
+		cmocka_unit_test_setup_teardown(on_the_disk, setup_disk, teardown_disk),
+		cmocka_unit_test_setup_teardown(a_disk_that_cannot_read, setup_disk,
+						teardown_disk),
 		TEST(what_changes_under_it_is_not_bad),
 	};
 
