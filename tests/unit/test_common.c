@@ -19,6 +19,7 @@
 #include "common/array.h"
 #include "common/cleanup.h"
 #include "common/crash.h"
+#include "common/crew.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -262,6 +263,35 @@ static void test_sizes(void **state)
 	}
 }
 
+struct gang {
+	atomic_uint done; /* a bit each */
+	unsigned fails_from;
+};
+
+static int lift(void *arg, unsigned i)
+{
+	struct gang *g = arg;
+
+	assert_false(atomic_fetch_or(&g->done, 1u << i) & 1u << i);
+	return i >= g->fails_from ? -(int)i : 0;
+}
+
+/* All of it is done, once, whoever fails; the first failure is told. */
+static void test_crew(void **state)
+{
+	unsigned size = crew_size();
+	(void)state;
+
+	assert_true(size >= 1 && size <= CREW_MAX);
+	for (unsigned n = 1; n <= CREW_MAX; n++) {
+		struct gang g = { .fails_from = CREW_MAX }, bad = { .fails_from = 3 };
+		assert_int_equal(crew_run(n, lift, &g), 0);
+		assert_int_equal(g.done, (1u << n) - 1);
+		assert_int_equal(crew_run(n, lift, &bad), n > 3 ? -3 : 0);
+		assert_int_equal(bad.done, (1u << n) - 1);
+	}
+}
+
 static void test_array_room(void **state)
 {
 	uint64_t *v = NULL;
@@ -291,7 +321,7 @@ int main(void)
 		cmocka_unit_test(test_busy),	      cmocka_unit_test(test_log),
 		cmocka_unit_test(test_news_are_said_once),
 		cmocka_unit_test(test_crash_points),  cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_array_room),
+		cmocka_unit_test(test_array_room),    cmocka_unit_test(test_crew),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 
