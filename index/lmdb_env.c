@@ -20,7 +20,6 @@
 
 #include "common/cleanup.h"
 #include "common/log.h"
-#include "index/lmdb_guard.h"
 #include "index/lmdb_rows.h"
 
 enum {
@@ -233,7 +232,6 @@ static int open_file(struct lmdb_env *e, const struct kv_lmdb_opts *o)
 /* Is it one that LMDB can be trusted with? */
 static int look_at_file(struct lmdb_env *e, const char *path)
 {
-	struct lmdb_shape shape;
 	const char *why = NULL;
 	void *p = MAP_FAILED;
 	int r;
@@ -242,7 +240,7 @@ static int look_at_file(struct lmdb_env *e, const char *path)
 		p = mmap(NULL, e->bytes, PROT_READ, MAP_SHARED, e->fd, 0);
 	if (p == MAP_FAILED)
 		return e->bytes ? -errno : -EUCLEAN;
-	r = lmdb_guard(p, e->bytes, &shape, &why);
+	r = lmdb_guard(p, e->bytes, &e->shape, &why);
 	munmap(p, e->bytes);
 	if (why)
 		log_error("index", "%s cannot be used: %s", path, why);
@@ -331,6 +329,7 @@ void lmdb_env_fini(struct lmdb_env *e)
 	if (lmdb_env_is_forked(e))
 		return; /* all of it is the parent's */
 	lmdb_readers_fini(e);
+	lmdb_shape_fini(&e->shape);
 	if (e->env)
 		mdb_env_close(e->env);
 	closep(&e->fd);

@@ -9,6 +9,7 @@
  */
 #include <lmdb.h>
 
+#include "index/lmdb_guard.h"
 #include "index/view.h"
 
 enum { LMDB_IDLE_READERS = 64, LMDB_READERS_MAX = 510 };
@@ -24,6 +25,7 @@ struct lmdb_env {
 	uint64_t bytes;    /* of file and map */
 	uint32_t page_bytes;
 	uint64_t revisions; /* given out up to here, says the file */
+	struct lmdb_shape shape; /* of the file when it was opened */
 
 	/* lmdb_rows.c's: */
 	_Atomic(struct lmdb_reader *) idle[LMDB_IDLE_READERS];

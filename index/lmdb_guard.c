@@ -12,15 +12,23 @@
  *
  * A header that was being written when its process died has the older txnid
  * still: of the older one only what never changes is looked at.
+ *
+ * The rows' tree is walked in parts, which several threads take one after the other: its
+ * upper levels are opened until there are many pages on one of them, and what lies below
+ * each is a part. A part lies between two separators, and its keys have to: then the parts
+ * together are in order. (A separator may equal the first key that it leads to.)
  */
 #include "index/lmdb_guard.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "common/array.h"
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/crew.h"
 
 struct tree_head { /* MDB_db */
 	uint32_t pad; /* in the first tree: the page size */
@@ -58,15 +66,29 @@ enum {
 	TREE_INTEGER_KEY = 8,
 	TREE_FLAGS = 0xff, /* the first tree's others are the environment's */
 	DEPTH_MAX = 32, KEY_MAX = 511,
+	PARTS = 128, /* so many at least, where there are */
+	MARKS_MAX = 256,
 };
 #define NO_PAGE UINT64_MAX
 #define TXNID_MAX (UINT64_MAX / 2) /* it is counted on from there */
+
+/* What lies below a page of the rows' tree. */
+struct part {
+	uint64_t page;
+	struct bytes from; /* the separator that leads to it; none: the first */
+};
+
+struct parts {
+	struct part *v;
+	size_t n, cap;
+	unsigned depth; /* of their pages, which lie on one level */
+};
 
 struct guard {
 	const uint8_t *file;
 	uint64_t npages, txnid;
 	uint32_t page_bytes;
-	uint8_t *seen; /* a bit a page */
+	_Atomic uint8_t *seen; /* a bit a page; relaxed: it stands for itself alone */
 	const char *why;
 
 	/* The tree that is being walked. */
@@ -157,9 +179,9 @@ static int mark(struct guard *g, uint64_t number, uint64_t run)
 	if (number < 2 || number >= g->npages || run > g->npages - number)
 		return damaged(g, "a page number is outside");
 	for (uint64_t i = number; i < number + run; i++) {
-		if (g->seen[i / 8] & 1 << i % 8)
+		uint8_t bit = (uint8_t)(1 << i % 8);
+		if (atomic_fetch_or_explicit(&g->seen[i / 8], bit, memory_order_relaxed) & bit)
 			return damaged(g, "a page has two places");
-		g->seen[i / 8] |= (uint8_t)(1 << i % 8);
 	}
 	return 0;
 }
@@ -286,69 +308,224 @@ static int walk_leaf(struct guard *g, const uint8_t *page, const struct page *p,
 	return 0;
 }
 
-static int walk(struct guard *g, uint64_t number, unsigned depth);
-
-static int walk_branch(struct guard *g, const uint8_t *page, const struct page *p,
-		       unsigned n, unsigned depth)
+/* Marks a page of the tree, counts it, and looks at its head. */
+static int enter_page(struct guard *g, uint64_t number, bool is_leaf, struct page *ret,
+		      unsigned *ret_n)
 {
-	for (unsigned i = 0; i < n; i++) {
-		struct node node;
-		uint32_t at;
-		uint64_t child;
-		int r = node_at(g, page, p, i, &node, &at);
-
-		if (!r && i) /* the first one's key does not count */
-			r = check_key(g, BYTES_OF(page + at + sizeof(node),
-						  node.key_len), true);
-		if (r < 0)
-			return r;
-		child = node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32;
-		r = walk(g, child, depth + 1);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int walk(struct guard *g, uint64_t number, unsigned depth)
-{
-	bool is_leaf = depth == g->head->depth;
-	const uint8_t *page;
 	struct page p;
-	unsigned n;
 	int r = mark(g, number, 1);
 
 	if (r < 0)
 		return r;
-	page = g->file + number * g->page_bytes;
 	p = page_head(g, number);
 	if (p.number != number ||
 	    (p.flags & PAGE_KINDS) != (is_leaf ? PAGE_LEAF : PAGE_BRANCH))
 		return damaged(g, "a page is not what its place says");
 	if (p.lower < sizeof(p) || p.lower > p.upper || p.upper > g->page_bytes)
 		return damaged(g, "a page's bounds are impossible");
-	n = (p.lower - (unsigned)sizeof(p)) / 2;
-	if (!n || (!is_leaf && n < 2 && !g->is_free_list))
+	*ret_n = (p.lower - (unsigned)sizeof(p)) / 2;
+	if (!*ret_n || (!is_leaf && *ret_n < 2 && !g->is_free_list))
 		return damaged(g, "a page is empty");
 	if (is_leaf)
 		g->found.leaf++;
 	else
 		g->found.branch++;
-	return is_leaf ? walk_leaf(g, page, &p, n)
-		       : walk_branch(g, page, &p, n, depth);
+	*ret = p;
+	return 0;
 }
 
-static int walk_tree(struct guard *g, const struct tree_head *head, bool is_free_list)
+/* Where the i-th node of a branch leads to; the key that leads there is checked. */
+static int child_at(struct guard *g, const uint8_t *page, const struct page *p, unsigned i,
+		    uint64_t *ret)
 {
-	int r;
+	struct node node;
+	uint32_t at;
+	int r = node_at(g, page, p, i, &node, &at);
+
+	if (!r && i) /* the first one's key does not count */
+		r = check_key(g, BYTES_OF(page + at + sizeof(node), node.key_len), true);
+	if (!r)
+		*ret = node.lo | (uint64_t)node.hi << 16 | (uint64_t)node.flags << 32;
+	return r;
+}
+
+static int walk(struct guard *g, uint64_t number, unsigned depth)
+{
+	bool is_leaf = depth == g->head->depth;
+	const uint8_t *page;
+	uint64_t child;
+	struct page p;
+	unsigned n;
+	int r = enter_page(g, number, is_leaf, &p, &n);
+
+	if (r < 0)
+		return r;
+	page = g->file + number * g->page_bytes;
+	/* Its nodes lie in no order: asked for now, they are not waited for one by one. */
+	for (uint32_t at = 0; at < g->page_bytes; at += 64)
+		__builtin_prefetch(page + at);
+	if (is_leaf)
+		return walk_leaf(g, page, &p, n);
+	for (unsigned i = 0; !r && i < n; i++) {
+		r = child_at(g, page, &p, i, &child);
+		if (!r)
+			r = walk(g, child, depth + 1);
+	}
+	return r;
+}
+
+/* Parts ------------------------------------------------------------------------ */
+
+/* Appends what lies below a branch to `to`. */
+static int open_part(struct guard *g, const struct part *part, struct parts *to)
+{
+	const uint8_t *page;
+	uint64_t child;
+	struct page p;
+	unsigned n;
+	int r = enter_page(g, part->page, false, &p, &n);
+
+	if (r < 0)
+		return r;
+	page = g->file + part->page * g->page_bytes;
+	g->last = part->from;
+	for (unsigned i = 0; i < n; i++) {
+		r = child_at(g, page, &p, i, &child);
+		if (!r)
+			r = array_room(to->v, to->cap, to->n + 1, PARTS);
+		if (r < 0)
+			return r;
+		to->v[to->n++] = (struct part){ child, g->last };
+	}
+	return 0;
+}
+
+/* Opens levels until there are many parts, or the next one is the leaves. */
+static int find_parts(struct guard *g, struct parts *ret)
+{
+	int r = array_room(ret->v, ret->cap, 1, PARTS);
+
+	if (r < 0)
+		return r;
+	ret->v[0] = (struct part){ .page = g->head->root };
+	ret->n = ret->depth = 1;
+	while (ret->n < PARTS && ret->depth < g->head->depth) {
+		struct parts below = { .depth = ret->depth + 1 };
+		for (size_t i = 0; !r && i < ret->n; i++) {
+			g->last_is_separator = true;
+			r = open_part(g, &ret->v[i], &below);
+		}
+		free(ret->v);
+		*ret = below;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int walk_part(struct guard *g, const struct parts *parts, size_t i)
+{
+	g->last = parts->v[i].from;
+	g->last_is_separator = true;
+	int r = walk(g, parts->v[i].page, parts->depth);
+	return r || i + 1 == parts->n ? r : check_key(g, parts->v[i + 1].from, true);
+}
+
+struct walkers {
+	struct guard v[CREW_MAX];
+	const struct parts *parts;
+	atomic_size_t next;
+};
+
+static int walk_parts(void *arg, unsigned i)
+{
+	struct walkers *w = arg;
+	size_t k;
+	int r = 0;
+
+	while (!r && (k = atomic_fetch_add(&w->next, 1)) < w->parts->n)
+		r = walk_part(&w->v[i], w->parts, k);
+	return r;
+}
+
+static void add_found(struct guard *g, const struct guard *part)
+{
+	g->found.branch += part->found.branch;
+	g->found.leaf += part->found.leaf;
+	g->found.overflow += part->found.overflow;
+	g->found.entries += part->found.entries;
+	if (part->why)
+		g->why = part->why;
+}
+
+static int walk_by_several(struct guard *g, const struct parts *parts)
+{
+	struct walkers w = { .parts = parts };
+	unsigned n = parts->n < PARTS ? 1 : crew_size();
+
+	for (unsigned i = 0; i < n; i++) {
+		w.v[i] = *g;
+		w.v[i].found = (struct tree_head){ 0 };
+	}
+	int r = crew_run(n, walk_parts, &w);
+	for (unsigned i = 0; i < n; i++)
+		add_found(g, &w.v[i]);
+	return r;
+}
+
+static int copy_marks(const struct parts *parts, struct lmdb_shape *ret)
+{
+	size_t step = parts->n / MARKS_MAX + 1, bytes = 0, n = 0;
+
+	for (size_t i = step; i < parts->n; i += step, n++)
+		bytes += parts->v[i].from.len;
+	ret->marks = n ? malloc(n * sizeof(*ret->marks) + bytes) : NULL;
+	if (!ret->marks)
+		return n ? -ENOMEM : 0;
+	uint8_t *to = (uint8_t *)(ret->marks + n);
+	for (size_t i = step; i < parts->n; i += step) {
+		struct bytes from = parts->v[i].from;
+		memcpy(to, from.p, from.len);
+		ret->marks[ret->nmarks++] = BYTES_OF(to, from.len);
+		to += from.len;
+	}
+	return 0;
+}
+
+void lmdb_shape_fini(struct lmdb_shape *s)
+{
+	free(s->marks);
+	*s = (struct lmdb_shape){ 0 };
+}
+
+static int walk_rows(struct guard *g, struct lmdb_shape *ret)
+{
+	struct parts parts = { 0 };
+	int r = find_parts(g, &parts);
+
+	if (!r)
+		r = walk_by_several(g, &parts);
+	if (!r)
+		r = copy_marks(&parts, ret);
+	free(parts.v);
+	return r;
+}
+
+/* The file ------------------------------------------------------------------------ */
+
+/* ret: the tree is that of the rows. */
+static int walk_tree(struct guard *g, const struct tree_head *head, struct lmdb_shape *ret)
+{
+	int r = 0;
 
 	g->head = head;
 	g->found = (struct tree_head){ 0 };
-	g->is_free_list = is_free_list;
+	g->is_free_list = !ret;
 	g->last = BYTES_NONE;
 	if (head->depth > DEPTH_MAX || !head->depth != (head->root == NO_PAGE))
 		return damaged(g, "a tree's depth is impossible");
-	r = head->depth ? walk(g, head->root, 1) : 0;
+	if (head->depth)
+		r = ret ? walk_rows(g, ret) : walk(g, head->root, 1);
 	if (r < 0)
 		return r;
 	if (g->found.branch != head->branch || g->found.leaf != head->leaf ||
@@ -362,7 +539,8 @@ int lmdb_guard(const void *file, uint64_t bytes, struct lmdb_shape *ret,
 	       const char **ret_why)
 {
 	struct guard g = { .file = file };
-	_cleanup_(freep) uint8_t *seen = NULL;
+	struct lmdb_shape shape = { 0 };
+	_cleanup_(freep) void *seen = NULL;
 	struct meta m;
 	int r = choose_meta(&g, bytes, &m);
 
@@ -373,14 +551,16 @@ int lmdb_guard(const void *file, uint64_t bytes, struct lmdb_shape *ret,
 		r = seen ? 0 : -ENOMEM;
 	}
 	if (!r)
-		r = walk_tree(&g, &m.trees[1], false);
+		r = walk_tree(&g, &m.trees[1], &shape);
 	if (!r)
-		r = walk_tree(&g, &m.trees[0], true);
+		r = walk_tree(&g, &m.trees[0], NULL);
 	if (r < 0) {
+		lmdb_shape_fini(&shape);
 		*ret_why = g.why;
 		return r;
 	}
-	*ret = (struct lmdb_shape){ .map_bytes = m.map_bytes,
-				    .used_bytes = g.npages * g.page_bytes };
+	shape.map_bytes = m.map_bytes;
+	shape.used_bytes = g.npages * g.page_bytes;
+	*ret = shape;
 	return 0;
 }

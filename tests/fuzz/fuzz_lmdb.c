@@ -14,5 +14,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int r = lmdb_guard(data, size, &shape, &why);
 
 	assert(r ? why != NULL : shape.used_bytes <= size && shape.map_bytes <= size);
+	lmdb_shape_fini(&shape);
 	return 0;
 }

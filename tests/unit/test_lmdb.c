@@ -6,6 +6,8 @@
 #include "tests/unit/kv_model.h"
 #include "tests/unit/ranges.h"
 
+#include "index/lmdb_guard.h"
+
 #include <fcntl.h>
 #include <lmdb.h>
 #include <pthread.h>
@@ -956,6 +958,82 @@ static void test_readers_that_died_keep_nothing(void **state)
 	unshare_progress(p, fd);
 }
 
+/* Looking at a large file ------------------------------------------------------------ */
+
+enum { ROWS = 8000, NUMBER_LEN = 8 };
+
+/* Rows "D0000000" and so on. */
+static void fill_in_order(struct fix *x)
+{
+	static const char value[100] = "so that many pages are needed";
+
+	for (unsigned i = 0; i < ROWS;) {
+		char keys[50][NUMBER_LEN + 1];
+		struct kv_write w[50];
+		struct kv_req req = { .writes = w };
+		for (; req.nwrites < 50 && i < ROWS; i++, req.nwrites++) {
+			snprintf(keys[req.nwrites], sizeof(*keys), "D%07u", i);
+			w[req.nwrites] = (struct kv_write){ bytes_str(keys[req.nwrites]),
+							    BYTES_OF(value, sizeof(value)) };
+		}
+		assert_int_equal(kv_wait(x->kv, &req), KV_DONE);
+		kv_req_fini(&req);
+	}
+}
+
+static unsigned number_of(struct bytes key)
+{
+	char text[NUMBER_LEN];
+
+	memcpy(text, (const char *)key.p + 1, NUMBER_LEN - 1);
+	text[NUMBER_LEN - 1] = 0;
+	return (unsigned)strtoul(text, NULL, 10);
+}
+
+/* Gives the i-th row the key of the k-th, wherever it stands. */
+static void rename_row(uint8_t *file, size_t n, unsigned i, unsigned k)
+{
+	char from[NUMBER_LEN + 1], to[NUMBER_LEN + 1];
+	uint8_t *at = file;
+
+	snprintf(from, sizeof(from), "D%07u", i);
+	snprintf(to, sizeof(to), "D%07u", k);
+	while ((at = memmem(at, n - (size_t)(at - file), from, NUMBER_LEN)))
+		memcpy(at, to, NUMBER_LEN);
+}
+
+/* A key that is out of order is seen, also where it is the first or the last of a part. */
+static void test_parts_are_in_order(void **state)
+{
+	struct fix *x = *state;
+	struct lmdb_shape shape;
+	const char *why;
+	size_t n;
+
+	fill_in_order(x);
+	reopen(x);
+	shut(x);
+	uint8_t *file = read_file(x->path, &n), *copy = malloc(n);
+	assert_non_null(copy);
+	assert_int_equal(lmdb_guard(file, n, &shape, &why), 0);
+	assert_true(shape.nmarks >= 100);
+	for (unsigned i = 0; i < shape.nmarks; i++) {
+		unsigned first = number_of(shape.marks[i]);
+		struct lmdb_shape none;
+		for (unsigned k = 0; k < 3; k++) {
+			static const int wrong[3][2] = { { 0, -1 }, { -1, 0 }, { 1, -2 } };
+			memcpy(copy, file, n);
+			rename_row(copy, n, first + wrong[k][0], first + wrong[k][1]);
+			assert_int_equal(lmdb_guard(copy, n, &none, &why), -EUCLEAN);
+			assert_non_null(strstr(why, "order"));
+		}
+	}
+	lmdb_shape_fini(&shape);
+	free(copy);
+	free(file);
+	assert_int_equal(try_open(x), 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv)
@@ -971,6 +1049,7 @@ int main(int argc, char **argv)
 		T(test_other_formats_are_told_apart),
 		T(test_cut_files_are_refused),
 		T(test_damaged_files_do_no_harm),
+		T(test_parts_are_in_order),
 		T(test_deleting_works_on_a_full_map),
 		T(test_the_largest_deletion_works_on_a_full_map),
 		T(test_the_reserve_is_for_those_who_ask),
