@@ -463,29 +463,56 @@ static bool claim(struct pool *p, uint32_t page, uint32_t npages)
 	return true;
 }
 
-int pool_adopt(struct pool *p, struct slice_id s, uint32_t npages)
+static bool can_be(const struct pool *p, const struct slice_run *s)
 {
-	if (!npages || npages > SLICE_PAGES_MAX || s.page >= p->npages ||
-	    npages > p->npages - s.page || !s.gen ||
-	    s.page & ((1u << buddy_order(npages)) - 1))
-		return -EUCLEAN;
+	return s->npages && s->npages <= SLICE_PAGES_MAX && s->id.page < p->npages &&
+	       s->npages <= p->npages - s->id.page && s->id.gen &&
+	       !(s->id.page & ((1u << buddy_order(s->npages)) - 1));
+}
+
+/* Under the lock. False: another slice is there. */
+static bool adopt_one(struct pool *p, const struct slice_run *s, bool *ret_is_new)
+{
+	struct slice *e = &p->table[s->id.page];
+
+	*ret_is_new = !(e->flags & ENTRY_HEAD);
+	if (!*ret_is_new) {
+		if (e->gen != s->id.gen || e->npages != s->npages || e->refs == UINT32_MAX)
+			return false;
+		e->refs++;
+		return true;
+	}
+	if (!claim(p, s->id.page, s->npages))
+		return false;
+	*e = (struct slice){ .gen = s->id.gen, .refs = 1, .npages = (uint16_t)s->npages,
+			     .state = SLICE_LIVE, .flags = ENTRY_HEAD | ENTRY_ADOPTED };
+	return true;
+}
+
+void pool_expect(const struct pool *p, uint32_t page)
+{
+	if (page >= p->npages)
+		return;
+	__builtin_prefetch(&p->table[page], 1);
+	__builtin_prefetch((const void *)&p->adopted[page / WORD_BITS], 1);
+}
+
+uint32_t pool_adopt(struct pool *p, const struct slice_run *v, uint32_t nv)
+{
+	uint32_t n = 0, pages = 0, slices = 0;
+	bool is_new;
+
 	WITH_LOCK(&p->lock);
 	assert(!p->buddy.fresh); /* nothing was allocated yet */
-	struct slice *e = &p->table[s.page];
-	if (e->flags & ENTRY_HEAD) {
-		if (e->gen != s.gen || e->npages != npages || e->refs == UINT32_MAX)
-			return -EUCLEAN;
-		e->refs++;
-		return 0;
+	for (; n < nv && can_be(p, &v[n]) && adopt_one(p, &v[n], &is_new); n++) {
+		pages += is_new ? v[n].npages : 0;
+		slices += is_new;
 	}
-	if (!claim(p, s.page, npages))
-		return -EUCLEAN;
-	*e = (struct slice){ .gen = s.gen, .refs = 1, .npages = (uint16_t)npages,
-			     .state = SLICE_LIVE, .flags = ENTRY_HEAD | ENTRY_ADOPTED };
-	p->has_adopted = true;
-	count(p, SLICE_FREE, -(int64_t)npages, 0);
-	count(p, SLICE_LIVE, npages, 1);
-	return 0;
+	if (slices)
+		atomic_store_explicit(&p->has_adopted, true, memory_order_relaxed);
+	count(p, SLICE_FREE, -(int64_t)pages, 0);
+	count(p, SLICE_LIVE, pages, (int)slices);
+	return n;
 }
 
 /* The first page from `page` on whose bit is `set`, or npages. */

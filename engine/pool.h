@@ -117,9 +117,13 @@ int pool_ref(struct pool *p, const struct slice_run *v, uint32_t nv);
  * has none: the others are done. */
 int pool_unref(struct pool *p, const struct slice_run *v, uint32_t nv);
 
-/* Rebuild (I2), before anything is allocated: an extent names this slice.
- * Counts one reference. -EUCLEAN: outside, or overlaps another. */
-int pool_adopt(struct pool *p, struct slice_id s, uint32_t npages);
+/* Rebuild (I2), before anything is allocated: extents name these slices. Counts one
+ * reference each. How many were: nv, or v[that] is outside, or overlaps another. */
+uint32_t pool_adopt(struct pool *p, const struct slice_run *v, uint32_t nv);
+/* One that begins here is about to be adopted. A hint: slices come in no order, and nearly all
+ * of what an adoption costs is waiting for its entry, of which others need not be waited for
+ * meanwhile. */
+void pool_expect(const struct pool *p, uint32_t page);
 /* After the last one: what was not adopted becomes free runs. */
 void pool_adopted(struct pool *p);
 

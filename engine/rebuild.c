@@ -10,7 +10,8 @@
  * that index and pool do not belong together or that one of them is damaged: the
  * mount is refused and names the object, rather than guess which of two was right.
  *
- * Threads: one, before there are others.
+ * Threads: as many as there are processors go through the records, each with a lot of its own to
+ * adopt; all others come after it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -20,21 +21,32 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/crash.h"
+#include "common/crew.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/priv.h"
 #include "engine/tier.h"
+
+enum { LOT = 64 };
 
 struct orphan {
 	uint64_t fileid;
 	struct block_ref block;
 };
 
-struct rebuild {
+/* Whose extent it is, for the sentence. */
+struct owner {
+	uint64_t fileid, size;
+};
+
+struct rebuild { /* one a thread */
 	struct engine *e;
-	char **ret_why;
+	char *why;
 	uint64_t extents, objects, refused, last_fileid;
-	struct orphan *orphans;
+	struct slice_run lot[LOT]; /* to be adopted */
+	struct owner owners[LOT];
+	uint32_t nlot;
+	struct orphan *orphans; /* the first one's */
 	size_t norphans, cap;
 };
 
@@ -48,50 +60,56 @@ static int adopt_away(struct rebuild *b, const struct attr *a, const struct exte
 	if (!r || r == -ENOMEM)
 		return r;
 	if (r == -EXDEV && !e->tier)
-		return why(b->ret_why, r, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk. Try: "
+		return why(&b->why, r, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk. Try: "
 			   "with --ssd and the folder of that; else", a->fileid, a->size);
-	return why(b->ret_why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk, and "
+	return why(&b->why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) is on a disk, and "
 		   "not on this one as it is now. Try: with the folder of that; else", a->fileid,
 		   a->size);
 }
 
-static int adopt(struct rebuild *b, const struct attr *a, const struct extent *x)
+/* -EXDEV: that the index could not be read is another matter. */
+static int refuse(struct rebuild *b, const struct owner *o, const struct slice_id *s,
+		  const char *what)
 {
-	struct pool *pool = b->e->pool;
-	struct slice_id s = { x->slice, x->gen };
-
-	if (a->away || x->pool_id == b->e->disk_id)
-		return adopt_away(b, a, x);
-	int r = x->pool_id == pool_id(pool) ? pool_adopt(pool, s, x->slice_pages) : -EXDEV;
-
-	if (r == -EUCLEAN || r == -EXDEV) {
-		if (b->e->offline) {
-			b->refused++;
-			return 0;
-		}
-		/* -EXDEV: that the index could not be read is another matter */
-		return why(b->ret_why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) names "
-			   "slice %u generation %u, %s", a->fileid, a->size, x->slice, x->gen,
-			   r == -EXDEV ? "of another pool" :
-			   "which lies outside the pool or across another slice");
+	if (b->e->offline) {
+		b->refused++;
+		return 0;
 	}
+	return why(&b->why, -EXDEV, "object %" PRIu64 " (%" PRIu64 " bytes) names slice %u "
+		   "generation %u, %s", o->fileid, o->size, s->page, s->gen, what);
+}
+
+static int adopt_lot(struct rebuild *b)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < b->nlot; i++) {
+		i += pool_adopt(b->e->pool, b->lot + i, b->nlot - i);
+		if (i < b->nlot)
+			r = refuse(b, &b->owners[i], &b->lot[i].id,
+				   "which lies outside the pool or across another slice");
+	}
+	b->nlot = 0;
 	return r;
 }
 
-static int visit_extents(void *arg, const struct attr *a, const struct extents *x)
+static int visit_extent(void *arg, const struct attr *a, const struct extent *x)
 {
 	struct rebuild *b = arg;
+	struct owner o = { a->fileid, a->size };
+	struct slice_id s = { x->slice, x->gen };
 
-	if (a->fileid != b->last_fileid)
-		b->objects++;
+	b->objects += a->fileid != b->last_fileid;
 	b->last_fileid = a->fileid;
-	for (uint32_t i = 0; i < x->n; i++) {
-		int r = adopt(b, a, &x->v[i]);
-		if (r < 0)
-			return r;
-	}
-	b->extents += x->n;
-	return 0;
+	b->extents++;
+	if (a->away || x->pool_id == b->e->disk_id)
+		return adopt_away(b, a, x);
+	if (x->pool_id != pool_id(b->e->pool))
+		return refuse(b, &o, &s, "of another pool");
+	pool_expect(b->e->pool, s.page);
+	b->lot[b->nlot] = (struct slice_run){ s, x->slice_pages };
+	b->owners[b->nlot++] = o;
+	return b->nlot < LOT ? 0 : adopt_lot(b);
 }
 
 static int visit_orphan(void *arg, uint64_t fileid, uint64_t id)
@@ -125,17 +143,56 @@ static int delete_orphans(struct rebuild *b)
 	return 0;
 }
 
+static void rebuilds_free(struct rebuild *v)
+{
+	for (unsigned i = 0; i < CREW_MAX; i++) {
+		free(v[i].why);
+		free(v[i].orphans);
+	}
+	free(v);
+}
+DEFINE_CLEANUP(struct rebuild *, rebuilds_free)
+
+/* All records, by n threads; what they have found is the first one's then. */
+static int scan(struct rebuild *v, unsigned n)
+{
+	void *args[CREW_MAX];
+	const struct index_visitor visitor = {
+		.extent = visit_extent, .orphan_block = visit_orphan, .arg = v,
+		.args = args, .nargs = n,
+	};
+
+	for (unsigned i = 0; i < n; i++)
+		args[i] = &v[i];
+	int r = index_scan(v->e->ix, &visitor);
+	for (unsigned i = 0; i < n; i++) {
+		int r2 = adopt_lot(&v[i]);
+		r = r ? r : r2;
+		if (!i)
+			continue;
+		v->objects += v[i].objects;
+		v->extents += v[i].extents;
+		v->refused += v[i].refused;
+		if (!v->why)
+			v->why = steal(&v[i].why);
+	}
+	return r;
+}
+
 int engine_rebuild(struct engine *e, char **ret_why)
 {
-	struct rebuild b = { .e = e, .ret_why = ret_why };
-	struct index_visitor v = {
-		.extents = visit_extents, .orphan_block = visit_orphan, .arg = &b
-	};
+	_cleanup_(rebuilds_freep) struct rebuild *b = calloc(CREW_MAX, sizeof(*b));
 	uint64_t begun = clock_ns();
-	int r = index_scan(e->ix, &v);
 
-	if (r == -EXDEV)
+	if (!b)
+		return -ENOMEM;
+	for (unsigned i = 0; i < CREW_MAX; i++)
+		b[i].e = e;
+	int r = scan(b, crew_size());
+	if (r == -EXDEV) {
+		*ret_why = steal(&b->why);
 		return -EUCLEAN;
+	}
 	/* A fsck that only looks goes on with what could be read; its check says that
 	 * the rest could not. One that repairs would take that rest for lost. */
 	if (r == -EUCLEAN && e->read_only)
@@ -144,15 +201,14 @@ int engine_rebuild(struct engine *e, char **ret_why)
 		pool_adopted(e->pool);
 		crash_point(CRASH_REBUILD_SCANNED);
 		if (!e->read_only)
-			r = delete_orphans(&b);
+			r = delete_orphans(b);
 	}
-	if (!r && (b.extents || b.norphans))
+	if (!r && (b->extents || b->norphans))
 		log_info("store", "%" PRIu64 " objects in slices, %" PRIu64 " extents; %zu extent "
-			 "blocks collected; %" PRIu64 " ms", b.objects, b.extents,
-			 e->read_only ? 0 : b.norphans, (clock_ns() - begun) / 1000000);
-	if (b.refused)
-		log_warn("store", "%" PRIu64 " extents name slices that cannot be", b.refused);
-	free(b.orphans);
+			 "blocks collected; %" PRIu64 " ms", b->objects, b->extents,
+			 e->read_only ? 0 : b->norphans, (clock_ns() - begun) / 1000000);
+	if (b->refused)
+		log_warn("store", "%" PRIu64 " extents name slices that cannot be", b->refused);
 	crash_point(CRASH_REBUILD_DONE);
 	return r;
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/array.h"
 
@@ -31,6 +32,18 @@ static inline int blockset_add(struct blockset *s, uint64_t fileid, uint64_t id)
 	if (array_room(s->v, s->cap, s->n + 1, 64) < 0)
 		return -ENOMEM;
 	s->v[s->n++] = (struct blockset_item){ fileid, id };
+	return 0;
+}
+
+/* All of `from` as well, which is empty then. -ENOMEM: nothing has moved. */
+static inline int blockset_move(struct blockset *s, struct blockset *from)
+{
+	if (from->n && array_room(s->v, s->cap, s->n + from->n, 64) < 0)
+		return -ENOMEM;
+	if (from->n)
+		memcpy(s->v + s->n, from->v, from->n * sizeof(*s->v));
+	s->n += from->n;
+	blockset_fini(from);
 	return 0;
 }
 

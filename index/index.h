@@ -528,14 +528,20 @@ struct index_visitor {
 	/* One object (hard-linked: once) with a body, and its extents; return <0
 	 * to stop. For BODY_BLOCKS and BODY_TREE, in several calls. */
 	int (*extents)(void *arg, const struct attr *a, const struct extents *e);
+	/* Instead, which costs less: each extent, without its sums. */
+	int (*extent)(void *arg, const struct attr *a, const struct extent *x);
 	/* A block that no record refers to. */
 	int (*orphan_block)(void *arg, uint64_t fileid, uint64_t id);
 	void *arg;
+	/* If there are some (CREW_MAX at most): objects are visited by as many threads at
+	 * once, each with its own of these instead of arg, and in no order. */
+	void *const *args;
+	unsigned nargs;
 };
 
 /* Visits all published objects; blocks; for start-up and checks. 0, the
- * visitor's negative, -EUCLEAN. Held in memory: one page, and 16 bytes for each
- * extent block. */
+ * visitor's negative, -EUCLEAN. What visits writes nothing to the index. Held in memory: one
+ * page a thread, and 16 bytes for each extent block. */
 int index_scan(struct index *ix, const struct index_visitor *v);
 
 /*

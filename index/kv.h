@@ -184,6 +184,15 @@ struct kv_ops {
 	 * and it makes no others: what it would still write stays. Blocks a little. */
 	int (*session_end)(struct kv *kv, uint64_t session);
 	bool observes; /* tells its observers of what it writes */
+	/* Durable rows of [from, to), in order, at one moment, until visit() returns something
+	 * else than 0, which is returned; their bytes are borrowed, and nothing is
+	 * copied. It returns soon (it keeps room from being used again), and asks this engine
+	 * for nothing that writes. NULL: who wants to go through them reads them. */
+	int (*scan)(struct kv *kv, struct bytes from, struct bytes to,
+		    int (*visit)(void *arg, const struct kv_row *row), void *arg);
+	/* Keys, rising, between which there was about as much each when it was opened: for who
+	 * goes through them by several threads. The engine's own. NULL: it knows none. */
+	const struct bytes *(*marks)(struct kv *kv, unsigned *ret_n);
 	/* Of an engine around another one: the other one. Else NULL. */
 	struct kv *(*inner)(struct kv *kv);
 	/* Walks engine-level invariants; appends a line each to `report`.

@@ -239,6 +239,14 @@ static void lmdb_close(struct kv *kv)
 	free(l);
 }
 
+static const struct bytes *lmdb_marks(struct kv *kv, unsigned *ret_n)
+{
+	const struct lmdb_shape *shape = &lmdb_of(kv)->env.shape;
+
+	*ret_n = shape->nmarks;
+	return shape->marks;
+}
+
 static const struct kv_ops lmdb_ops = {
 	.name = "lmdb",
 	.submit = lmdb_submit,
@@ -246,6 +254,8 @@ static const struct kv_ops lmdb_ops = {
 	.stat = lmdb_stat,
 	.session_end = lmdb_session_end,
 	.observes = true,
+	.scan = lmdb_scan,
+	.marks = lmdb_marks,
 	.check = lmdb_check,
 	.close = lmdb_close,
 };

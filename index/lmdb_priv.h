@@ -61,3 +61,6 @@ void lmdb_group_done(struct lmdb *l, struct lmdb_group *g);
 /* A request that writes nothing, in the caller's thread: its outcome. -EAGAIN:
  * there is no free reader slot. */
 int lmdb_read(struct lmdb *l, struct kv_req *req);
+
+/* kv_ops.scan() */
+int lmdb_scan(struct kv *kv, struct bytes from, struct bytes to, view_visit *visit, void *arg);

@@ -6,6 +6,8 @@
  * commit waits for it to pass. So a commit happens, for everybody, at the moment
  * when `behind` is reset.
  */
+#include <errno.h>
+
 #include "index/lmdb_priv.h"
 
 /* The commit that reader r sees is not whole before session keys follow. */
@@ -27,18 +29,26 @@ static int read_kinds(const struct views *v, struct kv_req *req, unsigned kinds,
 	return r;
 }
 
+/* A snapshot that is whole; the caller gives it back. */
+static int durable_reader(struct lmdb *l, struct lmdb_reader **ret)
+{
+	int rc = lmdb_reader_get(&l->env, ret);
+
+	if (rc < 0 || !reader_is_ahead(l, *ret))
+		return rc;
+	WITH_LOCK(&l->state_lock);
+	while (reader_is_ahead(l, *ret))
+		lock_wait(&l->state_lock, &l->applied);
+	return 0;
+}
+
 static int read_durable(struct lmdb *l, struct kv_req *req, int *outcome)
 {
 	struct lmdb_reader *r;
-	int rc = lmdb_reader_get(&l->env, &r);
+	int rc = durable_reader(l, &r);
 
 	if (rc < 0)
 		return rc;
-	if (reader_is_ahead(l, r)) {
-		WITH_LOCK(&l->state_lock);
-		while (reader_is_ahead(l, r))
-			lock_wait(&l->state_lock, &l->applied);
-	}
 	struct lmdb_view durable = lmdb_view_of_reader(&l->env, r);
 	struct views views = { .durable = &durable.view };
 	rc = read_kinds(&views, req, VIEW_DURABLE, outcome);
@@ -98,4 +108,39 @@ int lmdb_read(struct lmdb *l, struct kv_req *req)
 	else
 		r = read_both(l, req, kinds, &outcome);
 	return r < 0 ? r : outcome;
+}
+
+/* Rows lie in their page in no order: who goes through them waits for each, unless all of the page
+ * is asked for when the first one is met. (A page that is not at a multiple of its size, or a
+ * large value, has a few lines asked for in vain.) */
+struct scan {
+	view_visit *visit;
+	void *arg;
+	uintptr_t page_bytes, page;
+};
+
+static int scan_row(void *arg, const struct kv_row *row)
+{
+	struct scan *s = arg;
+	uintptr_t page = (uintptr_t)row->key.p & ~(s->page_bytes - 1);
+
+	for (uintptr_t at = page; s->page != page && at < page + s->page_bytes; at += 64)
+		__builtin_prefetch((const void *)at);
+	s->page = page;
+	return s->visit(s->arg, row);
+}
+
+int lmdb_scan(struct kv *kv, struct bytes from, struct bytes to, view_visit *visit, void *arg)
+{
+	struct lmdb *l = (struct lmdb *)kv;
+	struct lmdb_reader *reader;
+	int r = lmdb_env_is_forked(&l->env) ? -EIO : durable_reader(l, &reader);
+
+	if (r < 0)
+		return r;
+	struct lmdb_view v = lmdb_view_of_reader(&l->env, reader);
+	struct scan s = { visit, arg, l->env.page_bytes, 0 };
+	r = v.view.scan(&v.view, from, to, scan_row, &s);
+	lmdb_reader_put(&l->env, reader);
+	return r;
 }

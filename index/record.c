@@ -30,6 +30,7 @@
 #include "index/keys.h"
 #include "index/value.h"
 
+enum { ATTR_BYTES = 104 };
 enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAG_AWAY = 8, FLAGS_ALL = 15 };
 
 static void time_encode(struct timespec t, struct writer *w)
@@ -93,8 +94,14 @@ static void attr_encode(const struct attr *a, struct writer *w)
 	time_encode(a->btime, w);
 }
 
-static void attr_decode(struct reader *r, struct attr *a)
+/* Bounds once for all of it: every record of the index is decoded when a store is opened. */
+static void attr_decode(struct reader *from, struct attr *a)
 {
+	const void *p = read_bytes(from, ATTR_BYTES);
+	struct reader fixed = { p, ATTR_BYTES, false }, *r = &fixed;
+
+	if (!p)
+		return;
 	a->fileid = read_u64(r);
 	a->version = read_u64(r);
 	a->size = read_u64(r);
@@ -108,6 +115,7 @@ static void attr_decode(struct reader *r, struct attr *a)
 	a->mtime = time_decode(r);
 	a->ctime = time_decode(r);
 	a->btime = time_decode(r);
+	from->bad |= r->bad;
 }
 
 static void keep_encode(const struct keep *k, struct writer *w)

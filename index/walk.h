@@ -13,10 +13,16 @@ typedef int walk_row(void *arg, const struct kv_row *row);
  * seen or not. 0, what `row` returned, or the engine's negative. */
 int walk_kind(struct kv *kv, char kind, walk_row *row, void *arg);
 
-/* What a body consists of. Either may be NULL: then nothing is read for it. */
+/* The same of a durable kind, by n threads (1..CREW_MAX), each with its own of args, and then in
+ * no order. row() is as of kv_ops.scan(), if the engine has that. */
+int walk_rows(struct kv *kv, char kind, walk_row *row, void *const *args, unsigned n);
+
+/* What a body consists of. What is NULL has nothing read for it. */
 struct body_visitor {
 	/* The extents of the whole body, or of one of its blocks. */
 	int (*extents)(void *arg, const struct attr *a, const struct extents *e);
+	/* Instead: each, without its sums. What is wrong may show behind some. */
+	int (*extent)(void *arg, const struct attr *a, const struct extent *x);
 	/* A block that it refers to, leaf or not; before its content is read. */
 	int (*block)(void *arg, uint64_t fileid, uint64_t id);
 	void *arg;

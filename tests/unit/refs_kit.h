@@ -25,3 +25,11 @@ static inline int add_refs(struct pool *p, struct slice_id s, int n)
 		r = pool_unref(p, &run, 1);
 	return r;
 }
+
+/* One slice alone. 0, or -EUCLEAN. */
+static inline int adopt_slice(struct pool *p, struct slice_id s, uint32_t npages)
+{
+	struct slice_run run = { s, npages };
+
+	return pool_adopt(p, &run, 1) == 1 ? 0 : -EUCLEAN;
+}

@@ -422,7 +422,9 @@ static void make_file(struct index *ix, struct dice *d, unsigned i, struct seen 
 static void test_scan_meets_everything_once(void **state)
 {
 	struct seen should = { 0 }, is = { 0 };
-	struct index_visitor v = { see_extents, see_orphan, &is };
+	struct index_visitor v = {
+		.extents = see_extents, .orphan_block = see_orphan, .arg = &is,
+	};
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
 	struct dice d = { seed };

@@ -7,6 +7,7 @@
 #include "tests/unit/ranges.h"
 
 #include "index/lmdb_guard.h"
+#include "index/walk.h"
 
 #include <fcntl.h>
 #include <lmdb.h>
@@ -990,6 +991,54 @@ static unsigned number_of(struct bytes key)
 	return (unsigned)strtoul(text, NULL, 10);
 }
 
+struct tally {
+	unsigned rows;
+	uint64_t sum;
+};
+
+static int tally_row(void *arg, const struct kv_row *row)
+{
+	struct tally *t = arg;
+
+	assert_int_equal(row->key.len, NUMBER_LEN);
+	assert_int_equal(row->value.len, 100);
+	t->rows++;
+	t->sum += number_of(row->key);
+	return t->rows == ROWS + 1 ? -EIO : 0;
+}
+
+static int fail_row(void *arg, const struct kv_row *row)
+{
+	(void)arg;
+	return memcmp(row->key.p, "D0004711", NUMBER_LEN) ? 0 : -EBUSY;
+}
+
+static void test_rows_are_walked_in_parts(void **state)
+{
+	struct fix *x = *state;
+	struct tally t[4] = { 0 };
+	void *args[4] = { &t[0], &t[1], &t[2], &t[3] };
+	unsigned n;
+
+	fill_in_order(x);
+	assert_int_equal(put(x->kv, "C", "before"), KV_DONE);
+	assert_int_equal(put(x->kv, "E", "behind"), KV_DONE);
+	reopen(x);
+	const struct bytes *v = x->kv->ops->marks(x->kv, &n);
+	assert_true(n >= 100 && n <= 256);
+	for (unsigned i = 1; i < n; i++)
+		assert_true(bytes_cmp(v[i - 1], v[i]) < 0);
+	for (unsigned threads = 1; threads <= 4; threads++) {
+		memset(t, 0, sizeof(t));
+		assert_int_equal(walk_rows(x->kv, 'D', tally_row, args, threads), 0);
+		assert_int_equal(t[0].rows + t[1].rows + t[2].rows + t[3].rows, ROWS);
+		assert_int_equal(t[0].sum + t[1].sum + t[2].sum + t[3].sum,
+				 (uint64_t)ROWS * (ROWS - 1) / 2);
+		assert_int_equal(walk_rows(x->kv, 'D', fail_row, args, threads), -EBUSY);
+		assert_int_equal(walk_rows(x->kv, 'B', tally_row, args, threads), 0);
+	}
+}
+
 /* Gives the i-th row the key of the k-th, wherever it stands. */
 static void rename_row(uint8_t *file, size_t n, unsigned i, unsigned k)
 {
@@ -1049,6 +1098,7 @@ int main(int argc, char **argv)
 		T(test_other_formats_are_told_apart),
 		T(test_cut_files_are_refused),
 		T(test_damaged_files_do_no_harm),
+		T(test_rows_are_walked_in_parts),
 		T(test_parts_are_in_order),
 		T(test_deleting_works_on_a_full_map),
 		T(test_the_largest_deletion_works_on_a_full_map),

@@ -486,7 +486,7 @@ static void test_what_a_restarted_node_has_is_verified(void **state)
 
 	(void)state;
 	open_pool(POOL_BYTES);
-	assert_int_equal(pool_adopt(pool, old, 40), 0);
+	assert_int_equal(adopt_slice(pool, old, 40), 0);
 	pool_adopted(pool);
 	start(0, 0);
 	assert_int_equal(take(old, 40), 0);

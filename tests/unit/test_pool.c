@@ -406,7 +406,7 @@ static void generation_skips_zero(void **state)
 	uint32_t n;
 
 	(void)state;
-	assert_int_equal(pool_adopt(p, s, 1024), 0);
+	assert_int_equal(adopt_slice(p, s, 1024), 0);
 	pool_adopted(p);
 	assert_int_equal(add_refs(p, s, -1), 0);
 	assert_int_equal(pool_alloc(p, 1024, &t, &n), 0);
@@ -464,13 +464,13 @@ static void adopt_random(uint64_t seed, uint32_t npages)
 		struct held *h = &m.v[i];
 		uint32_t refs = 1 + below(&m, 3);
 		for (uint32_t k = 0; k < refs; k++)
-			assert_int_equal(pool_adopt(q, h->id, h->npages), 0);
+			assert_int_equal(adopt_slice(q, h->id, h->npages), 0);
 		struct slice_id other = { h->id.page, h->id.gen + 1 };
-		assert_int_equal(pool_adopt(q, other, h->npages), -EUCLEAN);
-		assert_int_equal(pool_adopt(q, h->id, h->npages + 1), -EUCLEAN);
+		assert_int_equal(adopt_slice(q, other, h->npages), -EUCLEAN);
+		assert_int_equal(adopt_slice(q, h->id, h->npages + 1), -EUCLEAN);
 		if (h->npages > 1) {
 			struct slice_id in = { h->id.page + below(&m, h->npages - 1) + 1, 7 };
-			assert_int_equal(pool_adopt(q, in, 1), -EUCLEAN);
+			assert_int_equal(adopt_slice(q, in, 1), -EUCLEAN);
 		}
 		used += h->npages;
 	}
@@ -517,15 +517,45 @@ static void nonsense_is_not_adopted(void **state)
 	struct pool *p = open_pool(2048);
 
 	(void)state;
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 0, 0 }, 1), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 0, 1 }, 0), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 0, 1 }, 1025), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 2048, 1 }, 1), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 2044, 1 }, 5), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ UINT32_MAX, 1 }, 2), -EUCLEAN);
-	assert_int_equal(pool_adopt(p, (struct slice_id){ 2, 1 }, 3), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 0, 0 }, 1), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 0, 1 }, 0), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 0, 1 }, 1025), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 2048, 1 }, 1), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 2044, 1 }, 5), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ UINT32_MAX, 1 }, 2), -EUCLEAN);
+	assert_int_equal(adopt_slice(p, (struct slice_id){ 2, 1 }, 3), -EUCLEAN);
 	pool_adopted(p);
 	assert_int_equal(pool_nfree(p), 2048);
+	assert_sound(p);
+	pool_close(p);
+}
+
+/* A lot ends before what cannot be; what was before that is adopted. */
+static void a_lot_is_adopted_up_to_nonsense(void **state)
+{
+	struct pool *p = open_pool(2048);
+	const struct slice_run lot[] = {
+		{ { 0, 1 }, 3 }, { { 4, 2 }, 4 }, { { 0, 1 }, 3 }, { { 1024, 9 }, 1024 },
+		{ { 5, 1 }, 1 }, { { 8, 1 }, 1 },
+	};
+	struct slice_view v;
+
+	(void)state;
+	assert_int_equal(pool_adopt(p, lot, 0), 0);
+	assert_int_equal(pool_adopt(p, lot, 6), 4);
+	assert_int_equal(pool_adopt(p, lot + 5, 1), 1);
+	pool_adopted(p);
+	assert_sound(p);
+	assert_int_equal(pool_nfree(p), 2048 - 3 - 4 - 1024 - 1);
+	assert_true(pool_next(p, 0, &v));
+	assert_int_equal(v.refs, 2);
+	assert_true(pool_next(p, 3, &v));
+	assert_int_equal(v.id.page, 4);
+	assert_int_equal(v.refs, 1);
+	assert_int_equal(add_refs(p, lot[0].id, -2), 0);
+	assert_int_equal(add_refs(p, lot[1].id, -1), 0);
+	assert_int_equal(add_refs(p, lot[3].id, -1), 0);
+	assert_int_equal(add_refs(p, lot[5].id, -1), 0);
 	assert_sound(p);
 	pool_close(p);
 }
@@ -537,8 +567,8 @@ static void adopted_blocks_are_verified_once(void **state)
 	uint32_t n;
 
 	(void)state;
-	assert_int_equal(pool_adopt(p, s, 100), 0);
-	assert_int_equal(pool_adopt(p, small, 1), 0);
+	assert_int_equal(adopt_slice(p, s, 100), 0);
+	assert_int_equal(adopt_slice(p, small, 1), 0);
 	pool_adopted(p);
 	for (uint32_t b = 0; b < 7; b++)
 		assert_true(pool_needs_verify(p, s, b));
@@ -739,6 +769,7 @@ int main(void)
 		cmocka_unit_test(freed_while_pinned_lives_on_as_dying),
 		cmocka_unit_test(what_was_not_adopted_is_free),
 		cmocka_unit_test(nonsense_is_not_adopted),
+		cmocka_unit_test(a_lot_is_adopted_up_to_nonsense),
 		cmocka_unit_test(adopted_blocks_are_verified_once),
 		cmocka_unit_test(threads_never_share_a_slice),
 		cmocka_unit_test(reader_goes_on_while_the_owner_trims_and_seals),

@@ -114,6 +114,76 @@ static void test_reopened(void **state)
 	}
 }
 
+/* So many that several threads go through them: some in blocks, some of slices that two name. */
+static void test_many(void **state)
+{
+	enum { MANY = 4000, ALL = MANY + 40 };
+	struct engine_opts o = opts();
+	struct engine *e = NULL;
+	char *reason = NULL;
+	struct extents x;
+	struct writer w = { 0 };
+	(void)state;
+
+	e = open_with(&o);
+	for (uint64_t i = 0; i < ALL; i++)
+		assert_true(make_object(e, 100 + i, 1, i % 101 ? 1 : 100, 3,
+					i % 101 ? BODY_EXTENTS : BODY_BLOCKS));
+	uint64_t pages = verify_store(e);
+	uint32_t used = used_pages(e);
+	engine_close(e);
+	e = open_with(&o);
+	assert_int_equal(used_pages(e), used);
+	assert_int_equal(verify_store(e), pages);
+
+	/* One among them is damaged: it is named. */
+	assert_true(make_extents(e, 9000, 1, 5, 5, &x));
+	unpin_extents(e, &x);
+	kv_observe_no_more(index_kv(e->ix), NULL);
+	struct attr a = object_attr(9000, 1, 5);
+	x.v[0].slice = pool_npages(e->pool) - 1;
+	x.v[0].slice_pages = 8;
+	put_record(e, &a, make_body(e, 9000, BODY_EXTENTS, &x, &w));
+	writer_fini(&w);
+	extents_fini(&x);
+	engine_close(e);
+	assert_int_equal(engine_open(&o, &e, &reason), -EUCLEAN);
+	assert_non_null(strstr(reason, "object 9000 "));
+	assert_non_null(strstr(reason, "outside the pool"));
+	free(reason);
+}
+
+/* Two objects of the same slices, far from each other in the index. */
+static void test_shared(void **state)
+{
+	struct engine *e = open_store();
+	struct extents x;
+	(void)state;
+
+	for (uint64_t i = 0; i < 3000; i++)
+		assert_true(make_object(e, 1000 + i, 1, 1, 1, BODY_EXTENTS));
+	assert_true(make_extents(e, 100, 1, 40, 16, &x));
+	for (uint64_t id = 100; id < 140; id++) {
+		struct attr a = object_attr(id, 1, 40);
+		struct writer w = { 0 };
+		put_record(e, &a, make_body(e, id, BODY_EXTENTS, &x, &w));
+		writer_fini(&w);
+	}
+	unpin_extents(e, &x);
+	uint32_t used = used_pages(e), page = x.v[0].slice;
+	extents_fini(&x);
+	engine_close(e);
+
+	struct slice_view v;
+	e = open_store();
+	assert_int_equal(used_pages(e), used);
+	check_clean(e);
+	assert_true(pool_next(e->pool, page, &v));
+	assert_int_equal(v.id.page, page);
+	assert_int_equal(v.refs, 40);
+	engine_close(e);
+}
+
 /* A process that does as much as it can until it is killed, and has slices that
  * are written, sealed and pinned then, and blocks that nothing names yet. */
 static void work_until_killed(uint64_t seed, int ready)
@@ -598,7 +668,8 @@ int main(int argc, char **argv)
 	}
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(test_reopened), T(test_killed), T(test_crash_points), T(test_orphans),
+		T(test_reopened), T(test_many), T(test_shared), T(test_killed),
+		T(test_crash_points), T(test_orphans),
 		T(test_other_pool), T(test_outside), T(test_across), T(test_wrong_bytes),
 		T(test_wrong_body), T(test_live_check), T(test_print_slices),
 	};

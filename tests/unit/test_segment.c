@@ -30,6 +30,7 @@
 #include "engine/pool.h"
 #include "engine/segment.h"
 #include "index/index.h"
+#include "tests/unit/refs_kit.h"
 
 enum { BYTES = 4 << 20, HEADER = 64 };
 
@@ -115,7 +116,7 @@ static void bytes_and_id_outlive_the_pool(void **state)
 	assert_true(pool_id(p) == id);
 	assert_int_equal(pool_npages(p), 2 * BYTES / PAGE_BYTES);
 	assert_int_equal(pool_nfree(p), pool_npages(p)); /* all is FREE at first */
-	assert_int_equal(pool_adopt(p, s, 600), 0);
+	assert_int_equal(adopt_slice(p, s, 600), 0);
 	pool_adopted(p);
 	const uint8_t *b = pool_span(p, s, 0, 600 * PAGE_BYTES);
 	for (size_t i = 0; i < 600 * PAGE_BYTES; i++)
