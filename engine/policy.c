@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An object has a slot, by its number; slot n is in chunk n / CHUNK, which stays where it is.
+ * An object has a slot, by its number, in memory that stays where it is (chunks.h).
  *
  * A queue is a list from the oldest on, linked one way only, and ends with an empty slot:
  *
@@ -10,19 +10,13 @@
  * swaps slots with the one behind it, of whom it is known what stands behind. So slots
  * change their objects, and nobody outside knows a slot's number.
  *
- * They are found by fileid in a table that grows by one bucket at a time (linear hashing:
- * W. Litwin, "Linear hashing: a new tool for file and table addressing", VLDB 1980): no
- * call pays for all.
+ * They are found by fileid in a table that grows by one bucket at a time: no call pays for all.
  *
  * policy_use() goes through that without the lock, while others change it. No slot or bucket
  * is ever given back, and whoever finds a number in a link finds the slot filled: links are
  * stored with release and read with acquire. All else is relaxed: the worst that can happen
  * is a use that is not counted, or is another one's, of an object whose slot changes in that
  * moment.
- *
- * Ghosts are prints of names, of 16 bits, in sets that forget the oldest: of 2,000 new names
- * one is taken for another's. There are as many sets as there are to be ghosts for, by linear
- * hashing as well; a new set is a copy of the one that it was a part of.
  */
 #include "engine/policy.h"
 
@@ -35,10 +29,9 @@
 
 #include "common/lock.h"
 #include "common/random.h"
+#include "engine/ghosts.h"
 
 enum {
-	CHUNK = 16384,
-	CHUNKS = 1 << 18, /* for all that 32 bits can number; memory that is not touched */
 	LOAD = 3,         /* objects a bucket */
 	CHAIN_MAX = 64,   /* links that a use follows: lists may change under it for ever */
 	SMALL_SHARE = 10, /* the small queue has one of so many parts */
@@ -46,8 +39,6 @@ enum {
 	USES_BITS = 2,
 	HITS_MAX = 63,
 	TURNS = 256,      /* that are looked at in one go, under the lock */
-	WAYS = 32,        /* ghosts in a set */
-	GHOST_SHARE = 2,  /* objects a ghost: fewer or more find less (bench_policy) */
 	PAGES_BITS = 11,
 };
 
@@ -73,82 +64,27 @@ struct queue {
 	uint64_t weight;
 };
 
-struct chunks {
-	void **v;
-	size_t n;
-};
-
 struct policy {
 	_Atomic uint64_t nbuckets;
-	struct chunks entries, buckets, ghosts; /* struct entry, links, prints */
+	struct chunks entries, buckets; /* struct entry; links */
 
 	struct lock lock;
 	uint32_t nentries; /* ever used; 0 is none */
 	uint32_t free;
 	uint32_t spare;    /* an empty slot, for swaps */
-	uint64_t nsets;
+	struct ghosts ghosts;
 	struct queue queues[POLICY_KINDS][POLICY_PRIORITIES][MAIN + 1];
 	struct policy_stat stat;
 };
 
-/* Chunks ------------------------------------------------------------------------------ */
-
 static struct entry *entry(struct policy *p, uint32_t n)
 {
-	return (struct entry *)p->entries.v[n / CHUNK] + n % CHUNK;
+	return chunks_at(&p->entries, n, sizeof(struct entry));
 }
 
 static _Atomic uint32_t *bucket(struct policy *p, uint64_t n)
 {
-	return (_Atomic uint32_t *)p->buckets.v[n / CHUNK] + n % CHUNK;
-}
-
-static uint16_t *ghosts(struct policy *p, uint64_t set)
-{
-	return (uint16_t *)p->ghosts.v[set * WAYS / CHUNK] + set * WAYS % CHUNK;
-}
-
-/* So that there are n at least, all zeros. */
-static int chunks_room(struct policy *p, struct chunks *c, uint64_t n, size_t size)
-{
-	if (n <= c->n * CHUNK)
-		return 0;
-	if (c->n == CHUNKS)
-		return -ENOMEM;
-	c->v[c->n] = calloc(CHUNK, size);
-	if (!c->v[c->n])
-		return -ENOMEM;
-	c->n++;
-	p->stat.bytes += CHUNK * size + sizeof(*c->v);
-	return 0;
-}
-
-static int chunks_init(struct chunks *c)
-{
-	c->v = calloc(CHUNKS, sizeof(*c->v));
-	return c->v ? 0 : -ENOMEM;
-}
-
-static void chunks_fini(struct chunks *c)
-{
-	for (size_t i = 0; i < c->n; i++)
-		free(c->v[i]);
-	free(c->v);
-}
-
-/* Of linear hashing with n places: where h is. */
-static uint64_t place_of(uint64_t h, uint64_t n)
-{
-	unsigned level = 63 - (unsigned)__builtin_clzll(n);
-	uint64_t at = h & ((1ULL << level) - 1);
-
-	return at < n - (1ULL << level) ? h & ((2ULL << level) - 1) : at; /* it is split, or not */
-}
-
-/* With n places: which one is to be split, into itself and n. */
-static uint64_t split_of(uint64_t n)
-{
-	return n - (1ULL << (63 - __builtin_clzll(n)));
+	return chunks_at(&p->buckets, n, sizeof(uint32_t));
 }
 
 /* Entries ------------------------------------------------------------------------------ */
@@ -247,7 +183,7 @@ static uint32_t entry_new(struct policy *p)
 		return n;
 	}
 	if (p->nentries == UINT32_MAX - 1 ||
-	    chunks_room(p, &p->entries, p->nentries + 2ULL, sizeof(struct entry)) < 0)
+	    chunks_room(&p->entries, p->nentries + 2ULL, sizeof(struct entry)) < 0)
 		return 0;
 	return ++p->nentries;
 }
@@ -258,7 +194,7 @@ static _Atomic uint32_t *bucket_of(struct policy *p, uint64_t fileid)
 {
 	uint64_t n = atomic_load_explicit(&p->nbuckets, memory_order_acquire); /* its chunk */
 
-	return bucket(p, place_of(random_mix(fileid), n));
+	return bucket(p, linear_place(random_mix(fileid), n));
 }
 
 /* What leads to the entry, or the end of its chain. */
@@ -277,9 +213,9 @@ static void split(struct policy *p)
 {
 	uint64_t nbuckets = p->nbuckets;
 
-	if (chunks_room(p, &p->buckets, nbuckets + 1, sizeof(uint32_t)) < 0)
+	if (chunks_room(&p->buckets, nbuckets + 1, sizeof(uint32_t)) < 0)
 		return;
-	_Atomic uint32_t *from = bucket(p, split_of(nbuckets));
+	_Atomic uint32_t *from = bucket(p, linear_split(nbuckets));
 	uint32_t n = link_of(from);
 
 	link_set(from, 0);
@@ -359,78 +295,12 @@ static uint32_t pull(struct policy *p, uint32_t n)
 	return spare;
 }
 
-/* Ghosts --------------------------------------------------------------------------------- */
+/* Objects ---------------------------------------------------------------------------------- */
 
 static uint64_t nobjects(const struct policy *p)
 {
 	return p->stat.objects[POLICY_PAGES] + p->stat.objects[POLICY_BARE];
 }
-
-/* One set more or less, on the way to half as many ghosts as there are objects. */
-static void ghosts_fit(struct policy *p)
-{
-	uint64_t wanted = nobjects(p) / GHOST_SHARE / WAYS + 1;
-
-	if (p->nsets > wanted + wanted / 8)
-		p->nsets--;
-	if (p->nsets >= wanted ||
-	    chunks_room(p, &p->ghosts, (p->nsets + 1) * WAYS, sizeof(uint16_t)) < 0)
-		return;
-	if (p->nsets)
-		memcpy(ghosts(p, p->nsets), ghosts(p, split_of(p->nsets)),
-		       WAYS * sizeof(uint16_t));
-	p->nsets++;
-}
-
-/* Of which set a name is, and its print there. */
-static uint16_t *ghosts_of(struct policy *p, const struct policy_object *o, uint16_t *ret_print)
-{
-	uint64_t h = random_mix(o->parent * RANDOM_STEP ^ o->h >> POLICY_H_LOW);
-
-	*ret_print = (uint16_t)(h >> 48 ? h >> 48 : 1);
-	return ghosts(p, place_of(h, p->nsets));
-}
-
-static bool ghost_remove(uint16_t *set, uint16_t print)
-{
-	for (unsigned i = 0; i < WAYS; i++) {
-		if (set[i] != print)
-			continue;
-		memmove(set + i, set + i + 1, (WAYS - 1 - i) * sizeof(*set));
-		set[WAYS - 1] = 0;
-		return true;
-	}
-	return false;
-}
-
-static void ghost_add(struct policy *p, const struct policy_object *o)
-{
-	uint16_t print;
-
-	ghosts_fit(p);
-	if (!p->nsets || !o->parent)
-		return;
-	uint16_t *set = ghosts_of(p, o, &print);
-	ghost_remove(set, print);
-	memmove(set + 1, set, (WAYS - 1) * sizeof(*set));
-	set[0] = print;
-}
-
-/* It is forgotten with that. */
-static bool ghost_take(struct policy *p, const struct policy_object *o)
-{
-	uint16_t print;
-
-	if (!p->nsets || !o->parent)
-		return false;
-	uint16_t *set = ghosts_of(p, o, &print);
-	bool was = ghost_remove(set, print);
-
-	p->stat.back += was;
-	return was;
-}
-
-/* Objects ---------------------------------------------------------------------------------- */
 
 static void count(struct policy *p, const struct entry *e, int by)
 {
@@ -443,6 +313,15 @@ static bool is_name(const struct policy_object *a, const struct policy_object *b
 	return a->parent == b->parent && a->h >> POLICY_H_LOW == b->h >> POLICY_H_LOW;
 }
 
+/* Has its name gone lately? That is forgotten then. */
+static bool comes_back(struct policy *p, const struct policy_object *o)
+{
+	bool was = ghosts_take(&p->ghosts, o);
+
+	p->stat.back += was;
+	return was;
+}
+
 /* All of o, in no queue yet, but in the table. A name that comes back soon, also by a rename,
  * has its object in the main queue. */
 static void become(struct policy *p, uint32_t n, const struct policy_object *o)
@@ -451,7 +330,7 @@ static void become(struct policy *p, uint32_t n, const struct policy_object *o)
 	struct policy_object before = object_of(e);
 	enum where where = e->where;
 
-	if ((where == FREE || !is_name(o, &before)) && ghost_take(p, o) && where != TAKEN)
+	if ((where == FREE || !is_name(o, &before)) && comes_back(p, o) && where != TAKEN)
 		where = MAIN;
 	e->parent_high = (uint16_t)(o->parent >> 32);
 	e->parent = (uint32_t)o->parent;
@@ -518,7 +397,7 @@ void policy_remove(struct policy *p, uint64_t fileid)
 	if (e->where == TAKEN)
 		p->stat.taken--;
 	if (e->where == TAKEN && e->ghostly)
-		ghost_add(p, &o);
+		ghosts_add(&p->ghosts, &o, nobjects(p));
 	count(p, e, -1);
 	link_set(find(p, fileid), link_of(&e->chain));
 	blank(e);
@@ -704,9 +583,9 @@ int policy_new(struct policy **ret)
 	if (!r)
 		r = chunks_init(&p->buckets);
 	if (!r)
-		r = chunks_init(&p->ghosts);
+		r = ghosts_init(&p->ghosts);
 	if (!r)
-		r = chunks_room(p, &p->buckets, 1, sizeof(uint32_t));
+		r = chunks_room(&p->buckets, 1, sizeof(uint32_t));
 	if (!r)
 		r = first_slots(p);
 	if (r < 0) {
@@ -723,7 +602,7 @@ struct policy *policy_free(struct policy *p)
 		return NULL;
 	chunks_fini(&p->entries);
 	chunks_fini(&p->buckets);
-	chunks_fini(&p->ghosts);
+	ghosts_fini(&p->ghosts);
 	lock_fini(&p->lock);
 	free(p);
 	return NULL;
@@ -734,6 +613,7 @@ void policy_stat(struct policy *p, struct policy_stat *ret)
 	WITH_LOCK(&p->lock);
 
 	*ret = p->stat;
+	ret->bytes = p->entries.bytes + p->buckets.bytes + p->ghosts.prints.bytes;
 }
 
 static int complain(struct writer *report, const char *what, uint64_t number)
