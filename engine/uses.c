@@ -5,15 +5,12 @@
  * object by object. One that moves stands nowhere for a moment, or in two places, in
  * whatever order its rows are written.
  *
- * What was there before is read while others write: of what has been told of since, that is the
- * truth, and what was read of it may be older (`told`).
+ * What was there before is uses_fill.c's.
  */
-#include "engine/uses.h"
+#include "engine/uses_priv.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "common/array.h"
 #include "common/cleanup.h"
@@ -46,47 +43,9 @@ struct names { /* of a file */
 	UT_hash_handle hh;
 };
 
-struct uses {
-	struct kv_observer observer;
-	struct kv *kv; /* or NULL: it does not observe yet */
-	struct uses_opts o;
-	struct event *events; /* since the last end; the committer's */
-	size_t nevents, cap;
-	struct dir_event *dir_events;
-	size_t ndir_events, dir_cap;
-	struct dirs *dirs;
-	struct lock lock;
-	struct names *names;
-	bool is_filling;
-	struct told *told; /* meanwhile */
-	uint64_t counted;  /* what files up to this fileid take is in `dirs` */
-	atomic_bool is_told_of; /* a commit that is not applied yet: the walk may have seen it */
-	atomic_ulong ends;      /* of commits */
-	bool has_complained;
-	uint64_t looked_at; /* by uses_look() */
-	bool overtaken;     /* something has come to it since */
-	atomic_bool stopped;
-};
+enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
 
-/* That the object, or that it has this name, was told of. */
-struct told_key {
-	uint64_t fileid;
-	struct index_name name; /* or zeros */
-};
-
-struct told {
-	struct told_key key;
-	uint64_t parent; /* where its pages are by now, */
-	int64_t pages;   /* and how many: 0 of what is gone, or counts for nothing */
-	UT_hash_handle hh;
-};
-
-enum {
-	KEEP_EVENTS = 1024, /* of the list's memory, from one commit to the next */
-	COUNT_LOT = 1024,   /* objects that are counted under the lock in one go */
-};
-
-static void complain(struct uses *u, uint64_t fileid, int r)
+void uses_complain(struct uses *u, uint64_t fileid, int r)
 {
 	if (r >= 0 || u->has_complained)
 		return;
@@ -102,7 +61,7 @@ static bool is_name(const struct index_name *a, const struct index_name *b)
 	return a->parent == b->parent && a->h == b->h;
 }
 
-static int names_add(struct uses *u, uint64_t fileid, const struct index_name *name)
+int uses_names_add(struct uses *u, uint64_t fileid, const struct index_name *name)
 {
 	struct names *s;
 
@@ -179,84 +138,10 @@ bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
 	return dirs_is_below(u->dirs, dir, above);
 }
 
-/* What was told of while it is filled ------------------------------------------------------ */
-
-static struct told_key key_of(const struct index_row *row)
-{
-	struct told_key k;
-
-	memset(&k, 0, sizeof(k)); /* what lies between, too */
-	k.fileid = row->attr.fileid;
-	if (!row->is_record)
-		k.name = row->name;
-	return k;
-}
-
-static struct told *find_told(struct uses *u, const struct told_key *k)
-{
-	struct told *t;
-
-	HASH_FIND(hh, u->told, k, sizeof(*k), t);
-	return t;
-}
-
-static struct told *tell_key(struct uses *u, const struct told_key *k)
-{
-	struct told *t = find_told(u, k);
-
-	if (t)
-		return t;
-	t = calloc(1, sizeof(*t));
-	if (!t) { /* rather too little than what is not there */
-		complain(u, k->fileid, -ENOMEM);
-		atomic_store(&u->stopped, true);
-		return NULL;
-	}
-	t->key = *k;
-	HASH_ADD(hh, u->told, key, sizeof(t->key), t);
-	return t;
-}
-
-static void tell(struct uses *u, const struct index_row *row)
-{
-	struct told_key k = key_of(row);
-
-	if (u->is_filling)
-		tell_key(u, &k);
-}
-
-/* Of a file's record, or of a directory. */
-static struct told *tell_id(struct uses *u, uint64_t fileid)
-{
-	const struct index_row row = { .is_record = true, .attr.fileid = fileid };
-	struct told_key k = key_of(&row);
-
-	return tell_key(u, &k);
-}
-
-static bool is_told_id(struct uses *u, uint64_t fileid)
-{
-	const struct index_row row = { .is_record = true, .attr.fileid = fileid };
-	struct told_key k = key_of(&row);
-
-	return find_told(u, &k) != NULL;
-}
-
-static void forget_told(struct uses *u)
-{
-	struct told *t, *next;
-
-	HASH_ITER(hh, u->told, t, next) {
-		HASH_DEL(u->told, t);
-		free(t);
-	}
-}
-
 /* What was committed ---------------------------------------------------------------------- */
 
-/* When this object ends, if it does. */
-static bool end_of(const struct uses *u, const struct index_row *row, int64_t now,
-		   struct expiry_end *ret)
+bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
+		 struct expiry_end *ret)
 {
 	const struct keep *k = &row->attr.keep;
 	int64_t used = time_later(row->attr.atime, row->attr.mtime).tv_sec;
@@ -285,7 +170,7 @@ static bool end_of(const struct uses *u, const struct index_row *row, int64_t no
 }
 
 /* Who writes a temporary file is about to rename it. */
-static struct policy_object object_of(const struct index_row *row)
+struct policy_object uses_object_of(const struct index_row *row)
 {
 	uint64_t pages = row->attr.pages;
 	int priority = row->is_temp ? KEEP_HIGH : row->attr.keep.priority;
@@ -305,14 +190,14 @@ static int by_object(const void *a, const void *b)
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
-static int enter(struct uses *u, const struct index_row *row)
+int uses_enter(struct uses *u, const struct index_row *row)
 {
-	struct policy_object o = object_of(row);
+	struct policy_object o = uses_object_of(row);
 	int64_t now = clock_now().tv_sec;
 	struct expiry_end end;
 	int r = 0;
 
-	if (end_of(u, row, now, &end))
+	if (uses_end_of(u, row, now, &end))
 		r = expiry_put(u->o.expiry, &end);
 	else
 		expiry_remove(u->o.expiry, o.fileid);
@@ -340,11 +225,11 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 	u->overtaken |= fileid == u->looked_at;
 	for (size_t i = 0; i < n; i++) {
 		const struct index_row *row = &v[i].row;
-		tell(u, row);
+		uses_tell(u, row);
 		if (!row->is_record && v[i].gone) {
 			names_remove(u, fileid, &row->name);
 		} else if (!row->is_record) {
-			complain(u, fileid, names_add(u, fileid, &row->name));
+			uses_complain(u, fileid, uses_names_add(u, fileid, &row->name));
 		} else if (!v[i].gone) {
 			at = &v[i];
 		} else if (!at || is_name(&at->row.name, &row->name)) {
@@ -355,7 +240,7 @@ static void apply_object(struct uses *u, const struct event *v, size_t n)
 			policy_use(u->o.policy, fileid);
 	}
 	if (at)
-		complain(u, fileid, enter(u, &at->row));
+		uses_complain(u, fileid, uses_enter(u, &at->row));
 	else if (gone)
 		leave(u, fileid);
 }
@@ -364,26 +249,17 @@ static void apply_dir(struct uses *u, const struct dir_event *v)
 {
 	uint64_t dir = v->dir.dir;
 
-	if (u->is_filling)
-		tell_id(u, dir);
+	uses_tell_id(u, dir);
 	if (v->gone)
 		dirs_remove(u->dirs, dir);
 	else
-		complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent, v->dir.quota / PAGE_BYTES));
+		uses_complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent, v->dir.quota / PAGE_BYTES));
 }
 
-/* What a file takes that was not counted yet (see count_all()) is noted, and counted in the end. */
 static void apply_pages(struct uses *u, const struct dir_event *v)
 {
-	if (!u->is_filling || v->fileid <= u->counted) {
-		complain(u, v->dir.dir, dirs_add(u->dirs, v->dir.dir, v->pages));
-		return;
-	}
-	struct told *t = tell_id(u, v->fileid);
-	if (t && v->pages > 0)
-		*t = (struct told){ t->key, v->dir.dir, v->pages, t->hh };
-	else if (t && t->parent == v->dir.dir)
-		t->pages = 0;
+	if (!uses_tell_pages(u, v->fileid, v->dir.dir, v->pages))
+		uses_complain(u, v->dir.dir, dirs_add(u->dirs, v->dir.dir, v->pages));
 }
 
 /* Of pages those that are less first: a file that moves is less and more in one commit. */
@@ -437,7 +313,7 @@ int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place pl
 		.is_record = true, .attr = op.entry.attr,
 	};
 	row.attr.pages = index_pool_pages(&op.entry.attr, &op.entry.body);
-	return enter(u, &row);
+	return uses_enter(u, &row);
 }
 
 /* The observer ------------------------------------------------------------------------------ */
@@ -529,173 +405,6 @@ static void uses_end(void *arg, bool committed)
 	u->cap = u->dir_cap = 0;
 }
 
-/* What was there before ---------------------------------------------------------------------- */
-
-struct one {
-	struct timespec used;
-	struct policy_object object;
-	bool is_kept; /* entered already */
-};
-
-struct all {
-	struct uses *uses;
-	struct one *v;
-	size_t n, cap;
-};
-
-static int see_name(struct uses *u, const struct index_row *row)
-{
-	struct told_key k = key_of(row);
-	WITH_LOCK(&u->lock);
-
-	return find_told(u, &k) ? 0 : names_add(u, row->attr.fileid, &row->name);
-}
-
-/* What has an end, or is pinned, at once: few have, and the others need less memory. */
-static int see_kept(struct uses *u, const struct index_row *row)
-{
-	struct expiry_end end;
-	int64_t now = clock_now().tv_sec;
-
-	if (!end_of(u, row, now, &end) && row->attr.keep.pinned <= now)
-		return INDEX_MISS;
-	WITH_LOCK(&u->lock);
-	return is_told_id(u, row->attr.fileid) ? 0 : enter(u, row);
-}
-
-static int see(void *arg, const struct index_row *row)
-{
-	struct all *all = arg;
-	struct uses *u = all->uses;
-
-	if (atomic_load(&u->stopped))
-		return -ECANCELED;
-	if (!row->is_record)
-		return see_name(u, row);
-	int r = see_kept(u, row);
-	bool is_kept = !r;
-	if (r >= 0)
-		r = array_room(all->v, all->cap, all->n + 1, 1024);
-	if (!r)
-		all->v[all->n++] = (struct one){
-			time_later(row->attr.atime, row->attr.mtime), object_of(row),
-			is_kept };
-	return r;
-}
-
-static int by_use(const void *a, const void *b)
-{
-	const struct one *x = a, *y = b;
-
-	return time_is_after(x->used, y->used) - time_is_after(y->used, x->used);
-}
-
-static int by_fileid(const void *a, const void *b)
-{
-	uint64_t x = ((const struct one *)a)->object.fileid;
-	uint64_t y = ((const struct one *)b)->object.fileid;
-
-	return (x > y) - (x < y);
-}
-
-static int put(struct uses *u, const struct one *one)
-{
-	WITH_LOCK(&u->lock);
-	int r = one->is_kept || is_told_id(u, one->object.fileid) ? 0 :
-		policy_put(u->o.policy, &one->object);
-
-	if (r == -ERANGE) {
-		complain(u, one->object.fileid, r);
-		r = 0;
-	}
-	return r;
-}
-
-static int see_dir(void *arg, const struct index_dir *d)
-{
-	struct uses *u = arg;
-
-	if (atomic_load(&u->stopped))
-		return -ECANCELED;
-	WITH_LOCK(&u->lock);
-	return is_told_id(u, d->dir) ? 0 :
-		dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
-}
-
-/* A change is told of before others can see it, and applied after that. So what has been seen by
- * now is applied when who was about to has ended. */
-static void wait_for_end(struct uses *u)
-{
-	const struct timespec ms = { .tv_nsec = (long)NS_PER_MS };
-	unsigned long ends = atomic_load(&u->ends);
-
-	while (atomic_load(&u->is_told_of) && atomic_load(&u->ends) == ends)
-		nanosleep(&ms, NULL);
-}
-
-/* By fileid, so that it is known at any moment whose pages are counted; some at a time. */
-static int count_all(struct uses *u, struct all *all)
-{
-	int r = 0;
-
-	wait_for_end(u);
-	qsort(all->v, all->n, sizeof(*all->v), by_fileid);
-	for (size_t i = 0; !r && i < all->n;) {
-		WITH_LOCK(&u->lock);
-		for (size_t n = 0; !r && n < COUNT_LOT && i < all->n; n++, i++) {
-			const struct policy_object *o = &all->v[i].object;
-			if (o->parent && o->pages && !is_told_id(u, o->fileid))
-				r = dirs_add(u->dirs, o->parent, o->pages);
-			u->counted = o->fileid;
-		}
-	}
-	return r;
-}
-
-static int see_all(struct uses *u, struct index *ix)
-{
-	struct all all = { .uses = u };
-	int r = index_all_dirs(ix, see_dir, u);
-
-	if (!r)
-		r = index_all_objects(ix, see, &all);
-	if (!r && all.n)
-		qsort(all.v, all.n, sizeof(*all.v), by_use);
-	for (size_t i = 0; !r && i < all.n; i++)
-		r = atomic_load(&u->stopped) ? -ECANCELED : put(u, &all.v[i]);
-	if (!r && all.n)
-		r = count_all(u, &all);
-	free(all.v);
-	return r;
-}
-
-/* What was noted meanwhile is counted, too. */
-static void count_told(struct uses *u)
-{
-	struct told *t, *next;
-
-	HASH_ITER(hh, u->told, t, next)
-		if (t->pages)
-			complain(u, t->key.fileid, dirs_add(u->dirs, t->parent, t->pages));
-}
-
-int uses_fill(struct uses *u, struct index *ix)
-{
-	int r = see_all(u, ix);
-	WITH_LOCK(&u->lock);
-
-	count_told(u);
-	dirs_count(u->dirs);
-	u->is_filling = false;
-	forget_told(u);
-	return r;
-}
-
-void uses_stop(struct uses *u)
-{
-	atomic_store(&u->stopped, true);
-}
-
 /* Opening ------------------------------------------------------------------------------------ */
 
 int uses_open(struct index *ix, const struct uses_opts *o, struct uses **ret)
@@ -736,7 +445,7 @@ void uses_close(struct uses *u)
 		free(s);
 	}
 	dirs_free(u->dirs);
-	forget_told(u);
+	uses_forget_told(u);
 	free(u->events);
 	free(u->dir_events);
 	lock_fini(&u->lock);
