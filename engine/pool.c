@@ -530,6 +530,7 @@ static uint32_t next_bit(const struct pool *p, uint32_t page, bool set)
 
 void pool_adopted(struct pool *p)
 {
+	segment_map_rest(&p->segment); /* until now, adopting needed the processors */
 	WITH_LOCK(&p->lock);
 	uint32_t end = p->npages;
 

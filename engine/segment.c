@@ -8,7 +8,7 @@
  *
  * A tmpfs's file of which no page is missing cannot fail so. What is left to do then,
  * an entry in the page tables for each page, takes 0.1 s a GiB and more, and goes on
- * in the background.
+ * in the background, once its owner has no better use for the processors.
  *
  * On disk (little-endian):
  *
@@ -194,24 +194,24 @@ static bool is_in_memory(int fd)
 	       st.st_blocks >= st.st_size / 512;
 }
 
-static int map_later(struct segment *s)
+void segment_map_rest(struct segment *s)
 {
-	struct mapping *m = calloc(1, sizeof(*m));
+	struct mapping *m = s->has_rest ? calloc(1, sizeof(*m)) : NULL;
 	pthread_t thread;
 
+	s->has_rest = false;
 	if (!m)
-		return -ENOMEM;
+		return;
 	m->base = s->base;
 	m->bytes = s->bytes;
 	sem_init(&m->done, 0, 0);
-	int r = -pthread_create(&thread, NULL, map_all, m);
-	if (r < 0) {
+	if (pthread_create(&thread, NULL, map_all, m)) {
+		sem_destroy(&m->done);
 		free(m);
-		return r;
+		return;
 	}
 	pthread_detach(thread);
 	s->mapping = m;
-	return 0;
 }
 
 void segment_wait(struct segment *s)
@@ -237,7 +237,8 @@ static int map(struct segment *s)
 	 * of the daemon small. */
 	madvise(p, s->bytes, MADV_HUGEPAGE);
 	madvise(p, s->bytes, MADV_DONTDUMP);
-	return is_in_memory(s->fd) ? map_later(s) : prefault(s);
+	s->has_rest = is_in_memory(s->fd);
+	return s->has_rest ? 0 : prefault(s);
 }
 
 static int new_pool_id(uint64_t *ret)

@@ -5,6 +5,7 @@
  * they lie on huge pages from the file's beginning; the header, which names the
  * pool, is the page behind them.
  */
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { SEGMENT_VERSION = 1 };
@@ -16,6 +17,7 @@ struct segment {
 	uint8_t *base;   /* NULL: not mapped */
 	uint64_t bytes;  /* without the header */
 	uint64_t pool_id;
+	bool has_rest;           /* not all of it is in the page tables */
 	struct mapping *mapping; /* goes on in the background; NULL: it does not */
 };
 
@@ -27,8 +29,12 @@ int segment_create(const char *path, uint64_t bytes, struct segment *ret);
 
 /* -ENOENT, -EUCLEAN: not a segment, damaged or cut short; -EPROTONOSUPPORT: of
  * a newer version. Changes nothing in the file. Where all of it is in memory already it
- * returns before it is all in the page tables (thread "map-pool"). */
+ * is not in the page tables yet. */
 int segment_open(const char *path, struct segment *ret);
+
+/* Begins with that, in the background (thread "map-pool"). A wish: who touches what is not there
+ * yet has it made there. */
+void segment_map_rest(struct segment *s);
 
 /* Without a file, for tests. */
 int segment_anonymous(uint64_t bytes, struct segment *ret);

@@ -228,11 +228,19 @@ static void what_is_there_is_mapped_later(void **state)
 	create();
 	for (unsigned i = 0; i < 20; i++) {
 		assert_int_equal(segment_open(path, &s), 0);
-		assert_non_null(s.mapping);
+		assert_true(s.has_rest);
+		assert_null(s.mapping);
+		if (i % 2) {
+			segment_map_rest(&s);
+			assert_non_null(s.mapping);
+		}
 		segment_fini(&s);
 	}
 	assert_int_equal(segment_open(path, &s), 0);
+	segment_map_rest(&s);
 	segment_wait(&s);
+	segment_map_rest(&s); /* there is none any more */
+	assert_null(s.mapping);
 	for (unsigned i = 0; i < BYTES; i += PAGE_BYTES)
 		assert_true(is_mapped(s.base + i));
 	segment_fini(&s);
