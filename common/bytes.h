@@ -5,6 +5,7 @@
  * writer over such runs. Encodings on disk and on the wire are made of these;
  * integers are little-endian in values and messages, big-endian in keys.
  */
+#include <endian.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -71,14 +72,15 @@ static inline const void *read_bytes(struct reader *r, size_t n)
 	return p;
 }
 
+/* n: 8 at most. */
 static inline uint64_t read_le(struct reader *r, unsigned n)
 {
 	const uint8_t *p = read_bytes(r, n);
 	uint64_t v = 0;
 
-	for (unsigned i = 0; p && i < n; i++)
-		v |= (uint64_t)p[i] << (8 * i);
-	return v;
+	if (p)
+		memcpy(&v, p, n); /* one load; a loop over bytes is not made one */
+	return le64toh(v);
 }
 
 static inline uint8_t read_u8(struct reader *r) { return (uint8_t)read_le(r, 1); }
@@ -91,9 +93,9 @@ static inline uint64_t read_be64(struct reader *r)
 	const uint8_t *p = read_bytes(r, 8);
 	uint64_t v = 0;
 
-	for (unsigned i = 0; p && i < 8; i++)
-		v = v << 8 | p[i];
-	return v;
+	if (p)
+		memcpy(&v, p, 8);
+	return be64toh(v);
 }
 
 /*
@@ -137,8 +139,8 @@ static inline void write_bytes(struct writer *w, const void *p, size_t n)
 /* Where there is room for n bytes already. */
 static inline void put_le(uint8_t *to, uint64_t v, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		to[i] = (uint8_t)(v >> (8 * i));
+	v = htole64(v);
+	memcpy(to, &v, n);
 }
 
 static inline void write_le(struct writer *w, uint64_t v, unsigned n)
@@ -158,8 +160,9 @@ static inline void write_be64(struct writer *w, uint64_t v)
 {
 	uint8_t *p = write_room(w, 8);
 
-	for (unsigned i = 0; p && i < 8; i++)
-		p[i] = (uint8_t)(v >> (56 - 8 * i));
+	v = htobe64(v);
+	if (p)
+		memcpy(p, &v, 8);
 }
 
 /* Formatted text, of any length, without a NUL. */
