@@ -145,8 +145,10 @@ static void *reserve(size_t bytes)
 
 	if (p == MAP_FAILED)
 		return NULL;
-	/* Huge pages would make it resident where nothing was ever used. */
-	madvise(p, bytes, MADV_NOHUGEPAGE);
+	/* Entries are looked up in no order, and the processor finds few small pages at once: when
+	 * a store is opened that was half of the time. It costs memory where slices are
+	 * large, since only their first entry is used: 0.4 % of the pool then, instead of 0.1. */
+	madvise(p, bytes, MADV_HUGEPAGE);
 	return p;
 }
 
