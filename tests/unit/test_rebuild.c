@@ -185,7 +185,9 @@ static void test_shared(void **state)
 }
 
 /* A process that does as much as it can until it is killed, and has slices that
- * are written, sealed and pinned then, and blocks that nothing names yet. */
+ * are written, sealed and pinned then, and blocks that nothing names yet. In a program of its own:
+ * when this one forks, a thread that mapped its pool may be about to end, with a lock of malloc()
+ * that nobody would give back to the child. */
 static void work_until_killed(uint64_t seed, int ready)
 {
 	uint64_t versions[OBJECTS];
@@ -214,13 +216,16 @@ static void test_killed(void **state)
 
 	for (unsigned round = 0; round < 25; round++) {
 		int ready[2], status;
-		char c;
-		uint64_t seed = rnd(&r);
+		char c, seed[24], fd[12];
 
 		assert_int_equal(pipe(ready), 0);
+		snprintf(seed, sizeof(seed), "%llu", (unsigned long long)rnd(&r));
+		snprintf(fd, sizeof(fd), "%d", ready[1]);
 		pid_t child = fork();
-		if (!child)
-			work_until_killed(seed, ready[1]);
+		if (!child) {
+			execl("/proc/self/exe", "test_rebuild", dir, seed, fd, NULL);
+			_exit(1);
+		}
 		close(ready[1]);
 		assert_int_equal(read(ready[0], &c, 1), 1);
 		close(ready[0]);
@@ -663,6 +668,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 1) {
 		snprintf(dir, sizeof(dir), "%s", argv[1]);
+		if (argc > 3)
+			work_until_killed(strtoull(argv[2], NULL, 10), atoi(argv[3]));
 		work_until_crash();
 		return 0;
 	}
