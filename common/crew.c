@@ -41,7 +41,9 @@ int crew_run(unsigned n, int (*work)(void *arg, unsigned i), void *arg)
 		struct hand *h = &hands[i];
 		*h = (struct hand){ .work = work, .arg = arg, .i = i };
 		h->has_thread = i + 1 < n && !pthread_create(&h->thread, NULL, hand_main, h);
-		if (!h->has_thread)
+		if (h->has_thread)
+			pthread_setname_np(h->thread, "crew");
+		else
 			hand_main(h);
 	}
 	for (unsigned i = 0; i < n; i++) {
