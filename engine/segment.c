@@ -41,6 +41,7 @@
 
 #include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/crew.h"
 #include "engine/segment.h"
 #include "index/index.h"
 
@@ -94,70 +95,43 @@ static int header_decode(const uint8_t h[HEADER_BYTES], struct segment *s)
 	return 0;
 }
 
-/* A part of the mapping that one thread faults in. */
-struct part {
-	int fd;
-	uint8_t *p;
-	off_t off;
-	size_t len;
-	int result;
-};
-
-static void *prefault_part(void *arg)
+static int prefault_part(int fd, uint8_t *p, off_t off, size_t len)
 {
-	struct part *part = arg;
+	int r = 0;
 
-	if (!part->len || !madvise(part->p, part->len, MADV_POPULATE_WRITE))
-		return NULL;
+	if (!len || !madvise(p, len, MADV_POPULATE_WRITE))
+		return 0;
 	if (errno != EINVAL) {
 		/* EFAULT and EHWPOISON: where a touch would be SIGBUS */
-		part->result = errno == ENOMEM ? -ENOMEM : -ENOSPC;
-		return NULL;
+		return errno == ENOMEM ? -ENOMEM : -ENOSPC;
 	}
 	/* Linux before 5.14: allocate, so that a touch is safe. (Elsewhere this
 	 * would only double the time: it zeroes or reserves every page too.) */
-	if (part->fd >= 0) {
+	if (fd >= 0) {
 		do
-			part->result = -posix_fallocate(part->fd, part->off,
-							(off_t)part->len);
-		while (part->result == -EINTR);
-		if (part->result < 0)
-			return NULL;
+			r = -posix_fallocate(fd, off, (off_t)len);
+		while (r == -EINTR);
+		if (r < 0)
+			return r;
 	}
-	for (size_t i = 0; i < part->len; i += PAGE_BYTES)
-		atomic_fetch_or((_Atomic uint8_t *)part->p + i, 0);
-	return NULL;
+	for (size_t i = 0; i < len; i += PAGE_BYTES)
+		atomic_fetch_or((_Atomic uint8_t *)p + i, 0);
+	return 0;
+}
+
+static int prefault_some(void *arg, unsigned i)
+{
+	const struct segment *s = arg;
+	size_t each = (s->bytes / PREFAULT_THREADS) & ~((size_t)(2 << 20) - 1), from = i * each;
+	size_t len = i == PREFAULT_THREADS - 1 ? s->bytes - from : each;
+
+	return prefault_part(s->fd, s->base + from, (off_t)from, len);
 }
 
 /* Zeroing pages is what takes the time: half of it on another core. */
 static int prefault(struct segment *s)
 {
-	struct part parts[PREFAULT_THREADS];
-	pthread_t threads[PREFAULT_THREADS];
-	bool joinable[PREFAULT_THREADS] = { false };
-	size_t each = (s->bytes / PREFAULT_THREADS) & ~((size_t)(2 << 20) - 1);
-	int result = 0;
-
-	for (unsigned i = 0; i < PREFAULT_THREADS; i++) {
-		bool last = i == PREFAULT_THREADS - 1;
-		parts[i] = (struct part){
-			.fd = s->fd,
-			.p = s->base + i * each,
-			.off = (off_t)(i * each),
-			.len = last ? s->bytes - i * each : each,
-		};
-		if (!last && !pthread_create(&threads[i], NULL, prefault_part, &parts[i]))
-			joinable[i] = true;
-		else
-			prefault_part(&parts[i]);
-	}
-	for (unsigned i = 0; i < PREFAULT_THREADS; i++) {
-		if (joinable[i])
-			pthread_join(threads[i], NULL);
-		if (parts[i].result < 0)
-			result = parts[i].result;
-	}
-	return result;
+	return crew_run(PREFAULT_THREADS, prefault_some, s);
 }
 
 /* In the background ------------------------------------------------------------ */
