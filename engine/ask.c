@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* engine_about(), engine_evict(): of the eviction in this process, or of another host's node. */
+/*
+ * engine_about(), engine_evict(): of the eviction in this process, or of another host's node.
+ * engine_node_stats(): of that only.
+ */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -50,9 +53,16 @@ static void answered(struct conn_call *call, int r, struct bytes body)
 	struct far_ask *f = (struct far_ask *)call;
 	struct engine_ask *a = f->ask;
 	struct wire_about m = { 0 };
+	struct bytes text;
 
 	if (!r && call->type == WIRE_ABOUT)
 		r = wire_read_about(body, &m);
+	if (!r && call->type == WIRE_STATS)
+		r = wire_read_stats(body, &text);
+	if (!r && call->type == WIRE_STATS) {
+		write_bytes(&a->text, text.p, text.len);
+		r = a->text.bad ? -ENOMEM : 0;
+	}
 	free(f);
 	told(a, r, &m);
 }
@@ -68,7 +78,8 @@ static void ask_node(struct engine *e, struct engine_ask *a, uint16_t type)
 	f->ask = a;
 	f->call = (struct conn_call){ .type = type, .deadline_ns = a->call.deadline_ns,
 				      .of = &a->call, .done = answered };
-	wire_write_object(&f->call.body, &(struct wire_object){ a->fileid, a->place });
+	if (type != WIRE_STATS)
+		wire_write_object(&f->call.body, &(struct wire_object){ a->fileid, a->place });
 	remote_call(peer_remote(e->peer), &f->call);
 }
 
@@ -94,4 +105,12 @@ void engine_evict(struct engine *e, struct engine_ask *a)
 		a->done(a, -EOPNOTSUPP);
 	else
 		evict_here(e, a);
+}
+
+void engine_node_stats(struct engine *e, struct engine_ask *a)
+{
+	if (e->peer && remote_has(peer_remote(e->peer), WIRE_FEATURE_STATS))
+		ask_node(e, a, WIRE_STATS);
+	else
+		a->done(a, -EOPNOTSUPP);
 }

@@ -135,13 +135,31 @@ uint64_t dirs_used(const struct dirs *d, uint64_t dir)
 	return x && x->quota && x->below > 0 ? (uint64_t)x->below : 0;
 }
 
+static bool is_over(const struct dir *x)
+{
+	return x->below > 0 && (uint64_t)x->below > x->quota;
+}
+
+uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over)
+{
+	uint64_t n = 0, over = 0;
+	struct dir *x;
+
+	DL_FOREACH(d->quotas, x) {
+		n++;
+		over += is_over(x);
+	}
+	*ret_over = over;
+	return n;
+}
+
 uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t *ret_pages)
 {
 	struct dir *x = after ? find(d, after) : NULL;
 
 	x = x && x->quota ? x->next : after ? NULL : d->quotas;
 	for (; x; x = x->next) {
-		if (x->below <= 0 || (uint64_t)x->below <= x->quota)
+		if (!is_over(x))
 			continue;
 		*ret_pages = (uint64_t)x->below - x->quota;
 		return x->fileid;

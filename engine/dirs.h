@@ -40,5 +40,7 @@ uint64_t dirs_used(const struct dirs *d, uint64_t dir);
 /* One that has more than that, behind `after` (0: the first one); 0: there is none. *ret_pages:
  * how many too much. */
 uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t *ret_pages);
+/* How many have one; *ret_over: and more than that. */
+uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over);
 /* Is it this one, or below it? */
 bool dirs_is_below(const struct dirs *d, uint64_t dir, uint64_t above);

@@ -504,6 +504,16 @@ void engine_space(struct engine *e, struct engine_space *ret)
 	metric_set(M_INDEX_SIZE, (int64_t)ret->index_size_bytes);
 }
 
+void engine_print_stats(struct engine *e, struct writer *w)
+{
+	struct engine_space s;
+
+	engine_space(e, &s);
+	if (e->evict)
+		evict_count_quotas(e->evict);
+	metrics_print(w);
+}
+
 void engine_watch_eviction(struct engine *e, const struct eviction *v)
 {
 	if (e->evict)
@@ -537,6 +547,11 @@ int engine_scrub_there(struct engine *e, enum scrub_call call, const struct scru
 }
 
 /* Serving --------------------------------------------------------------------------- */
+
+static void print_stats(void *arg, struct writer *w)
+{
+	engine_print_stats(arg, w);
+}
 
 /* `key` is there as long as *ret is in use. */
 static int server_opts_of(const struct serve_opts *o, struct auth_key *key,
@@ -579,6 +594,8 @@ int engine_serve(struct engine *e, const struct serve_opts *o, char **ret_why)
 	so.scrubs = e->scrubs;
 	so.verify = e->verify;
 	so.tier = e->tier;
+	so.print_stats = print_stats;
+	so.stats_arg = e;
 	e->alone = false; /* mounts change the index, too, from here on */
 	r = server_open(&so, &e->server, ret_why);
 	if (r < 0 || !e->store)

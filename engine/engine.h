@@ -127,6 +127,10 @@ struct engine_space {
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
 
+/* Appends all counters of this process (metrics_print()), those up to date that are the
+ * engine's to tell. Local. */
+void engine_print_stats(struct engine *e, struct writer *w);
+
 /*
  * Who has to do with what is evicted. All are called by a thread that others wait for, and
  * return soon; none where nothing is evicted, as by an engine on another host's node.
@@ -161,12 +165,18 @@ struct engine_ask {
 	uint64_t hits;   /* since the eviction knows of it */
 	int64_t expires; /* when it ends, if it is not used; seconds since the epoch; 0: never */
 	uint64_t used;   /* bytes of the pool below a directory that has a quota */
+
+	struct writer text; /* of engine_node_stats(), for writer_fini() */
 };
 
 void engine_about(struct engine *e, struct engine_ask *a);
 /* It goes, now, though somebody has it open (P4). INDEX_MISS: it is not there, or not so; -EBUSY:
  * somebody writes it; -EPERM: it is pinned. */
 void engine_evict(struct engine *e, struct engine_ask *a);
+
+/* The same as engine_print_stats() of another host's node, of which it asks: lines of printable
+ * ASCII. -EOPNOTSUPP: the store is our own, or the node does not know the question; -ETIMEDOUT. */
+void engine_node_stats(struct engine *e, struct engine_ask *a);
 
 /* Frees what an object that is gone consisted of, in the background if need be
  * (gauge `drops`): its blocks and the note of it in the index are deleted, and its

@@ -598,6 +598,14 @@ void evict_about(struct evict *x, uint64_t fileid, struct wire_about *ret)
 	};
 }
 
+void evict_count_quotas(struct evict *x)
+{
+	uint64_t over, n = uses_quotas(x->uses, &over);
+
+	metric_set(M_QUOTAS, (int64_t)n);
+	metric_set(M_QUOTAS_OVER, (int64_t)over);
+}
+
 uint64_t evict_bytes(struct evict *x)
 {
 	struct policy_stat st;

@@ -59,6 +59,9 @@ void evict_watch(struct evict *x, const struct eviction *v);
 /* Bytes of objects that could go, about: some of them may be open. */
 uint64_t evict_bytes(struct evict *x);
 
+/* Sets the gauges of quotas. */
+void evict_count_quotas(struct evict *x);
+
 /* As victim_go(), since somebody asked for it. */
 void evict_go(struct evict *x, struct victim *v);
 int evict_go_wait(struct evict *x, uint64_t fileid, struct place place); /* blocks */

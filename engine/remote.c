@@ -231,7 +231,8 @@ void remote_send(struct remote *x, uint64_t session, uint16_t type, struct write
 
 static uint32_t offered(const struct remote *x)
 {
-	return WIRE_FEATURE_VERIFY | WIRE_FEATURE_SCRUB | (x->o.rdma ? WIRE_FEATURE_RDMA : 0);
+	return WIRE_FEATURE_VERIFY | WIRE_FEATURE_SCRUB | WIRE_FEATURE_STATS |
+	       (x->o.rdma ? WIRE_FEATURE_RDMA : 0);
 }
 
 static void on_up(void *arg)

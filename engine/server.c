@@ -179,7 +179,8 @@ static const struct auth_key *key_of(const struct peer *p)
 static uint32_t features(const struct server *s)
 {
 	return (s->doors ? WIRE_FEATURE_RDMA : 0) | (s->o.verify ? WIRE_FEATURE_VERIFY : 0) |
-	       (s->o.scrubs ? WIRE_FEATURE_SCRUB : 0);
+	       (s->o.scrubs ? WIRE_FEATURE_SCRUB : 0) |
+	       (s->o.print_stats ? WIRE_FEATURE_STATS : 0);
 }
 
 static int on_hello(struct peer *p, const struct wire_header *h, struct bytes body)
@@ -230,6 +231,7 @@ static int begin_session(struct peer *p)
 		.number = s->last_session + 1, .loop = s->loop, .ends = s->ends,
 		.ix = s->o.ix, .kv = s->o.kv, .pool = s->o.pool, .evict = s->o.evict,
 		.scrubs = s->o.scrubs, .tier = s->o.tier,
+		.print_stats = s->o.print_stats, .stats_arg = s->o.stats_arg,
 		.max_pins = s->o.max_pins, .max_lanes = max_lanes(s), .doors = s->doors,
 		.max_ways = s->o.max_lanes, .max_requests = s->o.max_requests,
 		.keep_alive_ms = s->o.keep_alive_ms,

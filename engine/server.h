@@ -26,6 +26,9 @@ struct server_opts {
 	struct evict *evict; /* or NULL */
 	struct scrubs *scrubs; /* or NULL */
 	struct tier *tier;   /* or NULL; all of these outlive the server */
+	/* Appends what STATS answers with, on the node's thread; or NULL: nobody is told. */
+	void (*print_stats)(void *arg, struct writer *w);
+	void *stats_arg;
 	bool verify;        /* mounts are to verify whatever they read */
 	/* 0: what is usual */
 	uint32_t keep_alive_ms, max_sessions, max_requests, max_pins, max_lanes;

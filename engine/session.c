@@ -126,6 +126,7 @@ static void job_finish(struct job *j)
 		j->outcome = serve_open(s->holds, s->o.pool, &j->open, j->req.rows, &answer);
 		if (j->outcome == KV_DONE && s->o.evict)
 			evict_use(s->o.evict, j->open.fileid);
+		metric_add(M_HITS, j->outcome == KV_DONE);
 		kv_req_fini(&j->req);
 	}
 	j->answer = (struct writer){ 0 };
@@ -153,6 +154,8 @@ static void job_done(struct kv_req *req, int outcome)
 	struct loop *loop = j->session->o.loop;
 
 	j->outcome = outcome;
+	if (outcome == KV_DONE && !j->opens)
+		metric_add(M_MISSES, index_request_missed(req));
 	if (outcome >= 0 && !j->opens)
 		wire_write_kv_answer(&j->answer, req);
 	if (j->answer.bad)
@@ -266,6 +269,23 @@ static int on_stat(struct session *s, const struct wire_header *h)
 		wire_write_stat(&w, &m);
 	}
 	conn_answer(s->o.conn, h, r, w);
+	return 0;
+}
+
+static int on_stats(struct session *s, const struct wire_header *h)
+{
+	_cleanup_(writer_fini) struct writer text = { 0 };
+	struct writer w = { 0 };
+
+	if (!s->o.print_stats)
+		return -EPROTO;
+	s->o.print_stats(s->o.stats_arg, &text);
+	if (text.bad || text.len > WIRE_STATS_MAX) {
+		refuse(s, h, text.bad ? -ENOMEM : -E2BIG);
+		return 0;
+	}
+	wire_write_stats(&w, writer_bytes(&text));
+	conn_answer(s->o.conn, h, 0, w);
 	return 0;
 }
 
@@ -701,6 +721,8 @@ int session_message(struct session *s, const struct wire_header *h, struct bytes
 		return on_scrub(s, h, body);
 	case WIRE_STAT:
 		return body.len ? -EPROTO : on_stat(s, h);
+	case WIRE_STATS:
+		return body.len ? -EPROTO : on_stats(s, h);
 	case WIRE_DROP_KEYS:
 		return on_drop_keys(s, h, body);
 	case WIRE_ABOUT:

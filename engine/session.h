@@ -33,6 +33,8 @@ struct session_opts {
 	struct scrubs *scrubs; /* or NULL: nobody scrubs */
 	struct tier *tier;   /* the disk below the pool; or NULL: none */
 	struct doors *doors; /* or NULL: there is no RDMA */
+	void (*print_stats)(void *arg, struct writer *w); /* as of struct server_opts */
+	void *stats_arg;
 	uint32_t max_pins, max_lanes, max_ways, max_requests, keep_alive_ms;
 	bool read_only;
 	struct bytes name; /* as the mount calls itself; copied */

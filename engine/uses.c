@@ -131,6 +131,13 @@ uint64_t uses_below(struct uses *u, uint64_t dir)
 	return dirs_used(u->dirs, dir);
 }
 
+uint64_t uses_quotas(struct uses *u, uint64_t *ret_over)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_quotas(u->dirs, ret_over);
+}
+
 bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
 {
 	WITH_LOCK(&u->lock);

@@ -16,6 +16,7 @@ _Static_assert(WIRE_KV_BYTES + 13 * WIRE_KV_COMPARES + 7 * WIRE_KV_WRITES + 9 * 
 		       7 <= WIRE_BODY_MAX,
 	       "every KV fits into a message");
 _Static_assert(WIRE_SPAN + WIRE_RUN_MAX <= WIRE_BODY_MAX, "and so does every WRITE");
+_Static_assert(WIRE_STATS_MAX + 4 <= WIRE_BODY_MAX, "and what is counted");
 
 /* Headers ---------------------------------------------------------------------- */
 
@@ -49,6 +50,7 @@ static const struct {
 	[WIRE_EVICT] = { "EVICT", IS_TYPE | HAS_ID },
 	[WIRE_ABOUT] = { "ABOUT", IS_TYPE | HAS_ID },
 	[WIRE_RECALL] = { "RECALL", IS_TYPE | HAS_ID },
+	[WIRE_STATS] = { "STATS", IS_TYPE | HAS_ID },
 	[WIRE_READ] = { "READ", IS_TYPE | HAS_ID },
 	[WIRE_WRITE] = { "WRITE", IS_TYPE | HAS_ID },
 };
@@ -626,6 +628,33 @@ int wire_read_about(struct bytes body, struct wire_about *ret)
 	if (finish(&r) < 0)
 		return -EPROTO;
 	*ret = m;
+	return 0;
+}
+
+void wire_write_stats(struct writer *w, struct bytes text)
+{
+	write_long(w, text);
+}
+
+static bool is_plain(uint8_t c)
+{
+	return c == '\n' || (c >= ' ' && c <= '~');
+}
+
+int wire_read_stats(struct bytes body, struct bytes *ret)
+{
+	struct reader r = reader_of(body);
+	struct bytes text = read_long(&r);
+	const uint8_t *p = text.p;
+
+	if (finish(&r) < 0 || text.len > WIRE_STATS_MAX)
+		return -EPROTO;
+	for (size_t i = 0; i < text.len; i++)
+		if (!is_plain(p[i]))
+			return -EPROTO;
+	if (text.len && p[text.len - 1] != '\n')
+		return -EPROTO;
+	*ret = text;
 	return 0;
 }
 

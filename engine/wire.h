@@ -37,6 +37,7 @@ enum {
 	WIRE_RUN_MAX = 1 << 20,   /* bytes of one READ or WRITE */
 	WIRE_WHY_MAX = 255,       /* bytes of a sentence */
 	WIRE_TICKET = 32,
+	WIRE_STATS_MAX = 1 << 20, /* bytes of counters as text */
 };
 
 enum wire_type {
@@ -64,6 +65,7 @@ enum wire_type {
 	WIRE_EVICT = 40,
 	WIRE_ABOUT = 41,
 	WIRE_RECALL = 42,
+	WIRE_STATS = 43,
 	WIRE_READ = 48,
 	WIRE_WRITE = 49,
 };
@@ -104,6 +106,7 @@ enum wire_feature {
 	WIRE_FEATURE_RDMA = 1 << 0,   /* knows type RDMA */
 	WIRE_FEATURE_VERIFY = 1 << 1, /* of a node: whoever reads is to verify, always */
 	WIRE_FEATURE_SCRUB = 1 << 2,  /* knows type SCRUB */
+	WIRE_FEATURE_STATS = 1 << 3,  /* knows type STATS */
 };
 
 enum wire_kind { WIRE_CONTROL, WIRE_DATA };
@@ -210,6 +213,11 @@ struct wire_about {
 
 void wire_write_about(struct writer *w, const struct wire_about *m);
 int wire_read_about(struct bytes body, struct wire_about *ret);
+
+/* The answer to STATS: lines of printable ASCII, which are looked at by people and programs
+ * that believe the mount. */
+void wire_write_stats(struct writer *w, struct bytes text);
+int wire_read_stats(struct bytes body, struct bytes *ret);
 
 /* DROP_KEYS: whose. */
 void wire_write_session(struct writer *w, uint64_t session);

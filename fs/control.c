@@ -19,12 +19,7 @@
 
 static int print_stats(struct fs *fs, struct writer *w)
 {
-	struct engine_space s;
-
-	engine_space(fs->engine, &s);
-	metric_set(M_INDEX_BYTES, (int64_t)s.index_used_bytes);
-	metric_set(M_INDEX_SIZE, (int64_t)s.index_size_bytes);
-	metrics_print(w);
+	engine_print_stats(fs->engine, w);
 	return 0;
 }
 
@@ -47,7 +42,7 @@ static int print_check(struct fs *fs, struct writer *w)
 	return n < 0 ? n : 0;
 }
 
-/* See "scrub" below. */
+/* See "scrub" and "node-stats" below. */
 static int print_nothing(struct fs *fs, struct writer *w)
 {
 	(void)fs;
@@ -65,9 +60,16 @@ static const struct {
 	{ "config", print_config, false },
 	{ "check", print_check, true },
 	{ "scrub", print_nothing, false },
+	{ "node-stats", print_nothing, false },
 };
 
-enum { NFILES = sizeof(files) / sizeof(files[0]), SCRUB = NFILES - 1 };
+enum { NFILES = sizeof(files) / sizeof(files[0]), NODE_STATS = NFILES - 1, SCRUB = NFILES - 2 };
+
+/* Of an own store there is no node to ask. */
+static unsigned nfiles(const struct fs *fs)
+{
+	return NFILES - !engine_is_remote(fs->engine);
+}
 
 /* The files' nodeids are those behind the directory's. */
 static fuse_ino_t nodeid_of(unsigned file)
@@ -117,7 +119,7 @@ static fuse_ino_t find(const struct fs *fs, fuse_ino_t parent, const char *name)
 		return parent;
 	if (parent != CONTROL_NODEID)
 		return 0;
-	for (unsigned i = 0; i < NFILES; i++)
+	for (unsigned i = 0; i < nfiles(fs); i++)
 		if (!strcmp(name, files[i].name))
 			return nodeid_of(i);
 	return 0;
@@ -139,7 +141,7 @@ void control_lookup(fuse_req_t f, fuse_ino_t parent, const char *name)
 
 int control_stat(const struct fs *fs, fuse_ino_t ino, struct stat *ret)
 {
-	if (ino >= nodeid_of(NFILES))
+	if (ino >= nodeid_of(nfiles(fs)))
 		return -ESTALE;
 	*ret = stat_of(fs, ino);
 	return 0;
@@ -174,7 +176,7 @@ void control_readdir(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 		fuse_reply_err(f, buf ? ENOTDIR : ENOMEM);
 		return;
 	}
-	for (off_t i = off; i < NFILES + 2; i++) {
+	for (off_t i = off; i < nfiles(fs) + 2; i++) {
 		fuse_ino_t at;
 		const char *name = entry_name((unsigned)i, &at);
 		/* With nodeid 0 the kernel looks it up when it needs it. */
@@ -200,22 +202,18 @@ struct opening {
 	fuse_req_t f;
 	fuse_ino_t ino;
 	struct fuse_file_info fi;
+	struct engine_ask ask; /* of "node-stats" */
 };
 
-static void open_file(struct opening *o)
+/* Takes the text; or an error. */
+static void reply_text(struct opening *o, int r, struct writer w)
 {
 	struct fs *fs = fuse_req_userdata(o->f);
-	struct handle *h = handle_new(fs, true);
-	struct writer w = { 0 };
-	int r = h ? files[o->ino - nodeid_of(0)].print(fs, &w) : -ENOMEM;
+	struct handle *h = r < 0 || w.bad ? NULL : handle_new(fs, true);
 
-	if (r == 0 && w.bad)
-		r = -ENOMEM;
-	if (r < 0) {
+	if (!h) {
 		writer_fini(&w);
-		if (h)
-			handle_free(fs, h);
-		fuse_reply_err(o->f, -r);
+		fuse_reply_err(o->f, r == -ECANCELED ? EINTR : r < 0 ? -r : ENOMEM);
 		return;
 	}
 	h->text = (char *)w.p;
@@ -225,6 +223,14 @@ static void open_file(struct opening *o)
 	o->fi.noflush = 1;
 	if (fuse_reply_open(o->f, &o->fi) == -ENOENT)
 		handle_free(fs, h);
+}
+
+static void open_file(struct opening *o)
+{
+	struct writer w = { 0 };
+	int r = files[o->ino - nodeid_of(0)].print(fuse_req_userdata(o->f), &w);
+
+	reply_text(o, r, w);
 }
 
 static void *open_slowly(void *arg)
@@ -260,16 +266,60 @@ static int begin_slowly(struct fs *fs, const struct opening *o)
 	return 0;
 }
 
+/*
+ * "node-stats": the node is asked, and no thread waits for it. A node that does not answer fails
+ * the open before the patience of who looks is at its end (slicefs status), and any signal does.
+ */
+enum { NODE_STATS_MS = 2000 };
+
+static void interrupted(fuse_req_t f, void *arg)
+{
+	struct opening *o = arg;
+
+	(void)f;
+	atomic_store(&o->ask.call.cancelled, true);
+}
+
+static void node_told(struct engine_ask *a, int r)
+{
+	struct opening *o = a->arg;
+	struct fs *fs = fuse_req_userdata(o->f);
+
+	/* Waits for a running interrupted(). */
+	fuse_req_interrupt_func(o->f, NULL, NULL);
+	reply_text(o, r, a->text);
+	free(o);
+	atomic_fetch_sub(&fs->pending, 1);
+}
+
+static int begin_asking(struct fs *fs, const struct opening *o)
+{
+	struct opening *copy = malloc(sizeof(*copy));
+	unsigned ms = fs->timeout_ms < NODE_STATS_MS ? fs->timeout_ms : NODE_STATS_MS;
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *o;
+	copy->ask = (struct engine_ask){ .done = node_told, .arg = copy,
+					 .call.deadline_ns = clock_ns() + ms * NS_PER_MS };
+	atomic_fetch_add(&fs->pending, 1);
+	fuse_req_interrupt_func(o->f, interrupted, copy);
+	engine_node_stats(fs->engine, &copy->ask);
+	return 0;
+}
+
 void control_open(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fuse_req_userdata(f);
 	struct opening o = { .f = f, .ino = ino, .fi = *fi };
 	int r = 0;
 
-	if (ino < nodeid_of(0) || ino >= nodeid_of(NFILES))
+	if (ino < nodeid_of(0) || ino >= nodeid_of(nfiles(fs)))
 		r = -ENOENT;
 	else if (ino != nodeid_of(SCRUB) && (fi->flags & O_ACCMODE) != O_RDONLY)
 		r = -EACCES;
+	else if (ino == nodeid_of(NODE_STATS))
+		r = begin_asking(fs, &o);
 	else if (files[ino - nodeid_of(0)].slow)
 		r = begin_slowly(fs, &o);
 	else

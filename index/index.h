@@ -488,6 +488,8 @@ int index_session_end(struct index *ix, uint64_t session, unsigned *ret_blocks);
 /* May a session of this number ask that of the engine? Pure. -ESTALE: it would write
  * a key of another session, other than plans do. */
 int index_request_check(const struct kv_req *req, uint64_t session);
+/* Of one that has been done: was it a look-up of a name, and none was there? Pure. */
+bool index_request_missed(const struct kv_req *req);
 
 /* Records, for who reads them without an index of his own: pure --------------- */
 

@@ -55,3 +55,31 @@ int index_request_check(const struct kv_req *req, uint64_t session)
 	}
 	return 0;
 }
+
+/* All slots of one name's hash: what name_find() reads. */
+static bool is_lookup(const struct kv_read *read, char kind)
+{
+	struct reader r = reader_of(read->from);
+	char k = (char)read_u8(&r);
+	uint64_t parent = read_be64(&r), h = read_be64(&r);
+
+	if (r.bad || r.left || k != kind || h % NAME_SLOTS || h > INT64_MAX - NAME_SLOTS)
+		return false;
+	struct key end = key_prefix_end(key_prefix_h(kind, parent, h + NAME_SLOTS - 1));
+	return bytes_eq(read->to, key_bytes(&end));
+}
+
+bool index_request_missed(const struct kv_req *req)
+{
+	bool asked = false;
+
+	if (req->nwrites || req->ncompares || !req->rows)
+		return false;
+	for (uint32_t i = 0; i < req->nreads; i++) {
+		bool name = is_lookup(&req->reads[i], 'D');
+		if ((name || is_lookup(&req->reads[i], 'n')) && req->rows[i].nrows)
+			return false;
+		asked |= name;
+	}
+	return asked;
+}

@@ -62,7 +62,7 @@ const struct cmd cmds[] = {
 	  "limit what a directory may have", cmd_quota_help },
 	{ "umount", cmd_umount, "umount [--discard|--abort|--lazy] DIR",
 	  "unmount DIR; its store stays for the next mount", cmd_umount_help },
-	{ "status", cmd_status, "status [--json] [DIR]",
+	{ "status", cmd_status, "status [--json] [DIR|HOST:PORT]",
 	  "show what is mounted, and how full it is", cmd_status_help },
 	{ "stat", cmd_stat, "stat [--json] PATH...",
 	  "show objects: version, size, slices", cmd_stat_help },

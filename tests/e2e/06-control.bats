@@ -10,7 +10,9 @@ teardown_file() { end_file; }
 @test "it is there, but not listed, and its name is taken" {
 	[ -d "$MNT/.slicefs" ]; ls -A "$MNT" | no grep -q slicefs
 	for f in stats slices config check; do [ -f "$MNT/.slicefs/$f" ]; done
-	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config scrub slices stats" ]
+	node=; [[ $SHAPE != node ]] || node=' node-stats'
+	[ "$(ls "$MNT/.slicefs" | sort | xargs)" = "check config$node scrub slices stats" ]
+	[[ $SHAPE == node ]] || [ ! -e "$MNT/.slicefs/node-stats" ]
 	run mkdir "$MNT/.slicefs"; [ "$status" != 0 ]; [[ $output =~ "exists" ]]
 	run touch "$MNT/.slicefs/x"; [ "$status" != 0 ]
 	run rm -rf "$MNT/.slicefs"; [ "$status" != 0 ]
@@ -19,7 +21,7 @@ teardown_file() { end_file; }
 }
 
 @test "each file can be asked for all that stat(1) knows, also for its birth" {
-	for f in . stats slices config check scrub; do
+	for f in $(ls "$MNT/.slicefs") .; do
 		[ "$(stat -c '%u %a %s' "$MNT/.slicefs/$f")" = "$(python3 -c '
 import os, sys
 s = os.stat(sys.argv[1]); print(s.st_uid, "%o" % (s.st_mode & 0o7777), s.st_size)' "$MNT/.slicefs/$f")" ]
@@ -86,6 +88,41 @@ s = os.stat(sys.argv[1]); print(s.st_uid, "%o" % (s.st_mode & 0o7777), s.st_size
 	"$SLICEFS" stat "$MNT/obj" | grep -q 'size .*100000 bytes'
 	"$SLICEFS" stat --json "$MNT/obj" "$MNT/f" | jq -e 'length == 2 and .[0].size == 100000 and .[0].version >= 1 and (.[0].extents | length) >= 1'
 	fails 1 'not in a slicefs' "$SLICEFS" stat /etc/passwd
+}
+
+node_value() { awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/node-stats"; } # series
+counts() { "$SLICEFS" status --json "$1" | jq -r ".[0].node$2"; } # DIR|HOST:PORT .GROUP.NAME
+
+@test "what a node counts is seen by its mounts, and without one; an own store has no node" {
+	if [[ $SHAPE != node ]]; then
+		"$SLICEFS" status --json "$MNT" | jq -e '.[0] | has("node") | not'
+		"$SLICEFS" status "$MNT" | no grep -q ^node
+		return 0
+	fi
+	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$MNT/.slicefs/node-stats"
+	[ "$(node_value sessions)" = 1 ]
+	head -c 100000 /dev/urandom >"$MNT/seen"
+	hits=$(counts "$MNT" .cache.hits) misses=$(counts "$MNT" .cache.misses) asked=$(counts "$MNT" .evicted.asked)
+	for _ in 1 2 3; do cat "$MNT/seen" >/dev/null; done
+	for n in 1 2 3 4; do no test -e "$MNT/unseen$n"; done
+	"$SLICEFS" evict "$MNT/seen"
+	[ "$(counts "$MNT" .cache.hits)" -ge $((hits + 3)) ]
+	[ "$(counts "$MNT" .cache.misses)" -ge $((misses + 4)) ]
+	[ "$(counts "$MNT" .evicted.asked)" = $((asked + 1)) ]
+	[ "$(counts "$MNT" .pool.size)" = $((64 << 20)) ]
+	[ "$(counts "$MNT" .state)" = answers ]; [ "$(counts "$MNT" .disk)" = null ]
+	mkdir "$MNT/q"; "$SLICEFS" quota set "$MNT/q" 1M
+	[ "$(counts "$MNT" .quotas.set)" = 1 ]
+	rmdir "$MNT/q"; [ "$(counts "$MNT" .quotas.set)" = 0 ]
+	"$SLICEFS" status "$MNT" | grep -qE '^  evicted .*asked [1-9]'
+	# Without the mount, as a session more.
+	[ "$(counts "$(node at)" .sessions.open)" = 2 ]
+	[ "$(counts "$(node at)" .evicted.asked)" = $((asked + 1)) ]
+	"$SLICEFS" status --json "$(node at)" | jq -e '.[0] | .dir == null and .pool == 67108864 and .handles == null'
+	fails 1 refused "$SLICEFS" status 127.0.0.1:1
+	fails 2 neither "$SLICEFS" status a:b
+	no grep -aqi token "$MNT/.slicefs/node-stats"
+	rm -f "$MNT/seen"
 }
 
 # pages FILE N STEP: N single pages, STEP bytes apart.

@@ -75,6 +75,26 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	gauges_zero
 }
 
+@test "a node that does not say what it counts is named, and holds up nobody" {
+	within 4 "$SLICEFS" status "$MNT" | grep -q '^node .*: answers'
+	freeze "$(node pid)"
+	no within 4 cat "$MNT/.slicefs/node-stats" 2>/dev/null
+	for _ in $(seq 20); do { no cat "$MNT/.slicefs/node-stats" 2>/dev/null 3>&-; } & done
+	within 1 df "$MNT"
+	within 1 cat "$MNT/.slicefs/stats" >/dev/null
+	wait
+	"$SLICEFS" status --json "$MNT" >"$SCRATCH/status" 2>"$SCRATCH/said" && return 1
+	jq -e '.[0] | .state == "mounted" and .pool == 67108864 and .node.state == "does not answer"' "$SCRATCH/status"
+	grep -q 'no answer.*doctor' "$SCRATCH/said"
+	cat "$MNT/.slicefs/node-stats" 3>&- 2>/dev/null & local pid=$!
+	sleep 0.3; kill -TERM $pid
+	within 1 wait $pid || [ $? != 99 ]
+	no within 4 "$SLICEFS" status --timeout 1s "$(node at)"
+	kill -CONT "$(node pid)"
+	soon grep -q slicefs_sessions "$MNT/.slicefs/node-stats"
+	gauges_zero
+}
+
 @test "Ctrl-C ends what waits for a frozen node" {
 	freeze "$(node pid)"
 	cat "$MNT/nothing" 3>&- & local pid=$!

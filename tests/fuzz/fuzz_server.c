@@ -23,6 +23,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 static struct server *server;
 static struct pool *pool;
 
+static void print_stats(void *arg, struct writer *w)
+{
+	(void)arg;
+	write_format(w, "slicefs_x 1\n");
+}
+
 static void start(void)
 {
 	struct pool_opts po = { .bytes = 4 << 20, .create = true };
@@ -32,7 +38,8 @@ static void start(void)
 	log_set_level(LOG_LEVEL_ERROR);
 	must(!kv_mem_open(&kv) && !pool_open(&po, &pool), "an index and a pool");
 	must(!index_open(kv, INDEX_SESSION_OWN, true, &ix), "an index");
-	struct server_opts o = { .listen = "127.0.0.1:0", .ix = ix, .pool = pool, .max_pins = 50 };
+	struct server_opts o = { .listen = "127.0.0.1:0", .ix = ix, .pool = pool, .max_pins = 50,
+				 .print_stats = print_stats };
 	must(!server_open(&o, &server, NULL), "a node");
 }
 

@@ -215,13 +215,14 @@ static void seed_server(struct dice *d)
 /* Who asks for RDMA, and fences its numbers, among what else has no seed yet. */
 static void seed_rdma(struct dice *d)
 {
-	static const uint8_t types[] = { WIRE_RDMA, WIRE_FENCE, WIRE_UNPIN, WIRE_STAT, WIRE_PING };
+	static const uint8_t types[] = { WIRE_RDMA, WIRE_FENCE, WIRE_UNPIN, WIRE_STAT,
+					WIRE_PING, WIRE_STATS };
 
 	for (unsigned i = 0; i < 4; i++) {
 		struct writer all = { 0 }, w = { 0 };
 		write_u8(&all, i ? 5 : 1); /* one that does not know it asks, too */
 		for (unsigned k = 0; k < 10; k++) {
-			uint8_t type = types[roll(d, 5)];
+			uint8_t type = types[roll(d, sizeof(types))];
 			w.len = 0;
 			if (type == WIRE_RDMA || type == WIRE_FENCE)
 				wire_write_fence(&w, 1 + (uint32_t)roll(d, 4));

@@ -13,7 +13,7 @@ enum trip {
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
 	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT, TRIP_SCRUB, TRIP_SCRUB_REPORT,
-	NTRIPS,
+	TRIP_STATS, NTRIPS,
 };
 
 static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
@@ -30,6 +30,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_object object;
 		struct wire_about about;
 		struct wire_scrub scrub;
+		struct bytes text;
 		uint32_t number;
 		uint64_t session;
 	} m;
@@ -52,6 +53,11 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_OBJECT, object, object)
 	TRIP(TRIP_ABOUT, about, about)
 	TRIP(TRIP_SCRUB, scrub, scrub)
+	case TRIP_STATS:
+		if (wire_read_stats(b, &m.text) < 0)
+			return -1;
+		wire_write_stats(w, m.text);
+		return 0;
 	case TRIP_SESSION:
 		if (wire_read_session(b, &m.session) < 0)
 			return -1;
@@ -346,6 +352,21 @@ static inline void random_list(struct dice *d, enum trip t, struct writer *w)
 				 WIRE_SLICES : WIRE_SLICE_PAGES, &(struct wire_items){ n, v });
 }
 
+static inline void random_text(struct dice *d, struct writer *w)
+{
+	struct writer text = { 0 };
+	uint64_t lines = roll(d, 8);
+
+	for (uint64_t i = 0; i < lines; i++) {
+		uint64_t n = roll(d, 60);
+		for (uint64_t k = 0; k < n; k++)
+			write_u8(&text, (uint8_t)(' ' + roll(d, 95)));
+		write_u8(&text, '\n');
+	}
+	wire_write_stats(w, writer_bytes(&text));
+	writer_fini(&text);
+}
+
 static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 {
 	struct wire_stat s = { roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0),
@@ -374,6 +395,8 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_watch_number(w, (uint32_t)roll(d, 0));
 	else if (t == TRIP_OBJECT)
 		wire_write_object(w, &object);
+	else if (t == TRIP_STATS)
+		random_text(d, w);
 	else if (t == TRIP_ABOUT)
 		wire_write_about(w, &(struct wire_about){ roll(d, 0), (int64_t)roll(d, 0),
 							  roll(d, 0) });

@@ -463,6 +463,159 @@ static void test_a_node_stops_while_one_waits(void **state)
 	mount_end(&a);
 }
 
+/* What it counts ------------------------------------------------------------------------ */
+
+static const char *told; /* what it says of itself, */
+static unsigned told_times, told_late_ms; /* so often, so late */
+
+static void tell(void *arg, struct writer *w)
+{
+	(void)arg;
+	usleep(told_late_ms * 1000);
+	for (unsigned i = 0; i < told_times; i++)
+		write_bytes(w, told, strlen(told));
+}
+
+static struct engine *open_engine(const struct engine_opts *o)
+{
+	struct engine *e;
+
+	assert_int_equal(engine_open(o, &e, NULL), 0);
+	return e;
+}
+
+/* A whole store, for a whole engine to be its mount. */
+static struct engine *node;
+
+static struct engine *mount_of_node(bool tells)
+{
+	node = open_engine(&(struct engine_opts){ .in_memory = true, .pool_bytes = 4 << 20 });
+	struct server_opts o = { .listen = "127.0.0.1:0", .ix = engine_index(node),
+				 .pool = engine_pool(node), .print_stats = tells ? tell : NULL };
+
+	server_close(server);
+	assert_int_equal(server_open(&o, &server, NULL), 0);
+	snprintf(where, sizeof(where), "127.0.0.1:%u", server_port(server));
+	return open_engine(&(struct engine_opts){ .node = where });
+}
+
+static void end_of_node(struct engine *mount)
+{
+	engine_close(mount);
+	server_close(server);
+	server = NULL;
+	engine_close(node);
+}
+
+static void asked(struct engine_ask *a, int r)
+{
+	atomic_store((_Atomic int *)a->arg, r);
+}
+
+/* *ret_len: of the text, which is what was told if it is not empty. */
+static int ask_stats(struct engine *e, unsigned ms, bool cancel, size_t *ret_len)
+{
+	_Atomic int r = 1;
+	struct engine_ask a = { .call.deadline_ns = clock_ns() + ms * NS_PER_MS, .done = asked,
+				.arg = &r };
+
+	engine_node_stats(e, &a);
+	atomic_store(&a.call.cancelled, cancel);
+	WAIT_FOR(atomic_load(&r) <= 0);
+	*ret_len = a.text.len;
+	if (a.text.len)
+		assert_memory_equal(a.text.p, told, strlen(told));
+	writer_fini(&a.text);
+	return r;
+}
+
+static int ask_for(struct engine *e, const char *text, unsigned times, size_t *ret_len)
+{
+	told = text;
+	told_times = times;
+	return ask_stats(e, 5000, false, ret_len);
+}
+
+static void test_a_node_tells_what_it_counts(void **state)
+{
+	size_t n;
+
+	(void)state;
+	struct engine *e = mount_of_node(true);
+	assert_int_equal(ask_for(e, "slicefs_sessions 1\n", 1, &n), 0);
+	assert_int_equal(n, 19);
+	assert_int_equal(ask_for(e, "", 0, &n), 0);
+	assert_int_equal(ask_for(e, "1234567\n", 1 << 17, &n), 0);
+	assert_int_equal(n, WIRE_STATS_MAX);
+	assert_int_equal(ask_for(e, "1234567\n", (1 << 17) + 1, &n), -E2BIG);
+	/* What would be more than text on a terminal. */
+	assert_int_equal(ask_for(e, "\x1b[2J\n", 1, &n), -EPROTO);
+	assert_int_equal(ask_for(e, "caf\xc3\xa9\n", 1, &n), -EPROTO);
+	assert_int_equal(ask_for(e, "no end", 1, &n), -EPROTO);
+	assert_int_equal(n, 0);
+	assert_int_equal(ask_for(e, "and on\n", 1, &n), 0);
+	end_of_node(e);
+}
+
+static void test_a_node_that_is_slow_to_tell(void **state)
+{
+	size_t n;
+
+	(void)state;
+	struct engine *e = mount_of_node(true);
+	told = "late\n";
+	told_times = 1;
+	told_late_ms = 400;
+	uint64_t from = clock_ns();
+	assert_int_equal(ask_stats(e, 100, false, &n), -ETIMEDOUT);
+	assert_true(clock_ns() - from < 350 * NS_PER_MS);
+	assert_int_equal(ask_stats(e, 5000, true, &n), -ECANCELED);
+	told_late_ms = 0;
+	assert_int_equal(ask_stats(e, 5000, false, &n), 0);
+	end_of_node(e);
+}
+
+static void test_who_cannot_be_asked_what_it_counts(void **state)
+{
+	size_t n;
+
+	(void)state;
+	struct engine *e = mount_of_node(false);
+	assert_int_equal(ask_for(e, "x\n", 1, &n), -EOPNOTSUPP);
+	assert_int_equal(ask_for(node, "x\n", 1, &n), -EOPNOTSUPP);
+	end_of_node(e);
+}
+
+static int64_t misses(struct mount *m, const char *name)
+{
+	struct index_op op = { 0 };
+	int64_t before = metric_get(M_MISSES);
+
+	if (name)
+		kit_lookup(m->ix, &op, INDEX_ROOT, name);
+	else
+		assert_int_equal(kit_list(m->ix, &op, INDEX_ROOT, 0, 256, true), 0);
+	index_op_fini(&op);
+	return metric_get(M_MISSES) - before;
+}
+
+static void test_a_node_sees_who_finds_nothing(void **state)
+{
+	struct mount a = mount_new(), b = mount_new();
+
+	(void)state;
+	assert_int_equal(misses(&a, NULL), 0); /* nothing is listed, and nothing missed */
+	assert_int_equal(misses(&a, "x"), 1);
+	kit_mkdir(a.ix, INDEX_ROOT, "x");
+	assert_int_equal(misses(&a, "x"), 0);
+	assert_int_equal(misses(&b, "x"), 0);
+	assert_int_equal(misses(&b, "y"), 1);
+	kit_new_draft(a.ix, INDEX_ROOT, "d");
+	assert_int_equal(misses(&a, "d"), 0);
+	mount_end(&a);
+	mount_end(&b);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -476,6 +629,10 @@ int main(void)
 		T(test_one_that_comes_back_ends_the_session_before),
 		T(test_nobody_takes_the_place_of_another_one),
 		T(test_a_node_stops_while_one_waits),
+		T(test_a_node_tells_what_it_counts),
+		T(test_a_node_that_is_slow_to_tell),
+		T(test_who_cannot_be_asked_what_it_counts),
+		T(test_a_node_sees_who_finds_nothing),
 	};
 
 	if (getenv("TEST"))

@@ -68,7 +68,7 @@ static void test_headers(void **state)
 	assert_int_equal(header_with(0, 4, UINT32_MAX), -EPROTO);
 	for (unsigned type = 0; type < 70; type++) {
 		bool known = (type >= 1 && type <= 5) || (type >= 16 && type <= 23) ||
-			     (type >= 32 && type <= 42) ||
+			     (type >= 32 && type <= 43) ||
 			     type == 48 || type == 49;
 		bool plain = type <= 5 || type == WIRE_BYE || type == WIRE_RING ||
 			     type == WIRE_UNPIN;
