@@ -465,8 +465,8 @@ static void test_a_node_stops_while_one_waits(void **state)
 
 /* What it counts ------------------------------------------------------------------------ */
 
-static const char *told; /* what it says of itself, */
-static unsigned told_times, told_late_ms; /* so often, so late */
+static const char *_Atomic told; /* what it says of itself, */
+static atomic_uint told_times, told_late_ms; /* so often, so late */
 
 static void tell(void *arg, struct writer *w)
 {
