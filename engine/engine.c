@@ -353,7 +353,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	unsigned high = o->evict_high || !e->tier ? o->evict_high : DISK_EVICT_HIGH;
-	if (!r && high && e->refs)
+	if (!r && e->refs)
 		r = evict_open(e, &(struct evict_opts){ high, o->evict_low, o->temp_s,
 						       o->evict_dirs_ms },
 			       &e->evict);

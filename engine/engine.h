@@ -55,7 +55,7 @@ struct engine_opts {
 	bool only_reads;        /* the node is to refuse changes */
 
 	/* Percent of the pool, and of the index, from which and down to which objects are
-	 * evicted; high 0: never. */
+	 * evicted; high 0: never, so that only what has an end, a quota and the user let go. */
 	unsigned evict_high, evict_low;
 	uint32_t temp_s; /* after its last use a temporary file (by its name) is
 			    evicted as well; 0: not */

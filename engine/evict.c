@@ -524,7 +524,7 @@ static void *run(void *arg)
 
 	pthread_setname_np(pthread_self(), "evict");
 	fill(x);
-	for (bool more = false;;) {
+	for (bool more = true;;) { /* what there was may be above a quota */
 		{
 			WITH_LOCK(&x->lock);
 			if (!more && !x->waiters && !x->reqs && !x->poked && !x->ending &&
@@ -547,6 +547,11 @@ static void *run(void *arg)
 }
 
 /* Calls ------------------------------------------------------------------------------------ */
+
+bool evict_makes_room(const struct evict *x)
+{
+	return x && x->high;
+}
 
 uint64_t evict_number(struct evict *x)
 {
@@ -610,6 +615,8 @@ uint64_t evict_bytes(struct evict *x)
 {
 	struct policy_stat st;
 
+	if (!x->high)
+		return 0;
 	policy_stat(x->policy, &st);
 	return st.pages * PAGE_BYTES;
 }
@@ -682,11 +689,12 @@ int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 		evict_free(x);
 		return r;
 	}
-	if (x->high)
-		pool_watch(e->pool, (uint32_t)((uint64_t)pool_npages(e->pool) * (100 - x->high) / 100),
-			   poke, x);
-	kv_make_room(index_kv(e->ix), is_full, x);
 	*ret = x;
+	if (!x->high)
+		return 0;
+	pool_watch(e->pool, (uint32_t)((uint64_t)pool_npages(e->pool) * (100 - x->high) / 100), poke,
+		   x);
+	kv_make_room(index_kv(e->ix), is_full, x);
 	return 0;
 }
 

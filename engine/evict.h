@@ -9,7 +9,8 @@
  * what is open here or held by a mount, what somebody writes, or what a draft hides one name of.
  * Who opens it in that moment keeps what he has (P4).
  *
- * It also ends what has an end (expiry.h), and whatever somebody asks it to.
+ * It also ends what has an end (expiry.h), what a directory has above its quota, directories that
+ * it has emptied, and whatever somebody asks it to: all of that with high 0 as well.
  *
  * Threads: one of its own ("evict"), which blocks in the index and holds no lock meanwhile;
  * calls from any, LOCK_EVICT for moments.
@@ -33,7 +34,7 @@ struct evict_waiter {
 };
 
 struct evict_opts {
-	unsigned high, low; /* percent; high 0: in need only */
+	unsigned high, low; /* percent; high 0: never, and nobody waits for room */
 	uint32_t temp_s;    /* as of uses.h */
 	uint64_t dirs_ms;   /* so long after that left it empty, a directory goes; 0: it stays */
 };
@@ -45,10 +46,12 @@ void evict_stop(struct evict *x);
 /* Nothing is under way in the index any more. Both: NULL is fine. */
 void evict_free(struct evict *x);
 
+/* Does it make room at all? Of NULL as well: no. Otherwise there is nothing to wait for. */
+bool evict_makes_room(const struct evict *x);
 /* How often room was made; read before looking for some. */
 uint64_t evict_number(struct evict *x);
-/* There was no page free after `number` was read: makes room, then runs w->task; at once if
- * some has been made since. */
+/* If evict_makes_room(): there was no page free after `number` was read. Makes room, then runs
+ * w->task; at once if some has been made since. */
 void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w);
 
 uint64_t evict_dirs_ms(const struct evict *x); /* as it was opened with */

@@ -656,7 +656,7 @@ static void put_full(struct put *p)
 	}
 	if (drops_wait_room(&e->drops, p->drops_ended, &p->room))
 		return;
-	if (e->evict)
+	if (evict_makes_room(e->evict))
 		evict_wait(e->evict, p->evictions, &p->evicted);
 	else
 		put_refused(p, -ENOSPC);

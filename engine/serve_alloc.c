@@ -31,7 +31,7 @@ static bool is_full(struct allocs *a, const struct wire_items *asked, struct wir
 {
 	*ret_number = a->evict ? evict_number(a->evict) : 0;
 	*ret_r = a->closing ? -ESHUTDOWN : holds_alloc(a->holds, asked, got);
-	return a->evict && *ret_r == POOL_FULL && !got->n;
+	return evict_makes_room(a->evict) && *ret_r == POOL_FULL && !got->n;
 }
 
 static void ask_again(void *arg)

@@ -257,7 +257,7 @@ static int wait_room(struct coming *g, uint64_t number)
 	struct evict *ev = g->t->e->evict;
 	struct room m = { .w.task.fn = room_come };
 
-	if (!ev)
+	if (!evict_makes_room(ev))
 		return -ENOSPC;
 	lock_init(&m.lock, LOCK_RECALL);
 	lock_cond_init(&m.come);

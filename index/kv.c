@@ -245,10 +245,10 @@ int kv_observe(struct kv *kv, struct kv_observer *o)
 void kv_observe_no_more(struct kv *kv, struct kv_observer *o)
 {
 	kv = innermost(kv);
-	if (o)
-		LL_DELETE(kv->observers, o);
-	else
+	if (!o)
 		kv->observers = NULL;
+	else if (kv->observers) /* or it was sent away with all others */
+		LL_DELETE(kv->observers, o);
 }
 
 static bool observes(const struct kv_observer *o, struct bytes key)

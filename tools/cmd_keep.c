@@ -52,8 +52,8 @@ static int fail(struct keeping *k, int err, const char *path)
 		return cmd_fail(EXIT_FAILED, cmd, "%s: is being written. Try: again when it is "
 				"closed", path);
 	case -EOPNOTSUPP:
-		return cmd_fail(EXIT_FAILED, cmd, "%s: nothing is evicted there. Try: without "
-				"--evict-high 0 of slicefs mount, or serve", path);
+		return cmd_fail(EXIT_FAILED, cmd, "%s: it knows nothing of that. Try: a newer "
+				"slicefs there", path);
 	default:
 		return client_is_remote(path) ? client_fail(&k->c, err, path) :
 			cmd_fail(EXIT_FAILED, cmd, "%s: %s", path, error_text(err));

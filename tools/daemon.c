@@ -111,6 +111,14 @@ static int open_log(struct daemon *d)
 	return daemon_fail(d, r, why);
 }
 
+/* Where nothing is evicted for want of room, a name says too little to lose a file for. */
+static uint32_t temp_s(const struct config *c)
+{
+	bool wanted = c->evict_high || *c->ssd || config_given(c, CONFIG_temp_ms);
+
+	return wanted ? (uint32_t)((c->temp_ms + 999) / 1000) : 0;
+}
+
 static bool store_is_there(const struct daemon *d)
 {
 	struct store_stat st;
@@ -139,7 +147,7 @@ static int work(struct daemon *d)
 		.verify = c->verify,
 		.evict_high = c->evict_high,
 		.evict_low = c->evict_low,
-		.temp_s = (uint32_t)((c->temp_ms + 999) / 1000),
+		.temp_s = temp_s(c),
 		.evict_dirs_ms = c->evict_dirs_ms,
 		.ssd = *c->ssd ? c->ssd : NULL,
 		.ssd_bytes = c->ssd_size_bytes,

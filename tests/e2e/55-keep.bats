@@ -31,6 +31,15 @@ start() {
 put() { yes "file $1" | head -c 500000 >"$MNT/$1"; } # name
 is_whole() { yes "file $1" | head -c 500000 | cmp - "$MNT/$1"; } # name
 says() { getfattr --only-values -n "user.slicefs.$1" "$2"; } # what path
+# Everything anew, where nothing goes for want of room.
+remount_off() {
+	EVICTS=(--evict-high 0 --evict-dirs 3s)
+	if is_of_node; then
+		"$SLICEFS" umount "$MNT"; end_node; start
+	else
+		mount_fresh "${EVICTS[@]}"
+	fi
+}
 # What was read, or written twice, is in use, and would stay before these.
 fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 
@@ -259,6 +268,34 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	fails 1 "not on a slicefs mount" slicefs pin /etc/hostname
 	fails 1 "No such file" slicefs pin "$MNT/none"
 	fails 1 "neither a file" eval 'mkfifo "$MNT/fifo" && slicefs pin "$MNT/fifo"'
+}
+
+@test "a file of several names counts for no quota, and goes for none" {
+	mkdir "$MNT/q" "$MNT/other"
+	put q/a; ln "$MNT/q/a" "$MNT/other/a"; put q/b
+	slicefs quota set "$MNT/q" 200K
+	soon eval '[ ! -e "$MNT/q/b" ]'
+	sleep 1
+	is_whole q/a; cmp "$MNT/q/a" "$MNT/other/a"
+	[ "$(stat -c %h "$MNT/q/a")" = 2 ]; [ "$(says used "$MNT/q")" = 0 ]
+	rm -rf "$MNT/q" "$MNT/other"
+}
+
+@test "without watermarks what has an end ends, and a full store refuses" {
+	remount_off
+	mkdir "$MNT/q" "$MNT/t"
+	put stays; put gone; put t/a; put left.tmp
+	slicefs ttl 1s "$MNT/t/a"
+	slicefs evict "$MNT/gone"; [ ! -e "$MNT/gone" ]
+	soon eval '[ ! -e "$MNT/t/a" ]'
+	soon eval '[ ! -e "$MNT/t" ]' # emptied
+	slicefs quota set "$MNT/q" 1M
+	for i in 1 2 3 4; do put q/$i; done
+	soon eval '[ "$(du -s --apparent-size -B1 "$MNT/q" | cut -f1)" -le 1100000 ]'
+	for i in $(seq 60); do put "f$i" 2>/dev/null || break; done
+	[ "$i" -lt 40 ]; rm -f "$MNT/f$i"
+	is_whole stays; is_whole f1; is_whole left.tmp # the name alone is no end here
+	[ "$(df --output=avail -B1 "$MNT" | tail -n1)" -lt 3000000 ]
 }
 
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; }

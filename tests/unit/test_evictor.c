@@ -68,6 +68,13 @@ static int setup_late(void **state)
 	return begin(100, 100);
 }
 
+/* What has an end ends, and nothing else goes. */
+static int setup_off(void **state)
+{
+	(void)state;
+	return begin(0, 0);
+}
+
 static void check(void)
 {
 	kit_is_idle();
@@ -236,6 +243,31 @@ static void no_room_if_all_is_open(void **state)
 	assert_false(is_there("fills"));
 	reads(other, 5);
 	assert_int_equal(kit_close(other, 0), 0);
+}
+
+/* At once, and nothing goes for it; what is removed by hand makes room. */
+static void without_marks_a_full_pool_refuses(void **state)
+{
+	struct engine_space s;
+	unsigned n = 0;
+	int r;
+
+	(void)state;
+	while (!(r = put_number(n)))
+		n++;
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(n, POOL_BYTES / FILE_BYTES);
+	uint64_t from_ns = clock_ns();
+	assert_int_equal(put("more", 1, FILE_BYTES), -ENOSPC);
+	assert_true(clock_ns() - from_ns < NS_PER_S);
+	usleep(1500000); /* it looks at the marks each second */
+	for (unsigned i = 0; i < n; i++)
+		assert_true(is_number_there(i));
+	engine_space(e, &s);
+	assert_int_equal(s.evictable_bytes, 0);
+	assert_int_equal(kit_unlink(e, "0"), 0);
+	assert_int_equal(put("more", 1, FILE_BYTES), 0);
+	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
 }
 
 static void who_is_used_again_stays(void **state)
@@ -602,15 +634,19 @@ int main(void)
 		TEST(from_the_high_mark_to_the_low_one, setup),
 		TEST(what_is_open_stays, setup_late),
 		TEST(no_room_if_all_is_open, setup_late),
+		TEST(without_marks_a_full_pool_refuses, setup_off),
 		TEST(who_is_used_again_stays, setup),
 		TEST(linked_and_shared, setup),
 		TEST(each_is_told_of, setup_late),
 		TEST(large_files_too, setup),
 		TEST(what_is_pinned_stays, setup_late),
 		TEST(a_quota_is_kept_by_its_own, setup),
+		TEST(a_quota_is_kept_by_its_own, setup_off),
 		TEST(who_is_lower_goes_first, setup_late),
 		TEST(what_has_lived_goes, setup),
+		TEST(what_has_lived_goes, setup_off),
 		TEST(who_is_asked_to_go_goes, setup),
+		TEST(who_is_asked_to_go_goes, setup_off),
 		TEST(a_storm, setup),
 		TEST(a_storm, setup_late),
 	};
