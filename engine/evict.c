@@ -12,12 +12,12 @@
 
 #include <utlist.h>
 
-#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "engine/emptied.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
 #include "engine/tier.h"
@@ -30,8 +30,6 @@ enum {
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
 	QUOTA_SPARE = 32, /* of a quota one part goes in addition */
-	DIRS_LOOKS = 8, /* for empty directories, in the time that they stay */
-	DIRS_MAX_MS = 600 * 1000,
 };
 
 /* What is to go, whatever room there is. */
@@ -46,8 +44,8 @@ struct evict {
 	struct expiry *expiry;
 	struct uses *uses;
 	struct victims *victims;
+	struct emptied *emptied;
 	unsigned high, low; /* percent */
-	uint64_t dirs_ms;
 
 	struct lock lock;
 	pthread_cond_t more;
@@ -62,10 +60,6 @@ struct evict {
 	uint64_t rests_ns[WHATS];
 	uint64_t over;  /* the last directory that had more than its quota */
 	uint64_t quotas_at_ns;
-	uint64_t *dirs; /* that may be empty, and unused since */
-	size_t ndirs, dirs_cap;
-	struct timespec dirs_since;
-	uint64_t dirs_at_ns; /* when they are looked for again */
 	bool has_thread;
 	pthread_t thread;
 };
@@ -460,48 +454,7 @@ static bool serve_ends(struct evict *x)
 	return true;
 }
 
-/* Directories ------------------------------------------------------------------------------- */
-
-static int note_dir(void *arg, uint64_t dir)
-{
-	struct evict *x = arg;
-	int r = array_room(x->dirs, x->dirs_cap, x->ndirs + 1, 64);
-
-	if (!r)
-		x->dirs[x->ndirs++] = dir;
-	return r;
-}
-
-static uint64_t dirs_every_ns(const struct evict *x)
-{
-	uint64_t ms = x->dirs_ms / DIRS_LOOKS;
-
-	return (ms < LOOK_MS ? LOOK_MS : ms > DIRS_MAX_MS ? DIRS_MAX_MS : ms) * NS_PER_MS;
-}
-
-/* Those in which nothing has happened for so long since an eviction; some have names still. */
-static void find_dirs(struct evict *x)
-{
-	x->dirs_at_ns = clock_ns() + dirs_every_ns(x);
-	x->dirs_since = clock_now();
-	x->dirs_since.tv_sec -= (time_t)(x->dirs_ms / 1000);
-	index_all_evicted(x->e->ix, x->dirs_since, note_dir, x);
-	if (x->ndirs)
-		victims_look(x->victims);
-}
-
-static bool serve_dirs(struct evict *x)
-{
-	if (x->dirs_ms && !x->ndirs && clock_ns() >= x->dirs_at_ns)
-		find_dirs(x);
-	for (unsigned n = 0; n < ROUND && x->ndirs; n++)
-		victim_dir_go_wait(x->victims, x->dirs[--x->ndirs], x->dirs_since);
-	if (!x->ndirs) {
-		free(steal(&x->dirs));
-		x->dirs_cap = 0;
-	}
-	return x->ndirs;
-}
+/* The thread ----------------------------------------------------------------------------- */
 
 /* What was there at the start. Who finds no room meanwhile waits for it. */
 static void fill(struct evict *x)
@@ -542,7 +495,7 @@ static void *run(void *arg)
 		more |= serve(x, POOL);
 		more |= serve(x, INDEX);
 		more |= serve_ends(x);
-		more |= serve_dirs(x);
+		more |= emptied_serve(x->emptied);
 	}
 }
 
@@ -575,7 +528,7 @@ void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w)
 
 uint64_t evict_dirs_ms(const struct evict *x)
 {
-	return x->dirs_ms;
+	return emptied_ms(x->emptied);
 }
 
 void evict_watch(struct evict *x, const struct eviction *v)
@@ -654,16 +607,18 @@ static void poke(void *arg)
 	pthread_cond_signal(&x->more);
 }
 
-static int open_parts(struct evict *x, uint32_t temp_s)
+static int open_parts(struct evict *x, const struct evict_opts *o)
 {
 	int r = policy_new(&x->policy);
 
 	if (!r)
 		r = expiry_new(&x->expiry);
-	struct uses_opts o = { x->policy, x->expiry, temp_s, poke, x };
+	struct uses_opts uo = { x->policy, x->expiry, o->temp_s, poke, x };
 	if (!r)
-		r = uses_open(x->e->ix, &o, &x->uses);
-	return r ? r : victims_new(x->e, x->uses, &x->victims);
+		r = uses_open(x->e->ix, &uo, &x->uses);
+	if (!r)
+		r = victims_new(x->e, x->uses, &x->victims);
+	return r ? r : emptied_new(x->victims, x->e->ix, o->dirs_ms, &x->emptied);
 }
 
 int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
@@ -674,12 +629,10 @@ int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 		return -ENOMEM;
 	x->e = e;
 	x->high = o->high;
-	x->dirs_ms = o->dirs_ms;
-	x->dirs_at_ns = clock_ns() + dirs_every_ns(x);
 	x->low = o->low < o->high ? o->low : o->high;
 	lock_init(&x->lock, LOCK_EVICT);
 	lock_cond_init(&x->more);
-	int r = open_parts(x, o->temp_s);
+	int r = open_parts(x, o);
 	if (!r)
 		begin_disk(x);
 	if (!r)
@@ -724,11 +677,11 @@ void evict_free(struct evict *x)
 		LL_DELETE(x->condemned, c);
 		free(c);
 	}
+	emptied_free(x->emptied);
 	victims_free(x->victims);
 	uses_close(x->uses);
 	expiry_free(x->expiry);
 	policy_free(x->policy);
-	free(x->dirs);
 	pthread_cond_destroy(&x->more);
 	lock_fini(&x->lock);
 	free(x);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/*
+ * Directories that an eviction has emptied: they go when nothing has happened to them for a time
+ * (--evict-dirs). The index knows which ones they are (index_all_evicted()); here they are looked
+ * for now and then, and let go some at a time, between whatever else there is to evict.
+ *
+ * Threads: the eviction's.
+ */
+#include "engine/victim.h"
+
+struct emptied;
+
+/* ms: so long after that left it empty, one goes; 0: none does. vs and ix outlive it. */
+int emptied_new(struct victims *vs, struct index *ix, uint64_t ms, struct emptied **ret);
+void emptied_free(struct emptied *x); /* NULL is fine */
+
+uint64_t emptied_ms(const struct emptied *x); /* as it was made with */
+
+/* Some go, if it is time to. True: there are more that may. Blocks in the index. */
+bool emptied_serve(struct emptied *x);
