@@ -686,3 +686,8 @@ void evict_free(struct evict *x)
 	lock_fini(&x->lock);
 	free(x);
 }
+
+int evict_check(struct evict *x, struct writer *report)
+{
+	return uses_check(x->uses, x->policy, x->e->ix, report);
+}

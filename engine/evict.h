@@ -72,3 +72,6 @@ void evict_about(struct evict *x, uint64_t fileid, struct wire_about *ret);
 
 /* Somebody opened it, or said that it is in use. */
 void evict_use(struct evict *x, uint64_t fileid);
+
+/* As uses_check(). */
+int evict_check(struct evict *x, struct writer *report);

@@ -50,3 +50,7 @@ uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages);
 uint64_t uses_below(struct uses *u, uint64_t dir);
 uint64_t uses_quotas(struct uses *u, uint64_t *ret_over);
 bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above);
+
+/* For tests, while nothing is written or evicted: what is known, here and to the policy, is what
+ * the index has. Blocks. Lines to report; the number of violations, or negative. */
+int uses_check(struct uses *u, struct policy *p, struct index *ix, struct writer *report);

@@ -82,104 +82,6 @@ static int teardown_lmdb(void **state)
 	return 0;
 }
 
-/* The index against the policy -------------------------------------------------------------- */
-
-struct sums {
-	uint64_t objects, pages, names;
-};
-
-static int compare(void *arg, const struct index_row *row)
-{
-	struct sums *s = arg;
-	uint64_t fileid = row->attr.fileid;
-	struct policy_object o;
-
-	if (row->attr.keep.pinned > clock_now().tv_sec) {
-		assert_false(policy_get(policy, fileid, &o));
-		return 0;
-	}
-	if (row->is_record) {
-		assert_true(policy_get(policy, fileid, &o));
-		assert_int_equal(o.parent, row->name.parent);
-		assert_int_equal(o.h >> POLICY_H_LOW, row->name.h >> POLICY_H_LOW);
-		assert_int_equal(o.pages, row->attr.pages);
-		s->objects++;
-		s->pages += o.pages;
-		return 0;
-	}
-	struct index_name *names;
-	int n = uses_names(uses, fileid, &names), found = 0;
-	assert_true(n > 0);
-	for (int i = 0; i < n; i++)
-		found += names[i].parent == row->name.parent && names[i].h == row->name.h;
-	free(names);
-	assert_int_equal(found, 1);
-	s->names++;
-	return 0;
-}
-
-static int count_names(void *arg, const struct index_row *row)
-{
-	struct index_name *names;
-	int64_t *left = arg;
-
-	if (!row->is_record || row->is_name)
-		return 0;
-	int n = uses_names(uses, row->attr.fileid, &names);
-	assert_int_equal(n, row->attr.nlink);
-	free(names);
-	*left -= n;
-	return 0;
-}
-
-/* Directories that have a quota, against what is below them. */
-enum { TREE_MAX = 16 };
-
-static struct tree {
-	struct index_dir v[TREE_MAX];
-	unsigned n;
-	uint64_t above, pages; /* of this one */
-} tree;
-
-static int note_dir(void *arg, const struct index_dir *d)
-{
-	(void)arg;
-	assert_true(tree.n < TREE_MAX);
-	tree.v[tree.n++] = *d;
-	return 0;
-}
-
-static bool is_below(uint64_t dir, uint64_t above)
-{
-	while (dir != above && dir != INDEX_ROOT)
-		for (unsigned i = 0; i < tree.n; i++)
-			if (tree.v[i].dir == dir) {
-				dir = tree.v[i].parent;
-				break;
-			}
-	return dir == above;
-}
-
-static int add_below(void *arg, const struct index_row *row)
-{
-	(void)arg;
-	if (row->is_record && row->is_name && is_below(row->name.parent, tree.above))
-		tree.pages += row->attr.pages;
-	return 0;
-}
-
-static void check_dirs(void)
-{
-	tree.n = 0;
-	assert_int_equal(index_all_dirs(ix, note_dir, NULL), 0);
-	for (unsigned i = 0; i < tree.n; i++) {
-		tree.above = tree.v[i].dir;
-		tree.pages = 0;
-		assert_int_equal(index_all_objects(ix, add_below, NULL), 0);
-		assert_int_equal(uses_below(uses, tree.above), tree.v[i].quota ? tree.pages : 0);
-	}
-}
-
 static void set_quota(uint64_t dir, uint64_t bytes)
 {
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
@@ -189,19 +91,9 @@ static void set_quota(uint64_t dir, uint64_t bytes)
 
 static void check(void)
 {
-	check_dirs();
 	struct writer report = { 0 };
-	struct policy_stat st;
-	struct sums s = { 0 };
 
-	assert_int_equal(index_all_objects(ix, compare, &s), 0);
-	policy_stat(policy, &st);
-	assert_int_equal(st.objects[POLICY_PAGES] + st.objects[POLICY_BARE], s.objects);
-	assert_int_equal(st.pages, s.pages);
-	int64_t left = (int64_t)s.names;
-	assert_int_equal(index_all_objects(ix, count_names, &left), 0);
-	assert_int_equal(left, 0);
-	if (policy_check(policy, &report))
+	if (uses_check(uses, policy, ix, &report))
 		fail_msg("%.*s", (int)report.len, (const char *)report.p);
 	writer_fini(&report);
 }
