@@ -58,6 +58,8 @@ struct evict {
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
 	uint64_t rests_ns[WHATS];
+	uint64_t *stay; /* taken in this round, and could not go */
+	size_t nstay, stay_cap;
 	uint64_t over;  /* the last directory that had more than its quota */
 	uint64_t quotas_at_ns;
 	bool has_thread;
@@ -98,13 +100,31 @@ static int let_go(struct evict *x, const struct policy_object *o, enum metric re
 	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
 }
 
-/* The same of one that was taken: if it cannot go, it has its turn again. */
+/* What was taken cannot go, and has its turn again, but not in this round: else all turns of it
+ * were those of a few that are open and come before all others. */
+static void stays(struct evict *x, uint64_t fileid)
+{
+	if (array_room(x->stay, x->stay_cap, x->nstay + 1, 64))
+		policy_keep(x->policy, fileid);
+	else
+		x->stay[x->nstay++] = fileid;
+}
+
+static void end_round(struct evict *x)
+{
+	for (size_t i = 0; i < x->nstay; i++)
+		policy_keep(x->policy, x->stay[i]);
+	free(steal(&x->stay));
+	x->nstay = x->stay_cap = 0;
+}
+
+/* The same of one that was taken. */
 static bool let_go_taken(struct evict *x, const struct policy_object *o, enum metric reason)
 {
 	int r = let_go(x, o, reason);
 
 	if (r)
-		policy_keep(x->policy, o->fileid);
+		stays(x, o->fileid);
 	return !r;
 }
 
@@ -189,7 +209,7 @@ static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
 		if (!policy_take(x->policy, POLICY_PAGES, &v[n].object))
 			break;
 		if (look_at(x, &v[n].object, &v[n].place))
-			policy_keep(x->policy, v[n].object.fileid);
+			stays(x, v[n].object.fileid);
 		else
 			taken += v[n++].object.pages;
 	}
@@ -353,6 +373,7 @@ static bool serve(struct evict *x, enum what what)
 	if (!waiters && !reqs && !is_wanted(x, what))
 		return false;
 	unsigned n = victims_spare(x->victims) ? 1 : evict_round(x, what, waiters || reqs);
+	end_round(x);
 	if (n) {
 		atomic_fetch_add(&x->number, 1);
 	} else if (!waiters && !reqs) {
@@ -410,7 +431,9 @@ static bool serve_quotas(struct evict *x)
 	}
 	x->over = dir;
 	pages += (uses_below(x->uses, dir) - pages) / QUOTA_SPARE;
-	if (!let_go_of(x, dir, pages))
+	bool gone = let_go_of(x, dir, pages);
+	end_round(x);
+	if (!gone)
 		x->quotas_at_ns = clock_ns() + LOOK_MS * NS_PER_MS;
 	return true;
 }

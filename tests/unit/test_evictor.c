@@ -550,6 +550,21 @@ static void who_is_lower_goes_first(void **state)
 	assert_false(is_number_there(1));
 }
 
+/* Others go instead, though it comes before them. */
+static void who_is_lower_and_open_holds_up_nobody(void **state)
+{
+	struct file *f = NULL;
+
+	(void)state;
+	assert_int_equal(put("low", 1, FILE_BYTES), 0);
+	set_keep("low", INDEX_SET_PRIORITY, (struct keep){ .priority = KEEP_LOW });
+	assert_int_equal(kit_open_name(e, "low", 0, &f), 0);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(put_number(i), 0);
+	assert_true(is_there("low"));
+	assert_int_equal(kit_close(f, 0), 0);
+}
+
 static bool goes(const char *name)
 {
 	for (unsigned i = 0; is_there(name) && i < 500; i++)
@@ -643,6 +658,8 @@ int main(void)
 		TEST(a_quota_is_kept_by_its_own, setup),
 		TEST(a_quota_is_kept_by_its_own, setup_off),
 		TEST(who_is_lower_goes_first, setup_late),
+		TEST(who_is_lower_and_open_holds_up_nobody, setup),
+		TEST(who_is_lower_and_open_holds_up_nobody, setup_late),
 		TEST(what_has_lived_goes, setup),
 		TEST(what_has_lived_goes, setup_off),
 		TEST(who_is_asked_to_go_goes, setup),
