@@ -444,7 +444,7 @@ static int end_it(struct evict *x, const struct expiry_end *end)
 {
 	switch (end->reason) {
 	case EXPIRY_PIN:
-		return uses_look(x->uses, x->e->ix, end->fileid, end->place);
+		return uses_look(x->uses, x->e->ix, end);
 	case EXPIRY_TEMP: {
 		_cleanup_(index_op_fini) struct index_op op = { .fileid = end->fileid,
 								.place = end->place };

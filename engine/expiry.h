@@ -31,6 +31,7 @@ struct expiry_end {
 	int64_t at;                /* s */
 	uint32_t idle;             /* s after its last use, if that is later; or 0 */
 	enum expiry_reason reason;
+	bool is_temp;              /* EXPIRY_PIN: by its name, and so it has an end after that */
 };
 
 int expiry_new(struct expiry **ret);

@@ -159,6 +159,7 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 	};
 	if (k->pinned > now) {
 		ret->reason = EXPIRY_PIN;
+		ret->is_temp = row->is_temp;
 		ret->at = k->pinned;
 		return k->pinned != KEEP_FOREVER;
 	}
@@ -300,24 +301,31 @@ static bool apply(struct uses *u)
 	return u->ndir_events && dirs_over(u->dirs, 0, &pages);
 }
 
-int uses_look(struct uses *u, struct index *ix, uint64_t fileid, struct place place)
+static bool is_place(struct place a, struct place b)
 {
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+	return a.kind == b.kind && (a.kind != PLACE_NAME || (a.parent == b.parent && a.h == b.h));
+}
+
+int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = end->fileid,
+							.place = end->place };
 	{
 		WITH_LOCK(&u->lock);
-		u->looked_at = fileid;
+		u->looked_at = end->fileid;
 		u->overtaken = false;
 	}
 	int r = index_wait(ix, &op, index_stat);
 
 	WITH_LOCK(&u->lock);
 	u->looked_at = 0;
-	if (r || u->overtaken)
+	struct place place = op.entry.place;
+	/* Who has moved it has told of it. */
+	if (r || u->overtaken || !is_place(place, end->place))
 		return r;
-	place = op.entry.place;
 	struct index_row row = {
 		.name = { place.parent, place.h }, .is_name = place.kind == PLACE_NAME,
-		.is_record = true, .attr = op.entry.attr,
+		.is_record = true, .is_temp = end->is_temp, .attr = op.entry.attr,
 	};
 	row.attr.pages = index_pool_pages(&op.entry.attr, &op.entry.body);
 	return uses_enter(u, &row);

@@ -192,16 +192,37 @@ static void what_is_pinned_is_nobodys(void **state)
 	assert_int_equal(expiry_at(expiry, f), now + 2);
 	assert_int_equal(expiry_take(expiry, now + 2, &end, &next), 0);
 	assert_int_equal(end.reason, EXPIRY_PIN);
-	assert_int_equal(uses_look(uses, ix, f, end.place), 0); /* early: as it is by now */
+	assert_int_equal(uses_look(uses, ix, &end), 0); /* early: as it is by now */
 	check();
 	assert_int_equal(expiry_at(expiry, f), now + 2);
 	usleep(2100000);
-	assert_int_equal(uses_look(uses, ix, f, end.place), 0);
+	assert_int_equal(uses_look(uses, ix, &end), 0);
 	check();
 	assert_int_equal(expiry_number(expiry), 0);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
-	assert_int_equal(uses_look(uses, ix, f, end.place), INDEX_MISS);
+	assert_int_equal(uses_look(uses, ix, &end), INDEX_MISS);
 	check();
+}
+
+/* And has the end that its name gives it. */
+static void what_was_pinned_and_is_temporary_ends(void **state)
+{
+	int64_t now = clock_now().tv_sec, next;
+	struct expiry_end end;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f.tmp", "f");
+	set_keep(f, "f.tmp", INDEX_SET_PIN, (struct keep){ .pinned = now + 1 });
+	assert_int_equal(expiry_at(expiry, f), now + 1);
+	usleep(1100000);
+	assert_int_equal(expiry_take(expiry, now + 1, &end, &next), 0);
+	assert_int_equal(uses_look(uses, ix, &end), 0);
+	check();
+	assert_in_range(expiry_at(expiry, f), now + TEMP_S, now + TEMP_S + 10);
+	/* Renamed before it was looked at: no more. */
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "f.tmp", INDEX_ROOT, "f", 0), 0);
+	assert_int_equal(uses_look(uses, ix, &end) < 0, 0);
+	assert_int_equal(expiry_number(expiry), 0);
 }
 
 static void ends_are_known(void **state)
@@ -509,6 +530,7 @@ int main(void)
 		TEST(moved_and_exchanged),
 		TEST(several_names),
 		TEST(what_is_pinned_is_nobodys),
+		TEST(what_was_pinned_and_is_temporary_ends),
 		TEST(ends_are_known),
 		TEST(new_versions_and_times_are_uses),
 		TEST(what_is_stored_is_known_at_start),
