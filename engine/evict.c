@@ -185,16 +185,19 @@ static unsigned end_demotion(struct evict *x, const struct tier_victim *v, unsig
 		int r = v[i].outcome;
 		if (r == TIER_NOT) /* the disk may hold its slices, so there is no looking again */
 			r = victim_go_wait(x->victims, o->fileid, v[i].place, M_EVICTED_POOL);
-		if (r || v[i].outcome != TIER_NOT)
+		if (r)
+			stays(x, o->fileid);
+		else if (v[i].outcome != TIER_NOT)
 			policy_keep(x->policy, o->fileid);
 		gone += !r;
 	}
 	return gone;
 }
 
-/* As evict_round(), for what goes to the disk: pages, so many at a time. since_ns: somebody
- * waits since then, or 0. */
-static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
+/* As evict_round(), for what goes to the disk: pages, so many at a time, of *ret_tried objects.
+ * since_ns: somebody waits since then, or 0. */
+static unsigned demote_some(struct evict *x, uint64_t pages, uint64_t since_ns,
+			    unsigned *ret_tried)
 {
 	_cleanup_(freep) struct tier_victim *v = calloc(TIER_MAX, sizeof(*v));
 	bool waited = since_ns;
@@ -213,11 +216,23 @@ static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
 		else
 			taken += v[n++].object.pages;
 	}
+	*ret_tried = n;
 	/* What was being written when somebody began to wait has left room for him. */
 	if (!n)
 		return waited && used < low;
 	tier_demote(x->e->tier, v, n, since_ns);
 	return end_demotion(x, v, n);
+}
+
+/* Those that were taken may have been changed meanwhile, all of them: there are others. */
+static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
+{
+	unsigned n, tried;
+
+	do {
+		n = demote_some(x, pages, since_ns, &tried);
+	} while (since_ns && !n && tried);
+	return n;
 }
 
 static int leave_disk(void *arg, uint64_t fileid)
