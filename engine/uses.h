@@ -36,9 +36,9 @@ int uses_fill(struct uses *u, struct index *ix);
 void uses_stop(struct uses *u);
 void uses_close(struct uses *u); /* NULL is fine */
 
-/* What the object of such an end is by now counts: it is not pinned any more, since time has passed.
- * Blocks; one thread at a time. INDEX_MISS: it is not there (any more); what comes to it meanwhile is known
- * as always. */
+/* What the object of such an end is by now counts: it is not pinned any more, since time has
+ * passed. Blocks; one thread at a time. INDEX_MISS: it is not there (any more); what comes to it
+ * meanwhile is known as always. */
 int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end);
 
 /* All names of a file that has several, or had: how many; they are the caller's to free.

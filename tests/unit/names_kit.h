@@ -16,22 +16,7 @@
 #include "common/metrics.h"
 #include "index/keys.h"
 #include "index/priv.h"
-
-/* Long walks are cut by this: so much slower is what a sanitizer watches. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#elif __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-enum { KIT_SLOW = 12 };
-#elif defined(__SANITIZE_ADDRESS__)
-enum { KIT_SLOW = 4 };
-#else
-enum { KIT_SLOW = 1 };
-#endif
+#include "tests/unit/slow.h"
 
 static const struct place by_id = { .kind = PLACE_FILEID };
 static const struct place a_draft = { .kind = PLACE_DRAFT };
