@@ -12,6 +12,7 @@
 
 #include <utlist.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
