@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -39,6 +40,7 @@ enum {
 	FORMAT = 1,
 	SEGMENT_MAX = 16384, /* pages: 64 MiB */
 	SEGMENTS = 16,       /* of a disk that is smaller than so many of those */
+	LOCK_MS = 2000,
 };
 
 #define FRESH_HINT "Try: another folder, or --fresh, which keeps what is there aside"
@@ -236,6 +238,20 @@ static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return 0;
 }
 
+/* Nobody else has it. What a process that was killed had asked of the disk holds its lock until
+ * that is done, and the kernel has looked after it. */
+static int lock_data(int fd)
+{
+	uint64_t until = clock_ns() + LOCK_MS * NS_PER_MS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK || clock_ns() >= until)
+			return -EBUSY;
+		usleep(1000);
+	}
+	return 0;
+}
+
 static int open_file(struct tier *t, char **ret_why)
 {
 	t->fd = openat(t->dir, "data", O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -244,7 +260,7 @@ static int open_file(struct tier *t, char **ret_why)
 			   "directly (O_DIRECT). Try: --ssd with a folder on ext4 or xfs", t->path);
 	if (t->fd < 0)
 		return why_data(t, -errno, ret_why);
-	if (flock(t->fd, LOCK_EX | LOCK_NB))
+	if (lock_data(t->fd) < 0)
 		return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs "
 			   "status", t->path);
 	return 0;
@@ -299,7 +315,7 @@ int tier_remove(const char *dir, const char *store)
 	t.fd = fd;
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB))
+	if (lock_data(fd) < 0)
 		return -EBUSY;
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
@@ -392,7 +408,10 @@ int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why)
 
 /* After memory was lost ------------------------------------------------------------------------ */
 
-enum { FILL_ROWS = 256 };
+enum {
+	FILL_ROWS = 256,
+	FILL_MOST = 90, /* percent of the index, where it is too small: others need some, too */
+};
 
 /* Rows are written many at a time, in the order in which they came. */
 struct fill {
@@ -402,13 +421,43 @@ struct fill {
 	size_t at[FILL_ROWS]; /* where key and value begin in `bytes` */
 	uint32_t n;
 	struct writer bytes;
-	uint64_t dropped;
+	uint64_t dropped, no_room;
 };
+
+static int write_rows(struct fill *f, const struct kv_write *v, uint32_t n, bool reserve)
+{
+	struct kv_req req = { .writes = v, .nwrites = n, .reserve = reserve };
+	int r = n ? kv_wait(f->kv, &req) : 0;
+
+	kv_req_fini(&req);
+	return r > 0 ? -EIO : r;
+}
+
+static bool is_full(struct fill *f)
+{
+	struct kv_stat s = { 0 };
+
+	return !f->kv->ops->stat(f->kv, &s) && s.used_bytes > s.room_bytes / 100 * FILL_MOST;
+}
+
+/* What has no room is not there, nor what was there before it. */
+static int write_what_fits(struct fill *f)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < f->n; i++) {
+		const struct kv_write *w = &f->writes[i], del = { w->key, BYTES_NONE };
+		r = w->value.len && !is_full(f) ? write_rows(f, w, 1, false) : -ENOSPC;
+		if (r != -ENOSPC)
+			continue;
+		f->no_room += w->value.len != 0;
+		r = write_rows(f, &del, 1, true);
+	}
+	return r;
+}
 
 static int fill_write(struct fill *f)
 {
-	struct kv_req req = { .writes = f->writes, .nwrites = f->n };
-
 	if (f->bytes.bad)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < f->n; i++) {
@@ -417,11 +466,12 @@ static int fill_write(struct fill *f)
 		if (w->value.len)
 			w->value.p = f->bytes.p + f->at[i] + w->key.len;
 	}
-	int r = f->n ? kv_wait(f->kv, &req) : 0;
-	kv_req_fini(&req);
+	int r = is_full(f) ? -ENOSPC : write_rows(f, f->writes, f->n, false);
+	if (r == -ENOSPC)
+		r = write_what_fits(f);
 	f->n = 0;
 	f->bytes.len = 0;
-	return r > 0 ? -EIO : r;
+	return r;
 }
 
 static int fill_row(struct fill *f, struct bytes key, struct bytes value)
@@ -488,11 +538,11 @@ int tier_fill(struct tier *t, struct kv *kv, char **ret_why)
 	if (f->dropped)
 		log_info("disk", "%s: %" PRIu64 " records of what has been written over were dropped",
 			 t->path, f->dropped);
+	if (f->no_room)
+		log_warn("disk", "%s: the index has no room for %" PRIu64 " records of what is on it, "
+			 "which is gone. Try: a larger --index-size", t->path, f->no_room);
 	writer_fini(&f->bytes);
 	free(f);
-	if (r == -ENOSPC)
-		return why(ret_why, r, "disk %s: the index has no room for what is on it. Try: a "
-			   "larger --index-size", t->path);
 	return r < 0 ? why_journal(t, r, file, ret_why) : 0;
 }
 

@@ -50,7 +50,7 @@ uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */
 uint64_t tier_fs(const struct tier *t);   /* whose file system it has something of; 0: nobody's */
 /* An empty index gets what is known of the one that was lost, without what has been written
- * over since. -ENOSPC, ... */
+ * over since, and what it has no room for. */
 int tier_fill(struct tier *t, struct kv *kv, char **ret_why);
 /* The rebuild: an extent of this object. -ESTALE, -EINVAL: it cannot be. */
 int tier_adopt(struct tier *t, const struct extent *x, uint64_t fileid);

@@ -19,20 +19,7 @@
 
 #include "common/metrics.h"
 #include "engine/engine.h"
-
-/* All that is under way has ended, or something is left, which it says. */
-static inline bool kit_is_idle(void)
-{
-	int64_t v = 0;
-	const char *busy;
-
-	for (unsigned i = 0; metrics_busy(&v) && i < 5000; i++)
-		usleep(1000);
-	busy = metrics_busy(&v);
-	if (busy)
-		print_message("%s is %lld\n", busy, (long long)v);
-	return !busy;
-}
+#include "tests/unit/idle_kit.h"
 
 static inline void kit_check_engine(struct engine *e)
 {

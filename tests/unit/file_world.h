@@ -218,15 +218,6 @@ static inline void check_engine(struct world *w)
 	kit_check_engine(w->e);
 }
 
-static inline void assert_idle(void)
-{
-	int64_t n = 0;
-	const char *busy = metrics_busy(&n);
-
-	if (busy)
-		fail_msg("%s is %ld", busy, n);
-}
-
 /* Handles -------------------------------------------------------------------------- */
 
 static int nhandles(const struct slot *s, bool writers)

@@ -27,6 +27,7 @@
 #include "common/random.h"
 #include "engine/priv.h"
 #include "index/keys.h"
+#include "tests/unit/idle_kit.h"
 
 struct rng {
 	uint64_t s;
@@ -343,12 +344,3 @@ static inline void check_clean(struct engine *e)
 }
 
 /* P10, once everything is closed. */
-static inline void assert_idle(void)
-{
-	int64_t v;
-	const char *busy = metrics_busy(&v);
-
-	if (busy)
-		fprintf(stderr, "%s is %lld\n", busy, (long long)v);
-	assert_null(busy);
-}

@@ -111,11 +111,8 @@ static struct engine *open_engine(uint64_t pool_bytes, uint64_t fault_seed)
 static void close_engine(struct engine *e)
 {
 	struct writer r = { 0 };
-	int64_t n = 0;
-	const char *busy = metrics_busy(&n);
 
-	if (busy)
-		fail_msg("%s is %ld", busy, n);
+	assert_true(kit_is_idle());
 	int bad = engine_check(e, false, &r, NULL);
 	if (bad)
 		fail_msg("%d violations:\n%.*s", bad, (int)r.len, r.p);

@@ -34,19 +34,28 @@ static struct engine *e;
 static const char *folder;
 static struct disk_faults faults;
 
-static int begin(uint64_t disk_bytes, uint32_t wait_ms)
+static int begin_with(struct engine_opts o, uint64_t disk_bytes, uint32_t wait_ms)
 {
-	const struct engine_opts o = {
-		.in_memory = true, .pool_bytes = POOL_BYTES, .verify = true, .evict_low = 90,
-		.ssd = folder, .ssd_bytes = disk_bytes, .ssd_wait_ms = wait_ms, .ssd_faults = &faults,
-	};
 	char *why = NULL;
+
+	o.pool_bytes = POOL_BYTES;
+	o.verify = true;
+	o.evict_low = 90;
+	o.ssd = folder;
+	o.ssd_bytes = disk_bytes;
+	o.ssd_wait_ms = wait_ms;
+	o.ssd_faults = &faults;
 	int r = engine_open(&o, &e, &why);
 
 	if (r < 0)
 		print_message("%s\n", why ? why : "no reason");
 	free(why);
 	return r;
+}
+
+static int begin(uint64_t disk_bytes, uint32_t wait_ms)
+{
+	return begin_with((struct engine_opts){ .in_memory = true }, disk_bytes, wait_ms);
 }
 
 static void check(void)
@@ -621,6 +630,40 @@ static void all_at_once(void **state)
 	}
 }
 
+/* Memory is lost, and there is less of it for names than there was. */
+static void as_much_is_there_as_the_index_has_room_for(void **state)
+{
+	enum { N = 6000, BYTES = 8192, INDEX_BYTES = 16 << 20, LESS = 1 << 20 };
+	char dir[] = "/dev/shm/slicefs-test-XXXXXX";
+	unsigned there = 0;
+
+	(void)state;
+	engine_close(e);
+	assert_non_null(mkdtemp(dir));
+	struct engine_opts o = { .dir = dir, .index_bytes = INDEX_BYTES };
+	disk_kit_empty(folder);
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
+	put_many(N, BYTES);
+	unsigned before = away(N);
+	engine_close(e);
+	assert_int_equal(engine_store_remove(dir, false), 0);
+	o.index_bytes = LESS;
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
+	for (unsigned i = 0; i < N; i++) {
+		int64_t r = is_there(number(i)) ? read_it(number(i), i + 1) : 0;
+		assert_true(r == BYTES || r == 0 || r == INDEX_MISS);
+		there += r == BYTES;
+	}
+	assert_in_range(there, 1, before - 1);
+	assert_int_equal(put("another", 1, FILE_BYTES), 0);
+	check();
+	engine_close(e);
+	assert_int_equal(engine_store_remove(dir, true), 0);
+	rmdir(dir);
+	disk_kit_end();
+	assert_int_equal(setup(state), 0);
+}
+
 int main(void)
 {
 #define TEST(fn, begins) cmocka_unit_test_setup_teardown(fn, begins, teardown)
@@ -632,6 +675,7 @@ int main(void)
 		TEST(what_is_away_is_written_and_unlinked, setup),
 		TEST(a_disk_that_is_full_forgets, setup_small),
 		TEST(it_is_there_after_a_reboot, setup),
+		TEST(as_much_is_there_as_the_index_has_room_for, setup),
 		TEST(no_older_version_comes_back, setup),
 		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
 		TEST(what_is_torn_is_an_error, setup),

@@ -272,12 +272,6 @@ static void work(const struct engine_opts *o)
 	char *why = NULL;
 	int r = engine_open(o, &e, &why);
 
-	/* The kernel ends what a killed process had asked of the disk in its own time. */
-	for (unsigned i = 0; r == -EBUSY && o->ssd && i < 500; i++) {
-		usleep(10000);
-		free(steal(&why));
-		r = engine_open(o, &e, &why);
-	}
 	must(!r, "%d: %s", r, why);
 	for (unsigned i = 0; i < WALKERS; i++)
 		settle(&walk->w[i]);
