@@ -98,16 +98,29 @@ static void is_empty(struct walker *w, unsigned d)
 			is_gone(w, w->now[i].v.id);
 }
 
+static void new_name(const struct walker *w, char name[16])
+{
+	snprintf(name, 16, "new%u", w->number);
+}
+
+static int unlink_name(uint64_t parent, const char *name);
+
 static void step_dir(struct walker *w)
 {
 	unsigned d = 1 + (unsigned)dice(w, PLACES - 1);
 	char name[16];
 
 	dir_name(w, d, name);
-	int r = call_name(index_rmdir, INDEX_ROOT, name, NULL, NULL);
 	bool full = false;
+	int r = call_name(index_rmdir, INDEX_ROOT, name, NULL, NULL);
 	for (unsigned i = d; i < NAMES; i += PLACES)
 		full |= w->now[i].v.id != 0;
+	/* What who was killed had not renamed yet. */
+	if (r == -ENOTEMPTY && !full) {
+		new_name(w, name);
+		must(w->dir[d] && !unlink_name(w->dir[d], name), "%s is not empty", name);
+		return;
+	}
 	must(r == 0 || r == INDEX_MISS || (r == -ENOTEMPTY && full), "rmdir %s: %d", name, r);
 	if (r != -ENOTEMPTY)
 		is_empty(w, d);
@@ -306,7 +319,7 @@ static void step_put(struct walker *w, unsigned i)
 	char temp[16];
 	int r = 0;
 
-	snprintf(temp, sizeof(temp), "new%u", w->number);
+	new_name(w, temp);
 	if (!parent_of(w, i) || new_file(w, parent_of(w, i), temp, &o.keep, &f)) {
 		is_empty(w, i % PLACES);
 		make_dir(w, i % PLACES);
