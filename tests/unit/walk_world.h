@@ -421,6 +421,11 @@ static void step_link(struct walker *w, unsigned i, unsigned k)
 	index_op_fini(&op);
 	must(r == 0 || r == INDEX_MISS || r == -ENOENT || (r == -EEXIST && w->now[k].v.id),
 	     "link of %u to %u: %d", i, k, r);
+	struct file *f = r ? NULL : file_find(e, a.fileid);
+	if (f) { /* as fs/ does: who has it open knows of each name */
+		file_add_links(f, 1);
+		close_it(f, 0);
+	}
 	uint64_t was = w->now[k].v.id;
 	for (unsigned j = 0; !r && was && j < NAMES; j++) { /* it had gone */
 		must(w->now[j].v.id != was || !is_pinned(&w->now[j]), "%u was pinned", j);
