@@ -256,10 +256,15 @@ bool tier_log_wants(struct tier_log *l)
 	return count(l, READY, CLEARED) < AHEAD && clock_ns() >= l->rests_ns;
 }
 
-static void pass_over(struct tier_log *l)
+static void look_further(struct tier_log *l)
 {
 	l->next = after(l, l->next);
 	l->at = 0;
+}
+
+static void pass_over(struct tier_log *l)
+{
+	look_further(l);
 	if (++l->in_vain < l->nsegments)
 		return;
 	l->in_vain = 0;
@@ -268,10 +273,8 @@ static void pass_over(struct tier_log *l)
 
 static void choose_target(struct tier_log *l)
 {
-	for (uint32_t i = 0; i < l->nsegments && l->v[l->next].state != FULL; i++) {
-		l->next = after(l, l->next);
-		l->at = 0;
-	}
+	for (uint32_t i = 0; i < l->nsegments && l->v[l->next].state != FULL; i++)
+		look_further(l);
 	l->target = l->next;
 	for (uint32_t i = 0, n = l->next; i < l->nsegments; i++, n = after(l, n))
 		if (l->v[n].state == FULL && !l->v[n].live && !l->v[n].readers) {
@@ -306,7 +309,9 @@ bool tier_log_clear(struct tier_log *l, uint32_t *ret_n, uint32_t *ret_gen)
 	*ret_n = l->target;
 	*ret_gen = s->gen;
 	l->in_vain = 0;
-	return true; /* which choose_target() sees */
+	if (l->target == l->next) /* it may be FULL again before the next one is looked for */
+		look_further(l);
+	return true;
 }
 
 void tier_log_ready(struct tier_log *l, uint32_t n)

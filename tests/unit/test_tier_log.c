@@ -156,6 +156,54 @@ static void what_was_there_is_not_ready(void **state)
 	tier_log_free(l);
 }
 
+static struct slice_run put(uint32_t npages, uint64_t fileid, bool live)
+{
+	struct slice_run s = { .npages = npages };
+
+	assert_int_equal(tier_log_take(l, npages, fileid, &s.id), 0);
+	if (live)
+		assert_int_equal(tier_log_ref(l, &s, 1), 0);
+	return s;
+}
+
+/* One that was cleared, and is full again before the next is looked for, is the newest: the
+ * oldest goes first, and of that each object from the first on. */
+static void what_was_cleared_and_filled_is_not_the_oldest(void **state)
+{
+	enum { SMALL = 20, PAGES = SEGMENT / SMALL };
+	struct slice_run small[SMALL];
+	uint32_t n, gen;
+	uint64_t id;
+
+	(void)state;
+	begin(NULL, SEGMENTS - 1);
+	for (unsigned i = 0; i < SMALL; i++)
+		small[i] = put(PAGES, 1 + i, true);
+	put(SEGMENT, 50, false);
+	for (unsigned i = 2; i < SEGMENTS; i++)
+		put(SEGMENT, 50 + i, true);
+	assert_false(tier_log_next(l, &id));
+	assert_true(tier_log_clear(l, &n, &gen)); /* nothing is in it */
+	assert_int_equal(n, 1);
+	tier_log_ready(l, n);
+	for (unsigned i = 0; i < SMALL; i++) {
+		assert_true(tier_log_next(l, &id));
+		assert_int_equal(id, 1 + i);
+		assert_int_equal(tier_log_unref(l, &small[i], 1), 0);
+	}
+	assert_false(tier_log_next(l, &id));
+	assert_true(tier_log_clear(l, &n, &gen));
+	assert_int_equal(n, 0);
+	tier_log_ready(l, n);
+	assert_false(tier_log_wants(l));
+	put(SEGMENT, 60, true);
+	put(SEGMENT, 60, true);
+	assert_true(tier_log_wants(l));
+	assert_true(tier_log_next(l, &id));
+	assert_int_equal(id, 52);
+	tier_log_free(l);
+}
+
 static void what_cannot_be_is_refused(void **state)
 {
 	static const struct slice_run bad[] = {
@@ -187,6 +235,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_that_is_held_is_given_out_again),
 		cmocka_unit_test(what_was_there_is_not_ready),
+		cmocka_unit_test(what_was_cleared_and_filled_is_not_the_oldest),
 		cmocka_unit_test(what_cannot_be_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
