@@ -113,7 +113,7 @@ static struct segment *segment_at(struct tier_log *l, uint32_t page)
 	return &l->v[(page - TIER_HEAD_PAGES) / l->segment_pages];
 }
 
-static int check_run(struct tier_log *l, const struct slice_run *s)
+static int check_bounds(struct tier_log *l, const struct slice_run *s)
 {
 	uint64_t first = s->id.page, pages = (uint64_t)l->nsegments * l->segment_pages;
 
@@ -122,7 +122,14 @@ static int check_run(struct tier_log *l, const struct slice_run *s)
 	first -= TIER_HEAD_PAGES;
 	if (first + s->npages > pages || first % l->segment_pages + s->npages > l->segment_pages)
 		return -EINVAL;
-	return segment_at(l, s->id.page)->gen == s->id.gen ? 0 : -ESTALE;
+	return 0;
+}
+
+static int check_run(struct tier_log *l, const struct slice_run *s)
+{
+	int r = check_bounds(l, s);
+
+	return r ? r : segment_at(l, s->id.page)->gen == s->id.gen ? 0 : -ESTALE;
 }
 
 int tier_log_check(struct tier_log *l, const struct slice_run *s)
@@ -170,11 +177,22 @@ static int note_id(struct segment *s, uint64_t fileid)
 	return r;
 }
 
+/* Of a disk whose journal was lost, and memory was not: the first that is in it says how it was. */
+static void learn(struct segment *s, uint32_t gen)
+{
+	if (s->state == READY && gen)
+		*s = (struct segment){ .state = FULL, .gen = gen };
+}
+
 int tier_log_adopt(struct tier_log *l, const struct slice_run *s, uint64_t fileid)
 {
 	WITH_LOCK(&l->lock);
-	int r = check_run(l, s);
+	int r = check_bounds(l, s);
 
+	if (!r)
+		learn(segment_at(l, s->id.page), s->id.gen);
+	if (!r)
+		r = check_run(l, s);
 	if (!r)
 		r = note_id(segment_at(l, s->id.page), fileid);
 	if (!r)

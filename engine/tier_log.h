@@ -46,7 +46,8 @@ void tier_log_gens(struct tier_log *l, int (*visit)(void *arg, uint32_t n, uint3
  * -EINVAL (outside, or across segments). */
 int tier_log_ref(struct tier_log *l, const struct slice_run *v, uint32_t nv);
 int tier_log_unref(struct tier_log *l, const struct slice_run *v, uint32_t nv);
-/* At start: the object has this one. -ESTALE, -EINVAL, -ENOMEM. */
+/* At start: the object has this one. One that was READY is FULL then, and of this generation: who
+ * knew of it is gone. -ESTALE, -EINVAL, -ENOMEM. */
 int tier_log_adopt(struct tier_log *l, const struct slice_run *s, uint64_t fileid);
 /* Is it a run that there can be? Of a segment that is the one it was. */
 int tier_log_check(struct tier_log *l, const struct slice_run *s);

@@ -33,8 +33,11 @@ enum {
 static struct engine *e;
 static const char *folder;
 static struct disk_faults faults;
+static char kept[40]; /* its store, where memory is not lost */
+static bool is_kept;
+static uint64_t disk_bytes;
 
-static int begin_with(struct engine_opts o, uint64_t disk_bytes, uint32_t wait_ms)
+static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 {
 	char *why = NULL;
 
@@ -42,7 +45,7 @@ static int begin_with(struct engine_opts o, uint64_t disk_bytes, uint32_t wait_m
 	o.verify = true;
 	o.evict_low = 90;
 	o.ssd = folder;
-	o.ssd_bytes = disk_bytes;
+	o.ssd_bytes = bytes;
 	o.ssd_wait_ms = wait_ms;
 	o.ssd_faults = &faults;
 	int r = engine_open(&o, &e, &why);
@@ -53,9 +56,12 @@ static int begin_with(struct engine_opts o, uint64_t disk_bytes, uint32_t wait_m
 	return r;
 }
 
-static int begin(uint64_t disk_bytes, uint32_t wait_ms)
+static int begin(uint32_t wait_ms)
 {
-	return begin_with((struct engine_opts){ .in_memory = true }, disk_bytes, wait_ms);
+	const struct engine_opts memory = { .in_memory = true },
+				 store = { .dir = kept, .index_bytes = POOL_BYTES };
+
+	return begin_with(is_kept ? store : memory, disk_bytes, wait_ms);
 }
 
 static void check(void)
@@ -64,11 +70,12 @@ static void check(void)
 	kit_check_engine(e);
 }
 
-static int setup_of(uint64_t disk_bytes, uint32_t wait_ms)
+static int setup_of(uint64_t bytes, uint32_t wait_ms)
 {
+	disk_bytes = bytes;
 	folder = disk_kit_begin();
 	faults = (struct disk_faults){ 0 };
-	return begin(disk_bytes, wait_ms);
+	return begin(wait_ms);
 }
 
 static int setup(void **state)
@@ -81,6 +88,25 @@ static int setup_small(void **state)
 {
 	(void)state;
 	return setup_of(40 << 20, PATIENT_MS);
+}
+
+static int setup_kept(uint64_t bytes)
+{
+	strcpy(kept, "/dev/shm/slicefs-tier-XXXXXX");
+	is_kept = mkdtemp(kept);
+	return is_kept ? setup_of(bytes, PATIENT_MS) : -1;
+}
+
+static int setup_kept_small(void **state)
+{
+	(void)state;
+	return setup_kept(40 << 20);
+}
+
+static int setup_kept_large(void **state)
+{
+	(void)state;
+	return setup_kept(DISK_BYTES);
 }
 
 static int setup_hasty(void **state)
@@ -97,6 +123,11 @@ static int teardown(void **state)
 	engine_close(e);
 	e = NULL;
 	disk_kit_end();
+	if (is_kept) {
+		disk_kit_empty(kept);
+		rmdir(kept);
+	}
+	is_kept = false;
 	return idle ? 0 : -1;
 }
 
@@ -104,7 +135,7 @@ static int teardown(void **state)
 static void reboot(void)
 {
 	engine_close(e);
-	assert_int_equal(begin(DISK_BYTES, PATIENT_MS), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
 static int write_all(struct file *f, uint64_t of, size_t bytes)
@@ -507,6 +538,34 @@ static void a_journal_that_fails_leaves_nothing(void **state)
 		assert_false(is_there(number(i)));
 }
 
+/* What is on the disk is known in memory, which was not lost, to the generation of a segment. */
+static void without_a_journal_memory_knows(void **state)
+{
+	unsigned there, n = 120;
+	char path[400];
+
+	(void)state;
+	put_many(n, FILE_BYTES);
+	atomic_store(&faults.journal_error, -EIO);
+	for (; disk_kit_find("rows-", path, sizeof(path)); n++)
+		assert_int_equal(put(number(n), n + 1, FILE_BYTES), 0);
+	there = away(n);
+	assert_true(there > 20);
+	engine_close(e);
+	atomic_store(&faults.journal_error, 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	check();
+	assert_int_equal(away(n), there);
+	for (unsigned i = 0; i < 20; i++, n++)
+		assert_int_equal(put(number(n), n + 1, FILE_BYTES), 0);
+	there = 0;
+	for (unsigned i = 0; i < n; i++)
+		there += is_there(number(i)) && read_it(number(i), i + 1) == FILE_BYTES;
+	assert_true(there > 10);
+	reboot();
+	assert_true(away(n));
+}
+
 /* Refused ---------------------------------------------------------------------------------- */
 
 static int try(const char *dir, uint64_t bytes, const char *says)
@@ -561,7 +620,7 @@ static void what_is_not_ours_is_refused(void **state)
 	assert_int_equal(try(folder, 4 << 20, "too little"), -EINVAL);
 	assert_int_equal(try(folder, 1ULL << 43, "no room"), -ENOSPC);
 	assert_false(disk_kit_find("data", path, sizeof(path)));
-	assert_int_equal(begin(DISK_BYTES, PATIENT_MS), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
 /* All at once ------------------------------------------------------------------------------- */
@@ -683,6 +742,8 @@ int main(void)
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
+		TEST(without_a_journal_memory_knows, setup_kept_small),
+		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(what_is_not_ours_is_refused, setup),
 		TEST(all_at_once, setup),
 	};
