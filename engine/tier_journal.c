@@ -146,19 +146,23 @@ static void remove_before(int dir, uint64_t number)
 
 /* The buffer ---------------------------------------------------------------------------------- */
 
+/* Who waits is told when nothing is left that could bring back what he may change then. */
 static void fail(struct journal *j, int r)
 {
 	{
 		WITH_LOCK(&j->lock);
 		if (j->error)
 			return;
+	}
+	remove_before(j->o.dir, UINT64_MAX);
+	fsync(j->o.dir);
+	{
+		WITH_LOCK(&j->lock);
 		j->error = r;
 		writer_fini(&j->buffer);
 		j->buffer = (struct writer){ 0 };
 		pthread_cond_broadcast(&j->done);
 	}
-	remove_before(j->o.dir, UINT64_MAX);
-	fsync(j->o.dir);
 	log_error("disk", "its journal cannot be written: %s. What is on the disk will not be there "
 		  "after a reboot, and nothing more goes there. Try: a look at the disk, then "
 		  "another start", error_text(r));

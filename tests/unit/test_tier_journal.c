@@ -241,7 +241,7 @@ static uint8_t *load(const char *path, size_t *ret_len)
 
 static void store(const char *path, const uint8_t *p, size_t len)
 {
-	int fd = open(path, O_WRONLY | O_TRUNC);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
 	assert_int_equal(write(fd, p, len), len);
 	close(fd);
@@ -365,6 +365,26 @@ static void what_cannot_be_written_leaves_nothing(void **state)
 	assert_int_equal(found.head.version, 0);
 }
 
+/* Who is told has been told last: what he changes then cannot be there as it was before. */
+static void nothing_is_left_when_it_is_told(void **state)
+{
+	struct rows now = { 0 };
+	char name[400];
+
+	(void)state;
+	begin(0);
+	for (unsigned i = 0; i < 2000; i++) {
+		snprintf(name, sizeof(name), "%s/journal-%08x", disk_kit_dir, 0x1000 + i);
+		store(name, NULL, 0);
+	}
+	atomic_store(&faults.journal_error, -EIO);
+	put(&now, 1, 2);
+	assert_int_equal(journal_wait(j, journal_mark(j), 0), -EIO);
+	assert_false(disk_kit_find("journal-", name, sizeof(name)));
+	assert_false(disk_kit_find("rows-", name, sizeof(name)));
+	end();
+}
+
 static void a_long_commit_is_several_records(void **state)
 {
 	struct writer entries = { 0 }, w = { 0 };
@@ -396,6 +416,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damaged_rows_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_newer_format_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_is_left_when_it_is_told, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
