@@ -403,6 +403,7 @@ int journal_open(const struct journal_opts *o, struct journal **ret)
 	j->o = *o;
 	j->fd = -1;
 	j->number = o->head.number - 1;
+	j->data_written = true; /* by who was killed, maybe: the rows name that */
 	j->observer = (struct kv_observer){ .kinds = INDEX_KEPT_KINDS, .write = observe,
 					    .end = observed, .arg = j };
 	lock_init(&j->lock, LOCK_JOURNAL);

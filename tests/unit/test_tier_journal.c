@@ -385,6 +385,23 @@ static void nothing_is_left_when_it_is_told(void **state)
 	end();
 }
 
+/* Who was killed may have written them, and not synced: the rows name them. */
+static void bytes_from_before_are_synced_first(void **state)
+{
+	int end[2]; /* what cannot be synced */
+
+	(void)state;
+	assert_int_equal(pipe(end), 0);
+	const struct journal_opts o = {
+		.dir = dir, .data = end[1], .kv = kv, .log = tlog,
+		.head = { .pool_id = 42, .fs_id = 7, .number = 1 },
+	};
+	assert_int_equal(journal_open(&o, &j), -EINVAL);
+	j = NULL;
+	close(end[0]);
+	close(end[1]);
+}
+
 static void a_long_commit_is_several_records(void **state)
 {
 	struct writer entries = { 0 }, w = { 0 };
@@ -417,6 +434,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_newer_format_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_left_when_it_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(bytes_from_before_are_synced_first, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
