@@ -21,6 +21,7 @@
 
 #include "common/array.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "fs/priv.h"
 
 enum {
@@ -28,6 +29,7 @@ enum {
 	LOOK_MAX_MS = 300 * 1000,
 	LOOK_MIN_MS = 500,
 	FOUND_MAX = 4096,
+	TELL_MS = 2000,          /* for all of them: an end is not seen meanwhile (fs_run()) */
 };
 
 struct found {
@@ -89,9 +91,10 @@ static void look_around(struct found *f)
 }
 
 /* Its time of reading is now; not more often than `every_ms`. */
-static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms)
+static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms, uint64_t until_ns)
 {
-	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID } };
+	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
+			       .call.deadline_ns = until_ns };
 	struct timespec now = clock_now();
 	int r = index_wait(fs->ix, &op, index_stat);
 	struct index_access a = { dir, op.entry.place, op.entry.attr.atime, now };
@@ -100,7 +103,7 @@ static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms)
 	if (r || !S_ISDIR(op.entry.attr.mode) ||
 	    (uint64_t)(now.tv_sec - a.before.tv_sec) * 1000 + 1000 <= every_ms)
 		return;
-	op = (struct index_op){ .accesses = &a, .naccesses = 1 };
+	op = (struct index_op){ .accesses = &a, .naccesses = 1, .call.deadline_ns = until_ns };
 	index_wait(fs->ix, &op, index_accessed);
 	index_op_fini(&op);
 }
@@ -131,8 +134,9 @@ void presence_tell(struct fs *fs)
 	f.major = st.stx_dev_major;
 	f.minor = st.stx_dev_minor;
 	look_around(&f);
-	for (size_t i = 0; i < f.n; i++)
-		is_used(fs, f.v[i], interval_ms(ms));
+	uint64_t until_ns = clock_ns() + TELL_MS * NS_PER_MS;
+	for (size_t i = 0; i < f.n && clock_ns() < until_ns; i++)
+		is_used(fs, f.v[i], interval_ms(ms), until_ns);
 	free(f.v);
 }
 

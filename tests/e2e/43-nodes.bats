@@ -114,6 +114,24 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	gauges_zero
 }
 
+@test "a mount ends while its node is frozen and a process stands in it (P6)" {
+	"$SLICEFS" umount "$MNT"; end_node
+	serve_at "" --store "$STORE" --evict-high 95 --evict-dirs 3s --keep-alive 1s --log "$SCRATCH/log"
+	mount_fs --timeout 2s
+	mkdir "$MNT/d"
+	(cd "$MNT/d" && exec sleep 60) 3>&- & local stands=$! pid
+	pid=$(mount_pid "$MNT")
+	sleep 1
+	freeze "$(node pid)"
+	sleep 1 # it is looked for twice a second
+	kill $stands
+	kill -TERM "$pid"
+	gone "$pid" 20
+	kill -CONT "$(node pid)"
+	end_node; mount_fs --timeout 2s
+	rmdir "$MNT/d"; gauges_zero
+}
+
 @test "nobody mounts a node that is not there, or not let in" {
 	kill_node
 	mkdir -p "$SCRATCH/none"
