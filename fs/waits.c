@@ -90,23 +90,43 @@ static uint64_t due_ns(const struct waits *t, const struct wait *w, int *ret)
 	return w->deadline_ns;
 }
 
-/* Waits until there is one to be looked at (*ret_end 0) or to be ended. NULL: it is the
- * end. */
+/* Under the lock: one that is due; one to be ended before those to be looked at, which takes
+ * its time. NULL: none is, until *ret_ns. */
+static struct wait *first_due(const struct waits *t, uint64_t *ret_ns, int *ret_end)
+{
+	uint64_t now = clock_ns();
+	struct wait *w, *found = NULL;
+	int end;
+
+	*ret_ns = 0;
+	DL_FOREACH(t->list, w) {
+		uint64_t due = due_ns(t, w, &end);
+		if (due <= now && (!found || end)) {
+			found = w;
+			*ret_end = end;
+		}
+		if (due <= now && end)
+			break;
+		*ret_ns = *ret_ns && *ret_ns < due ? *ret_ns : due;
+	}
+	return found;
+}
+
+/* Waits until there is one to be looked at (*ret_end 0) or to be ended; the others are before
+ * it the next time. NULL: it is the end. */
 static struct wait *next_wait(struct waits *t, int *ret_end)
 {
 	WITH_LOCK(&t->lock);
 
 	while (!t->ending || t->list) {
-		uint64_t now = clock_ns(), first = 0;
-		struct wait *w;
+		uint64_t first;
+		struct wait *w = first_due(t, &first, ret_end);
 
-		DL_FOREACH(t->list, w) {
-			uint64_t due = due_ns(t, w, ret_end);
-			if (due <= now) {
-				w->rung = false;
-				return w;
-			}
-			first = first && first < due ? first : due;
+		if (w) {
+			w->rung = false;
+			DL_DELETE(t->list, w);
+			DL_APPEND(t->list, w);
+			return w;
 		}
 		lock_wait_until(&t->lock, &t->more, first);
 	}

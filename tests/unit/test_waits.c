@@ -64,11 +64,27 @@ static struct index *session(struct kv *kv, uint64_t number)
 	return one;
 }
 
+/* Of an index that is far away. */
+static const struct kv_ops *fast;
+static struct kv_ops ops;
+static atomic_bool is_slow;
+
+static void slow_submit(struct kv *kv, struct kv_req *req)
+{
+	if (atomic_load(&is_slow))
+		usleep(15000);
+	fast->submit(kv, req);
+}
+
 static int setup(void **state)
 {
 	struct kv *kv;
 
 	assert_int_equal(kv_mem_open(&kv), 0);
+	fast = kv->ops;
+	ops = *fast;
+	ops.submit = slow_submit;
+	kv->ops = &ops;
 	ix = session(kv, 1);
 	other = session(kv, 2);
 	*state = kv;
@@ -207,6 +223,53 @@ static void test_a_ring_for_all(void **state)
 	assert_int_equal(ended(&a), -ECANCELED);
 }
 
+/* However often it rings, and however long a look takes: each has its turn. */
+static void test_each_in_turn(void **state)
+{
+	struct one v[4];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		begin(&v[i], INDEX_ROOT, "never", i < 3 ? 60000 : 300);
+	assert_true(goes_on(&v[0]));
+	atomic_store(&is_slow, true);
+	for (uint64_t until = clock_ns() + 3 * NS_PER_S;
+	     atomic_load(&v[3].r) == PENDING && clock_ns() < until; usleep(1000))
+		waits_ring(waits);
+	assert_int_equal(atomic_load(&v[3].r), -ETIMEDOUT);
+	atomic_store(&is_slow, false);
+	for (unsigned i = 0; i < 3; i++) {
+		atomic_store(&v[i].wait.cancelled, true);
+		waits_kick(waits);
+		assert_int_equal(ended(&v[i]), -ECANCELED);
+	}
+}
+
+/* Not behind those that are to be looked at. */
+static void test_who_gives_up_is_not_held_up(void **state)
+{
+	enum { MANY = 100 };
+	static struct one all[MANY];
+	struct one last;
+
+	(void)state;
+	atomic_store(&is_slow, true);
+	for (unsigned i = 0; i < MANY; i++)
+		begin(&all[i], INDEX_ROOT, "never", 60000);
+	begin(&last, INDEX_ROOT, "never", 60000);
+	uint64_t from = clock_ns();
+	atomic_store(&last.wait.cancelled, true);
+	waits_kick(waits);
+	assert_int_equal(ended(&last), -ECANCELED);
+	assert_true(last.ended_ns - from < MANY * 15 * NS_PER_MS / 2);
+	for (unsigned i = 0; i < MANY; i++)
+		atomic_store(&all[i].wait.cancelled, true);
+	waits_kick(waits);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_int_equal(ended(&all[i]), -ECANCELED);
+	atomic_store(&is_slow, false);
+}
+
 /* Who is one too many learns whether it is there, and does not wait. */
 static void test_many(void **state)
 {
@@ -246,6 +309,8 @@ int main(void)
 		cmocka_unit_test(test_time_and_cancelling_end_it),
 		cmocka_unit_test(test_a_folder_that_goes),
 		cmocka_unit_test(test_a_ring_for_all),
+		cmocka_unit_test(test_each_in_turn),
+		cmocka_unit_test(test_who_gives_up_is_not_held_up),
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_the_end),
 	};
