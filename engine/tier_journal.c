@@ -33,6 +33,7 @@ enum {
 	ROTATE_TIMES = 2,      /* and of what its rows have */
 	BUFFER_MAX = 64 << 20, /* that the disk is behind; then it is given up */
 	ROWS_LOT = 1 << 20,
+	ROWS_SEEN = 1024, /* then it is looked whether somebody waits */
 };
 
 #define ROWS_NEW "rows-new"
@@ -244,7 +245,7 @@ static int flush(struct journal *j)
 struct rows {
 	struct journal *j;
 	int fd;
-	uint64_t number, bytes;
+	uint64_t number, bytes, seen;
 	struct writer entries;
 };
 
@@ -264,14 +265,13 @@ static int see_row(void *arg, const struct kv_row *row)
 {
 	struct rows *s = arg;
 
-	if (!index_row_is_kept(row->key, row->value, s->j->o.head.pool_id))
-		return 0;
-	entry_put(&s->entries, row->key, row->value);
-	if (s->entries.len < ROWS_LOT)
-		return 0;
-	int r = rows_write(s);
+	if (index_row_is_kept(row->key, row->value, s->j->o.head.pool_id))
+		entry_put(&s->entries, row->key, row->value);
+	bool is_lot = s->entries.len >= ROWS_LOT;
+	int r = is_lot ? rows_write(s) : 0;
 	/* Others are waiting for what has come meanwhile. */
-	return r ? r : s->j->has_thread ? flush(s->j) : 0;
+	bool looks = ++s->seen % ROWS_SEEN == 0 || is_lot;
+	return !r && looks && s->j->has_thread ? flush(s->j) : r;
 }
 
 static int see_segment(void *arg, uint32_t n, uint32_t gen)

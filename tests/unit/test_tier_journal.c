@@ -114,6 +114,18 @@ static void end(void)
 	j = NULL;
 }
 
+/* A walk over rows takes its time. */
+static const struct kv_ops *fast;
+static struct kv_ops ops;
+static atomic_bool is_slow;
+
+static void slow_submit(struct kv *k, struct kv_req *req)
+{
+	if (atomic_load(&is_slow) && req->nreads)
+		usleep(15000);
+	fast->submit(k, req);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -121,6 +133,10 @@ static int setup(void **state)
 	assert_true(dir >= 0);
 	faults = (struct disk_faults){ 0 };
 	assert_int_equal(kv_mem_open(&kv), 0);
+	fast = kv->ops;
+	ops = *fast;
+	ops.submit = slow_submit;
+	kv->ops = &ops;
 	assert_int_equal(tier_log_new(42, 4, 1024, NULL, 3, &tlog), 0);
 	return 0;
 }
@@ -402,6 +418,41 @@ static void bytes_from_before_are_synced_first(void **state)
 	close(end[1]);
 }
 
+/* Records of what is in memory only, of which the journal takes none. */
+static void put_others(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char key[24];
+		int len = snprintf(key, sizeof(key), "D%08x", i);
+		struct kv_write w = { { key, (size_t)len }, { "x", 1 } };
+		struct kv_req req = { .writes = &w, .nwrites = 1 };
+		assert_int_equal(kv_wait(kv, &req), 0);
+		kv_req_fini(&req);
+	}
+}
+
+/* However many rows there are to be looked at for new files. */
+static void who_waits_does_not_wait_for_new_rows(void **state)
+{
+	struct rows now = { 0 };
+	char path[400];
+
+	(void)state;
+	put_others(25000);
+	begin(1);
+	atomic_store(&is_slow, true); /* 1.5 s */
+	for (uint32_t i = 1; !disk_kit_find("rows-new", path, sizeof(path)); i++) {
+		put(&now, 1, i);
+		usleep(1000);
+	}
+	put(&now, 2, 1);
+	assert_int_equal(journal_wait(j, journal_mark(j), clock_ns() + 600 * NS_PER_MS), 0);
+	assert_true(disk_kit_find("rows-new", path, sizeof(path)));
+	atomic_store(&is_slow, false);
+	end();
+	is(&now);
+}
+
 static void a_long_commit_is_several_records(void **state)
 {
 	struct writer entries = { 0 }, w = { 0 };
@@ -435,6 +486,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_left_when_it_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(bytes_from_before_are_synced_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
