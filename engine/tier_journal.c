@@ -565,7 +565,7 @@ static int find_last(int dir, uint64_t *ret_rows, uint64_t *ret_journal)
 	return 0;
 }
 
-/* Of one that died while it made the first: nothing was ever said in it. */
+/* Of one that died while it made it: nothing was ever said in it. */
 static bool is_bare(int dir, uint64_t journal)
 {
 	struct stat st;
@@ -591,12 +591,12 @@ int journal_read(int dir, const struct record_visitor *v, struct journal_found *
 	r = read_one(dir, name.s, &g, NULL);
 	if (!r && !g.whole)
 		r = -EUCLEAN;
-	/* One that was to follow, and was not made any more, is no loss. */
+	/* Those that were to follow, and were not made any more, are no loss. */
 	for (g.number = rows; !r && g.number <= last; g.number++) {
 		bool torn = false;
 		name = name_of("journal", g.number);
 		r = read_one(dir, name.s, &g, &torn);
-		if (g.number > rows && g.number == last && r == -EUCLEAN)
+		if (g.number > rows && r == -EUCLEAN && is_bare(dir, g.number))
 			r = 0;
 		ret->torn |= torn;
 	}

@@ -418,6 +418,26 @@ static void bytes_from_before_are_synced_first(void **state)
 	close(end[1]);
 }
 
+/* Starts that each were cut off when they had made a new journal, and nothing in it yet. */
+static void journals_that_were_never_begun_are_no_loss(void **state)
+{
+	struct rows now = { 0 };
+	char path[400];
+
+	(void)state;
+	begin(0);
+	put(&now, 1, 7);
+	end();
+	for (unsigned i = 2; i < 5; i++) {
+		snprintf(path, sizeof(path), "%s/journal-%08x", disk_kit_dir, i);
+		store(path, NULL, 0);
+	}
+	is(&now);
+	begin(0);
+	end();
+	is(&now);
+}
+
 /* Records of what is in memory only, of which the journal takes none. */
 static void put_others(unsigned n)
 {
@@ -486,6 +506,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_cannot_be_written_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_left_when_it_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(bytes_from_before_are_synced_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(journals_that_were_never_begun_are_no_loss, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
