@@ -225,14 +225,16 @@ static unsigned demote_some(struct evict *x, uint64_t pages, uint64_t since_ns,
 	return end_demotion(x, v, n);
 }
 
-/* Those that were taken may have been changed meanwhile, all of them: there are others. */
-static unsigned demote_round(struct evict *x, uint64_t pages, uint64_t since_ns)
+/* Those that were taken may have been changed meanwhile, all of them: there are others. What the
+ * disk takes of these is asked anew, for it may have been too slow with the first ones; *pages 0:
+ * nothing, and they go without it. */
+static unsigned demote_round(struct evict *x, uint64_t *pages, uint64_t since_ns)
 {
 	unsigned n, tried;
 
 	do {
-		n = demote_some(x, pages, since_ns, &tried);
-	} while (since_ns && !n && tried);
+		n = demote_some(x, *pages, since_ns, &tried);
+	} while (since_ns && !n && tried && (*pages = tier_budget(x->e->tier, true)));
 	return n;
 }
 
@@ -306,7 +308,9 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 	unsigned n = 0;
 
 	if (pages)
-		return demote_round(x, pages, since_ns);
+		n = demote_round(x, &pages, since_ns);
+	if (pages)
+		return n;
 	for (; left && n < ROUND; left--) {
 		if ((n || !waited) && !is_beyond(x, what, enough(x, what, waited)))
 			break;

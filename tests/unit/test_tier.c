@@ -36,6 +36,7 @@ static struct disk_faults faults;
 static char kept[40]; /* its store, where memory is not lost */
 static bool is_kept;
 static uint64_t disk_bytes;
+static unsigned high; /* percent; 0: what is usual */
 
 static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 {
@@ -43,6 +44,7 @@ static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 
 	o.pool_bytes = POOL_BYTES;
 	o.verify = true;
+	o.evict_high = high;
 	o.evict_low = 90;
 	o.ssd = folder;
 	o.ssd_bytes = bytes;
@@ -109,6 +111,14 @@ static int setup_kept_large(void **state)
 	return setup_kept(DISK_BYTES);
 }
 
+/* Only who finds no room at all has any made. */
+static int setup_late(void **state)
+{
+	(void)state;
+	high = 100;
+	return setup_of(DISK_BYTES, 0);
+}
+
 static int setup_hasty(void **state)
 {
 	(void)state;
@@ -128,6 +138,7 @@ static int teardown(void **state)
 		rmdir(kept);
 	}
 	is_kept = false;
+	high = 0;
 	return idle ? 0 : -1;
 }
 
@@ -313,6 +324,31 @@ static void what_is_open_stays_in_memory(void **state)
 	assert_int_equal(kit_read(f, 0, words, sizeof(words)), sizeof(words));
 	assert_int_equal(words[7], 5);
 	assert_int_equal(kit_close(f, 0), 0);
+}
+
+/* It is in the index that somebody writes it. Others go instead, also when the disk is so slow that
+ * it has not ended with that one. */
+static void what_cannot_move_is_passed_over(void **state)
+{
+	struct index_op op = { 0 };
+
+	(void)state;
+	assert_int_equal(put("written", 1, FILE_BYTES), 0);
+	assert_int_equal(kit_lookup(e, "written", &op.attr, &op.place), 0);
+	op = (struct index_op){ .fileid = op.attr.fileid, .place = op.place };
+	assert_int_equal(index_wait(engine_index(e), &op, index_writer), 0);
+	index_op_fini(&op);
+	put_many(15, FILE_BYTES);
+	atomic_store(&faults.delay_ms, 1000);
+	for (unsigned i = 100; i < 115; i++)
+		assert_int_equal(put(number(i), i, FILE_BYTES), 0);
+	atomic_store(&faults.delay_ms, 0);
+	put_many(60, FILE_BYTES);
+	assert_true(is_there("written"));
+	assert_false(attr_of("written").away);
+	op = (struct index_op){ .fileid = attr_of("written").fileid };
+	assert_int_equal(index_wait(engine_index(e), &op, index_writer_end), 0);
+	index_op_fini(&op);
 }
 
 static void what_is_away_is_written_and_unlinked(void **state)
@@ -731,6 +767,7 @@ int main(void)
 		TEST(of_all_sizes, setup),
 		TEST(of_many_extents, setup),
 		TEST(what_is_open_stays_in_memory, setup),
+		TEST(what_cannot_move_is_passed_over, setup_late),
 		TEST(what_is_away_is_written_and_unlinked, setup),
 		TEST(a_disk_that_is_full_forgets, setup_small),
 		TEST(it_is_there_after_a_reboot, setup),
