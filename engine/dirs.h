@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "index/index.h"
+
 struct dirs;
 
 int dirs_new(struct dirs **ret);
@@ -27,6 +29,12 @@ void dirs_free(struct dirs *d); /* NULL is fine */
  * -ENOMEM: what it was before. */
 int dirs_put(struct dirs *d, uint64_t dir, uint64_t parent, uint64_t quota);
 void dirs_remove(struct dirs *d, uint64_t dir); /* unknown is fine */
+
+/* So many bytes as a quota: less than a page is one, not none. */
+static inline uint64_t dirs_quota_of(uint64_t bytes)
+{
+	return bytes && bytes < PAGE_BYTES ? 1 : bytes / PAGE_BYTES;
+}
 
 /* All have been heard of. */
 void dirs_count(struct dirs *d);

@@ -261,7 +261,8 @@ static void apply_dir(struct uses *u, const struct dir_event *v)
 	if (v->gone)
 		dirs_remove(u->dirs, dir);
 	else
-		uses_complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent, v->dir.quota / PAGE_BYTES));
+		uses_complain(u, dir, dirs_put(u->dirs, dir, v->dir.parent,
+					       dirs_quota_of(v->dir.quota)));
 }
 
 static void apply_pages(struct uses *u, const struct dir_event *v)

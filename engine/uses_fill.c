@@ -212,7 +212,7 @@ static int see_dir(void *arg, const struct index_dir *d)
 		return -ECANCELED;
 	WITH_LOCK(&u->lock);
 	return is_told_id(u, d->dir) ? 0 :
-		dirs_put(u->dirs, d->dir, d->parent, d->quota / PAGE_BYTES);
+		dirs_put(u->dirs, d->dir, d->parent, dirs_quota_of(d->quota));
 }
 
 /* A change is told of before others can see it, and applied after that. So what has been seen by
