@@ -416,6 +416,17 @@ static bool let_go_below(struct evict *x, const struct policy_object *seen, uint
 	       policy_take_this(x->policy, seen->fileid, &o) && let_go_taken(x, &o, M_EVICTED_QUOTA);
 }
 
+/* Whoever waits does not wait for all of that. False: it is the end. */
+static bool serve_between(struct evict *x)
+{
+	if (is_waited(x)) {
+		serve(x, POOL);
+		serve(x, INDEX);
+	}
+	WITH_LOCK(&x->lock);
+	return !x->ending;
+}
+
 /* What is below a directory goes until it has `pages` less, or all has been looked at, in the
  * order in which it would have gone anyway: those that were used last, after the others. */
 static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
@@ -425,7 +436,8 @@ static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 	uint64_t left = nobjects(x);
 	unsigned n, gone = 0;
 
-	while (left && (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
+	while (left && serve_between(x) &&
+	       (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
 		for (unsigned i = 0; i < n; i++) {
 			if (!let_go_below(x, &v[i], dir))
 				continue;

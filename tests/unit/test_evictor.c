@@ -533,6 +533,31 @@ static void a_quota_is_kept_by_its_own(void **state)
 	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
 }
 
+/* However much has to go for it. */
+static void an_end_does_not_wait_for_a_quota(void **state)
+{
+	enum { FILES = 3000 };
+	uint64_t dir = kit_mkdir(e, "dir");
+	int64_t before = metric_get(M_EVICTED_QUOTA);
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		assert_int_equal(put(name, i, sizeof(page)), 0);
+		assert_int_equal(kit_move(e, name, dir), 0);
+	}
+	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
+			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = 1 };
+	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
+	index_op_fini(&op);
+	while (metric_get(M_EVICTED_QUOTA) == before)
+		;
+	engine_close(e);
+	assert_true(metric_get(M_EVICTED_QUOTA) - before < FILES - 1);
+	assert_int_equal(begin(95, 90), 0);
+}
+
 static void who_is_lower_goes_first(void **state)
 {
 	(void)state;
@@ -657,6 +682,7 @@ int main(void)
 		TEST(what_is_pinned_stays, setup_late),
 		TEST(a_quota_is_kept_by_its_own, setup),
 		TEST(a_quota_is_kept_by_its_own, setup_off),
+		TEST(an_end_does_not_wait_for_a_quota, setup),
 		TEST(who_is_lower_goes_first, setup_late),
 		TEST(who_is_lower_and_open_holds_up_nobody, setup),
 		TEST(who_is_lower_and_open_holds_up_nobody, setup_late),
