@@ -455,14 +455,16 @@ static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
  * so that not each new file is a walk. */
 static bool serve_quotas(struct evict *x)
 {
-	uint64_t pages, dir;
+	uint64_t pages, dir, below;
 
 	if (clock_ns() < x->quotas_at_ns || !(dir = uses_over(x->uses, x->over, &pages))) {
 		x->over = 0;
 		return false;
 	}
 	x->over = dir;
-	pages += (uses_below(x->uses, dir) - pages) / QUOTA_SPARE;
+	below = uses_below(x->uses, dir);
+	if (below > pages) /* not if much has just gone by itself */
+		pages += (below - pages) / QUOTA_SPARE;
 	bool gone = let_go_of(x, dir, pages);
 	end_round(x);
 	if (!gone)
