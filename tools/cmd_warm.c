@@ -152,10 +152,16 @@ static bool is_same_time(const struct stat *a, const struct stat *b)
 	return a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
+/* It may have become a FIFO since it was listed: nobody waits for who writes into that. */
+static int open_source(const char *path)
+{
+	return open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+}
+
 static int has_same_bytes(struct warm *w, const struct item *i)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, i->at.rel);
-	_cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	_cleanup_(closep) int fd = path ? open_source(path) : -1;
 
 	return fd < 0 ? 0 : w->t.ops->same(&w->t, &i->at, fd, (uint64_t)i->st.st_size);
 }
@@ -178,7 +184,7 @@ static bool is_there(struct warm *w, const struct item *i)
 static int copy(struct warm *w, struct item *i)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, i->at.rel);
-	_cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	_cleanup_(closep) int fd = path ? open_source(path) : -1;
 
 	if (fd < 0 || fstat(fd, &i->st) < 0) {
 		failed_here(w, i->at.rel, path ? -errno : -ENOMEM);
