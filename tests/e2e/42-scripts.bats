@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short crash
+# long: tsan
 # A node without a mount: slicefs put, get, cat, ls, rm, mkdir, mv.
 load lib
 setup_file() { begin_file; serve --evict-high 0; AT=$(node at); export AT; }

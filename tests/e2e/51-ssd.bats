@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: crash
+# long: tsan
 # shapes: own node
 # timeout: 900
 # What memory has no room for is on a disk, and comes back when it is opened: ten times the
