@@ -166,21 +166,29 @@ static inline void write_be64(struct writer *w, uint64_t v)
 }
 
 /* Formatted text, of any length, without a NUL. */
-static inline __attribute__((format(printf, 2, 3))) void write_format(struct writer *w,
-								      const char *fmt, ...)
+static inline __attribute__((format(printf, 2, 0))) void write_vformat(struct writer *w,
+								       const char *fmt, va_list ap)
 {
-	va_list ap, again;
+	va_list again;
 
-	va_start(ap, fmt);
 	va_copy(again, ap);
 	int n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
 	char *p = n < 0 ? NULL : write_room(w, (size_t)n + 1);
 	if (p) {
 		vsnprintf(p, (size_t)n + 1, fmt, again);
 		w->len--; /* the NUL */
 	}
 	va_end(again);
+}
+
+static inline __attribute__((format(printf, 2, 3))) void write_format(struct writer *w,
+								      const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	write_vformat(w, fmt, ap);
+	va_end(ap);
 }
 
 static inline struct bytes writer_bytes(const struct writer *w)

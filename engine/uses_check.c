@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* uses_check(): what uses.h promises, of all that the index has. For tests. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/array.h"
 #include "common/clock.h"
 #include "engine/uses.h"
+#include "engine/violations.h"
 
 enum { PAGES_EXACT = 2048 }; /* more are counted about */
 
@@ -19,27 +17,11 @@ struct below { /* what is in a directory, itself */
 struct check {
 	struct uses *u;
 	struct policy *policy;
-	struct writer *report;
-	uint64_t objects, pages, names;
+	uint64_t objects, pages;
 	struct below *dirs;
 	size_t ndirs, cap;
-	int bad;
+	struct violations found;
 };
-
-static void complain(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void complain(struct check *c, const char *fmt, ...)
-{
-	char line[160];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	c->bad++;
-	write_bytes(c->report, line, strlen(line));
-	write_u8(c->report, '\n');
-}
 
 static struct below *find_dir(struct check *c, uint64_t dir)
 {
@@ -71,19 +53,19 @@ static void check_object(struct check *c, const struct index_row *row)
 		c->pages += o.pages;
 	}
 	if (pinned > now && known)
-		complain(c, "object %llu is pinned, and the policy has it", fileid);
+		violation(&c->found, "object %llu is pinned, and the policy has it", fileid);
 	/* What is not pinned any more comes when its end has its turn. */
 	if (pinned || !known) {
 		if (!pinned)
-			complain(c, "object %llu is not known to the policy", fileid);
+			violation(&c->found, "object %llu is not known to the policy", fileid);
 		return;
 	}
 	if (o.parent != row->name.parent ||
 	    o.h >> POLICY_H_LOW != row->name.h >> POLICY_H_LOW)
-		complain(c, "object %llu is known where it is not", fileid);
+		violation(&c->found, "object %llu is known where it is not", fileid);
 	if (row->attr.pages <= PAGES_EXACT && o.pages != row->attr.pages)
-		complain(c, "object %llu has %llu pages, and is known with %u", fileid,
-			 (unsigned long long)row->attr.pages, o.pages);
+		violation(&c->found, "object %llu has %llu pages, and is known with %u", fileid,
+			  (unsigned long long)row->attr.pages, o.pages);
 }
 
 static void check_name(struct check *c, const struct index_row *row)
@@ -96,7 +78,7 @@ static void check_name(struct check *c, const struct index_row *row)
 		found += names[i].parent == row->name.parent && names[i].h == row->name.h;
 	free(names);
 	if (found != 1)
-		complain(c, "a name of object %llu is known %d times", fileid, found);
+		violation(&c->found, "a name of object %llu is known %d times", fileid, found);
 }
 
 static int check_row(void *arg, const struct index_row *row)
@@ -109,7 +91,8 @@ static int check_row(void *arg, const struct index_row *row)
 	else
 		check_object(c, row);
 	if (row->is_record && row->is_name && !d)
-		complain(c, "object %llu is in no directory", (unsigned long long)row->attr.fileid);
+		violation(&c->found, "object %llu is in no directory",
+			  (unsigned long long)row->attr.fileid);
 	for (; d; d = d->dir.dir == INDEX_ROOT ? NULL : find_dir(c, d->dir.parent))
 		d->pages += row->attr.pages;
 	return 0;
@@ -125,8 +108,8 @@ static int check_number_of_names(void *arg, const struct index_row *row)
 	int n = uses_names(c->u, row->attr.fileid, &names);
 	free(names);
 	if (n != (int)row->attr.nlink)
-		complain(c, "object %llu has %u names, of which %d are known",
-			 (unsigned long long)row->attr.fileid, row->attr.nlink, n);
+		violation(&c->found, "object %llu has %u names, of which %d are known",
+			  (unsigned long long)row->attr.fileid, row->attr.nlink, n);
 	return 0;
 }
 
@@ -137,22 +120,24 @@ static void check_sums(struct check *c)
 	policy_stat(c->policy, &st);
 	uint64_t objects = st.objects[POLICY_PAGES] + st.objects[POLICY_BARE];
 	if (objects != c->objects || st.pages != c->pages)
-		complain(c, "the policy has %llu objects of %llu pages, the index %llu of %llu",
-			 (unsigned long long)objects, (unsigned long long)st.pages,
-			 (unsigned long long)c->objects, (unsigned long long)c->pages);
+		violation(&c->found, "the policy has %llu objects of %llu pages, the index %llu "
+			  "of %llu",
+			  (unsigned long long)objects, (unsigned long long)st.pages,
+			  (unsigned long long)c->objects, (unsigned long long)c->pages);
 	for (size_t i = 0; i < c->ndirs; i++) {
 		const struct below *d = &c->dirs[i];
 		uint64_t is = uses_below(c->u, d->dir.dir), should = d->dir.quota ? d->pages : 0;
 		if (is != should)
-			complain(c, "directory %llu has %llu pages below it, and is known with %llu",
-				 (unsigned long long)d->dir.dir, (unsigned long long)should,
-				 (unsigned long long)is);
+			violation(&c->found, "directory %llu has %llu pages below it, and is "
+				  "known with %llu",
+				  (unsigned long long)d->dir.dir, (unsigned long long)should,
+				  (unsigned long long)is);
 	}
 }
 
 int uses_check(struct uses *u, struct policy *p, struct index *ix, struct writer *report)
 {
-	struct check c = { .u = u, .policy = p, .report = report };
+	struct check c = { .u = u, .policy = p, .found.report = report };
 	int r = index_all_dirs(ix, note_dir, &c);
 
 	if (!r)
@@ -162,5 +147,5 @@ int uses_check(struct uses *u, struct policy *p, struct index *ix, struct writer
 	if (!r)
 		check_sums(&c);
 	free(c.dirs);
-	return r < 0 ? r : c.bad + policy_check(p, report);
+	return r < 0 ? r : c.found.n + policy_check(p, report);
 }
