@@ -352,15 +352,9 @@ static int complain(const struct coming *g, const struct extent *x, uint32_t blo
 static int compare_part(struct coming *g, const struct part *a)
 {
 	const struct extent *x = &g->from.v[a->extent];
-	const uint8_t *p = a->iov.iov_base;
+	int64_t bad = tier_body_bad_block(x, a->iov.iov_base, a->off, a->npages);
 
-	for (uint32_t b = a->off / SUM_PAGES; b * SUM_PAGES < a->off + a->npages; b++) {
-		uint32_t len = fetch_block_bytes(x->npages, b);
-		if (fetch_sum(p, len) != x->sums[b])
-			return complain(g, x, b);
-		p += len;
-	}
-	return 0;
+	return bad < 0 ? 0 : complain(g, x, (uint32_t)bad);
 }
 
 /* A block whose pages are in several slices. */

@@ -148,16 +148,25 @@ void tier_body_made(struct index *ix, uint64_t fileid, struct made_body *m, bool
 
 /* One extent -------------------------------------------------------------------------- */
 
-static int compare(const struct extent *x, const uint8_t *slice)
+int64_t tier_body_bad_block(const struct extent *x, const uint8_t *p, uint32_t off, uint32_t npages)
 {
 	uint32_t first = x->slice_off / SUM_PAGES;
 
-	for (uint32_t i = 0; i < extent_nsums(x); i++) {
-		const uint8_t *p = slice + (uint64_t)(first + i) * SUM_PAGES * PAGE_BYTES;
-		if (fetch_sum(p, fetch_block_bytes(x->slice_pages, first + i)) != x->sums[i])
-			return -EIO;
+	for (uint32_t b = off / SUM_PAGES; b * SUM_PAGES < off + npages; b++) {
+		uint32_t len = fetch_block_bytes(x->slice_pages, b);
+		if (fetch_sum(p, len) != x->sums[b - first])
+			return b;
+		p += len;
 	}
-	return 0;
+	return -1;
+}
+
+static bool is_sound(const struct extent *x, const uint8_t *slice)
+{
+	uint32_t off = x->slice_off / SUM_PAGES * SUM_PAGES;
+
+	return tier_body_bad_block(x, slice + (uint64_t)off * PAGE_BYTES, off,
+				   x->slice_off + x->npages - off) < 0;
 }
 
 int tier_body_alone(struct extent *x, const uint8_t *slice)
@@ -171,7 +180,7 @@ int tier_body_alone(struct extent *x, const uint8_t *slice)
 		uint64_t *sums = calloc(n, sizeof(*sums));
 		if (!sums)
 			return -ENOMEM;
-		if (compare(x, slice) < 0) {
+		if (!is_sound(x, slice)) {
 			free(sums);
 			return -EIO;
 		}

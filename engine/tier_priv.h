@@ -77,6 +77,10 @@ int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, s
 /* `moved`: a record names it. */
 void tier_body_made(struct index *ix, uint64_t fileid, struct made_body *m, bool moved);
 
+/* Of a slice, pages from `off` on, where a block begins, to the end of one, lie at p: the number of
+ * the first block that does not match its sum in x, or -1. */
+int64_t tier_body_bad_block(const struct extent *x, const uint8_t *p, uint32_t off, uint32_t npages);
+
 /* Where the extent's bytes go, or come from: a slice of its own. Its sums stay where they
  * are of its own bytes alone; else they are made anew from these, after the old ones have
  * been compared. -EIO: they do not match. */

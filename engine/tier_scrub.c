@@ -6,7 +6,6 @@
 #include "common/cleanup.h"
 #include "common/error.h"
 #include "common/log.h"
-#include "engine/fetch.h"
 #include "engine/tier_priv.h"
 
 enum {
@@ -71,19 +70,14 @@ static int read_pages(struct tier_look *l, uint32_t page, uint32_t npages)
 
 static int compare(const struct tier_look *l, const struct extent *x, uint32_t at, uint32_t npages)
 {
-	const uint8_t *p = l->bytes;
+	int64_t bad = tier_body_bad_block(x, l->bytes, at, npages);
 
-	for (uint32_t b = at / SUM_PAGES; b * SUM_PAGES < at + npages; b++) {
-		uint32_t len = fetch_block_bytes(x->npages, b);
-		if (fetch_sum(p, len) != x->sums[b]) {
-			metric_add(M_CHECKSUM_FAILURES, 1);
-			log_error("scrub", "%s/data: page %u does not match its checksum",
-				  l->t->path, x->slice + b * SUM_PAGES);
-			return -EUCLEAN;
-		}
-		p += len;
-	}
-	return 0;
+	if (bad < 0)
+		return 0;
+	metric_add(M_CHECKSUM_FAILURES, 1);
+	log_error("scrub", "%s/data: page %u does not match its checksum", l->t->path,
+		  x->slice + (uint32_t)bad * SUM_PAGES);
+	return -EUCLEAN;
 }
 
 int tier_look(struct tier_look *l, const struct extent *x, uint32_t at)
