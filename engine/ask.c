@@ -48,21 +48,27 @@ struct far_ask {
 	struct engine_ask *ask;
 };
 
+static int take_text(struct engine_ask *a, struct bytes body)
+{
+	struct bytes text;
+	int r = wire_read_stats(body, &text);
+
+	if (r < 0)
+		return r;
+	write_bytes(&a->text, text.p, text.len);
+	return a->text.bad ? -ENOMEM : 0;
+}
+
 static void answered(struct conn_call *call, int r, struct bytes body)
 {
 	struct far_ask *f = (struct far_ask *)call;
 	struct engine_ask *a = f->ask;
 	struct wire_about m = { 0 };
-	struct bytes text;
 
 	if (!r && call->type == WIRE_ABOUT)
 		r = wire_read_about(body, &m);
 	if (!r && call->type == WIRE_STATS)
-		r = wire_read_stats(body, &text);
-	if (!r && call->type == WIRE_STATS) {
-		write_bytes(&a->text, text.p, text.len);
-		r = a->text.bad ? -ENOMEM : 0;
-	}
+		r = take_text(a, body);
 	free(f);
 	told(a, r, &m);
 }
