@@ -106,6 +106,23 @@ static inline int kit_close(struct file *f, unsigned flags)
 	return (int)kit_wait(&w);
 }
 
+static inline void kit_asked(struct engine_ask *a, int r)
+{
+	kit_done(&(struct file_op){ .arg = a->arg }, r);
+}
+
+/* Of what a->fileid and place say; the answer is in it. */
+static inline int kit_ask(struct engine *e, void (*call)(struct engine *e, struct engine_ask *a),
+			  struct engine_ask *a)
+{
+	struct kit_wait w = KIT_WAIT;
+
+	a->done = kit_asked;
+	a->arg = &w;
+	call(e, a);
+	return (int)kit_wait(&w);
+}
+
 static inline int64_t kit_write(struct file *f, uint64_t off, const void *buf, uint64_t len)
 {
 	struct file_op op = { .file = f, .off = off, .buf = buf, .len = len };

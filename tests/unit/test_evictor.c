@@ -480,34 +480,21 @@ static void what_is_pinned_stays(void **state)
 	assert_false(is_number_there(1000));
 }
 
-struct asking {
-	struct engine_ask a;
-	_Atomic int r;
-};
-
-static void asked(struct engine_ask *a, int r)
-{
-	((struct asking *)a)->r = r;
-}
-
 static int ask(const char *name, void (*call)(struct engine *e, struct engine_ask *a),
-	       struct asking *x)
+	       struct engine_ask *x)
 {
 	struct attr a = { 0 };
 
-	*x = (struct asking){ .a.done = asked, .r = 1000 };
-	assert_int_equal(kit_lookup(e, name, &a, &x->a.place), 0);
-	x->a.fileid = a.fileid;
-	call(e, &x->a);
-	while (x->r == 1000)
-		usleep(1000);
-	return x->r;
+	*x = (struct engine_ask){ 0 };
+	assert_int_equal(kit_lookup(e, name, &a, &x->place), 0);
+	x->fileid = a.fileid;
+	return kit_ask(e, call, x);
 }
 
 /* Nothing else goes for it, and it may not be more for long. */
 static void a_quota_is_kept_by_its_own(void **state)
 {
-	struct asking x;
+	struct engine_ask x;
 
 	(void)state;
 	put_number(1000);
@@ -524,11 +511,11 @@ static void a_quota_is_kept_by_its_own(void **state)
 	}
 	for (unsigned i = 0; i < 500; i++) {
 		assert_int_equal(ask("dir", engine_about, &x), 0);
-		if (x.a.used && x.a.used <= 4 * FILE_BYTES) /* 0: it is not known yet */
+		if (x.used && x.used <= 4 * FILE_BYTES) /* 0: it is not known yet */
 			break;
 		usleep(10000);
 	}
-	assert_in_range(x.a.used, 2 * FILE_BYTES, 4 * FILE_BYTES);
+	assert_in_range(x.used, 2 * FILE_BYTES, 4 * FILE_BYTES);
 	assert_true(is_number_there(1000));
 	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
 }
@@ -619,7 +606,7 @@ static void what_has_lived_goes(void **state)
 
 static void who_is_asked_to_go_goes(void **state)
 {
-	struct asking x;
+	struct engine_ask x;
 	struct file *f = NULL;
 
 	(void)state;
@@ -627,8 +614,8 @@ static void who_is_asked_to_go_goes(void **state)
 		assert_int_equal(put_number(i), 0);
 	assert_int_equal(kit_open_name(e, "1", 0, &f), 0);
 	assert_int_equal(ask("1", engine_about, &x), 0);
-	assert_int_equal(x.a.hits, 1);
-	assert_int_equal(x.a.expires, 0);
+	assert_int_equal(x.hits, 1);
+	assert_int_equal(x.expires, 0);
 	assert_int_equal(ask("1", engine_evict, &x), 0);
 	assert_false(is_number_there(1));
 	reads(f, 1); /* P4 */
@@ -640,7 +627,7 @@ static void who_is_asked_to_go_goes(void **state)
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
 	set_keep("3", INDEX_SET_TTL, (struct keep){ .ttl = 3600 });
 	assert_int_equal(ask("3", engine_about, &x), 0);
-	assert_true(x.a.expires > clock_now().tv_sec);
+	assert_true(x.expires > clock_now().tv_sec);
 }
 
 static void a_storm(void **state)

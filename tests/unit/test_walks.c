@@ -185,8 +185,8 @@ static void check_end(struct walker *w, unsigned i)
 
 static void check_quota(struct walker *w)
 {
-	struct place place = { .kind = PLACE_FILEID };
-	uint64_t used = 0, stays = 0;
+	struct engine_ask x = { .fileid = w->dir[1], .place.kind = PLACE_FILEID };
+	uint64_t stays = 0;
 
 	if (!w->dir[1])
 		return;
@@ -195,14 +195,14 @@ static void check_quota(struct walker *w)
 		for (unsigned i = 1; i < NAMES; i += PLACES)
 			if (is_pinned(&w->now[i]))
 				stays += w->now[i].v.bytes + PAGE_BYTES;
-		int r = ask(engine_about, w->dir[1], place, &used);
+		int r = kit_ask(e, engine_about, &x);
 		must(r == 0 || r == INDEX_MISS, "about the directory: %d", r);
-		if (r || used <= QUOTA_BYTES || used <= stays)
+		if (r || x.used <= QUOTA_BYTES || x.used <= stays)
 			return;
 		usleep(10000);
 	}
 	must(false, "walker %u: a directory has %llu bytes, and more than its quota", w->number,
-	     (unsigned long long)used);
+	     (unsigned long long)x.used);
 }
 
 /* What is there by the model is there, or has been evicted: all names of it. */

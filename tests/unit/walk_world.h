@@ -103,31 +103,6 @@ static void new_name(const struct walker *w, char name[16])
 	snprintf(name, 16, "new%u", w->number);
 }
 
-static int unlink_name(uint64_t parent, const char *name);
-
-static void step_dir(struct walker *w)
-{
-	unsigned d = 1 + (unsigned)dice(w, PLACES - 1);
-	char name[16];
-
-	dir_name(w, d, name);
-	bool full = false;
-	int r = call_name(index_rmdir, INDEX_ROOT, name, NULL, NULL);
-	for (unsigned i = d; i < NAMES; i += PLACES)
-		full |= w->now[i].v.id != 0;
-	/* What who was killed had not renamed yet. */
-	if (r == -ENOTEMPTY && !full) {
-		new_name(w, name);
-		must(w->dir[d] && !unlink_name(w->dir[d], name), "%s is not empty", name);
-		return;
-	}
-	must(r == 0 || r == INDEX_MISS || (r == -ENOTEMPTY && full), "rmdir %s: %d", name, r);
-	if (r != -ENOTEMPTY)
-		is_empty(w, d);
-	if (!r || r == INDEX_MISS)
-		make_dir(w, d);
-}
-
 /* What is there ------------------------------------------------------------------------- */
 
 /* INDEX_MISS: no, and the model says so from then on. */
@@ -248,6 +223,29 @@ static int rename_name(uint64_t parent, const char *name, uint64_t parent2, cons
 	}
 	index_op_fini(&op);
 	return r;
+}
+
+static void step_dir(struct walker *w)
+{
+	unsigned d = 1 + (unsigned)dice(w, PLACES - 1);
+	bool full = false;
+	char name[16];
+
+	dir_name(w, d, name);
+	int r = call_name(index_rmdir, INDEX_ROOT, name, NULL, NULL);
+	for (unsigned i = d; i < NAMES; i += PLACES)
+		full |= w->now[i].v.id != 0;
+	/* What who was killed had not renamed yet. */
+	if (r == -ENOTEMPTY && !full) {
+		new_name(w, name);
+		must(w->dir[d] && !unlink_name(w->dir[d], name), "%s is not empty", name);
+		return;
+	}
+	must(r == 0 || r == INDEX_MISS || (r == -ENOTEMPTY && full), "rmdir %s: %d", name, r);
+	if (r != -ENOTEMPTY)
+		is_empty(w, d);
+	if (!r || r == INDEX_MISS)
+		make_dir(w, d);
 }
 
 /* Writing ------------------------------------------------------------------------------- */
@@ -489,36 +487,10 @@ static void step_keep(struct walker *w, unsigned i)
 	}
 }
 
-struct asking {
-	struct engine_ask a;
-	struct kit_wait wait;
-};
-
-static void asked(struct engine_ask *a, int r)
-{
-	struct asking *x = (struct asking *)a;
-	struct file_op op = { .arg = &x->wait };
-
-	kit_done(&op, r);
-}
-
-static int ask(void (*call)(struct engine *e, struct engine_ask *a), uint64_t fileid,
-	       struct place place, uint64_t *ret_used)
-{
-	struct asking x = { .a = { .fileid = fileid, .place = place, .done = asked },
-			    .wait = KIT_WAIT };
-
-	call(e, &x.a);
-	int r = (int)kit_wait(&x.wait);
-	*ret_used = x.a.used;
-	return r;
-}
-
 static void step_evict(struct walker *w, unsigned i)
 {
 	struct place place;
 	struct attr a;
-	uint64_t used;
 
 	if (find(w, i, &a, &place))
 		return;
@@ -528,7 +500,8 @@ static void step_evict(struct walker *w, unsigned i)
 	each_name_of(w, id, k)
 		w->next[k] = (struct object){ 0 };
 	step_is_on(w);
-	int r = ask(engine_evict, a.fileid, place, &used);
+	struct engine_ask x = { .fileid = a.fileid, .place = place };
+	int r = kit_ask(e, engine_evict, &x);
 	must(r == 0 || r == INDEX_MISS || (r == -EPERM && pinned), "evict: %d", r);
 	must(r || !is_pinned(&w->now[i]), "it was pinned, and evicted");
 	step_done(w, !r);
