@@ -129,6 +129,17 @@ static bool let_go_taken(struct evict *x, const struct policy_object *o, enum me
 	return !r;
 }
 
+/* Of what the disk has as well nothing has to be written there. */
+static bool go_back_taken(struct evict *x, const struct policy_object *o)
+{
+	struct place place;
+
+	if (look_at(x, o, &place) || tier_go_back(x->e->tier, o->fileid, place))
+		return false;
+	policy_keep(x->policy, o->fileid);
+	return true;
+}
+
 _Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
 
 /* Of bare ones, or of any: of which there are more. */
@@ -304,23 +315,27 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 {
 	uint64_t left = nobjects(x), since_ns = waited ? clock_ns() : 0;
 	uint64_t pages = what == POOL && x->e->tier ? tier_budget(x->e->tier, waited) : 0;
+	bool has_disk = what == POOL && x->e->tier;
 	struct policy_object o;
-	unsigned n = 0;
+	unsigned n = 0, back = 0;
 
 	if (pages)
 		n = demote_round(x, &pages, since_ns);
 	if (pages)
 		return n;
-	for (; left && n < ROUND; left--) {
-		if ((n || !waited) && !is_beyond(x, what, enough(x, what, waited)))
+	for (; left && n + back < ROUND; left--) {
+		if ((n + back || !waited) && !is_beyond(x, what, enough(x, what, waited)))
 			break;
 		if (!policy_take(x->policy, kind_for(x, what), &o))
 			break;
-		n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
+		if (has_disk && go_back_taken(x, &o))
+			back++;
+		else
+			n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
 	}
-	if (what == POOL && x->e->tier)
+	if (has_disk)
 		tier_passed(x->e->tier, n);
-	return n;
+	return n + back;
 }
 
 /* In the order of their coming. */

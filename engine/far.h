@@ -96,7 +96,8 @@ struct ask {
 	struct node_call *of;  /* of PIN, SEAL and OPEN */
 	struct node_open *open;
 	uint64_t fileid;       /* of OPEN, RECALL */
-	struct place place;    /* of RECALL */
+	struct place place;    /* of RECALL, */
+	bool writes;           /* and of that */
 	uint32_t bin;          /* of ALLOC */
 	bool was_tight;
 	uint32_t nv;
@@ -148,6 +149,7 @@ bool far_is_slice(const struct remote_node *n, const struct wire_item *v);
 
 void far_take(struct node *node, const struct slice_run *v, uint32_t nv, struct node_call *c);
 void far_open(struct node *node, struct node_open *o, struct node_call *c);
-void far_recall(struct node *node, uint64_t fileid, struct place place, struct node_call *c);
+void far_recall(struct node *node, uint64_t fileid, struct place place, bool writes,
+		struct node_call *c);
 void far_seal(struct node *node, const struct slice_run *v, uint32_t nv, struct node_call *c);
 uint64_t far_all_blocks(uint32_t npages);

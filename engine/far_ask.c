@@ -97,7 +97,8 @@ static void write_ask(struct ask *a)
 		return;
 	}
 	if (a->call.type == WIRE_RECALL) {
-		wire_write_object(&a->call.body, &(struct wire_object){ a->fileid, a->place });
+		wire_write_recall(&a->call.body, &(struct wire_recall){
+			{ a->fileid, a->place }, a->writes });
 		return;
 	}
 	struct wire_items m = { .v = malloc((a->nv ? a->nv : 1) * sizeof(*m.v)) };

@@ -294,7 +294,8 @@ static void recall_answer(struct ask *a, int r, struct bytes body, bool late)
 		far_finish(a->of, r > 0 ? -EIO : r);
 }
 
-void far_recall(struct node *node, uint64_t fileid, struct place place, struct node_call *c)
+void far_recall(struct node *node, uint64_t fileid, struct place place, bool writes,
+		struct node_call *c)
 {
 	struct ask *a = far_ask_new(far_of(node), WIRE_RECALL, 0, recall_answer);
 
@@ -304,6 +305,7 @@ void far_recall(struct node *node, uint64_t fileid, struct place place, struct n
 	}
 	a->fileid = fileid;
 	a->place = place;
+	a->writes = writes;
 	far_ask_is_part_of(a, c);
 	far_ask_begin(a);
 }

@@ -409,7 +409,7 @@ static void load_recall(struct load *l, struct place place)
 		return;
 	}
 	l->taken = (struct node_call){ .of = l->call, .done = recalled };
-	node_recall(l->f->e->node, l->f->fileid, place, &l->taken);
+	node_recall(l->f->e->node, l->f->fileid, place, false, &l->taken);
 }
 
 static void take_entry(struct load *l, const struct entry *en)

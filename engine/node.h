@@ -56,7 +56,8 @@ struct node_ops {
 	void (*seal)(struct node *n, const struct slice_run *v, uint32_t nv,
 		     struct node_call *c);
 	void (*open)(struct node *n, struct node_open *o, struct node_call *c); /* or NULL */
-	void (*recall)(struct node *n, uint64_t fileid, struct place place, struct node_call *c);
+	void (*recall)(struct node *n, uint64_t fileid, struct place place, bool writes,
+		       struct node_call *c);
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
 	int (*give_back)(struct node *n, struct slice_id s);
@@ -142,12 +143,12 @@ static inline void node_open_fini(struct node_open *o)
 	o->pinned = false;
 }
 
-/* Has what is away (struct attr) brought back to the pool: done(c, 0) when it is worth to look
- * at the record again. As tier_recall(). */
-static inline void node_recall(struct node *n, uint64_t fileid, struct place place,
+/* Has what is away (struct attr) brought back to the pool; `writes`: and has what is copied be so
+ * no more. done(c, 0) when it is worth to look at the record again. As tier_recall(). */
+static inline void node_recall(struct node *n, uint64_t fileid, struct place place, bool writes,
 			       struct node_call *c)
 {
-	n->ops->recall(n, fileid, place, c);
+	n->ops->recall(n, fileid, place, writes, c);
 }
 
 /* Each keeps its first npages, gives the others back, and goes WRITING -> SEALED;

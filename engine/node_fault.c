@@ -170,9 +170,10 @@ static void fault_open(struct node *n, struct node_open *o, struct node_call *c)
 }
 
 /* Late enough by itself. */
-static void fault_recall(struct node *n, uint64_t fileid, struct place place, struct node_call *c)
+static void fault_recall(struct node *n, uint64_t fileid, struct place place, bool writes,
+			  struct node_call *c)
 {
-	node_recall(of(n)->inner, fileid, place, c);
+	node_recall(of(n)->inner, fileid, place, writes, c);
 }
 
 static void fault_set_tier(struct node *n, struct tier *t)

@@ -123,12 +123,13 @@ static void local_close(struct node *n)
 	free(n);
 }
 
-static void local_recall(struct node *n, uint64_t fileid, struct place place, struct node_call *c)
+static void local_recall(struct node *n, uint64_t fileid, struct place place, bool writes,
+			 struct node_call *c)
 {
 	struct tier *t = ((struct local *)n)->tier;
 
 	if (t)
-		tier_recall(t, fileid, place, c);
+		tier_recall(t, fileid, place, writes, c);
 	else
 		c->done(c, -EIO);
 }

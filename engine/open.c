@@ -5,7 +5,7 @@
  * file's range lock: each takes all of it. An open for reading of a file that is
  * loaded takes nothing and waits for nobody.
  *
- *	open   load if nobody has -> index_writer() if first to write -> truncate
+ *	open   load if nobody has -> register if first to write -> truncate
  *	close  publish if last to write -> index_writer_end() -> last: free
  *
  * An open that fails leaves like a close.
@@ -33,6 +33,7 @@
 #include "common/metrics.h"
 #include "engine/evict.h"
 #include "engine/load.h"
+#include "engine/register.h"
 
 enum { END_TRIES = 5 }; /* of index_writer_end() */
 
@@ -48,6 +49,7 @@ struct visit { /* one open or close */
 	struct place place;
 	struct gone gone; /* file_open_gone(): its body is behind the struct */
 	struct index_op op;
+	struct registering writer;
 	struct load load;
 };
 
@@ -249,25 +251,14 @@ static void open_writing(struct visit *v)
 	open_end(v, 0);
 }
 
-static void writer_begun(struct index_op *op, int outcome)
+static void writer_begun(struct registering *g, int outcome)
 {
-	struct visit *v = visit_of(op, op);
+	struct visit *v = visit_of(g, writer);
 
-	/* If it may have been done all the same, it is undone as we leave. */
-	if (op->unsure) {
-		WITH_LOCK(&v->w.f->lock);
-		v->w.f->registered = true;
-	}
-	index_op_fini(op);
-	if (outcome) {
+	if (outcome)
 		open_end(v, outcome == INDEX_MISS ? -ESTALE : outcome < 0 ? outcome : -EIO);
-		return;
-	}
-	{
-		WITH_LOCK(&v->w.f->lock);
-		v->w.f->registered = true;
-	}
-	open_writing(v);
+	else
+		open_writing(v);
 }
 
 static void open_loaded(struct visit *v)
@@ -284,11 +275,10 @@ static void open_loaded(struct visit *v)
 		open_writing(v);
 		return;
 	}
-	v->op = (struct index_op){
-		.fileid = f->fileid, .place = v->place, .done = writer_begun,
-		.call = kv_call_of(&v->w.op->call),
+	v->writer = (struct registering){
+		.f = f, .place = v->place, .call = &v->w.op->call, .done = writer_begun,
 	};
-	index_writer(f->e->ix, &v->op);
+	registering_start(&v->writer);
 }
 
 /* An open that has looked up the name finds it where that name is, or not at all. */

@@ -333,15 +333,10 @@ static void publish_begin(struct publish *p)
 	work_clean(p->w, tail_cleaned);
 }
 
-static void writer_begun(struct index_op *op, int outcome)
+static void writer_begun(struct registering *g, int outcome)
 {
-	struct publish *p = publish_of(op);
+	struct publish *p = (struct publish *)((char *)g - offsetof(struct publish, writer));
 
-	/* If it may have been done all the same, it is undone by the last to leave. */
-	if (!outcome || op->unsure) {
-		WITH_LOCK(&p->w->f->lock);
-		p->w->f->registered = true;
-	}
 	if (!outcome)
 		publish_begin(p);
 	else if (outcome == INDEX_MISS && p->w->f->e->alone)
@@ -354,9 +349,11 @@ static void writer_begun(struct index_op *op, int outcome)
  * has one again: the draft that hid it was given up. */
 static void publish_register(struct publish *p)
 {
-	new_op(p, writer_begun);
-	file_place(p->w->f, &p->op.place);
-	index_writer(p->w->f->e->ix, &p->op);
+	p->writer = (struct registering){
+		.f = p->w->f, .call = &p->w->op->call, .done = writer_begun,
+	};
+	file_place(p->w->f, &p->writer.place);
+	registering_start(&p->writer);
 }
 
 /* 1: there is something to do. A draft that the index does not know (any more) has lost

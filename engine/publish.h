@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What a version is made of, as the index takes it: publish.c's lower half. */
-#include "engine/open.h"
+#include "engine/register.h"
 
 struct publish {
 	struct work *w;
@@ -9,6 +9,7 @@ struct publish {
 	struct attr attr;         /* as it was when the version was put together;
 				     then the record's */
 	struct index_op op;
+	struct registering writer;
 	struct body body;
 	struct writer bytes;      /* of the body */
 	struct block_ref *put;    /* new blocks, */

@@ -43,10 +43,14 @@ static void recalled(struct node_call *c, int r)
 
 int recalls_ask(struct recalls *a, const struct wire_header *h, struct bytes body)
 {
-	struct wire_object m;
+	struct wire_recall m;
 
-	if (wire_read_object(body, &m) < 0)
+	if (wire_read_recall(body, &m) < 0)
 		return -EPROTO;
+	if (m.writes && a->read_only) {
+		conn_answer(a->conn, h, -EROFS, (struct writer){ 0 });
+		return 0;
+	}
 	struct recall_ask *k = a->tier ? calloc(1, sizeof(*k)) : NULL;
 	if (!k) {
 		conn_answer(a->conn, h, a->tier ? -ENOMEM : -EIO, (struct writer){ 0 });
@@ -58,7 +62,7 @@ int recalls_ask(struct recalls *a, const struct wire_header *h, struct bytes bod
 	k->call = (struct node_call){ .of = &k->of, .done = recalled };
 	k->post = (struct loop_call){ .fn = answer, .arg = k };
 	DL_APPEND(a->first, k);
-	tier_recall(a->tier, m.fileid, m.place, &k->call);
+	tier_recall(a->tier, m.object.fileid, m.object.place, m.writes, &k->call);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 struct recalls {
 	struct loop *loop;
 	struct tier *tier; /* or NULL: nothing is away */
+	bool read_only;    /* it writes nothing */
 	struct conn *conn;
 	void (*gone)(void *arg); /* none waits any more, after recalls_close() said false */
 	void *arg;

@@ -762,6 +762,7 @@ int session_new(const struct session_opts *o, struct session **ret)
 	s->allocs = (struct allocs){ .loop = o->loop, .holds = s->holds, .evict = o->evict,
 				     .conn = o->conn, .gone = allocs_are_gone, .arg = s };
 	s->recalls = (struct recalls){ .loop = o->loop, .tier = o->tier, .conn = o->conn,
+				       .read_only = o->read_only,
 				       .gone = recalls_are_gone, .arg = s };
 	metric_add(M_SESSIONS, 1);
 	*ret = s;

@@ -14,7 +14,10 @@
  *
  * It is a pool of its own, with an id: `struct extent.slice` is a page of its file, `.gen`
  * the generation of the segment of the log that it lies in (tier_log.h). Sums go along: what is
- * read is compared before anybody sees it (P9). An object is on one of the two, all of it.
+ * read is compared before anybody sees it (P9). An object is `away`, all of it on the disk; or in the
+ * pool, all of it, and what has come back is `copied`: what it was on the disk stays, as its
+ * copy, and is what it becomes when it goes there again. Nobody writes what is copied: first the
+ * copy is dropped, and when the disk knows that, it is copied no more.
  *
  * Its folder has `data`, with a head that says whose it is, and the journal of what is on it
  * (tier_journal.h), by which it is found again when memory has been lost.
@@ -94,15 +97,20 @@ uint64_t tier_budget(struct tier *t, bool waited);
 void tier_passed(struct tier *t, unsigned n);
 /* Now and then, also when nothing is to go. */
 void tier_tend(struct tier *t);
+/* Of what is there as a copy nothing has to be written: it goes whatever the disk does. 0; 1: it
+ * has no copy, or not any more. */
+int tier_go_back(struct tier *t, uint64_t fileid, struct place place);
 /* `waited`: somebody waits, since `since_ns`; so it ends soon, whatever the disk does. */
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns);
 
 /* Coming back ------------------------------------------------------------------------------ */
 
-/* done(c, 0): the object is in the pool by now, or has never been away; look again. -EIO: what
- * the disk has does not match its sums, or cannot be read; it is going to be evicted. -ENOSPC,
- * -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what c is a part of. */
-void tier_recall(struct tier *t, uint64_t fileid, struct place place, struct node_call *c);
+/* done(c, 0): the object is in the pool by now, or has never been away, and with `writes` it is not
+ * copied, most likely; look again. -EIO: what the disk has does not match its sums, or cannot be
+ * read; it is going to be evicted. -ENOSPC, -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what
+ * c is a part of. */
+void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,
+		 struct node_call *c);
 
 /* Reading it where it is: a scrub's thread -------------------------------------------------- */
 

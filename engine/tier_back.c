@@ -9,8 +9,9 @@
  *
  * The segments are held so that what is read is not written over meanwhile; the object itself
  * may be evicted, unlinked or replaced: then index_move() says so, and whoever waits looks again.
- * That the journal has it before anybody has an answer is what keeps an older version from coming
- * back after a power loss: tier_journal.h.
+ * It stays on the disk, too, as its copy, until somebody is going to write it; that the journal
+ * has the end of that before he has an answer is what keeps an older version from coming back
+ * after a power loss: tier_journal.h.
  *
  * A disk that does not answer holds a thread; whoever waits is answered when his time is
  * over all the same, by whichever thread looks first (expire()).
@@ -41,6 +42,7 @@ enum { LOOK_MS = 25 };
 struct recall {
 	uint64_t fileid;
 	struct place place;
+	bool writes; /* one who waits does, or did */
 	struct node_call *calls;
 	struct recall *next; /* in the queue */
 	UT_hash_handle hh;
@@ -132,7 +134,8 @@ static void finish(struct back *b, struct recall *q, int r)
 	free(q);
 }
 
-void tier_recall(struct tier *t, uint64_t fileid, struct place place, struct node_call *c)
+void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,
+		 struct node_call *c)
 {
 	struct back *b = t->back;
 	struct recall *q = NULL;
@@ -153,8 +156,10 @@ void tier_recall(struct tier *t, uint64_t fileid, struct place place, struct nod
 				pthread_cond_signal(&b->more);
 			}
 		}
-		if (q)
+		if (q) {
 			LL_PREPEND(q->calls, c);
+			q->writes |= writes;
+		}
 	}
 	if (!q)
 		answer(c, r);
@@ -498,7 +503,33 @@ static void wait_journal(struct coming *g)
 		expire(g->k->back);
 }
 
-static int bring_back(struct coming *g)
+/* Who comes later finds nothing done for him, and asks again. */
+static bool is_to_be_written(struct coming *g)
+{
+	WITH_LOCK(&g->k->back->lock);
+	return g->q->writes;
+}
+
+/* It is going to be written: what it is now must not come back when memory is lost. Not before
+ * the journal has that is it copied no more, and then nobody need wait for it. */
+static int end_copy(struct coming *g)
+{
+	_cleanup_(index_op_fini) struct index_op op = {
+		.fileid = g->q->fileid, .place = g->q->place,
+	};
+	int r = index_wait(g->t->e->ix, &op, index_copy_drop);
+
+	index_op_fini(&op);
+	if (r)
+		return r == INDEX_MISS ? 0 : r;
+	crash_point(CRASH_DISK_DROPPED);
+	wait_journal(g);
+	r = index_wait(g->t->e->ix, &op, index_copy_end);
+	return r == INDEX_MISS || r == -EBUSY ? 0 : r;
+}
+
+/* 1: nothing was to be brought. */
+static int bring(struct coming *g)
 {
 	int r = read_record(g);
 
@@ -512,14 +543,20 @@ static int bring_back(struct coming *g)
 		r = make_extents(g);
 	if (!r)
 		r = move(g);
-	if (r > 0)
-		return 0;
 	if (!r) {
 		metric_add(M_DISK_PROMOTED, 1);
 		metric_add(M_DISK_READ, (int64_t)g->op.entry.attr.pages * PAGE_BYTES);
-		wait_journal(g);
 	}
 	return r;
+}
+
+static int bring_back(struct coming *g)
+{
+	int r = bring(g);
+
+	if (r >= 0 && is_to_be_written(g))
+		return end_copy(g);
+	return r > 0 ? 0 : r;
 }
 
 static void serve(struct worker *k, struct recall *q)

@@ -246,7 +246,7 @@ struct rows {
 	struct journal *j;
 	int fd;
 	uint64_t number, bytes, seen;
-	struct writer entries;
+	struct writer entries, kept;
 };
 
 static int rows_write(struct rows *s)
@@ -264,9 +264,14 @@ static int rows_write(struct rows *s)
 static int see_row(void *arg, const struct kv_row *row)
 {
 	struct rows *s = arg;
+	struct bytes kept;
 
-	if (index_row_is_kept(row->key, row->value, s->j->o.head.pool_id))
-		entry_put(&s->entries, row->key, row->value);
+	s->kept.len = 0;
+	kept = index_row_kept(row->key, row->value, s->j->o.head.pool_id, &s->kept);
+	if (kept.len)
+		entry_put(&s->entries, row->key, kept);
+	if (s->kept.bad)
+		return -ENOMEM;
 	bool is_lot = s->entries.len >= ROWS_LOT;
 	int r = is_lot ? rows_write(s) : 0;
 	/* Others are waiting for what has come meanwhile. */
@@ -305,6 +310,7 @@ static int write_rows(struct journal *j)
 		    fsync(j->o.dir) ? -errno : 0;
 	close(s.fd);
 	writer_fini(&s.entries);
+	writer_fini(&s.kept);
 	j->rows_bytes = s.bytes;
 	if (!r)
 		remove_before(j->o.dir, j->number);
@@ -367,17 +373,21 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* The observer. What was a kept row and is none any more goes. */
+/* The observer. What was a kept row and is none any more goes; of what comes back, or goes there
+ * again, nothing changes. */
 static int observe(void *arg, struct bytes key, struct bytes before, struct bytes after)
 {
+	_cleanup_(writer_fini) struct writer w_was = { 0 }, w_is = { 0 };
 	struct journal *j = arg;
 	uint64_t id = j->o.head.pool_id;
+	struct bytes was = index_row_kept(key, before, id, &w_was);
+	struct bytes is = index_row_kept(key, after, id, &w_is);
 
-	if (index_row_is_kept(key, after, id))
-		entry_put(&j->pending, key, after);
-	else if (index_row_is_kept(key, before, id))
+	if (is.len && !bytes_eq(was, is))
+		entry_put(&j->pending, key, is);
+	else if (!is.len && was.len)
 		entry_del(&j->pending, key);
-	return j->pending.bad ? -ENOMEM : 0;
+	return j->pending.bad || w_was.bad || w_is.bad ? -ENOMEM : 0;
 }
 
 static void observed(void *arg, bool committed)

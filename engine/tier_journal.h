@@ -17,11 +17,12 @@
  *	bytes of an object           before   the event that names them
  *	the next generation of a     before   the first byte that is written over
  *	segment
- *	an object is in memory       before   whoever opened it has an answer
- *	again: that it is gone
+ *	an object's copy is none     before   whoever is going to write it has an answer
+ *	any more
  *
- * So nothing that could be opened and changed comes back as it was before. What was unlinked
- * or renamed over without being opened may, if that was in the last moment.
+ * So nothing that could be changed comes back as it was before. What was unlinked or renamed
+ * over may, if that was in the last moment. An object that is in memory and has a copy is kept as
+ * if it were away.
  *
  * Threads: one of its own ("journal"), which writes and waits for the disk. Observing and the
  * calls take LOCK_JOURNAL for moments.

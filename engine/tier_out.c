@@ -48,6 +48,7 @@ struct out_victim {
 	struct slice_id *pinned;  /* what it was, and how many */
 	uint32_t npinned;
 	uint32_t first, end;      /* its writes */
+	bool is_there;            /* as its copy, and nothing is to be written */
 	int r;
 };
 
@@ -243,6 +244,32 @@ static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
 
 /* Victims ------------------------------------------------------------------------------------- */
 
+/* Its copy is what it becomes. 1: it has none (any more), or is another version by now. */
+static int go_back(struct tier *t, struct index_op *record)
+{
+	struct index_op op = { .fileid = record->fileid, .place = record->place,
+			       .attr.away = true, .value = record->entry.body.bytes };
+
+	if (!record->entry.copy.len)
+		return 1;
+	int r = index_wait(t->e->ix, &op, index_move);
+	crash_point(CRASH_DISK_MOVED);
+	if (!r) {
+		metric_add(M_DISK_DEMOTED, 1);
+		engine_drop(t->e, &op.gone);
+	}
+	index_op_fini(&op);
+	return r;
+}
+
+int tier_go_back(struct tier *t, uint64_t fileid, struct place place)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+	int r = index_wait(t->e->ix, &op, index_stat);
+
+	return r ? 1 : go_back(t, &op) != 0;
+}
+
 static int read_victim(struct tier *t, struct out_victim *o)
 {
 	const struct policy_object *p = &o->v->object;
@@ -251,6 +278,9 @@ static int read_victim(struct tier *t, struct out_victim *o)
 	int r = index_wait(t->e->ix, &o->op, index_stat);
 	if (!r && o->op.entry.attr.away)
 		r = -EBUSY;
+	o->is_there = !r && !go_back(t, &o->op);
+	if (o->is_there)
+		return 0;
 	if (!r)
 		r = tier_body_read(t->e->ix, p->fileid, &o->op.entry.body, &o->x);
 	if (r == -E2BIG)
@@ -279,7 +309,7 @@ static void add_victim(struct out_batch *b, struct tier_victim *v)
 
 	*o = (struct out_victim){ .v = v };
 	o->r = read_victim(b->t, o);
-	if (o->r)
+	if (o->r || o->is_there)
 		return;
 	o->first = (uint32_t)(b->nwrites > b->nsent ? b->nwrites - 1 : b->nwrites);
 	int r = 0;
@@ -346,7 +376,7 @@ static void settle(struct out_batch *b)
 			error = r;
 			o->r = not_now(M_DISK_NOT_FAILED);
 		}
-		o->v->outcome = o->r ? o->r : move(t, o);
+		o->v->outcome = o->r ? o->r : o->is_there ? 0 : move(t, o);
 	}
 	if (error)
 		failed(t, error);
@@ -371,7 +401,7 @@ static void become_stuck(struct out_batch *b)
 	b->t->pages_per_ns /= 2;
 	for (unsigned i = 0; i < b->n; i++) {
 		struct out_victim *o = &b->v[i];
-		o->v->outcome = o->r ? o->r : not_now(M_DISK_NOT_SLOW);
+		o->v->outcome = o->r ? o->r : o->is_there ? 0 : not_now(M_DISK_NOT_SLOW);
 		o->v = NULL;
 	}
 	if (t->out->out)
@@ -437,16 +467,31 @@ static bool is_in_next(struct tier *t, const struct extents *x)
 	return false;
 }
 
+static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+
+	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
+}
+
 /* What is in the segment goes; it may have gone, or come back, long since. */
 static void leave(struct tier *t, uint64_t fileid)
 {
 	_cleanup_(index_op_fini) struct index_op op = { 0 };
 	_cleanup_(extents_fini) struct extents x = { 0 };
 
-	if (t->calls.find(t->calls.arg, fileid, &op) || !op.entry.attr.away ||
-	    tier_body_read(t->e->ix, fileid, &op.entry.body, &x) || !is_in_next(t, &x))
+	if (t->calls.find(t->calls.arg, fileid, &op))
 		return;
-	t->calls.evict(t->calls.arg, fileid);
+	const struct body copy = { BODY_EXTENTS, op.entry.copy };
+	bool away = op.entry.attr.away;
+	if ((!away && !copy.bytes.len) ||
+	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
+	    !is_in_next(t, &x))
+		return;
+	if (away)
+		t->calls.evict(t->calls.arg, fileid);
+	else
+		drop_copy(t, fileid, op.entry.place);
 }
 
 static void note_ready(struct tier *t)

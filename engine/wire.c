@@ -597,15 +597,41 @@ void wire_write_object(struct writer *w, const struct wire_object *m)
 	write_u64(w, named ? m->place.h : 0);
 }
 
+static void read_object(struct reader *r, struct wire_object *m)
+{
+	m->fileid = read_u64(r);
+	m->place.parent = read_u64(r);
+	m->place.h = read_u64(r);
+	m->place.kind = m->place.parent ? PLACE_NAME : PLACE_FILEID;
+	r->bad |= !m->fileid || (m->place.h && !m->place.parent);
+}
+
 int wire_read_object(struct bytes body, struct wire_object *ret)
 {
 	struct reader r = reader_of(body);
-	struct wire_object m = { .fileid = read_u64(&r) };
+	struct wire_object m = { 0 };
 
-	m.place.parent = read_u64(&r);
-	m.place.h = read_u64(&r);
-	m.place.kind = m.place.parent ? PLACE_NAME : PLACE_FILEID;
-	if (finish(&r) < 0 || !m.fileid || (m.place.h && !m.place.parent))
+	read_object(&r, &m);
+	if (finish(&r) < 0)
+		return -EPROTO;
+	*ret = m;
+	return 0;
+}
+
+void wire_write_recall(struct writer *w, const struct wire_recall *m)
+{
+	wire_write_object(w, &m->object);
+	write_u8(w, m->writes);
+}
+
+int wire_read_recall(struct bytes body, struct wire_recall *ret)
+{
+	struct reader r = reader_of(body);
+	struct wire_recall m = { 0 };
+
+	read_object(&r, &m.object);
+	m.writes = read_bool(&r);
+	if (finish(&r) < 0)
 		return -EPROTO;
 	*ret = m;
 	return 0;

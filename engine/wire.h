@@ -26,7 +26,7 @@
 enum {
 	WIRE_HEADER = 24,
 	WIRE_BODY_MAX = 1179648,  /* of one message: 1 MiB + 128 KiB */
-	WIRE_VERSION = 4,
+	WIRE_VERSION = 5,
 	WIRE_NONCE = 32,          /* bytes of a nonce, a proof, a secret */
 	WIRE_NAME_MAX = 255,
 	WIRE_KV_COMPARES = 1024,  /* what fits into one KV, whatever the engine */
@@ -195,7 +195,7 @@ int wire_read_watch(struct bytes body, struct wire_watch *ret);
 void wire_write_watch_number(struct writer *w, uint32_t watch);
 int wire_read_watch_number(struct bytes body, uint32_t *ret);
 
-/* EVICT, ABOUT, RECALL: an object, and where its record is. */
+/* EVICT, ABOUT: an object, and where its record is. */
 struct wire_object {
 	uint64_t fileid;
 	struct place place; /* PLACE_NAME or PLACE_FILEID */
@@ -203,6 +203,14 @@ struct wire_object {
 
 void wire_write_object(struct writer *w, const struct wire_object *m);
 int wire_read_object(struct bytes body, struct wire_object *ret);
+
+struct wire_recall {
+	struct wire_object object;
+	bool writes; /* to be written to: it is to be copied no more, either */
+};
+
+void wire_write_recall(struct writer *w, const struct wire_recall *m);
+int wire_read_recall(struct bytes body, struct wire_recall *ret);
 
 /* The answer to ABOUT. */
 struct wire_about {

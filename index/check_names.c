@@ -35,12 +35,11 @@ static int count_block(void *arg, uint64_t fileid, uint64_t id)
 	return blockset_add(&b->c->blocks, fileid, id);
 }
 
-/* What of a record can be set right; true: something was. */
-static bool record_mend(struct check *c, struct record *rec, uint64_t pages)
+/* What of a record can be set right. */
+static void record_mend(struct check *c, struct record *rec, uint64_t pages)
 {
 	struct attr *a = &rec->attr;
 	unsigned long long id = a->fileid;
-	unsigned before = c->found;
 
 	if (rec->body.kind >= BODY_EXTENTS && a->pages != pages) {
 		complain(c, "object %llu has %llu pages, its record says %llu", id,
@@ -56,7 +55,26 @@ static bool record_mend(struct check *c, struct record *rec, uint64_t pages)
 		complain(c, "object %llu has extended attributes, its record says none", id);
 		a->has_xattrs = true;
 	}
-	return c->found != before;
+}
+
+/* A copy that cannot be one is done without: the object is in memory. */
+static int copy_mend(struct check *c, struct record *rec)
+{
+	struct body_count count = { .c = c };
+	struct body_visitor v = { .extents = count_extents, .arg = &count };
+	int r;
+
+	if (!rec->copy.len)
+		return 0;
+	r = walk_body(c->ix, &rec->attr, &(struct body){ BODY_EXTENTS, rec->copy }, &v);
+	if (r && r != -EUCLEAN)
+		return r;
+	if (r || count.pages != rec->attr.pages) {
+		complain(c, "what object %llu has on the disk is no copy of it",
+			 (unsigned long long)rec->attr.fileid);
+		rec->copy = BYTES_NONE;
+	}
+	return 0;
 }
 
 /* A whole record, wherever it is. 0; 1: it was deleted; negative. */
@@ -76,7 +94,12 @@ static int object_check(struct check *c, const struct kv_row *row, struct record
 		c->blocks.n = nblocks; /* they are orphans now */
 		return 1;
 	}
-	if (!r && record_mend(c, rec, count.pages))
+	unsigned found = c->found;
+	if (!r)
+		r = copy_mend(c, rec);
+	if (!r)
+		record_mend(c, rec, count.pages);
+	if (!r && c->found != found)
 		fix_put_encoded(c, row->key, record_encode, rec);
 	return r;
 }

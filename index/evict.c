@@ -232,6 +232,12 @@ static uint64_t move_note(struct plan *p)
 	return index_nonce(plan_index(p)) | 1ULL << 63;
 }
 
+/* What is on the disk as b stays there, and is known of as long as a record has room for it. */
+static struct bytes copy_of(const struct body *b)
+{
+	return b->kind == BODY_EXTENTS && b->bytes.len <= INDEX_BODY_MAX ? b->bytes : BYTES_NONE;
+}
+
 static int move_plan(struct plan *p, struct index_op *op)
 {
 	struct object o = { 0 };
@@ -244,7 +250,11 @@ static int move_plan(struct plan *p, struct index_op *op)
 	if (busy)
 		return -EBUSY;
 	struct record *rec = &o.rec;
-	if (o.draft || rec->attr.away == op->attr.away || !bytes_eq(rec->body.bytes, op->value))
+	struct body to = op->body;
+	if (op->attr.away && to.kind == BODY_NONE && rec->copy.len)
+		to = (struct body){ BODY_EXTENTS, rec->copy };
+	if (o.draft || rec->attr.away == op->attr.away || !bytes_eq(rec->body.bytes, op->value) ||
+	    to.kind == BODY_NONE)
 		return INDEX_MISS;
 	plan_use_reserve(p);
 	if (rec->body.kind != BODY_EXTENTS) {
@@ -253,10 +263,12 @@ static int move_plan(struct plan *p, struct index_op *op)
 		op->gone.attr.nlink = 0;
 		gone_note(p, &op->gone, move_note(p));
 	}
-	if (rec->body.kind != BODY_EXTENTS || op->body.kind != BODY_EXTENTS)
+	if (rec->body.kind != BODY_EXTENTS || to.kind != BODY_EXTENTS)
 		rec->attr.version++;
 	rec->attr.away = op->attr.away;
-	rec->body = op->body;
+	rec->attr.copied = !op->attr.away;
+	rec->copy = op->attr.away ? BYTES_NONE : copy_of(&rec->body);
+	rec->body = to;
 	object_put(p, &o);
 	return object_entry(p, &o, &op->entry);
 }
@@ -264,6 +276,52 @@ static int move_plan(struct plan *p, struct index_op *op)
 void index_move(struct index *ix, struct index_op *op)
 {
 	plan_run(ix, op, move_plan);
+}
+
+static int find_copied(struct plan *p, struct index_op *op, struct object *ret)
+{
+	int r = object_find(p, op->fileid, op->place, ret);
+
+	if (r)
+		return r;
+	plan_use_reserve(p);
+	return ret->draft || !ret->rec.attr.copied ? INDEX_MISS : 0;
+}
+
+static int copy_drop_plan(struct plan *p, struct index_op *op)
+{
+	struct object o;
+	int r = find_copied(p, op, &o);
+
+	if (r)
+		return r;
+	o.rec.copy = BYTES_NONE;
+	object_put(p, &o);
+	return object_entry(p, &o, &op->entry);
+}
+
+void index_copy_drop(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, copy_drop_plan);
+}
+
+static int copy_end_plan(struct plan *p, struct index_op *op)
+{
+	struct object o;
+	int r = find_copied(p, op, &o);
+
+	if (r)
+		return r;
+	if (o.rec.copy.len)
+		return -EBUSY;
+	o.rec.attr.copied = false;
+	object_put(p, &o);
+	return object_entry(p, &o, &op->entry);
+}
+
+void index_copy_end(struct index *ix, struct index_op *op)
+{
+	plan_run(ix, op, copy_end_plan);
 }
 
 /* Rows ------------------------------------------------------------------------------- */

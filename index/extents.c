@@ -14,7 +14,7 @@
 #include "index/value.h"
 #include "index/walk.h"
 
-static int record_body(struct bytes value, struct body *ret)
+static int record_bodies(struct bytes value, struct body *ret, struct bytes *ret_copy)
 {
 	struct record rec;
 	int r = record_decode(value, &rec);
@@ -22,18 +22,21 @@ static int record_body(struct bytes value, struct body *ret)
 	if (r < 0)
 		return r;
 	*ret = rec.kind == RECORD_WHOLE ? rec.body : (struct body){ BODY_NONE, BYTES_NONE };
+	*ret_copy = rec.copy;
 	return 0;
 }
 
-static int row_body(struct bytes key, struct bytes value, struct body *ret)
+static int row_bodies(struct bytes key, struct bytes value, struct body *ret,
+		      struct bytes *ret_copy)
 {
 	struct reader content;
 	int r;
 
+	*ret_copy = BYTES_NONE;
 	switch (key.len ? *(const char *)key.p : 0) {
 	case 'D':
 	case 'F':
-		return record_body(value, ret);
+		return record_bodies(value, ret, ret_copy);
 	case 'g':
 		return gone_decode(value, ret);
 	case 'E':
@@ -56,10 +59,13 @@ static bool is_references(struct bytes b)
 int index_row_extents(struct bytes key, struct bytes value,
 		      int (*visit)(void *arg, const struct extent *e), void *arg)
 {
+	struct bytes copy;
 	struct body b;
-	int r = row_body(key, value, &b);
+	int r = row_bodies(key, value, &b, &copy);
 
-	if (r < 0)
+	if (!r && copy.len)
+		r = body_each_extent(copy, visit, arg);
+	if (r)
 		return r;
 	if (b.kind == BODY_BLOCKS || b.kind == BODY_TREE)
 		return is_references(b.bytes) ? 0 : -EUCLEAN;
@@ -73,22 +79,32 @@ int index_row_extents(struct bytes key, struct bytes value,
 
 bool index_row_is_same(struct bytes key, struct bytes a, struct bytes b)
 {
+	struct bytes copy_x, copy_y;
 	struct body x, y;
 
-	if (row_body(key, a, &x) || row_body(key, b, &y))
+	if (row_bodies(key, a, &x, &copy_x) || row_bodies(key, b, &y, &copy_y))
 		return false;
-	return x.kind == y.kind && bytes_eq(x.bytes, y.bytes);
+	return x.kind == y.kind && bytes_eq(x.bytes, y.bytes) && bytes_eq(copy_x, copy_y);
 }
 
 /* Which outlive memory --------------------------------------------------------------- */
 
-static bool record_is_kept(struct bytes value)
+static struct bytes record_kept(struct bytes value, struct writer *w)
 {
 	struct record rec;
 
 	if (record_decode(value, &rec) < 0)
-		return false;
-	return rec.kind == RECORD_REF || S_ISDIR(rec.attr.mode) || rec.attr.away;
+		return BYTES_NONE;
+	if (rec.kind == RECORD_REF || S_ISDIR(rec.attr.mode) || rec.attr.away)
+		return value;
+	if (!rec.copy.len)
+		return BYTES_NONE;
+	rec.attr.away = true;
+	rec.attr.copied = false;
+	rec.body = (struct body){ BODY_EXTENTS, rec.copy };
+	rec.copy = BYTES_NONE;
+	record_encode(&rec, w);
+	return w->bad ? BYTES_NONE : writer_bytes(w);
 }
 
 struct in_pool {
@@ -104,24 +120,26 @@ static int is_in_pool(void *arg, const struct extent *e)
 	return 1; /* one will do */
 }
 
-bool index_row_is_kept(struct bytes key, struct bytes value, uint64_t disk)
+struct bytes index_row_kept(struct bytes key, struct bytes value, uint64_t disk, struct writer *w)
 {
 	struct in_pool in = { disk, true }; /* of references: they name no pool */
+	bool kept = value.p;
 
-	if (!value.p)
-		return false;
-	switch (key.len ? *(const char *)key.p : 0) {
+	switch (kept && key.len ? *(const char *)key.p : 0) {
 	case 'D':
 	case 'F':
-		return record_is_kept(value);
+		return record_kept(value, w);
 	case 'E':
-		return index_row_extents(key, value, is_in_pool, &in) >= 0 && in.is;
+		kept = index_row_extents(key, value, is_in_pool, &in) >= 0 && in.is;
+		break;
 	case 'M':
 	case 'L':
 	case 'X':
-		return true;
+		break;
+	default:
+		kept = false;
 	}
-	return false;
+	return kept ? value : BYTES_NONE;
 }
 
 int index_rows(struct kv *kv, char kind, int (*visit)(void *arg, const struct kv_row *row),

@@ -24,6 +24,7 @@ enum {
 	INDEX_UNLINKED = 2, /* outcome of publish: no name is left to publish to */
 	INDEX_CHANGED = 3,  /* the same: it shares blocks of a version that was
 			       replaced meanwhile */
+	INDEX_ON_DISK = 4,  /* outcome of index_writer(): it is away, or copied */
 	PUBLISH_SHARES = 1, /* flag of it: it does share some */
 
 	INDEX_ROOT = 1,         /* fileid of the root directory */
@@ -65,6 +66,8 @@ struct attr {
 	bool has_xattrs;      /* there may be some; false: certainly none */
 	bool has_default_acl; /* a directory whose children inherit an ACL */
 	bool away;            /* of a file: its extents are on the node's disk, not in its pool */
+	bool copied;          /* it is in the pool, and may be found on the disk as it is now when
+				 memory is lost: not to be written before that is over */
 };
 
 /*
@@ -139,6 +142,8 @@ struct entry {
 	struct attr attr;
 	struct place place;
 	struct body body;  /* as stored; empty for a draft */
+	struct bytes copy; /* of what is copied: extents on the disk that have the same bytes;
+			      empty: none do any more */
 	uint64_t h;        /* of the name: the readdir offset */
 	uint64_t parent;   /* of a directory: its parent; else the asked one */
 	const char *name;  /* index_list() only, name_len bytes and a NUL */
@@ -405,9 +410,19 @@ int index_all_evicted(struct index *ix, struct timespec since,
  * with this. Where its content lies is another place from now on, and it is the same content:
  * so a body of extents keeps its version. One of blocks has the next one, since who has it open
  * may be about to publish something that shares them. Its blocks were put before, PUT_UNNOTED.
- * INDEX_MISS: it is not there, or has another body; -EBUSY: somebody writes it.
+ *
+ * What comes back is copied; the extents that it had on the disk are its copy, if there are no
+ * more than a record has room for. What goes there and says no body (BODY_NONE) becomes its copy.
+ * INDEX_MISS: it is not there, or has another body, or no copy; -EBUSY: somebody writes it.
  */
 void index_move(struct index *ix, struct index_op *op);
+
+/* fileid, place -> entry: its copy is none any more, and does not outlive memory; it is still
+ * copied. INDEX_MISS: it is not there, or not copied. */
+void index_copy_drop(struct index *ix, struct index_op *op);
+/* The same: it is copied no more. Once what index_copy_drop() did is on the disk. -EBUSY: it has
+ * a copy. */
+void index_copy_end(struct index *ix, struct index_op *op);
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,
@@ -418,8 +433,9 @@ void index_setattr(struct index *ix, struct index_op *op);
 void index_accessed(struct index *ix, struct index_op *op);
 
 /* fileid, place: this session is going to write the object (put once, however
- * many handles): renames, of whatever session, keep track of it from here on.
- * INDEX_MISS. */
+ * many handles): renames, of whatever session, keep track of it from here on, and it is
+ * not moved. INDEX_MISS; INDEX_ON_DISK: it is not to be written before the node has seen
+ * to it that no disk can bring back what it is now (node_recall(), to write it). */
 void index_writer(struct index *ix, struct index_op *op);
 
 /* fileid: it has stopped; for a draft: gives its names and extended attributes
@@ -587,10 +603,12 @@ int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct ind
 /*
  * What is to be known of a store when its memory is lost and its disk is not: rows of
  * directories, of files whose extents are in the pool `disk`, and what belongs to either (where
- * that does not show in a row, of all). Times of directories are not among them.
+ * that does not show in a row, of all). Times of directories are not among them. What such a
+ * row is then: its value, or, of what is copied, as if it were away, written to w, which is
+ * empty; BYTES_NONE: nothing of it is kept, or w is bad.
  */
 #define INDEX_KEPT_KINDS "MDFLXE"
-bool index_row_is_kept(struct bytes key, struct bytes value, uint64_t disk);
+struct bytes index_row_kept(struct bytes key, struct bytes value, uint64_t disk, struct writer *w);
 /* Every row of a kind, in order; blocks. As index_all_extents(). Not 0 from visit: ends it
  * with that. */
 int index_rows(struct kv *kv, char kind, int (*visit)(void *arg, const struct kv_row *row),

@@ -70,7 +70,8 @@ enum record_kind {
 struct record {
 	enum record_kind kind;
 	struct attr attr;   /* RECORD_REF: fileid and type (in mode) only */
-	struct body body;   /* points into the decoded bytes */
+	struct body body;   /* points into the decoded bytes, as does */
+	struct bytes copy;  /* attr.copied: extents, or none */
 	uint64_t parent;    /* F of a directory: where it is */
 	struct bytes name;  /* and its own name */
 };

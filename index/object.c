@@ -168,6 +168,8 @@ static int writer_plan(struct plan *p, struct index_op *op)
 	r = object_entry(p, &o, &op->entry);
 	if (r || !r_w)
 		return r; /* it is known to be written already */
+	if (o.rec.attr.away || o.rec.attr.copied)
+		return INDEX_ON_DISK;
 	w.place = o.place;
 	plan_expect_same(p, own_writer(p, op->fileid));
 	plan_expect_same(p, o.key); /* the key could be another object's by now */

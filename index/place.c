@@ -135,7 +135,7 @@ int index_record(uint64_t fileid, struct bytes value, struct entry *ret)
 		return r;
 	if (rec.kind != RECORD_WHOLE || rec.attr.fileid != fileid || S_ISDIR(rec.attr.mode))
 		return INDEX_MISS;
-	*ret = (struct entry){ .attr = rec.attr, .body = rec.body };
+	*ret = (struct entry){ .attr = rec.attr, .body = rec.body, .copy = rec.copy };
 	return 0;
 }
 
@@ -280,6 +280,7 @@ int object_entry(struct plan *p, const struct object *o, struct entry *ret)
 		if (!e.attr.nlink)
 			e.attr.nlink = 1;
 		e.body = o->rec.body;
+		e.copy = o->rec.copy;
 		if (o->place.kind == PLACE_NAME) {
 			e.parent = o->place.parent;
 			e.h = o->place.h;

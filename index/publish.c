@@ -51,6 +51,8 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 		return -EUCLEAN;
 	if (!S_ISREG(a->mode))
 		return -EINVAL;
+	if (a->away || a->copied) /* who has begun to write it has seen to that */
+		return -EUCLEAN;
 	if (plan_is_repeat(p) && is_ours(&o.rec, op)) {
 		/* What it replaced is not known any more, but that it was not the one
 		 * that it was based on. */
@@ -65,7 +67,6 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 	else
 		gone_note_blocks(p, op->fileid, a->version, op->blocks, op->nblocks);
 	a->version++;
-	a->away = false;
 	a->size = op->attr.size;
 	a->pages = op->attr.pages;
 	a->atime = op->attr.atime;
@@ -215,7 +216,7 @@ static int publish_draft(struct plan *p, struct index_op *op, const struct write
 	a->fileid = op->fileid;
 	a->version++;
 	a->nlink = w->nnames;
-	a->has_default_acl = a->away = false;
+	a->has_default_acl = a->away = a->copied = false;
 	keep_begin(p, &a->keep);
 	o.rec.body = op->body;
 	int r = names_read(p, w, hidden, &nhidden);

@@ -8,6 +8,7 @@
  *           4 times { s64 s, u32 ns } (a, m, c, birth)           112 bytes so far
  *           if flagged, what is to be kept: s64 pinned, since, u64 quota, u32 ttl,
  *           u8 by use, s8 priority
+ *           if flagged, of a copy on the disk: u16 length, extents
  *           a directory: u64 parent, u8 name length, name
  *           body to the end
  *   ref     u8 kind, u64 fileid, u32 type
@@ -31,7 +32,14 @@
 #include "index/value.h"
 
 enum { ATTR_BYTES = 104 };
-enum { FLAG_XATTRS = 1, FLAG_DEFAULT_ACL = 2, FLAG_KEEP = 4, FLAG_AWAY = 8, FLAGS_ALL = 15 };
+enum {
+	FLAG_XATTRS = 1,
+	FLAG_DEFAULT_ACL = 2,
+	FLAG_KEEP = 4,
+	FLAG_AWAY = 8,
+	FLAG_COPIED = 16,
+	FLAGS_ALL = 31,
+};
 
 static void time_encode(struct timespec t, struct writer *w)
 {
@@ -188,6 +196,23 @@ static bool body_is_valid(uint32_t mode, enum body_kind kind, size_t len)
 	return false;
 }
 
+static void copy_encode(struct bytes copy, struct writer *w)
+{
+	assert(copy.len <= INDEX_BODY_MAX);
+	write_u16(w, (uint16_t)copy.len);
+	write_bytes(w, copy.p, copy.len);
+}
+
+static void copy_decode(struct reader *r, struct bytes *ret)
+{
+	uint16_t len = read_u16(r);
+
+	if (len > INDEX_BODY_MAX)
+		r->bad = true;
+	else if (len)
+		*ret = BYTES_OF(read_bytes(r, len), len);
+}
+
 static void whole_encode(const struct record *r, struct writer *w)
 {
 	const struct attr *a = &r->attr;
@@ -195,14 +220,18 @@ static void whole_encode(const struct record *r, struct writer *w)
 	assert(type_is_valid(a->mode) && body_is_valid(a->mode, r->body.kind, r->body.bytes.len));
 	bool has_keep = keep_said(&a->keep);
 
-	assert(!a->away || r->body.kind >= BODY_EXTENTS);
+	assert((!a->away && !a->copied) || r->body.kind >= BODY_EXTENTS);
+	assert(!(a->away && a->copied) && (a->copied || !r->copy.len));
 	write_u8(w, (a->has_xattrs ? FLAG_XATTRS : 0) |
 		    (a->has_default_acl ? FLAG_DEFAULT_ACL : 0) |
-		    (has_keep ? FLAG_KEEP : 0) | (a->away ? FLAG_AWAY : 0));
+		    (has_keep ? FLAG_KEEP : 0) | (a->away ? FLAG_AWAY : 0) |
+		    (a->copied ? FLAG_COPIED : 0));
 	write_u8(w, (uint8_t)r->body.kind);
 	attr_encode(a, w);
 	if (has_keep)
 		keep_encode(&a->keep, w);
+	if (a->copied)
+		copy_encode(r->copy, w);
 	if (S_ISDIR(a->mode)) {
 		write_u64(w, r->parent);
 		name_encode(r->name, w);
@@ -222,7 +251,10 @@ static int whole_decode(struct reader *r, struct record *rec)
 	a->has_xattrs = flags & FLAG_XATTRS;
 	a->has_default_acl = flags & FLAG_DEFAULT_ACL;
 	a->away = flags & FLAG_AWAY;
-	if (a->away && kind < BODY_EXTENTS)
+	a->copied = flags & FLAG_COPIED;
+	if (a->copied)
+		copy_decode(r, &rec->copy);
+	if ((a->away || a->copied) && (kind < BODY_EXTENTS || (a->away && a->copied)))
 		return -EUCLEAN;
 	if (r->bad || flags & ~FLAGS_ALL || kind > BODY_TREE || !type_is_valid(a->mode))
 		return -EUCLEAN;

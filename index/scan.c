@@ -71,6 +71,8 @@ static int scan_record(void *arg, const struct kv_row *row)
 		.block = scan_block, .arg = s,
 	};
 	r = walk_body(s->ix, &rec.attr, &rec.body, &v);
+	if (!r && rec.copy.len)
+		r = walk_body(s->ix, &rec.attr, &(struct body){ BODY_EXTENTS, rec.copy }, &v);
 	if (r == -EUCLEAN)
 		log_error("index", "the body of object %llu is damaged",
 			  (unsigned long long)rec.attr.fileid);

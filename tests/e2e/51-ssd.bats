@@ -190,12 +190,13 @@ counts() { # series at-least
 @test "killed at each moment of going to the disk and coming back, it has all" {
 	! is_of_node || skip "crash points are the mount's"
 	local i point at
-	for point in disk.written disk.moved disk.journaled disk.back; do
+	for point in disk.written disk.moved disk.journaled disk.back disk.dropped; do
 		rm -rf "${MNT:?}"/*
 		for i in $(seq 60); do put "$i"; done
 		stop
 		SLICEFS_CRASH=$point:20 start
 		for i in $(seq 60); do is_whole "$i" >/dev/null 2>&1 || break; done
+		for i in $(seq 60); do : 2>/dev/null >>"$MNT/f$i" || break; done
 		for at in $(seq 100 160); do put "$at" 2>/dev/null || break; done
 		is_mounted && ls "$MNT" >/dev/null 2>&1 && { echo "$point was not reached"; return 1; }
 		start

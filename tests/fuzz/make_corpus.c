@@ -189,6 +189,7 @@ static void seed_server(struct dice *d)
 		{ TRIP_PAGES, WIRE_ALLOC }, { TRIP_SLICE_PAGES, WIRE_SEAL },
 		{ TRIP_PIN, WIRE_PIN }, { TRIP_SESSION, WIRE_DROP_KEYS },
 		{ TRIP_OPEN, WIRE_OPEN }, { TRIP_OBJECT, WIRE_EVICT }, { TRIP_OBJECT, WIRE_ABOUT },
+		{ TRIP_RECALL, WIRE_RECALL },
 	};
 	enum { N = sizeof(says) / sizeof(says[0]) };
 

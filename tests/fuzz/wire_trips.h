@@ -12,8 +12,8 @@ enum trip {
 	TRIP_HEADER, TRIP_HELLO, TRIP_CHALLENGE, TRIP_PROOF, TRIP_WELCOME, TRIP_STAT,
 	TRIP_KV, TRIP_KV_ANSWER, TRIP_WATCH, TRIP_NUMBER, TRIP_PAGES, TRIP_SLICES,
 	TRIP_SLICE_PAGES, TRIP_RESULTS, TRIP_SPAN, TRIP_SESSION, TRIP_FENCE, TRIP_PIN,
-	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_ABOUT, TRIP_SCRUB, TRIP_SCRUB_REPORT,
-	TRIP_STATS, NTRIPS,
+	TRIP_OPEN, TRIP_OPENED, TRIP_RDMA, TRIP_OBJECT, TRIP_RECALL, TRIP_ABOUT, TRIP_SCRUB,
+	TRIP_SCRUB_REPORT, TRIP_STATS, NTRIPS,
 };
 
 static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
@@ -28,6 +28,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 		struct wire_span span;
 		struct wire_open open;
 		struct wire_object object;
+		struct wire_recall recall;
 		struct wire_about about;
 		struct wire_scrub scrub;
 		struct bytes text;
@@ -51,6 +52,7 @@ static inline int trip_fixed(enum trip t, struct bytes b, struct writer *w)
 	TRIP(TRIP_SPAN, span, span)
 	TRIP(TRIP_OPEN, open, open)
 	TRIP(TRIP_OBJECT, object, object)
+	TRIP(TRIP_RECALL, recall, recall)
 	TRIP(TRIP_ABOUT, about, about)
 	TRIP(TRIP_SCRUB, scrub, scrub)
 	case TRIP_STATS:
@@ -395,6 +397,8 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 		wire_write_watch_number(w, (uint32_t)roll(d, 0));
 	else if (t == TRIP_OBJECT)
 		wire_write_object(w, &object);
+	else if (t == TRIP_RECALL)
+		wire_write_recall(w, &(struct wire_recall){ object, roll(d, 2) });
 	else if (t == TRIP_STATS)
 		random_text(d, w);
 	else if (t == TRIP_ABOUT)

@@ -117,5 +117,12 @@ static inline struct record random_record(struct dice *d, char *name, uint8_t *b
 		for (unsigned i = 0; i < 64; i++)
 			body[i] = (uint8_t)roll(d, 256);
 	}
+	if (r.body.kind == BODY_INLINE && type == S_IFREG && roll(d, 2)) {
+		r.body.kind = BODY_EXTENTS;
+		r.attr.away = roll(d, 2);
+		r.attr.copied = !r.attr.away && roll(d, 2);
+		if (r.attr.copied)
+			r.copy = BYTES_OF(body + roll(d, 32), roll(d, 32));
+	}
 	return r;
 }

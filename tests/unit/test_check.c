@@ -197,6 +197,24 @@ static void wrong_pages(struct tree *t)
 	change_record(t, name_key_of(t, t->d, "big"), nine_pages);
 }
 
+static struct writer two_pages;
+static void copy_of_two_pages(struct record *r)
+{
+	r->attr.copied = true;
+	r->copy = writer_bytes(&two_pages);
+}
+
+static void wrong_copy(struct tree *t)
+{
+	uint64_t sum = 7;
+	struct extent x = { .pool_id = 4, .page = 1, .slice = 9, .gen = 1, .npages = 2,
+			    .slice_pages = 2, .sums = &sum };
+
+	assert_int_equal(body_encode_extents(&(struct extents){ &x, 1, 1 }, &two_pages), 0);
+	change_record(t, name_key_of(t, t->d, "big"), copy_of_two_pages);
+	writer_fini(&two_pages);
+}
+
 static void nine_bytes(struct record *r) { r->attr.size = 9; }
 static void wrong_size(struct tree *t)
 {
@@ -463,6 +481,7 @@ static const struct damage damages[] = {
 	{ lost_block, "the body of object %B does not decode\n"
 		      "block %1 of object %B is not referred to\n", false },
 	{ wrong_pages, "object %B has 4 pages, its record says 9\n", false },
+	{ wrong_copy, "what object %B has on the disk is no copy of it\n", false },
 	{ wrong_size, "object %F has 5 bytes, its record says 9\n", false },
 	{ second_name, "name again in directory %S: object %E is a directory of another name, too\n",
 	  false },

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "index/keys.h"
 
@@ -523,13 +524,128 @@ static void content_moves(void **state)
 	assert_int_equal(en.attr.version, 1);
 	assert_int_equal(en.attr.pages, 1);
 	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), INDEX_MISS);
-	/* Who writes it is not to find it elsewhere. */
-	assert_int_equal(kit(ix, &op, index_writer, (struct index_op){
-		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } }), 0);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), -EBUSY);
-	assert_int_equal(kit_end(ix, fileid), 0);
+	/* Nobody begins to write it there; and who does has it where it is. */
+	const struct index_op it = { .fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } };
+	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
 	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
 	assert_false(kit_entry(ix, INDEX_ROOT, "f").attr.away);
+	assert_int_equal(kit(ix, &op, index_copy_drop, it), 0);
+	assert_int_equal(kit(ix, &op, index_copy_end, it), 0);
+	assert_int_equal(kit(ix, &op, index_writer, it), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), -EBUSY);
+	assert_int_equal(kit_end(ix, fileid), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
+	writer_fini(&here);
+	writer_fini(&disk);
+	kit_close(ix, &op);
+}
+
+static int count_disk(void *arg, uint64_t fileid, const struct extent *x)
+{
+	(void)fileid;
+	*(unsigned *)arg += x->pool_id == DISK;
+	return 0;
+}
+
+/* Extents on the disk that some row names. */
+static unsigned on_disk(struct index *ix)
+{
+	unsigned n = 0;
+
+	assert_int_equal(index_all_extents(ix, count_disk, &n), 0);
+	return n;
+}
+
+/* What has come back is what it was on the disk, too, until somebody is going to write it. */
+static void what_comes_back_is_copied(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct writer here = { 0 }, disk = { 0 };
+	const struct body none = { 0 };
+
+	(void)state;
+	make_body(HERE, 5, &here);
+	make_body(DISK, 9, &disk);
+	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
+	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
+	uint64_t fileid = publish_body(ix, "f", b_here);
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	struct index_op it = { .fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } };
+
+	assert_int_equal(kit(ix, &op, index_copy_drop, it), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, none, b_here.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+	assert_true(op.entry.attr.copied);
+	assert_true(bytes_eq(op.entry.copy, b_disk.bytes));
+	assert_int_equal(on_disk(ix), 1);
+	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
+	assert_int_equal(kit(ix, &op, index_copy_end, it), -EBUSY);
+
+	/* It moves with the object, which goes there again at no cost. */
+	assert_int_equal(kit_link(ix, &op, fileid, it.place, INDEX_ROOT, "g"), 0);
+	assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "f", INDEX_ROOT, "h", 0), 0);
+	it.place = (struct place){ .kind = PLACE_FILEID };
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){ .fileid = fileid,
+		.place = it.place, .mask = INDEX_SET_MODE, .attr.mode = 0600 }), 0);
+	assert_true(op.entry.attr.copied);
+	assert_true(bytes_eq(op.entry.copy, b_disk.bytes));
+	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
+		.place = it.place, .value = b_here.bytes, .attr.away = true }), 0);
+	assert_true(op.entry.attr.away);
+	assert_false(op.entry.attr.copied);
+	assert_int_equal(op.entry.attr.version, 1);
+	assert_true(bytes_eq(op.entry.body.bytes, b_disk.bytes));
+	assert_int_equal(on_disk(ix), 1);
+
+	/* It is dropped, then that is known; then it is as if it had never been there. */
+	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
+		.place = it.place, .body = b_here, .value = b_disk.bytes }), 0);
+	assert_int_equal(kit(ix, &op, index_copy_drop, it), 0);
+	assert_true(op.entry.attr.copied);
+	assert_int_equal(on_disk(ix), 0);
+	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
+	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
+		.place = it.place, .value = b_here.bytes, .attr.away = true }), INDEX_MISS);
+	assert_int_equal(kit(ix, &op, index_copy_end, it), 0);
+	assert_false(op.entry.attr.copied);
+	assert_int_equal(kit(ix, &op, index_writer, it), 0);
+	assert_int_equal(kit_end(ix, fileid), 0);
+	writer_fini(&here);
+	writer_fini(&disk);
+	kit_close(ix, &op);
+}
+
+/* Nothing of it stays. */
+static void a_copy_goes_with_its_object(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	struct writer here = { 0 }, disk = { 0 };
+
+	(void)state;
+	make_body(HERE, 5, &here);
+	make_body(DISK, 9, &disk);
+	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
+	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const names[] = { "unlinked", "evicted", "over" };
+		uint64_t fileid = publish_body(ix, names[i], b_here);
+		struct index_name n = name_of(ix, INDEX_ROOT, names[i]);
+		assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
+		assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+		assert_int_equal(on_disk(ix), 1);
+		if (i == 0)
+			assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, names[i]), 0);
+		else if (i == 1)
+			assert_int_equal(kit(ix, &op, index_evict, (struct index_op){
+				.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } }), 0);
+		else if (publish_body(ix, "new", b_here))
+			assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "new", INDEX_ROOT,
+						    names[i], 0), 0);
+		assert_int_equal(on_disk(ix), 0);
+	}
 	writer_fini(&here);
 	writer_fini(&disk);
 	kit_close(ix, &op);
@@ -585,15 +701,19 @@ static void blocks_move(void **state)
 }
 
 struct kept {
-	unsigned d, f, e, x, m, l, other;
+	unsigned d, f, e, x, m, l, away, other;
 };
 
 static int see_kept(void *arg, const struct kv_row *row)
 {
+	_cleanup_(writer_fini) struct writer w = { 0 };
 	struct kept *k = arg;
 
-	if (!index_row_is_kept(row->key, row->value, DISK))
+	struct bytes is = index_row_kept(row->key, row->value, DISK, &w);
+	struct index_row o;
+	if (!is.len)
 		return 0;
+	k->away += !index_row_object(row->key, is, &o) && o.is_record && o.attr.away;
 	switch (*(const char *)row->key.p) {
 	case 'D': k->d++; break;
 	case 'F': k->f++; break;
@@ -621,6 +741,11 @@ static void what_is_kept(void **state)
 	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
 	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
 	publish_body(ix, "stays", b_here);
+	uint64_t back = publish_body(ix, "back", b_here);
+	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b_disk,
+				 b_here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b_here,
+				 b_disk.bytes, false), 0);
 	uint64_t fileid = publish_body(ix, "goes", b_here);
 	kit_file(ix, INDEX_ROOT, "inline", "content");
 	kit_mkdir(ix, INDEX_ROOT, "dir");
@@ -628,7 +753,8 @@ static void what_is_kept(void **state)
 				 b_here.bytes, true), 0);
 	for (const char *kind = "DEFLMTX"; *kind; kind++)
 		assert_int_equal(index_rows(index_kv(ix), *kind, see_kept, &k), 0);
-	assert_int_equal(k.d, 2); /* "goes", "dir" */
+	assert_int_equal(k.d, 3); /* "goes", "dir", and "back" as if it were away */
+	assert_int_equal(k.away, 2);
 	assert_int_equal(k.f, 2); /* the root, "dir" */
 	assert_int_equal(k.m, 2);
 	assert_int_equal(k.l, 1);
@@ -661,6 +787,8 @@ int main(void)
 		cmocka_unit_test(never_a_directory),
 		cmocka_unit_test(rows),
 		cmocka_unit_test(content_moves),
+		cmocka_unit_test(what_comes_back_is_copied),
+		cmocka_unit_test(a_copy_goes_with_its_object),
 		cmocka_unit_test(blocks_move),
 		cmocka_unit_test(what_is_kept),
 	};

@@ -182,6 +182,9 @@ static void test_records_come_back(void **state)
 			assert_int_equal(is.attr.keep.since, r.attr.keep.since);
 			assert_int_equal(is.body.kind, r.body.kind);
 			assert_true(bytes_eq(is.body.bytes, r.body.bytes));
+			assert_int_equal(is.attr.away, r.attr.away);
+			assert_int_equal(is.attr.copied, r.attr.copied);
+			assert_true(bytes_eq(is.copy, r.copy));
 			assert_int_equal(is.parent, r.parent);
 			assert_true(bytes_eq(is.name, r.name));
 		}

@@ -210,7 +210,7 @@ static int64_t read_it(const char *name, uint64_t of)
 
 static const char *number(unsigned i)
 {
-	static char name[16];
+	static char name[16]; /* until the next one */
 
 	snprintf(name, sizeof(name), "%u", i);
 	return name;
@@ -435,6 +435,163 @@ static void no_older_version_comes_back(void **state)
 			assert_int_equal(read_it(number(i), 1000 + i), FILE_BYTES);
 }
 
+/* Copies --------------------------------------------------------------------------------- */
+
+/* Opens it for writing, and closes it again. */
+static int touch(const char *name)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+
+	assert_int_equal(kit_lookup(e, name, &a, &place), 0);
+	int r = kit_open(e, a.fileid, place, FILE_WRITE, &f);
+	return r < 0 ? r : kit_close(f, FILE_WRITE);
+}
+
+/* Out of memory. It may have been used, and so must those be that it is to make way for. */
+static void push_out(const char *name)
+{
+	char other[16];
+
+	for (unsigned i = 0; !attr_of(name).away; i++) {
+		snprintf(other, sizeof(other), "p%u", i % 20);
+		kit_unlink(e, other);
+		assert_int_equal(put(other, i + 1, FILE_BYTES), 0);
+		for (unsigned k = 0; k < 3; k++)
+			assert_int_equal(read_it(other, i + 1), FILE_BYTES);
+		assert_true(is_there(name) && i < 400);
+	}
+}
+
+static void push_out_number(unsigned i)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", i);
+	push_out(name);
+}
+
+static void what_was_there_is_not_written_again(void **state)
+{
+	enum { N = 40 };
+	int64_t written, demoted;
+
+	(void)state;
+	put_many(N, FILE_BYTES);
+	for (unsigned i = 0; i < N; i++)
+		push_out_number(i);
+	written = metric_get(M_DISK_WRITTEN);
+	demoted = metric_get(M_DISK_DEMOTED);
+	for (unsigned round = 0; round < 4; round++)
+		all_are_right(N, FILE_BYTES);
+	assert_true(metric_get(M_DISK_DEMOTED) - demoted > 2 * N);
+	/* But what pushed them out, of which some was in memory only. */
+	assert_true(metric_get(M_DISK_WRITTEN) - written <= (int64_t)POOL_BYTES);
+	check();
+}
+
+static void what_is_copied_is_there_after_a_reboot(void **state)
+{
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	push_out("4");
+	push_out("5");
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	assert_int_equal(read_it("4", 5), FILE_BYTES);
+	assert_int_equal(read_it("5", 6), FILE_BYTES);
+	assert_false(attr_of("3").away);
+	assert_true(attr_of("3").copied);
+	kit_unlink(e, "4");
+	assert_int_equal(touch("5"), 0);
+	assert_false(attr_of("5").copied);
+	check();
+	reboot();
+	assert_true(attr_of("3").away);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	assert_false(is_there("4"));
+	assert_false(is_there("5")); /* it could have been changed */
+	check();
+}
+
+/* Each time: what is there after a reboot is what was last closed, or nothing. */
+static void what_was_written_is_there_or_nothing(void **state)
+{
+	(void)state;
+	for (unsigned round = 0; round < 4; round++) {
+		put_many(20, FILE_BYTES);
+		for (unsigned i = 0; i < 20; i++)
+			push_out_number(i);
+		all_are_right(10, FILE_BYTES);
+		for (unsigned i = 0; i < 10; i++) {
+			struct attr a = { 0 };
+			struct place place;
+			struct file *f = NULL;
+			assert_int_equal(kit_lookup(e, number(i), &a, &place), 0);
+			assert_int_equal(kit_open(e, a.fileid, place, FILE_WRITE, &f), 0);
+			assert_true(write_all(f, 500 + i, FILE_BYTES) >= 0);
+			assert_int_equal(kit_close(f, FILE_WRITE), 0);
+		}
+		if (round % 2)
+			push_out("7");
+		reboot();
+		for (unsigned i = 0; i < 20; i++)
+			if (is_there(number(i)))
+				assert_int_equal(read_it(number(i), i < 10 ? 500 + i : i + 1),
+						 FILE_BYTES);
+		assert_true(is_there("15"));
+		assert_true(is_there("7") || !(round % 2));
+	}
+}
+
+/* The log comes round to the copy of what is in memory, and open: that stays. */
+static void a_copy_makes_way(void **state)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct file *f = NULL;
+	uint64_t word;
+
+	(void)state;
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	push_out("a");
+	assert_int_equal(kit_lookup(e, "a", &a, &place), 0);
+	assert_int_equal(kit_open(e, a.fileid, place, 0, &f), 0);
+	assert_true(attr_of("a").copied);
+	put_many(200, FILE_BYTES);
+	assert_true(is_there("a"));
+	assert_int_equal(kit_read(f, 8192, &word, sizeof(word)), sizeof(word));
+	assert_int_equal(word, 5);
+	assert_int_equal(kit_close(f, 0), 0);
+	check();
+	push_out("a");
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+}
+
+/* What has a copy goes back, whatever the disk does. */
+static void a_copy_costs_a_failing_disk_nothing(void **state)
+{
+	enum { N = 8 };
+
+	(void)state;
+	put_many(N, FILE_BYTES);
+	for (unsigned i = 0; i < N; i++)
+		push_out_number(i);
+	all_are_right(N, FILE_BYTES);
+	atomic_store(&faults.error, -EIO);
+	atomic_store(&faults.only, DISK_WRITES);
+	for (unsigned i = 100; i < 140; i++) {
+		atomic_store(&faults.fail_in, 1);
+		assert_int_equal(put(number(i), i, FILE_BYTES), 0);
+	}
+	atomic_store(&faults.fail_in, 0);
+	for (unsigned i = 0; i < N; i++) {
+		assert_true(attr_of(number(i)).away || attr_of(number(i)).copied);
+		assert_int_equal(read_it(number(i), i + 1), FILE_BYTES);
+	}
+}
+
 /* Failing -------------------------------------------------------------------------------- */
 
 static void wait_gone(const char *name)
@@ -565,9 +722,9 @@ static void a_journal_that_fails_leaves_nothing(void **state)
 	atomic_store(&faults.journal_error, -EIO);
 	assert_int_equal(put("x", 1, FILE_BYTES), 0);
 	assert_int_equal(read_it("3", 4), FILE_BYTES);
-	int64_t demoted = metric_get(M_DISK_DEMOTED);
+	int64_t written = metric_get(M_DISK_WRITTEN);
 	put_many(40, FILE_BYTES);
-	assert_int_equal(metric_get(M_DISK_DEMOTED), demoted);
+	assert_int_equal(metric_get(M_DISK_WRITTEN), written);
 	atomic_store(&faults.journal_error, 0);
 	reboot();
 	for (unsigned i = 0; i < 40; i++)
@@ -773,6 +930,11 @@ int main(void)
 		TEST(it_is_there_after_a_reboot, setup),
 		TEST(as_much_is_there_as_the_index_has_room_for, setup),
 		TEST(no_older_version_comes_back, setup),
+		TEST(what_was_there_is_not_written_again, setup),
+		TEST(what_is_copied_is_there_after_a_reboot, setup),
+		TEST(what_was_written_is_there_or_nothing, setup),
+		TEST(a_copy_makes_way, setup_small),
+		TEST(a_copy_costs_a_failing_disk_nothing, setup),
 		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
 		TEST(what_is_torn_is_an_error, setup),
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
