@@ -267,7 +267,8 @@ static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_w
 {
 	const struct tier_opts to = {
 		.dir = o->ssd, .bytes = o->ssd_bytes, .store = e->store ? store_dir(e->store) : "",
-		.fresh = o->fresh, .wait_ms = o->ssd_wait_ms, .faults = o->ssd_faults,
+		.fresh = o->fresh, 
+		.wait_ms = o->ssd_wait_ms, .end_ms = o->ssd_end_ms, .faults = o->ssd_faults,
 	};
 
 	return o->ssd ? tier_open(&to, &e->tier, ret_why) : 0;
@@ -426,6 +427,7 @@ void engine_close(struct engine *e)
 		return;
 	if (e->peer)
 		peer_end(e->peer); /* files hear of sessions no more */
+	tier_ending(e->tier);
 	server_close(e->server);
 	scrubs_free(e->scrubs);
 	evict_stop(e->evict); /* it looks for open files */

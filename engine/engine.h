@@ -66,6 +66,7 @@ struct engine_opts {
 	const char *ssd;
 	uint64_t ssd_bytes;
 	uint32_t ssd_wait_ms;
+	uint32_t ssd_end_ms; /* that the end waits for a disk that does not answer; 0: 10 s */
 	struct disk_faults *ssd_faults; /* tests */
 
 	bool verify;           /* check checksums on every read */

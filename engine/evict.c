@@ -79,26 +79,32 @@ static int stat_object(struct evict *x, const struct policy_object *o, struct in
 	return index_wait(x->e->ix, op, o->parent ? index_stat_near : index_stat);
 }
 
-/* 0: nobody is at it, and *ret is its place. */
-static int look_at(struct evict *x, const struct policy_object *o, struct place *ret)
+/* 0: nobody is at it, and *ret is its place. `lent`: but for the disk. */
+static int look_at(struct evict *x, const struct policy_object *o, bool lent, struct place *ret)
 {
 	_cleanup_(index_op_fini) struct index_op op = { 0 };
 	int r = stat_object(x, o, &op);
 
 	if (!r)
-		r = victim_look(x->victims, &op.entry);
+		r = victim_look(x->victims, &op.entry, lent);
 	if (!r)
 		*ret = op.entry.place;
 	return r;
 }
 
 /* 0: it has gone. */
-static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
+static int let_go_lent(struct evict *x, const struct policy_object *o, bool lent,
+		       enum metric reason)
 {
 	struct place place;
-	int r = look_at(x, o, &place);
+	int r = look_at(x, o, lent, &place);
 
 	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
+}
+
+static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
+{
+	return let_go_lent(x, o, false, reason);
 }
 
 /* What was taken cannot go, and has its turn again, but not in this round: else all turns of it
@@ -134,7 +140,7 @@ static bool go_back_taken(struct evict *x, const struct policy_object *o)
 {
 	struct place place;
 
-	if (look_at(x, o, &place) || tier_go_back(x->e->tier, o->fileid, place))
+	if (look_at(x, o, false, &place) || tier_go_back(x->e->tier, o->fileid, place))
 		return false;
 	policy_keep(x->policy, o->fileid);
 	return true;
@@ -195,8 +201,8 @@ static unsigned end_demotion(struct evict *x, const struct tier_victim *v, unsig
 	for (unsigned i = 0; i < n; i++) {
 		const struct policy_object *o = &v[i].object;
 		int r = v[i].outcome;
-		if (r == TIER_NOT) /* the disk may hold its slices, so there is no looking again */
-			r = victim_go_wait(x->victims, o->fileid, v[i].place, M_EVICTED_POOL);
+		if (r == TIER_NOT) /* somebody may have opened it meanwhile */
+			r = let_go_lent(x, o, v[i].lent, M_EVICTED_POOL);
 		if (r)
 			stays(x, o->fileid);
 		else if (v[i].outcome != TIER_NOT)
@@ -223,7 +229,7 @@ static unsigned demote_some(struct evict *x, uint64_t pages, uint64_t since_ns,
 			break;
 		if (!policy_take(x->policy, POLICY_PAGES, &v[n].object))
 			break;
-		if (look_at(x, &v[n].object, &v[n].place))
+		if (look_at(x, &v[n].object, false, &v[n].place))
 			stays(x, v[n].object.fileid);
 		else
 			taken += v[n++].object.pages;
@@ -499,7 +505,7 @@ static int end_it(struct evict *x, const struct expiry_end *end)
 								.place = end->place };
 		int r = index_wait(x->e->ix, &op, index_stat);
 		if (!r)
-			r = victim_look(x->victims, &op.entry);
+			r = victim_look(x->victims, &op.entry, false);
 		return r ? r : victim_go_wait(x->victims, end->fileid, end->place,
 					      M_EVICTED_TEMP);
 	}

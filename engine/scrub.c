@@ -358,6 +358,7 @@ static int see_bytes(struct scrub *s, const struct index_body *b, unsigned looks
 	bool is_there = read_again(s, b, &op);
 	const struct index_body now = {
 		.place = b->place, .name = b->name, .attr = op.entry.attr, .body = op.entry.body,
+		.copy = op.entry.copy,
 	};
 	if (is_there && is_same(b, &now)) {
 		is_bad(s, b, reason);
@@ -370,11 +371,32 @@ static int see_bytes(struct scrub *s, const struct index_body *b, unsigned looks
 	return 0;
 }
 
+/* One that is damaged is done without: the object is in memory, and sound. */
+static int see_copy(struct scrub *s, const struct index_body *b)
+{
+	struct index_body copy = *b;
+	struct index_op op = { .fileid = b->attr.fileid, .place = b->place };
+
+	if (!b->copy.len || !s->look)
+		return 0;
+	copy.body = (struct body){ BODY_EXTENTS, b->copy };
+	int r = look_at_body(s, &copy);
+	if (r < 0 || (s->found != SCRUB_OTHER && s->found != SCRUB_FAILED))
+		return r;
+	log_warn("scrub", "the copy on the disk of object %" PRIu64 " is damaged, and done without",
+		 b->attr.fileid);
+	r = index_wait(s->all->e->ix, &op, index_copy_drop);
+	index_op_fini(&op);
+	return r < 0 ? r : 0;
+}
+
 static int see_body(void *arg, const struct index_body *b)
 {
 	struct scrub *s = arg;
 	int r = b->damaged ? 0 : see_bytes(s, b, MORE_LOOKS);
 
+	if (!r && !b->damaged && s->found == SCRUB_SOUND)
+		r = see_copy(s, b);
 	if (r < 0)
 		return r;
 	if (b->damaged)

@@ -41,6 +41,8 @@ enum {
 	SEGMENT_MAX = 16384, /* pages: 64 MiB */
 	SEGMENTS = 16,       /* of a disk that is smaller than so many of those */
 	LOCK_MS = 2000,
+	END_MS = 10000,
+	LOOK_MS = 25,
 };
 
 #define FRESH_HINT "Try: another folder, or --fresh, which keeps what is there aside"
@@ -65,6 +67,35 @@ int tier_disk(struct tier *t, unsigned depth, struct disk **ret)
 		disk_close(d);
 	else
 		*ret = late;
+	return r;
+}
+
+uint64_t tier_next_look(void)
+{
+	return clock_ns() + LOOK_MS * NS_PER_MS;
+}
+
+void tier_waits(struct tier *t)
+{
+	uint64_t ending = atomic_load(&t->ending_ns), answered = atomic_load(&t->answered_ns);
+	uint64_t since = answered > ending ? answered : ending;
+
+	if (!ending || clock_ns() < since + t->end_ms * NS_PER_MS)
+		return;
+	log_error("disk", "%s: has not answered for %" PRIu32 " ms, and we are to end: it is left as it "
+		  "is, as by a kill -9. Try: a look at the disk, then another start", t->path,
+		  t->end_ms);
+	_exit(EXIT_FAILURE);
+}
+
+int tier_reap(struct tier *t, struct disk *d, struct disk_req **ret)
+{
+	int r = disk_reap(d, tier_next_look(), ret);
+
+	if (!r)
+		atomic_store(&t->answered_ns, clock_ns());
+	else if (r == -ETIMEDOUT)
+		tier_waits(t);
 	return r;
 }
 
@@ -392,6 +423,7 @@ int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why)
 	t->dir = t->fd = -1;
 	t->faults = o->faults;
 	t->wait_ms = o->wait_ms ? o->wait_ms : WAIT_MS;
+	t->end_ms = o->end_ms ? o->end_ms : END_MS;
 	t->path = strdup(o->dir);
 	int r = t->path ? open_dir(t, o, ret_why) : -ENOMEM;
 	if (!r)
@@ -559,7 +591,7 @@ int tier_begin(struct tier *t, struct engine *e, char **ret_why)
 {
 	struct journal_opts o = {
 		.dir = t->dir, .data = t->fd, .kv = index_kv(e->ix), .log = t->log,
-		.head = t->head, .faults = t->faults,
+		.head = t->head, .faults = t->faults, .answered_ns = &t->answered_ns,
 	};
 
 	t->e = e;
@@ -590,6 +622,12 @@ void tier_set_calls(struct tier *t, const struct tier_calls *c)
 	t->calls = *c;
 }
 
+void tier_ending(struct tier *t)
+{
+	if (t)
+		atomic_store(&t->ending_ns, clock_ns());
+}
+
 void tier_stop(struct tier *t)
 {
 	if (!t)
@@ -602,6 +640,8 @@ void tier_end(struct tier *t)
 {
 	if (!t)
 		return;
+	while (t->journal && !journal_end(t->journal, tier_next_look()))
+		tier_waits(t);
 	journal_close(t->journal);
 	t->journal = NULL;
 }

@@ -38,6 +38,7 @@ struct tier_opts {
 	const char *store; /* whose it is; "": nobody's that has a name */
 	bool fresh;        /* what is there is moved aside */
 	uint32_t wait_ms;  /* that who needs room may wait for the disk; 0: what is usual */
+	uint32_t end_ms;   /* that the end waits for it, see tier_ending(); 0: what is usual */
 	struct disk_faults *faults;
 };
 
@@ -71,11 +72,15 @@ struct tier_calls {
 };
 int tier_begin(struct tier *t, struct engine *e, char **ret_why);
 void tier_set_calls(struct tier *t, const struct tier_calls *c); /* before the first demotion */
+/* From now on, until the tier is freed, a disk that has not answered anything for end_ms (10 s) is left
+ * as it is, and so is all else: a line in the log, and _exit(1). What has been lent to it cannot be
+ * taken back, and the next start is one after a kill -9. */
+void tier_ending(struct tier *t);
 /* Nobody demotes any more: what is out comes to its end, who waits for something has -ESHUTDOWN. */
 void tier_stop(struct tier *t);
 /* Nothing is under way in the index, which is open still: what is to be known of it is written. */
 void tier_end(struct tier *t);
-/* Nobody observes the index any more. All three: NULL is fine. */
+/* Nobody observes the index any more. All four: NULL is fine. */
 void tier_free(struct tier *t);
 
 /* Demoting, by "evict" ----------------------------------------------------------------- */
@@ -89,6 +94,7 @@ struct tier_victim {
 	struct policy_object object;
 	struct place place; /* of its record */
 	int outcome; /* 0: it is on the disk; TIER_NOT; negative: it cannot go now */
+	bool lent;   /* TIER_NOT: the disk has its slices still, each of them pinned once */
 };
 
 /* How many pages are to be taken at a time; 0: none now, the disk is slow, full or failing. */

@@ -37,8 +37,6 @@
 #include "engine/fetch.h"
 #include "engine/tier_priv.h"
 
-enum { LOOK_MS = 25 };
-
 struct recall {
 	uint64_t fileid;
 	struct place place;
@@ -103,7 +101,7 @@ static struct node_call *take_given_up(struct back *b)
 	return late;
 }
 
-/* Every LOOK_MS by each thread that waits for something. */
+/* Now and then by each thread that waits for something. */
 static void expire(struct back *b)
 {
 	struct node_call *late = take_given_up(b), *c;
@@ -113,11 +111,6 @@ static void expire(struct back *b)
 		metric_add(M_RECALLS, -1);
 		c->done(c, c->result);
 	}
-}
-
-static uint64_t next_look(void)
-{
-	return clock_ns() + LOOK_MS * NS_PER_MS;
 }
 
 /* It is over: nobody joins any more. */
@@ -271,7 +264,7 @@ static int wait_room(struct coming *g, uint64_t number)
 		{
 			WITH_LOCK(&m.lock);
 			if (!m.done)
-				lock_wait_until(&m.lock, &m.come, next_look());
+				lock_wait_until(&m.lock, &m.come, tier_next_look());
 			done = m.done;
 		}
 		if (!done)
@@ -400,7 +393,7 @@ static int reap(struct coming *g, bool bad)
 	struct disk_req *q;
 	int r;
 
-	while ((r = disk_reap(g->k->disk, next_look(), &q)) == -ETIMEDOUT)
+	while ((r = tier_reap(g->t, g->k->disk, &q)) == -ETIMEDOUT)
 		expire(g->k->back);
 	if (r < 0)
 		return r;
@@ -415,6 +408,12 @@ static int reap(struct coming *g, bool bad)
 	return a->is_alone && !bad ? compare_part(g, a) : 0;
 }
 
+static bool is_ending(struct back *b)
+{
+	WITH_LOCK(&b->lock);
+	return b->ending;
+}
+
 /* All that was begun has ended when this returns. */
 static int read_all(struct coming *g)
 {
@@ -426,6 +425,7 @@ static int read_all(struct coming *g)
 		return -ENOMEM;
 	list_parts(g);
 	while ((!r && sent < g->nparts) || g->k->disk->out) {
+		r = r ? r : is_ending(g->k->back) ? -ESHUTDOWN : 0;
 		if (!r && sent < g->nparts && g->k->disk->out < BACK_DEPTH) {
 			r = disk_submit(g->k->disk, &g->parts[sent].req);
 			sent += !r;
@@ -480,7 +480,7 @@ static int move(struct coming *g)
 {
 	struct index *ix = g->t->e->ix;
 	struct made_body m;
-	int r = tier_body_make(ix, g->q->fileid, &g->to, &m);
+	int r = tier_body_make(ix, g->q->fileid, &g->to, false, &m);
 
 	if (r < 0)
 		return r;
@@ -499,8 +499,10 @@ static void wait_journal(struct coming *g)
 {
 	uint64_t mark = journal_mark(g->t->journal);
 
-	while (journal_wait(g->t->journal, mark, next_look()) == -ETIMEDOUT)
+	while (journal_wait(g->t->journal, mark, tier_next_look()) == -ETIMEDOUT) {
 		expire(g->k->back);
+		tier_waits(g->t);
+	}
 }
 
 /* Who comes later finds nothing done for him, and asks again. */

@@ -67,11 +67,11 @@ static uint32_t region_run(const struct extents *x, uint32_t i)
 }
 
 static int put_blocks(struct index *ix, uint64_t fileid, struct made_body *m,
-		      const struct bytes *values)
+		      const struct bytes *values, bool reserve)
 {
 	_cleanup_(index_op_fini) struct index_op op = {
 		.fileid = fileid, .blocks = m->blocks, .values = values, .nblocks = m->nblocks,
-		.flags = PUT_UNNOTED,
+		.flags = PUT_UNNOTED | (reserve ? PUT_RESERVE : 0),
 	};
 	int r = index_wait(ix, &op, index_put_blocks);
 
@@ -80,7 +80,7 @@ static int put_blocks(struct index *ix, uint64_t fileid, struct made_body *m,
 	return r;
 }
 
-static int make_blocks(struct index *ix, uint64_t fileid, const struct extents *x,
+static int make_blocks(struct index *ix, uint64_t fileid, const struct extents *x, bool reserve,
 		       struct made_body *m)
 {
 	_cleanup_(freep) struct writer *values = calloc(x->n, sizeof(*values));
@@ -104,7 +104,7 @@ static int make_blocks(struct index *ix, uint64_t fileid, const struct extents *
 		r = -E2BIG;
 	if (!r) {
 		m->nblocks = n;
-		r = put_blocks(ix, fileid, m, bytes);
+		r = put_blocks(ix, fileid, m, bytes, reserve);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		writer_fini(&values[i]);
@@ -112,7 +112,8 @@ static int make_blocks(struct index *ix, uint64_t fileid, const struct extents *
 	return r;
 }
 
-int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, struct made_body *ret)
+int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, bool reserve,
+		   struct made_body *ret)
 {
 	struct made_body m = { 0 };
 	int r = body_encode_extents(x, &m.bytes);
@@ -120,7 +121,7 @@ int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, s
 	if (!r && m.bytes.len > INDEX_BODY_MAX) {
 		writer_fini(&m.bytes);
 		m.bytes = (struct writer){ 0 };
-		r = make_blocks(ix, fileid, x, &m);
+		r = make_blocks(ix, fileid, x, reserve, &m);
 	} else if (!r) {
 		m.body = (struct body){ BODY_EXTENTS, writer_bytes(&m.bytes) };
 	}

@@ -31,6 +31,7 @@
 enum {
 	ROTATE = 64 << 20,     /* bytes of a journal, */
 	ROTATE_TIMES = 2,      /* and of what its rows have */
+	ROTATE_REST_MS = 10000,/* after it could not be done */
 	BUFFER_MAX = 64 << 20, /* that the disk is behind; then it is given up */
 	ROWS_LOT = 1 << 20,
 	ROWS_SEEN = 1024, /* then it is looked whether somebody waits */
@@ -46,14 +47,14 @@ struct journal {
 	struct lock lock;
 	struct writer buffer;  /* commits: u32 bytes of entries, entries */
 	uint64_t added, durable;
-	bool data_written, ending;
+	bool data_written, ending, ended;
 	int error;
 	pthread_cond_t more, done;
 
 	/* The thread's */
 	int fd;
 	uint64_t next_record;  /* of its file */
-	uint64_t bytes, rows_bytes;
+	uint64_t bytes, rows_bytes, rests_ns;
 	uint64_t number;
 	bool has_thread, observes;
 	pthread_t thread;
@@ -87,6 +88,12 @@ static bool parse_name(const char *s, const char *what, uint64_t *ret)
 	return true;
 }
 
+static void answered(struct journal *j)
+{
+	if (j->o.answered_ns)
+		atomic_store(j->o.answered_ns, clock_ns());
+}
+
 static int write_all(struct journal *j, int fd, struct bytes b)
 {
 	int fault = j->o.faults ? atomic_load(&j->o.faults->journal_error) : 0;
@@ -101,6 +108,7 @@ static int write_all(struct journal *j, int fd, struct bytes b)
 			return -errno;
 		b = BYTES_OF((const uint8_t *)b.p + n, b.len - (size_t)n);
 	}
+	answered(j);
 	return 0;
 }
 
@@ -233,6 +241,7 @@ static int flush(struct journal *j)
 		fail(j, r);
 		return r;
 	}
+	answered(j);
 	crash_point(CRASH_DISK_JOURNALED);
 	WITH_LOCK(&j->lock);
 	j->durable = added;
@@ -311,25 +320,31 @@ static int write_rows(struct journal *j)
 	close(s.fd);
 	writer_fini(&s.entries);
 	writer_fini(&s.kept);
+	if (r < 0) {
+		unlinkat(j->o.dir, ROWS_NEW, 0);
+		return r;
+	}
 	j->rows_bytes = s.bytes;
-	if (!r)
-		remove_before(j->o.dir, j->number);
-	return r;
+	remove_before(j->o.dir, j->number);
+	return 0;
 }
 
 /* What comes from now on goes to the next one. */
 static int begin_next(struct journal *j)
 {
+	const struct file_name name = name_of("journal", j->number + 1);
 	uint64_t number;
 	int fd;
 
 	j->number++;
-	int r = create(j, name_of("journal", j->number).s, &number, &fd);
-	if (r < 0)
-		return r;
-	if (fdatasync(fd) || fsync(j->o.dir)) {
+	int r = create(j, name.s, &number, &fd);
+	if (!r && (fdatasync(fd) || fsync(j->o.dir))) {
 		r = -errno;
 		close(fd);
+	}
+	if (r < 0) { /* the one that there is goes on */
+		unlinkat(j->o.dir, name.s, 0);
+		j->number--;
 		return r;
 	}
 	if (j->fd >= 0)
@@ -340,14 +355,25 @@ static int begin_next(struct journal *j)
 	return 0;
 }
 
+/* Where that cannot be done (no room, say), what there is goes on: rows and all journals since. */
 static void rotate(struct journal *j)
 {
 	int r = begin_next(j);
 
 	if (!r)
 		r = write_rows(j);
-	if (r < 0)
-		fail(j, r);
+	if (r < 0 && journal_has(j, 0))
+		log_warn("disk", "its journal cannot be begun anew, and grows: %s. Try: room for it",
+			 error_text(r));
+	j->rests_ns = r < 0 ? clock_ns() + ROTATE_REST_MS * NS_PER_MS : 0;
+}
+
+static bool must_rotate(const struct journal *j)
+{
+	uint64_t least = j->o.rotate_bytes ? j->o.rotate_bytes : ROTATE;
+
+	return j->bytes > least && j->bytes > ROTATE_TIMES * j->rows_bytes &&
+	       clock_ns() >= j->rests_ns;
 }
 
 /* ----------------------------------------------------------------------------------------------- */
@@ -365,11 +391,12 @@ static void *run(void *arg)
 	struct journal *j = arg;
 
 	pthread_setname_np(pthread_self(), "journal");
-	while (wait_for_more(j)) {
-		uint64_t least = j->o.rotate_bytes ? j->o.rotate_bytes : ROTATE;
-		if (!flush(j) && j->bytes > least && j->bytes > ROTATE_TIMES * j->rows_bytes)
+	while (wait_for_more(j))
+		if (!flush(j) && must_rotate(j))
 			rotate(j);
-	}
+	WITH_LOCK(&j->lock);
+	j->ended = true;
+	pthread_cond_broadcast(&j->done);
 	return NULL;
 }
 
@@ -436,20 +463,35 @@ int journal_open(const struct journal_opts *o, struct journal **ret)
 	return 0;
 }
 
+static void stop_observing(struct journal *j)
+{
+	if (j->observes)
+		kv_observe_no_more(j->o.kv, &j->observer);
+	j->observes = false;
+}
+
+bool journal_end(struct journal *j, uint64_t deadline_ns)
+{
+	stop_observing(j);
+	WITH_LOCK(&j->lock);
+	j->ending = true;
+	pthread_cond_signal(&j->more);
+	while (!j->ended)
+		if (lock_wait_until(&j->lock, &j->done, deadline_ns) == ETIMEDOUT)
+			return false;
+	return true;
+}
+
 void journal_close(struct journal *j)
 {
 	if (!j)
 		return;
-	if (j->observes)
-		kv_observe_no_more(j->o.kv, &j->observer);
 	if (j->has_thread) {
-		{
-			WITH_LOCK(&j->lock);
-			j->ending = true;
-			pthread_cond_signal(&j->more);
-		}
+		while (!journal_end(j, clock_ns() + NS_PER_S))
+			;
 		pthread_join(j->thread, NULL);
 	}
+	stop_observing(j);
 	if (j->fd >= 0)
 		close(j->fd);
 	writer_fini(&j->buffer);
@@ -601,12 +643,18 @@ int journal_read(int dir, const struct record_visitor *v, struct journal_found *
 	r = read_one(dir, name.s, &g, NULL);
 	if (!r && !g.whole)
 		r = -EUCLEAN;
-	/* Those that were to follow, and were not made any more, are no loss. */
+	/* Those that were to follow, and were not made any more, are no loss. Behind what was cut off
+	 * there is nothing: else it was not a power loss that did it. */
 	for (g.number = rows; !r && g.number <= last; g.number++) {
-		bool torn = false;
-		name = name_of("journal", g.number);
+		struct file_name now = name_of("journal", g.number);
+		bool bare = g.number > rows && is_bare(dir, g.number), torn = false;
+		if (ret->torn && !bare) {
+			r = -EUCLEAN;
+			break;
+		}
+		name = now;
 		r = read_one(dir, name.s, &g, &torn);
-		if (g.number > rows && r == -EUCLEAN && is_bare(dir, g.number))
+		if (r == -EUCLEAN && bare)
 			r = 0;
 		ret->torn |= torn;
 	}

@@ -41,12 +41,16 @@ struct journal_opts {
 	struct record_head head; /* number: of the files to be written */
 	struct disk_faults *faults; /* or NULL */
 	uint64_t rotate_bytes;      /* of a journal; 0: what is usual */
+	_Atomic uint64_t *answered_ns; /* when the disk last did is noted there, or NULL */
 };
 
 /* Writes rows-N and journal-N, removes those before, and observes from then on. Blocks.
  * -ENOSPC, -EIO. */
 int journal_open(const struct journal_opts *o, struct journal **ret);
-/* Writes what is left. Nothing is under way in the index; NULL is fine. */
+/* Writes what is left, and nothing after it; nothing is under way in the index. False: it is not
+ * done by then. */
+bool journal_end(struct journal *j, uint64_t deadline_ns);
+/* The same if that has not been done, for as long as it takes. NULL is fine. */
 void journal_close(struct journal *j);
 
 /* Notes that a segment has this generation; a mark, for journal_has(). */

@@ -332,7 +332,7 @@ static int written(struct out_batch *b, const struct out_victim *o)
 static int move(struct tier *t, struct out_victim *o)
 {
 	struct made_body m;
-	int r = tier_body_make(t->e->ix, o->op.fileid, &o->x, &m);
+	int r = tier_body_make(t->e->ix, o->op.fileid, &o->x, true, &m);
 
 	if (r < 0)
 		return r == -E2BIG ? not_now(M_DISK_NOT_LARGE) : not_now(M_DISK_NOT_FAILED);
@@ -402,6 +402,7 @@ static void become_stuck(struct out_batch *b)
 	for (unsigned i = 0; i < b->n; i++) {
 		struct out_victim *o = &b->v[i];
 		o->v->outcome = o->r ? o->r : o->is_there ? 0 : not_now(M_DISK_NOT_SLOW);
+		o->v->lent = o->npinned && t->out->out;
 		o->v = NULL;
 	}
 	if (t->out->out)
@@ -581,8 +582,13 @@ void tier_out_end(struct tier *t)
 {
 	struct disk_req *q;
 
-	while (t->stuck && t->out->out && !disk_reap(t->out, 0, &q))
-		tier_log_leave(t->log, &((struct out_write *)q)->run);
+	int r = 0;
+
+	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT)) {
+		r = tier_reap(t, t->out, &q);
+		if (!r)
+			tier_log_leave(t->log, &((struct out_write *)q)->run);
+	}
 	if (t->stuck)
 		batch_free(t->stuck);
 	t->stuck = NULL;

@@ -26,7 +26,9 @@ struct tier {
 	struct engine *e;
 	struct tier_calls calls;
 	struct disk_faults *faults;
-	uint32_t wait_ms;
+	uint32_t wait_ms, end_ms;
+	_Atomic uint64_t ending_ns;   /* since when; 0: it is not */
+	_Atomic uint64_t answered_ns; /* when the disk last did */
 	char *path;
 	int dir, fd;         /* its folder; `data`, O_DIRECT, which has the lock */
 	bool is_new, made_data;
@@ -53,6 +55,11 @@ struct tier {
 
 /* tier.c */
 int tier_disk(struct tier *t, unsigned depth, struct disk **ret);
+/* disk_reap() of one of those, for LOOK_MS at most: -ETIMEDOUT. As all who wait for the disk they
+ * look meanwhile whether the end has waited too long, and then do not return. */
+int tier_reap(struct tier *t, struct disk *d, struct disk_req **ret);
+void tier_waits(struct tier *t); /* the same look, of who waits otherwise */
+uint64_t tier_next_look(void);
 
 /* tier_out.c */
 int tier_out_begin(struct tier *t);
@@ -73,7 +80,9 @@ struct made_body {
 	struct block_ref *blocks; /* that were put for it */
 	uint32_t nblocks;
 };
-int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, struct made_body *ret);
+/* reserve: room is made by who calls, so that he must not wait for any. */
+int tier_body_make(struct index *ix, uint64_t fileid, const struct extents *x, bool reserve,
+		   struct made_body *ret);
 /* `moved`: a record names it. */
 void tier_body_made(struct index *ix, uint64_t fileid, struct made_body *m, bool moved);
 

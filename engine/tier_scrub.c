@@ -56,8 +56,8 @@ static int read_pages(struct tier_look *l, uint32_t page, uint32_t npages)
 	}, *done;
 	int r = disk_submit(l->disk, &q);
 
-	if (!r)
-		r = disk_reap(l->disk, 0, &done);
+	while (!r && (r = tier_reap(l->t, l->disk, &done)) == -ETIMEDOUT)
+		r = 0;
 	if (!r)
 		r = q.result;
 	if (r < 0) {

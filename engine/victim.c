@@ -26,13 +26,18 @@ struct victims {
 
 /* Who is at it -------------------------------------------------------------------------- */
 
+struct look {
+	struct pool *pool;
+	unsigned ours; /* pins that do not count */
+};
+
 static int one_pinned(void *arg, const struct extent *x)
 {
-	struct victims *vs = arg;
+	const struct look *l = arg;
 	struct slice_view v;
 
-	return x->pool_id == pool_id(vs->e->pool) && pool_next(vs->e->pool, x->slice, &v) &&
-	       v.id.page == x->slice && v.pins;
+	return x->pool_id == pool_id(l->pool) && pool_next(l->pool, x->slice, &v) &&
+	       v.id.page == x->slice && v.pins > l->ours;
 }
 
 /* The first block that a list of them names: its extents, or a list. */
@@ -49,14 +54,15 @@ static int first_block(struct victims *vs, uint64_t fileid, struct bytes list, s
 }
 
 /* 1: one of its slices is; 0; negative: it cannot be read. */
-static int is_pinned(struct victims *vs, uint64_t fileid, const struct body *b)
+static int is_pinned(struct victims *vs, uint64_t fileid, const struct body *b, bool lent)
 {
+	struct look l = { vs->e->pool, lent };
 	_cleanup_(index_op_fini) struct index_op node = { 0 }, leaf = { 0 };
 	struct bytes list = b->bytes;
 	int r = 0;
 
 	if (b->kind == BODY_EXTENTS)
-		return body_each_extent(list, one_pinned, vs);
+		return body_each_extent(list, one_pinned, &l);
 	if (b->kind != BODY_BLOCKS && b->kind != BODY_TREE)
 		return 0;
 	if (b->kind == BODY_TREE) {
@@ -66,7 +72,7 @@ static int is_pinned(struct victims *vs, uint64_t fileid, const struct body *b)
 	}
 	if (!r)
 		r = first_block(vs, fileid, list, &leaf);
-	return r ? r : body_each_extent(leaf.rows->rows[0].value, one_pinned, vs);
+	return r ? r : body_each_extent(leaf.rows->rows[0].value, one_pinned, &l);
 }
 
 static bool is_open(struct victims *vs, uint64_t fileid)
@@ -78,9 +84,9 @@ static bool is_open(struct victims *vs, uint64_t fileid)
 	return f;
 }
 
-int victim_look(struct victims *vs, const struct entry *e)
+int victim_look(struct victims *vs, const struct entry *e, bool lent)
 {
-	int r = is_open(vs, e->attr.fileid) ? 1 : is_pinned(vs, e->attr.fileid, &e->body);
+	int r = is_open(vs, e->attr.fileid) ? 1 : is_pinned(vs, e->attr.fileid, &e->body, lent);
 
 	return r > 0 ? -EBUSY : r;
 }

@@ -38,8 +38,9 @@ struct victim {
 	struct index_op op;
 };
 
-/* 0: nobody has what index_stat() has said open here, and no mount has pinned it; -EBUSY. Blocks. */
-int victim_look(struct victims *vs, const struct entry *e);
+/* 0: nobody has what index_stat() has said open here, and no mount has pinned it; -EBUSY. `lent`: one
+ * pin of each of its slices is the disk's. Blocks. */
+int victim_look(struct victims *vs, const struct entry *e, bool lent);
 
 /* It goes, whoever has it open (P4). v is its until done(), which comes once, possibly before this
  * returns: 0; INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes it; -EPERM: it

@@ -150,7 +150,7 @@ static int lot_put(struct blocks_run *b)
 		b->writes[i].key = key_bytes(lot_key(b, i));
 	b->relay->req.writes = b->writes;
 	b->relay->req.nwrites = b->n + noted;
-	b->relay->req.reserve = !noted; /* by who makes room, and is not to wait for himself */
+	b->relay->req.reserve = b->op->flags & PUT_RESERVE;
 	return 0;
 }
 

@@ -40,6 +40,7 @@ static int see_row(void *arg, const struct kv_row *row)
 	if (!r) {
 		b.attr = rec.attr;
 		b.body = rec.body;
+		b.copy = rec.copy;
 	}
 	return all->visit(all->arg, &b);
 }

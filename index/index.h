@@ -478,8 +478,8 @@ void index_removexattr(struct index *ix, struct index_op *op);
  * they are deleted again, before others are put for this object. -ENOSPC: none is
  * left behind. */
 enum {
-	PUT_UNNOTED = 1, /* flag: by who ends with the index itself: the next start collects them.
-			    They may use the reserve */
+	PUT_UNNOTED = 1, /* flag: by who ends with the index itself: the next start collects them */
+	PUT_RESERVE = 2, /* by who makes room, and is not to wait for himself */
 };
 void index_put_blocks(struct index *ix, struct index_op *op);
 /* fileid, blocks -> rows: rows->rows[i].value is what blocks[i] was put with.
@@ -623,6 +623,7 @@ struct index_body {
 	struct bytes name; /* PLACE_NAME */
 	struct attr attr;
 	struct body body;
+	struct bytes copy; /* as of struct entry */
 	bool damaged;      /* it does not decode: attr and body are not known */
 };
 /* All of them; blocks. What is written meanwhile may be seen or not. Not 0 from visit: ends it

@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 #include <sys/random.h>
+#include <sys/wait.h>
 
 #include "common/clock.h"
 #include "common/metrics.h"
@@ -37,6 +38,7 @@ static char kept[40]; /* its store, where memory is not lost */
 static bool is_kept;
 static uint64_t disk_bytes;
 static unsigned high; /* percent; 0: what is usual */
+static uint32_t end_ms;
 
 static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 {
@@ -49,6 +51,7 @@ static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 	o.ssd = folder;
 	o.ssd_bytes = bytes;
 	o.ssd_wait_ms = wait_ms;
+	o.ssd_end_ms = end_ms;
 	o.ssd_faults = &faults;
 	int r = engine_open(&o, &e, &why);
 
@@ -731,6 +734,48 @@ static void a_journal_that_fails_leaves_nothing(void **state)
 		assert_false(is_there(number(i)));
 }
 
+/* With the disk's answer goes the end: in a process of its own, for that ends there. */
+static void close_without_answer(void)
+{
+	struct attr a = { 0 };
+	struct place place;
+	struct kit_wait w = KIT_WAIT;
+	struct file_op op = { .done = kit_done, .arg = &w };
+
+	alarm(60);
+	end_ms = 300;
+	assert_int_equal(begin(PATIENT_MS), 0);
+	put_many(60, FILE_BYTES);
+	assert_true(attr_of("1").away);
+	assert_int_equal(kit_lookup(e, "1", &a, &place), 0);
+	atomic_store(&faults.delay_ms, 1000000);
+	op.call.deadline_ns = clock_ns() + 50 * NS_PER_MS;
+	file_open(e, a.fileid, place, 0, &op);
+	assert_int_equal(kit_wait(&w), -ETIMEDOUT);
+	engine_close(e);
+	_exit(0);
+}
+
+static void the_end_does_not_wait_for_a_dead_disk(void **state)
+{
+	int status = 0;
+	unsigned there = 0;
+
+	(void)state;
+	engine_close(e);
+	pid_t child = fork();
+	if (!child)
+		close_without_answer();
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 1);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	check();
+	for (unsigned i = 0; i < 60; i++)
+		there += is_there(number(i)) && read_it(number(i), i + 1) == FILE_BYTES;
+	assert_in_range(there, 55, 60); /* what was to go there at the end may have gone */
+}
+
 /* What is on the disk is known in memory, which was not lost, to the generation of a segment. */
 static void without_a_journal_memory_knows(void **state)
 {
@@ -940,6 +985,7 @@ int main(void)
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
+		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),

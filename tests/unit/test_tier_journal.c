@@ -438,6 +438,58 @@ static void journals_that_were_never_begun_are_no_loss(void **state)
 	is(&now);
 }
 
+/* A journal goes on in another one when the rows cannot be written anew: *ret of the first, until
+ * there is a second with something in it. */
+static void make_two_journals(struct rows *now, char first[400], char second[400])
+{
+	char path[400];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/rows-new", disk_kit_dir);
+	begin(64); /* writes the rows, and then nothing can be where they were written */
+	assert_int_equal(mkdir(path, 0700), 0);
+	snprintf(first, 400, "%s/journal-%08x", disk_kit_dir, 1);
+	snprintf(second, 400, "%s/journal-%08x", disk_kit_dir, 2);
+	for (uint32_t i = 1; stat(second, &st) || st.st_size <= RECORD_FIRST; i++) {
+		put(now, i % 7, i);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
+	}
+	end();
+	assert_int_equal(rmdir(path), 0);
+}
+
+static void without_new_rows_the_old_ones_are_good(void **state)
+{
+	struct rows now = { 0 };
+	char first[400], second[400];
+
+	(void)state;
+	make_two_journals(&now, first, second);
+	is(&now);
+	begin(0);
+	assert_int_equal(access(first, F_OK), -1);
+	end();
+	is(&now);
+}
+
+/* Nothing is taken from behind a gap; where nothing is behind it, it is the end. */
+static void a_gap_is_damage(void **state)
+{
+	struct rows now = { 0 }, r;
+	struct journal_found found;
+	char first[400], second[400];
+	struct stat st;
+
+	(void)state;
+	make_two_journals(&now, first, second);
+	assert_int_equal(stat(first, &st), 0);
+	assert_int_equal(truncate(first, st.st_size - 3), 0);
+	assert_int_equal(read_it(&r, &found), -EUCLEAN);
+	assert_int_equal(truncate(second, RECORD_FIRST), 0);
+	assert_int_equal(read_it(&r, &found), 0);
+	assert_true(found.torn);
+}
+
 /* Records of what is in memory only, of which the journal takes none. */
 static void put_others(unsigned n)
 {
@@ -508,6 +560,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(bytes_from_before_are_synced_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(journals_that_were_never_begun_are_no_loss, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(without_new_rows_the_old_ones_are_good, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_gap_is_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
