@@ -171,6 +171,14 @@ static int why_data(const struct tier *t, int r, char **ret_why)
 	return why(ret_why, r, "disk %s: data: %s. Try: a look at the disk", t->path, error_text(r));
 }
 
+/* To find that out by allocating would leave nothing to anybody else meanwhile. */
+static bool has_room(int fd, uint64_t bytes)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) || bytes / (uint64_t)fs.f_bsize < fs.f_bavail;
+}
+
 static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 {
 	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
@@ -186,7 +194,7 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	memcpy(&t->head.pool_id, random, sizeof(t->head.pool_id));
 	t->head.pool_id |= 1;
 	t->is_new = t->made_data = true;
-	int r = -posix_fallocate(t->fd, 0, (off_t)bytes);
+	int r = has_room(t->fd, bytes) ? -posix_fallocate(t->fd, 0, (off_t)bytes) : -ENOSPC;
 	if (r == -ENOSPC)
 		return why(ret_why, r, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
 			   t->path, size_text(bytes).s);
