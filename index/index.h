@@ -190,7 +190,7 @@ void keep_apply(struct keep *k, unsigned mask, const struct keep *from);
 /*
  * As text, for users: what is "pin" ("forever", "2026-12-01T12:00:00Z"), "ttl" ("1h",
  * "7d after use"), "priority" ("low", "normal", "high") or "quota" ("10G"); more forms are
- * read than written (slicefs-pin(8)). -ENOENT: none of these. -EINVAL: no such value;
+ * read than written, "none" for one (slicefs-pin(8)). -ENOENT: none of these. -EINVAL: no such value;
  * -ENODATA: nothing was said.
  */
 struct keep_text {

@@ -15,6 +15,7 @@
 enum { US_PER_S = 1000000, TEXT_MAX = 64 };
 
 static const struct keep nothing;
+static const char none[] = "none"; /* no end, no quota */
 static const int64_t YEAR_9999 = 253402300799; /* its last second */
 
 struct word {
@@ -90,7 +91,7 @@ static int set_ttl(struct keep *k, char *s)
 
 	if (rest)
 		*rest++ = 0;
-	int r = units_time(s, &us);
+	int r = units_time(strcmp(s, none) ? s : "0", &us);
 	if (r)
 		return -EINVAL;
 	k->ttl_by_use = rest && !strcmp(rest, "after use");
@@ -102,6 +103,12 @@ static int set_ttl(struct keep *k, char *s)
 	if (!k->ttl)
 		k->ttl_by_use = false;
 	return 0;
+}
+
+/* A part of the machine's memory would be of whichever machine it is said on. */
+static int set_quota(struct keep *k, const char *s)
+{
+	return strchr(s, '%') ? -EINVAL : units_size(strcmp(s, none) ? s : "0", &k->quota);
 }
 
 static int set_priority(struct keep *k, const char *s)
@@ -148,7 +155,7 @@ int keep_set(struct keep *k, const char *what, struct bytes value, unsigned *ret
 	else if (mask == INDEX_SET_PRIORITY)
 		r = set_priority(&new, s);
 	else
-		r = units_size(s, &new.quota);
+		r = set_quota(&new, s);
 	if (r)
 		return -EINVAL;
 	*k = new;

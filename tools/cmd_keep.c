@@ -30,6 +30,7 @@ struct keeping {
 	unsigned mask;         /* as keep_set() says; 0: evict */
 	struct keep keep;
 	bool only_itself;
+	bool shows;            /* what there is of a quota, and changes nothing */
 	int status;
 };
 
@@ -58,6 +59,42 @@ static int fail(struct keeping *k, int err, const char *path)
 		return client_is_remote(path) ? client_fail(&k->c, err, path) :
 			cmd_fail(EXIT_FAILED, cmd, "%s: %s", path, error_text(err));
 	}
+}
+
+static int has_none(struct keeping *k, const char *dir)
+{
+	return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: has none", dir);
+}
+
+/* ---- What there is of a quota ------------------------------------------------------- */
+
+static int show(const char *dir, uint64_t used, const char *quota)
+{
+	printf("%s: %s of %s\n", dir, size_text(used).s, quota);
+	return EXIT_DONE;
+}
+
+static int show_here(struct keeping *k, const char *dir)
+{
+	char quota[64], used[64];
+	ssize_t n = getxattr(dir, "user.slicefs.quota", quota, sizeof(quota) - 1);
+	ssize_t m = n < 0 ? n : getxattr(dir, "user.slicefs.used", used, sizeof(used) - 1);
+
+	if (m < 0)
+		return errno == ENODATA ? has_none(k, dir) : fail(k, -errno, dir);
+	quota[n] = used[m] = 0;
+	return show(dir, strtoull(used, NULL, 10), quota);
+}
+
+static int show_there(struct keeping *k, const struct found *at, const char *dir)
+{
+	struct engine_ask a = { .fileid = at->attr.fileid, .place = at->place };
+	struct keep_text quota;
+
+	if (keep_get(&at->attr.keep, "quota", &quota) < 0)
+		return has_none(k, dir);
+	int r = client_ask(&k->c, &a, engine_about);
+	return r ? fail(k, r == INDEX_MISS ? -ENOENT : r, dir) : show(dir, a.used, quota.s);
 }
 
 /* ---- On a mount -------------------------------------------------------------------- */
@@ -111,6 +148,8 @@ static int do_here(struct keeping *k, const char *path)
 	if (mounts_each(is_on, &st) <= 0)
 		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is not on a slicefs mount. Try: slicefs "
 				"status", path);
+	if (k->shows)
+		return S_ISDIR(st.st_mode) ? show_here(k, path) : fail(k, -ENOTDIR, path);
 	walking = k;
 	k->status = EXIT_DONE;
 	if (k->only_itself)
@@ -183,6 +222,8 @@ static int do_there(struct keeping *k, const char *word)
 		r = -ENOENT;
 	if (r < 0)
 		return client_fail(&k->c, r, word);
+	if (k->shows)
+		return S_ISDIR(at.attr.mode) ? show_there(k, &at, word) : fail(k, -ENOTDIR, word);
 	if (!S_ISREG(at.attr.mode) && !S_ISDIR(at.attr.mode))
 		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a directory",
 				word);
@@ -209,18 +250,19 @@ static int open_node(struct keeping *k, char **words)
 	return any ? client_open(&k->c) : EXIT_DONE;
 }
 
-/* Each of them; the worst status. */
+/* Each of them, also after one that failed. */
 static int do_words(struct keeping *k, char **words)
 {
-	int status = open_node(k, words);
+	int worst = open_node(k, words);
+	bool opened = !worst;
 
-	for (; !status && *words; words++) {
-		int s = client_is_remote(*words) ? do_there(k, *words) : do_here(k, *words);
-		if (s)
-			status = s;
+	for (; opened && *words; words++) {
+		int status = client_is_remote(*words) ? do_there(k, *words) : do_here(k, *words);
+		if (status)
+			worst = status;
 	}
 	client_close(&k->c);
-	return status;
+	return worst;
 }
 
 /* What is to be set, as its extended attribute has it. */
@@ -320,6 +362,8 @@ int cmd_pin(int argc, char **argv)
 	if (take_value(&w.k, "pin", w.until ? w.until : "forever") < 0)
 		return cmd_usage(argv[0], "--until: \"%s\" is no time. Try: 2026-12-01, "
 				 "2026-12-01T12:00:00Z", w.until);
+	if (w.k.keep.pinned <= time(NULL))
+		return cmd_usage(argv[0], "--until: \"%s\" has passed. Try: slicefs unpin", w.until);
 	return do_words(&w.k, w.v);
 }
 
@@ -408,50 +452,35 @@ void cmd_quota_help(void)
 {
 	client_help();
 	printf("\nWhat is in DIR, and below it, is evicted when there is more than SIZE (10G) of it,\n"
-	       "before anything else is. Without one: what there is of those that have a quota.\n");
-}
-
-static int show_quota(const char *dir)
-{
-	char quota[64], used[64];
-	ssize_t n = getxattr(dir, "user.slicefs.quota", quota, sizeof(quota) - 1);
-	ssize_t m = n < 0 ? n : getxattr(dir, "user.slicefs.used", used, sizeof(used) - 1);
-
-	if (m < 0)
-		return cmd_fail(EXIT_FAILED, "quota", "%s: %s", dir,
-				errno == ENODATA ? "has none" : strerror(errno));
-	quota[n] = used[m] = 0;
-	printf("%s: %s of %s\n", dir, size_text(strtoull(used, NULL, 10)).s, quota);
-	return EXIT_DONE;
+	       "before anything else is. show: how much there is, of how much.\n");
 }
 
 static int quota_words(struct words *w, const char *verb)
 {
-	int status = EXIT_DONE;
+	bool set = !strcmp(verb, "set"), unset = !strcmp(verb, "unset");
 
 	w->k.only_itself = true;
-	if (!strcmp(verb, "unset")) {
+	w->k.shows = !strcmp(verb, "show");
+	if (!set && !unset && !w->k.shows)
+		return cmd_usage("quota", "\"%s\" is none of set, unset and show", verb);
+	if (set && w->n != 3)
+		return cmd_usage("quota", "set takes one DIR and a SIZE");
+	if (w->n < 2)
+		return cmd_usage("quota", "no DIR was given");
+	if (unset)
 		take_value(&w->k, "quota", NULL);
-		return do_words(&w->k, w->v + 1);
-	}
-	if (!strcmp(verb, "set") && w->n == 3) {
-		if (take_value(&w->k, "quota", w->v[2]) < 0)
-			return cmd_usage("quota", "\"%s\" is no size. Try: 512M, 10G", w->v[2]);
+	else if (set && take_value(&w->k, "quota", w->v[2]) < 0)
+		return cmd_usage("quota", "\"%s\" is no size. Try: 512M, 10G, none", w->v[2]);
+	if (set)
 		w->v[2] = NULL;
-		return do_words(&w->k, w->v + 1);
-	}
-	if (strcmp(verb, "show"))
-		return cmd_usage("quota", "\"%s\" wants something else", verb);
-	for (char **v = w->v + 1; *v; v++)
-		status |= show_quota(*v);
-	return status;
+	return do_words(&w->k, w->v + 1);
 }
 
 int cmd_quota(int argc, char **argv)
 {
 	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, options, "set, unset or show");
+	int status = parse(&w, argc, argv, options, NULL);
 
 	return status ? status : quota_words(&w, w.v[0]);
 }

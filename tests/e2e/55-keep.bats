@@ -187,6 +187,7 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	[ "$(find "$MNT/q" -type f | wc -l)" -ge 2 ]
 	[ -e "$MNT/outside" ]
 	[[ $(slicefs quota show "$MNT/q") == *"of 2M" ]]
+	fails 1 "Not a directory" slicefs quota show "$MNT/outside"
 	# What is moved into it counts, too, and pinned things stay, whatever it says.
 	mkdir "$MNT/moved"
 	for i in $(seq 8); do put "moved/c$i"; done
@@ -256,6 +257,20 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	slicefs evict "$at:/d" "$at:/b"
 	soon eval '[ ! -e "$MNT/d/a" ] && [ ! -e "$MNT/b" ]'
 	fails 1 "No such file" slicefs evict "$at:/b"
+	put d/c
+	slicefs quota set "$at:/d" 2M
+	soon eval '[[ $(slicefs quota show "$at:/d") == "$at:/d: "[4-5]??" KiB of 2M" ]]'
+	slicefs quota unset "$at:/d"
+	fails 1 "has none" slicefs quota show "$at:/d"
+	fails 1 "Not a directory" slicefs quota show "$at:/d/c"
+}
+
+@test "of several paths those that can be are changed, whatever becomes of the others" {
+	put a; put b
+	run slicefs pin "$MNT/none" "$MNT/a" /etc/hostname "$MNT/b"
+	[ "$status" = 1 ]; [ "${#lines[@]}" = 2 ]
+	[[ ${lines[0]} == *none:* && ${lines[1]} == */etc/hostname:* ]]
+	[ "$(says pin "$MNT/a")" = forever ]; [ "$(says pin "$MNT/b")" = forever ]
 }
 
 @test "bad words are refused in one line" {
@@ -263,8 +278,14 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	fails 2 "no time" slicefs ttl soon "$MNT/a"
 	fails 2 "no PATH" slicefs pin
 	fails 2 "no time" slicefs pin --until yesterday "$MNT/a"
+	fails 2 "has passed" slicefs pin --until 2020-01-01 "$MNT/a"
 	fails 2 "no priority" slicefs priority best "$MNT/a"
 	fails 2 "no size" slicefs quota set "$MNT" much
+	fails 2 "no size" slicefs quota set "$MNT" 50%
+	fails 2 "none of set, unset and show" slicefs quota "$MNT"
+	fails 2 "one DIR and a SIZE" slicefs quota set "$MNT"
+	fails 2 "no DIR" slicefs quota show
+	fails 1 "not on a slicefs mount" slicefs quota show /etc
 	fails 1 "not on a slicefs mount" slicefs pin /etc/hostname
 	fails 1 "No such file" slicefs pin "$MNT/none"
 	fails 1 "neither a file" eval 'mkfifo "$MNT/fifo" && slicefs pin "$MNT/fifo"'

@@ -72,6 +72,8 @@ static void ttls(void **state)
 	says("ttl", "1h after publishing", "1h");
 	says("ttl", "0", "");
 	says("ttl", "0 after use", "");
+	says("ttl", "none", "");
+	says("ttl", "none at all", NULL);
 	says("ttl", "90", NULL);
 	says("ttl", "1500ms", NULL);
 	says("ttl", "1h after", NULL);
@@ -92,6 +94,8 @@ static void priorities_and_quotas(void **state)
 	says("quota", "10GiB", "10G");
 	says("quota", "1536M", "1536M");
 	says("quota", "0", "");
+	says("quota", "none", "");
+	says("quota", "50%", NULL); /* of what? */
 	says("quota", "much", NULL);
 }
 
