@@ -337,7 +337,7 @@ static int scrub_named(struct scrubbing *s, const char *word)
 	s->what = word;
 	if (mounts_canonical(word, dir) == 0 && mounts_find(dir, &m))
 		return scrub_mount(s, &m);
-	if (strchr(word, '/'))
+	if (strchr(word, '/') || access(word, F_OK) == 0)
 		return cmd_fail(EXIT_FAILED, "scrub", "%s: no slicefs is mounted there. Try: slicefs "
 				"status", word);
 	return scrub_node(s, word);

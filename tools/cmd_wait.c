@@ -321,6 +321,7 @@ static int take_time(struct waiter *w)
 {
 	static const struct { const char *unit; double s; } units[] = {
 		{ "", 1 }, { "s", 1 }, { "ms", 0.001 }, { "m", 60 }, { "h", 3600 },
+		{ "d", 86400 },
 	};
 	char *end;
 	double n = strtod(optarg, &end);

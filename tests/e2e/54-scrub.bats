@@ -127,6 +127,8 @@ remount_with() { # options of whoever has pool and index
 	fails 2 "rate" "$SLICEFS" scrub --rate fast "$(store_at)"
 	fails 1 "no such store" "$SLICEFS" scrub --store "$STORE-none"
 	fails 1 "mounted there" "$SLICEFS" scrub "$SCRATCH"
+	mkdir "$SCRATCH/folder"
+	cd "$SCRATCH"; fails 1 "mounted there" "$SLICEFS" scrub folder
 	! is_of_node || fails 1 "slicefs scrub .*:" "$SLICEFS" scrub "$MNT"
 }
 

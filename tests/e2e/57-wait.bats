@@ -63,6 +63,7 @@ ended() { # status
 	fails 124 'mnt/never/x: not published within 0 s' "$SLICEFS" wait --timeout 0 "$MNT/never/x"
 	fails 124 'mnt/link/x: not published within 300ms' "$SLICEFS" wait --timeout=300ms "$MNT/link/x"
 	fails 124 'mnt/never' "$SLICEFS" wait --timeout 1s "$MNT/d" "$MNT/never"
+	"$SLICEFS" wait --timeout 1d "$MNT/d"
 	no_waits
 }
 
