@@ -107,10 +107,13 @@ static bool is_of_other(enum config_of of, const char *word)
 static int refuse_unknown(enum config_of of, const char *word, char **ret_why)
 {
 	const char *nearest = nearest_name(of, word);
+	const struct mount_word *m = of == CONFIG_OF_MOUNT ? find_mount_word(word) : NULL;
 	char quoted[QUOTED_BYTES];
 
 	error_quote(quoted, sizeof(quoted), word);
-	if (of == CONFIG_OF_MOUNT && find_mount_word(word))
+	if (m && m->action == REFUSE)
+		return why(ret_why, -EINVAL, "%s: %s", quoted, m->arg);
+	if (m)
 		return why(ret_why, -EINVAL, "%s: no such option. Try: -o %s", quoted, quoted);
 	if (is_of_other(of, word))
 		return why(ret_why, -EINVAL, "%s: no such option of %s, but one of %s. Try: %s --help",
@@ -301,6 +304,11 @@ static int parse_option(struct config *c, int argc, char **argv, int *i, char **
 /* Settings that do not go together. */
 static int check(const struct config *c, char **ret_why)
 {
+	bool size = config_given(c, CONFIG_ssd_size_bytes);
+
+	if (!*c->ssd && (size || config_given(c, CONFIG_ssd_wait_ms)))
+		return why(ret_why, -EINVAL, "%s: of which disk? Try: with --ssd PATH",
+			   size ? "ssd-size" : "ssd-wait");
 	if (!c->evict_high || !config_given(c, CONFIG_evict_low) || c->evict_low <= c->evict_high)
 		return 0;
 	return why(ret_why, -EINVAL, "evict-low: %u percent is more than evict-high's %u. Try: less",
