@@ -90,7 +90,7 @@ struct remote {
 	bool ask_again;                   /* by RDMA, when this one has ended */
 	int rdma_reason;                  /* why the last one by RDMA began no session */
 	int said_carrier;                 /* 1 TCP, 2 RDMA; 0: nothing yet */
-	bool has_complained;              /* about attempts, since then */
+	int complained;                   /* of why attempts fail, since then; 0: not */
 	void (*ring)(void *arg, uint32_t watch);
 	void *ring_arg;
 };
@@ -468,16 +468,16 @@ static void session_lost(struct remote *x, enum remote_state was, int reason)
 		x->lost_ns = clock_ns();
 		x->pause_ms = 0;
 	}
-	x->has_complained = false;
+	x->complained = 0;
 	tell_lost(x);
 }
 
 static void attempt_failed(struct remote *x, int reason)
 {
-	if (!x->has_complained)
+	if (x->complained != reason)
 		log_warn("node", "%s: no session yet: %s. Trying again", x->node,
 			 reason_text(reason));
-	x->has_complained = true;
+	x->complained = reason;
 }
 
 static void close_now(struct remote *x)

@@ -344,6 +344,18 @@ for i in range(int(sys.argv[2])):
 	rm "$MNT"/[Abc]; stock_is_back; gauges_zero
 }
 
+@test "a node that comes back with another store is not taken for the one before, and the log says so" {
+	echo lost >"$MNT/a"
+	kill_node
+	sleep 1 # nobody listens there, which is another thing to say
+	"$SLICEFS" store rm "$STORE"; serve "$at"
+	soon grep -q 'it has another pool than before: unmount, and mount again' "$SCRATCH/mount.log"
+	fails 1 . cat "$MNT/a"
+	"$SLICEFS" umount "$MNT"; mount_fs --timeout 2s
+	no test -e "$MNT/a"; echo new >"$MNT/a"; [ "$(cat "$MNT/a")" = new ]
+	rm "$MNT/a"; gauges_zero
+}
+
 @test "when all is idle, nothing is in flight (P10)" {
 	stock_is_back; gauges_zero
 	"$SLICEFS" umount "$MNT"
