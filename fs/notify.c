@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <utlist.h>
 
+#include "common/error.h"
 #include "common/log.h"
 #include "fs/priv.h"
 
@@ -21,6 +22,7 @@ struct note {
 	off_t off, len;         /* off < 0: attributes only */
 	uint64_t dir;           /* a name in it is forgotten, too */
 	char *name;
+	bool drop;              /* and what it named, if nobody uses that */
 	void (*done)(struct req *q);
 	struct req *q;
 	struct note *prev, *next;
@@ -90,6 +92,16 @@ static void expire_name(struct fs *fs, uint64_t dir, const char *name)
 		log_debug("fs", "a name that was not forgotten: %s", strerror(errno));
 }
 
+/* Had its name only expired, the kernel and inode.c would remember what is gone until the
+ * kernel wants memory. */
+static void drop_name(struct fs *fs, uint64_t dir, const char *name)
+{
+	int r = fuse_lowlevel_notify_inval_entry(fs->se, dir, name, strlen(name));
+
+	if (r < 0 && r != -ENOENT)
+		log_debug("fs", "a name that was not dropped: %s", error_text(r));
+}
+
 /* How long what has lost its last name is kept for who looked it up, in a shared mount. */
 #define KEPT_NS (2 * NS_PER_S)
 
@@ -125,7 +137,9 @@ static void *run(void *arg)
 		if (note->nodeid)
 			fuse_lowlevel_notify_inval_inode(n->fs->se, note->nodeid,
 							 note->off, note->len);
-		if (note->name)
+		if (note->name && note->drop)
+			drop_name(n->fs, note->dir, note->name);
+		else if (note->name)
 			expire_name(n->fs, note->dir, note->name);
 		free(note->name);
 		metric_add(M_NOTIFICATIONS, -1);
@@ -208,9 +222,9 @@ void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
 	enqueue(fs->notify, &(struct note){ .done = done, .q = q });
 }
 
-void notify_name(struct fs *fs, uint64_t dir, const char *name)
+void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir)
 {
-	struct note note = { .dir = dir, .name = strdup(name) };
+	struct note note = { .dir = dir, .name = strdup(name), .drop = !is_dir };
 
 	if (note.name)
 		enqueue(fs->notify, &note);

@@ -488,8 +488,10 @@ struct notify *notify_free(struct notify *n);
  * notify thread. Out of memory: done(q) is called at once, pages stay. */
 void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 		  void (*done)(struct req *q), struct req *q);
-/* The kernel asks for the name again. */
-void notify_name(struct fs *fs, uint64_t dir, const char *name);
+/* The name is gone: the kernel drops it, and what it named if nobody uses that. One that was
+ * made anew meanwhile it asks for again; a directory, in which somebody may stand, as any
+ * name, which it only asks for again. */
+void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir);
 /* The kernel asks for the attributes again, then as notify_range(). */
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);

@@ -138,7 +138,8 @@ static void evicted(void *arg, const struct gone *g, const struct entry *names, 
 	inode_gone(fs->inodes, g);
 	for (uint32_t k = 0; k < n; k++) {
 		if (i)
-			notify_name(fs, names[k].parent, names[k].name);
+			notify_name(fs, names[k].parent, names[k].name,
+				    S_ISDIR(g->attr.mode));
 		notify_attr(fs, names[k].parent, NULL, NULL);
 	}
 	if (i)

@@ -40,4 +40,15 @@ write_pools() { # how many times the pool
 	[ $((end - ten)) -le 1024 ]
 }
 
+@test "neither the kernel nor the mount remembers what was evicted" {
+	! is_of_node || skip "a mount of a node has the kernel ask again, and drop nothing"
+	local before there
+	before=$(stat_value 'evictions_total{reason="pool"}')
+	head -c 64M /dev/zero | split -b 10000 -a 4 - "$MNT/f" # names that nobody asks for again
+	[ $(($(stat_value 'evictions_total{reason="pool"}') - before)) -gt 1000 ]
+	there=$(find "$MNT" | wc -l)
+	soon eval '[ "$(stat_value inodes)" -le $((there + 16)) ]'
+	rm -rf "${MNT:?}"/*
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }
