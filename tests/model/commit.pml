@@ -75,9 +75,7 @@ again:
 	committing++;
 	assert(committing == 1);	/* LMDB has one writer */
 	committing--;
-#if GIVEUP
-	atomic { led = false; tired = false; terms++ }
-#endif
+	atomic { if :: GIVEUP -> led = false; tired = false; terms++ :: else -> skip fi }
 	answer(g);
 	if
 	:: (g & BIT(0)) && me != 0 ->
@@ -85,17 +83,13 @@ again:
 		(!led)
 	:: else -> skip
 	fi;
-#if !GIVEUP
-	atomic { led = false; tired = false; terms++ }
-#endif
-#if LOOKAGAIN
+	atomic { if :: !GIVEUP -> led = false; tired = false; terms++ :: else -> skip fi }
 	atomic {
 		if
-		:: !led && queued != 0 -> led = true; goto again
+		:: LOOKAGAIN && !led && queued != 0 -> led = true; goto again
 		:: else -> skip
 		fi
 	}
-#endif
 out:
 	skip
 }

@@ -87,9 +87,7 @@ wr0: ino=1+c+2*nw; nw++; ok=0;
  if :: !ok -> goto again :: else fi;
  atomic{ wr_s[c]=s; wr_v[c]=ino; wr_ack[c]=0; wr_pend[c]=1 }       /* post RDMA WRITE */
  if :: goto done :: skip fi;                                         /* client may die here */
-#if BARRIER
- if :: wr_ack[c] :: (!qp[c]) -> goto done fi;                         /* wait for completion; QP error => session lost */
-#endif
+ if :: (wr_ack[c] || !BARRIER) :: (!qp[c]) -> goto done fi;           /* wait for completion; QP error => session lost */
  atomic{ /* SEAL rpc */ if :: ((qp[c]||!FENCE) && st[s]==WRITING && own[s]==c && gen[s]==g) -> st[s]=SEALED :: else -> goto done fi }
  if :: goto done :: skip fi;
  atomic{ /* PUBLISH txn in the index */

@@ -66,24 +66,16 @@ proctype writer() {
 		used[s] = 1; pins[s] = 1; refs[s] = 0; content[s] = 0;
 		versions++; v = versions
 	}
-#if SEALED
-	atomic { if :: ALIVE -> content[s] = v :: else -> goto gone fi }
-#endif
-#if REFSFIRST
-	atomic { if :: ALIVE -> refs[s]++ :: else -> goto gone fi }
-#endif
+	atomic { if :: SEALED && ALIVE -> content[s] = v :: SEALED && !ALIVE -> goto gone :: else -> skip fi }
+	atomic { if :: REFSFIRST && ALIVE -> refs[s]++ :: REFSFIRST && !ALIVE -> goto gone :: else -> skip fi }
 	atomic {	/* the transaction */
 		if
 		:: ALIVE -> old = name; name = s; name_gen = gen[s]; name_version = v
 		:: else -> goto gone
 		fi
 	}
-#if !SEALED
-	atomic { if :: ALIVE -> content[s] = v :: else -> goto gone fi }
-#endif
-#if !REFSFIRST
-	atomic { if :: ALIVE -> refs[s]++ :: else -> goto gone fi }
-#endif
+	atomic { if :: !SEALED && ALIVE -> content[s] = v :: !SEALED && !ALIVE -> goto gone :: else -> skip fi }
+	atomic { if :: !REFSFIRST && ALIVE -> refs[s]++ :: !REFSFIRST && !ALIVE -> goto gone :: else -> skip fi }
 	atomic { if :: ALIVE && old != NONE -> drop(old) :: else -> skip fi }
 	atomic { if :: ALIVE -> unpin(s) :: else -> skip fi }
 gone:	skip
@@ -133,9 +125,7 @@ proctype killer() {
 		do
 		:: i < NSL ->
 			pins[i] = 0; refs[i] = 0;
-#if REBUILD
-			used[i] = 0;
-#endif
+			used[i] = used[i] && !REBUILD;
 			i++
 		:: else -> break
 		od;
