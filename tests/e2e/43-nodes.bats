@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: Apache-2.0
 # labels: short crash
+# alone: deadlines of a second
 # Mounts of a node's store: what a node that dies, freezes or comes back means for
 # them, and they for it. All over TCP on loopback, or by RDMA in the virtual machine.
 load lib

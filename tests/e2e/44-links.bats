@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # labels: crash
 # long: tsan
+# alone: deadlines of a second
 # Three hosts, each a network namespace: a node, and two mounts of its store. Links
 # are cut and healed.
 load lib

@@ -4,6 +4,8 @@
 # "# shapes: own node" has it run a second time, as e2e-node/NN-topic, on the store
 # of a node, over TCP. One "# long: tsan node" makes it a long one under that sanitizer,
 # and on a node ("node-tsan": only both): all together would take longer than anybody waits.
+# One runs at a time, beside other tests; with a line "# alone" by itself: it has
+# deadlines that leave no room for others.
 include(e2e/programs.cmake)
 
 set(sanitizer none)
@@ -30,6 +32,11 @@ foreach(topic ${topics})
 	file(STRINGS ${topic} seldom REGEX "^# long:")
 	string(REGEX REPLACE "^# long:" "" seldom "${seldom}")
 	separate_arguments(seldom UNIX_COMMAND "${seldom}")
+	file(STRINGS ${topic} alone REGEX "^# alone")
+	set(room MOUNTS)
+	if(alone)
+		set(room ALONE)
+	endif()
 	set(limit ${timeout})
 	if(sanitized)
 		math(EXPR limit "${timeout} * 3")
@@ -54,7 +61,7 @@ foreach(topic ${topics})
 				set(more long)
 			endif()
 		endforeach()
-		slicefs_test(NAME ${test} LABELS e2e ${labels} ${more} TIMEOUT ${timeout} SERIAL
+		slicefs_test(NAME ${test} LABELS e2e ${labels} ${more} TIMEOUT ${timeout} ${room}
 			COMMAND env SHAPE=${shape} bash ${CMAKE_CURRENT_SOURCE_DIR}/e2e/run-bats
 				$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${topic} ${limit})
 	endforeach()
