@@ -804,7 +804,7 @@ static void test_sessions_over_faults(void **state)
 		walk(fault, fault, "", (struct shaky_opts){ 0 }, 3, async ? 30 : 800);
 	}
 	/* In all the walks of this run; there are runs in which it has not come to it. */
-	for (unsigned i = 0; !nmet && i < 20; i++)
+	for (unsigned i = 0; !nmet && i < 20 * KIT_SLOW; i++)
 		walk_over((struct shaky_opts){ 0 }, 3, 800);
 	assert_true(nmet > 0);
 }
