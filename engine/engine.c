@@ -421,6 +421,12 @@ int engine_open(const struct engine_opts *o, struct engine **ret, char **ret_why
 	return 0;
 }
 
+void engine_last_session(struct engine *e)
+{
+	if (e->peer)
+		peer_last(e->peer);
+}
+
 void engine_close(struct engine *e)
 {
 	if (!e)

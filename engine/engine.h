@@ -100,6 +100,11 @@ struct engine_opts {
 int engine_open(const struct engine_opts *opts, struct engine **ret,
 		char **ret_why);
 
+/* Of another host's store: no session follows the one that is there, and what waits for one
+ * fails (-ENOTCONN). For who is about to close all files, before he waits for what has to be
+ * brought to an end, however long the node is away. */
+void engine_last_session(struct engine *e);
+
 /* All files must be closed, all ops done. Ends the session: drops session keys;
  * pool and index stay for the next mount. NULL is fine. */
 void engine_close(struct engine *e);

@@ -207,9 +207,14 @@ void peer_begin(struct peer *p)
 	remote_join(p->remote, &p->part);
 }
 
-void peer_end(struct peer *p)
+void peer_last(struct peer *p)
 {
 	remote_last(p->remote);
+}
+
+void peer_end(struct peer *p)
+{
+	peer_last(p);
 	if (p->part.arg)
 		remote_leave(p->remote, &p->part);
 }

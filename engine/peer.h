@@ -15,8 +15,9 @@ struct peer;
 int peer_open(struct engine *e, const struct engine_opts *o, struct peer **ret, char **ret_why);
 /* e->files and e->ix are there: from here on they are told of sessions. */
 void peer_begin(struct peer *p);
-/* No session follows any more: what waits for the node ends, and files are told of
- * nothing more. Once. */
+/* No session follows any more: what waits for the node ends. */
+void peer_last(struct peer *p);
+/* The same, and files are told of nothing more. Once. */
 void peer_end(struct peer *p);
 void peer_close(struct peer *p); /* all that uses its link is closed; NULL is fine */
 

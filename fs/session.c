@@ -278,7 +278,8 @@ static void finish(struct fs *fs)
 {
 	const struct timespec ms = { .tv_nsec = 1000000 };
 
-	/* They have deadlines. */
+	/* They have deadlines; what brings something to an end in a node has none. */
+	engine_last_session(fs->engine);
 	while (atomic_load(&fs->pending))
 		nanosleep(&ms, NULL);
 	away_expire(fs, UINT64_MAX);

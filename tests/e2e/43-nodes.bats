@@ -115,6 +115,22 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	gauges_zero
 }
 
+@test "a mount ends though its node went while a file was being closed (P6)" {
+	echo x >"$MNT/x"
+	exec 5>>"$MNT/x"
+	local pid
+	pid=$(mount_pid "$MNT")
+	freeze "$(node pid)"
+	exec 5>&- # the node is told that nobody writes to it any more, and does not answer
+	sleep 0.3
+	kill_node
+	"$SLICEFS" umount "$MNT"
+	gone "$pid" 15
+	serve "$at"; mount_fs --timeout 2s
+	[ "$(cat "$MNT/x")" = x ]
+	rm "$MNT/x"; gauges_zero
+}
+
 @test "a mount ends while its node is frozen and a process stands in it (P6)" {
 	"$SLICEFS" umount "$MNT"; end_node
 	serve_at "" --store "$STORE" --evict-high 95 --evict-dirs 3s --keep-alive 1s --log "$SCRATCH/log"
