@@ -109,6 +109,7 @@ gone() { # pid seconds
 		sleep 0.02
 	done
 	echo "process $1 is still there after $2 s"
+	threads_of "$1"
 	return 1
 }
 
@@ -135,7 +136,7 @@ stock_is_back() {
 mount_pid() { # dir
 	local exe
 	for exe in /proc/[0-9]*/exe; do
-		[[ $(readlink "$exe") == "$(realpath "$SLICEFS")" ]] || continue
+		[[ $exe -ef $SLICEFS ]] || continue # without a process for each
 		tr '\0' '\n' <"${exe%exe}cmdline" | grep -qx mount &&
 			tr '\0' '\n' <"${exe%exe}cmdline" | grep -qxF "$1" && basename "${exe%/exe}"
 	done 2>/dev/null
