@@ -307,7 +307,9 @@ static void change_missed(struct req *q)
 	index_op_fini(&q->ix);
 	if (req_again(q, change_go))
 		return;
-	if (inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
+	/* Of how long it stays nothing can be said any more (keep.c). */
+	if (!(q->mask & INDEX_SET_KEEP) &&
+	    inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
 		q->then(q);
 	else
 		change_failed(q, -ESTALE);

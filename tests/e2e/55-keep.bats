@@ -158,6 +158,25 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	soon eval '[ "$(ls -A "$MNT" | tr "\n" " ")" = "d symlink " ]'
 }
 
+@test "nobody is told that what has just gone stays" {
+	requires python3
+	local how
+	for how in O_PATH O_RDONLY; do
+		put a
+		# By what it was looked up as, or opened: a name may be known for a moment.
+		python3 -c 'import os, subprocess, sys
+fd = os.open(sys.argv[1], getattr(os, sys.argv[2]))
+subprocess.run(["slicefs", "evict", sys.argv[1]], check=True)
+for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
+    try:
+        os.setxattr("/proc/self/fd/%d" % fd, "user.slicefs." + what, value)
+        sys.exit(what + " was set")
+    except OSError as e:
+        print(e)' "$MNT/a" "$how"
+	done
+	soon eval '[ ! -e "$MNT/a" ]'
+}
+
 @test "directories that eviction emptied go, but not who has been there" {
 	mkdir -p "$MNT/a/b" "$MNT/cwd" "$MNT/open" "$MNT/by-hand" "$MNT/xattr" "$MNT/never"
 	local d
