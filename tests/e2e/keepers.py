@@ -799,7 +799,10 @@ def turns(mnt):
             put(f"{priority}{i}", priority)
     for i in range(400):
         put(f"more{i}", "normal")
-    left = {name for name in there if os.path.exists(f"{dir}/{name}")}
+    left, before = set(os.listdir(dir)), None
+    while left != before:  # eviction goes on for a moment
+        time.sleep(1)
+        left, before = set(os.listdir(dir)), left
     count = {p: sum(there[n] == p for n in left) for p in rank}
     print(f"# left of each priority: {count}, of {len(there)} files")
     if len(left) == len(there):
