@@ -2,7 +2,9 @@
 /*
  * A round lets some objects go, and ends: whoever waits looks for room again, and if there
  * is too little yet begins the next one. A round that finds none that can go has looked at
- * each once: then those wait in vain who waited when it began.
+ * each once. But what nobody has open any more may be pinned for a moment still: by a mount whose
+ * message is on its way, by what comes back from the disk, by a drop. So whoever it was for is held,
+ * and served by a later round, or when there are free pages; after HOLD_MS it was in vain.
  */
 #include "engine/evict.h"
 
@@ -31,6 +33,10 @@ enum {
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
 	QUOTA_SPARE = 32, /* of a quota one part goes in addition */
+	HOLD_MS = 500,  /* so long there is a round now and then for who would wait in vain, */
+	HOLD_LOOK_MS = 4,   /* the first one after this time, */
+	HOLD_PAUSE_MS = 64, /* and then after twice as long, up to this; */
+	HOLD_NONE_MS = 100, /* when it was in vain, for nobody so long */
 };
 
 /* What is to go, whatever room there is. */
@@ -59,6 +65,13 @@ struct evict {
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
 	uint64_t rests_ns[WHATS];
+	struct held {
+		struct evict_waiter *waiters;
+		uint64_t look_ns; /* when the next round is for them */
+		uint32_t pause_ms;
+		uint32_t nfree;   /* pages, when the last one was */
+		uint64_t none_ns; /* until then nobody is held: it was in vain lately */
+	} held;
 	uint64_t *stay; /* taken in this round, and could not go */
 	size_t nstay, stay_cap;
 	uint64_t over;  /* the last directory that had more than its quota */
@@ -235,9 +248,8 @@ static unsigned demote_some(struct evict *x, uint64_t pages, uint64_t since_ns,
 			taken += v[n++].object.pages;
 	}
 	*ret_tried = n;
-	/* What was being written when somebody began to wait has left room for him. */
 	if (!n)
-		return waited && used < low;
+		return 0;
 	tier_demote(x->e->tier, v, n, since_ns);
 	return end_demotion(x, v, n);
 }
@@ -271,12 +283,18 @@ static int find(void *arg, uint64_t fileid, struct index_op *ret)
 	return policy_get(x->policy, fileid, &o) ? stat_object(x, &o, ret) : INDEX_MISS;
 }
 
+static bool is_due(const struct held *h)
+{
+	return h->waiters && clock_ns() >= h->look_ns;
+}
+
+/* The thread's own question. */
 static bool is_waited(void *arg)
 {
 	struct evict *x = arg;
 
 	WITH_LOCK(&x->lock);
-	return x->waiters || x->reqs || x->ending;
+	return x->waiters || x->reqs || x->ending || is_due(&x->held);
 }
 
 static void condemn(void *arg, uint64_t fileid)
@@ -344,28 +362,81 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 	return n + back;
 }
 
-/* In the order of their coming. */
+/* In the order of their coming; those who are held come first. */
 static struct evict_waiter *take_waiters(struct evict *x)
 {
-	WITH_LOCK(&x->lock);
 	struct evict_waiter *w, *in_order = NULL;
 
+	WITH_LOCK(&x->lock);
 	while ((w = x->waiters)) {
 		LL_DELETE(x->waiters, w);
 		LL_PREPEND(in_order, w);
 	}
+	if (in_order || is_due(&x->held) || x->ending) {
+		LL_CONCAT(x->held.waiters, in_order);
+		in_order = steal(&x->held.waiters);
+	}
 	return in_order;
+}
+
+static void run_waiter(struct evict_waiter *w, bool in_vain)
+{
+	w->in_vain = in_vain;
+	metric_add(M_EVICT_WAITS, -1);
+	task_run(&w->task);
 }
 
 static void run_waiters(struct evict_waiter *w, bool in_vain)
 {
 	while (w) {
 		struct evict_waiter *next = w->next;
-		w->in_vain = in_vain;
-		metric_add(M_EVICT_WAITS, -1);
-		task_run(&w->task);
+		run_waiter(w, in_vain);
 		w = next;
 	}
+}
+
+/* Nothing could go for it. What was let go of by others may be enough: it sees that itself, once
+ * for all that was free when it came, and then for each page more than when it was tried last. */
+static void end_in_vain(struct evict *x, struct evict_waiter *w, uint32_t nfree)
+{
+	struct held *h = &x->held;
+	bool more = nfree > (w->vain_ns ? h->nfree : 0);
+	uint64_t now = clock_ns();
+
+	w->vain_ns = w->vain_ns ? w->vain_ns : now;
+	w->next = NULL;
+	if (now >= w->vain_ns + HOLD_MS * NS_PER_MS) {
+		h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
+		run_waiter(w, true);
+	} else if (more || now < h->none_ns) {
+		run_waiter(w, !more);
+	} else {
+		LL_APPEND(h->waiters, w);
+	}
+}
+
+/* n have gone for them. */
+static void end_waiters(struct evict *x, struct evict_waiter *w, unsigned n)
+{
+	struct held *h = &x->held;
+	uint32_t nfree = pool_nfree(x->e->pool);
+	bool is_first = w && !w->vain_ns;
+
+	if (n) {
+		h->none_ns = h->look_ns = 0;
+		run_waiters(w, false);
+	}
+	if (n || !w)
+		return;
+	for (struct evict_waiter *next; w; w = next) {
+		next = w->next;
+		end_in_vain(x, w, nfree);
+	}
+	h->nfree = nfree;
+	h->pause_ms = is_first ? HOLD_LOOK_MS : h->pause_ms * 2;
+	if (h->pause_ms > HOLD_PAUSE_MS)
+		h->pause_ms = HOLD_PAUSE_MS;
+	h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
 }
 
 /* Begins above the high watermark, and ends below the low one, or in vain. */
@@ -421,7 +492,7 @@ static bool serve(struct evict *x, enum what what)
 		x->above[what] = false;
 		x->rests_ns[what] = clock_ns() + LOOK_MS * NS_PER_MS;
 	}
-	run_waiters(waiters, !n);
+	end_waiters(x, waiters, n);
 	run_reqs(x, reqs, !n);
 	return n;
 }
@@ -549,6 +620,13 @@ static void fill(struct evict *x)
 			 (unsigned long long)nobjects(x), (unsigned long long)took_ms);
 }
 
+static uint64_t next_look(const struct evict *x)
+{
+	uint64_t at = clock_ns() + LOOK_MS * NS_PER_MS;
+
+	return x->held.waiters && x->held.look_ns < at ? x->held.look_ns : at;
+}
+
 static void *run(void *arg)
 {
 	struct evict *x = arg;
@@ -560,8 +638,7 @@ static void *run(void *arg)
 			WITH_LOCK(&x->lock);
 			if (!more && !x->waiters && !x->reqs && !x->poked && !x->ending &&
 			    !x->condemned)
-				lock_wait_until(&x->lock, &x->more,
-						clock_ns() + LOOK_MS * NS_PER_MS);
+				lock_wait_until(&x->lock, &x->more, next_look(x));
 			x->poked = false;
 			if (x->ending)
 				return NULL;

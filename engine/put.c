@@ -649,7 +649,7 @@ static void put_full(struct put *p)
 	struct engine *e = p->f->e;
 
 	p->room.task.fn = put_room;
-	p->evicted = (struct evict_waiter){ .task.fn = put_evicted };
+	p->evicted.task.fn = put_evicted;
 	if (p->flags & PUT_MOVE) {
 		put_refused(p, -ENOSPC);
 		return;
@@ -696,5 +696,6 @@ void put_start(struct put *p)
 	p->edges = NULL;
 	p->fill_head = p->fill_tail = false;
 	p->error = 0;
+	p->evicted = (struct evict_waiter){ 0 };
 	put_begin(p);
 }

@@ -245,6 +245,53 @@ static void no_room_if_all_is_open(void **state)
 	assert_int_equal(kit_close(other, 0), 0);
 }
 
+/* Who has it open lets go of it in a moment, as a mount does whose message is on its way. */
+static void *closes_soon(void *arg)
+{
+	usleep(100000);
+	assert_int_equal(kit_close(arg, 0), 0);
+	return NULL;
+}
+
+static void what_is_let_go_of_soon_makes_room(void **state)
+{
+	struct file *f, *other;
+	uint64_t n = 0;
+	pthread_t t;
+
+	(void)state;
+	assert_int_equal(put("other", 5, FILE_BYTES), 0);
+	assert_int_equal(kit_open_name(e, "other", 0, &other), 0);
+	assert_int_equal(kit_create(e, "fills", &f), 0);
+	while (n < (POOL_BYTES - FILE_BYTES) / sizeof(page)) {
+		assert_int_equal(kit_write(f, n * sizeof(page), page, sizeof(page)), sizeof(page));
+		n++;
+	}
+	assert_int_equal(free_bytes(), 0);
+	assert_int_equal(pthread_create(&t, NULL, closes_soon, other), 0);
+	assert_int_equal(put("more", 1, FILE_BYTES), 0);
+	pthread_join(t, NULL);
+	assert_false(is_there("other"));
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+}
+
+/* When somebody has just waited in vain, others do not wait as long. */
+static void many_have_no_room_soon(void **state)
+{
+	struct file *f;
+	uint64_t n = 0;
+
+	(void)state;
+	assert_int_equal(kit_create(e, "fills", &f), 0);
+	while (kit_write(f, n * sizeof(page), page, sizeof(page)) == sizeof(page))
+		n++;
+	uint64_t begun_ns = clock_ns();
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(put_number(i), -ENOSPC);
+	assert_true(clock_ns() - begun_ns < 5 * NS_PER_S);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+}
+
 /* At once, and nothing goes for it; what is removed by hand makes room. */
 static void without_marks_a_full_pool_refuses(void **state)
 {
@@ -661,6 +708,9 @@ int main(void)
 		TEST(from_the_high_mark_to_the_low_one, setup),
 		TEST(what_is_open_stays, setup_late),
 		TEST(no_room_if_all_is_open, setup_late),
+		TEST(what_is_let_go_of_soon_makes_room, setup),
+		TEST(what_is_let_go_of_soon_makes_room, setup_late),
+		TEST(many_have_no_room_soon, setup_late),
 		TEST(without_marks_a_full_pool_refuses, setup_off),
 		TEST(who_is_used_again_stays, setup),
 		TEST(linked_and_shared, setup),
