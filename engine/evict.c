@@ -406,9 +406,10 @@ static void end_in_vain(struct evict *x, struct evict_waiter *w, uint32_t nfree)
 	w->vain_ns = w->vain_ns ? w->vain_ns : now;
 	w->next = NULL;
 	if (now >= w->vain_ns + HOLD_MS * NS_PER_MS) {
-		h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
+		if (!w->patient)
+			h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
 		run_waiter(w, true);
-	} else if (more || now < h->none_ns) {
+	} else if (more || (now < h->none_ns && !w->patient)) {
 		run_waiter(w, !more);
 	} else {
 		LL_APPEND(h->waiters, w);

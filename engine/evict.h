@@ -26,10 +26,11 @@
 struct evict;
 
 /* Who found no room in the pool. It is the eviction's from evict_wait() on, until the task is
- * run. (Who finds none in the index waits there: kv_make_room().) All zeros but the task at first;
+ * run. (Who finds none in the index waits there: kv_make_room().) All zeros but the first two at first;
  * who finds no room again waits with the same one. */
 struct evict_waiter {
 	struct task task;
+	bool patient; /* it is held though others have waited in vain lately */
 	bool in_vain; /* nothing is left that could go */
 	uint64_t vain_ns; /* since when nothing could go for it */
 	struct evict_waiter *next;

@@ -13,6 +13,9 @@
  * has the end of that before he has an answer is what keeps an older version from coming back
  * after a power loss: tier_journal.h.
  *
+ * Where there is no room, one object at a time has some and waits for more; others give back
+ * what they have, and wait for their turn. Else several would have all there is, and none enough.
+ *
  * A disk that does not answer holds a thread; whoever waits is answered when his time is
  * over all the same, by whichever thread looks first (expire()).
  */
@@ -52,6 +55,10 @@ struct back {
 	pthread_cond_t more;
 	struct recall *table, *queue, *last;
 	bool ending;
+	struct coming *turn;    /* who may wait for room with slices in hand; NULL: nobody does */
+	unsigned nreading;      /* that have all of theirs */
+	uint64_t nsettled;      /* so often one of these has ended, or what was taken given back */
+	pthread_cond_t settled;
 	struct worker {
 		struct back *back;
 		struct disk *disk;
@@ -172,6 +179,8 @@ struct coming {
 	struct recall *q;
 	struct index_op op;      /* its record */
 	struct extents from, to;
+	bool is_reading;         /* it has all its slices */
+	uint64_t vain_ns;        /* evict.h */
 	uint32_t held;           /* segments, of from.v[] */
 	struct piece *v;
 	size_t n, cap;
@@ -189,13 +198,27 @@ static uint8_t *page_of(const struct coming *g, const struct piece *p, uint32_t 
 	return pool_page(g->t->e->pool, p->id.page + off);
 }
 
+/* What it had is free, or can be evicted. */
+static void give_back(struct coming *g)
+{
+	struct back *b = g->k->back;
+
+	for (size_t i = 0; i < g->n; i++)
+		pool_unpin(g->t->e->pool, g->v[i].id);
+	g->n = g->nparts = 0;
+	WITH_LOCK(&b->lock);
+	b->nreading -= g->is_reading;
+	g->is_reading = false;
+	b->nsettled++;
+	pthread_cond_broadcast(&b->settled);
+}
+
 static void coming_fini(struct coming *g)
 {
 	for (uint32_t i = 0; i < g->held; i++)
 		tier_log_leave(g->t->log, &(struct slice_run){
 			{ g->from.v[i].slice, g->from.v[i].gen }, g->from.v[i].npages });
-	for (size_t i = 0; i < g->n; i++)
-		pool_unpin(g->t->e->pool, g->v[i].id);
+	give_back(g);
 	free(g->v);
 	free(g->parts);
 	extents_fini(&g->from);
@@ -249,17 +272,14 @@ static void room_come(struct task *t)
 	pthread_cond_signal(&m->come);
 }
 
-/* Waits for the eviction, as whoever writes does. */
-static int wait_room(struct coming *g, uint64_t number)
+/* Waits for the eviction, as whoever writes does. True: in vain. */
+static bool wait_evicted(struct coming *g, uint64_t number)
 {
-	struct evict *ev = g->t->e->evict;
-	struct room m = { .w.task.fn = room_come };
+	struct room m = { .w = { .task.fn = room_come, .patient = true, .vain_ns = g->vain_ns } };
 
-	if (!evict_makes_room(ev))
-		return -ENOSPC;
 	lock_init(&m.lock, LOCK_RECALL);
 	lock_cond_init(&m.come);
-	evict_wait(ev, number, &m.w);
+	evict_wait(g->t->e->evict, number, &m.w);
 	for (bool done = false; !done;) {
 		{
 			WITH_LOCK(&m.lock);
@@ -272,7 +292,78 @@ static int wait_room(struct coming *g, uint64_t number)
 	}
 	lock_fini(&m.lock);
 	pthread_cond_destroy(&m.come);
-	return m.w.in_vain ? -ENOSPC : 0;
+	g->vain_ns = m.w.vain_ns;
+	return m.w.in_vain;
+}
+
+/* Nothing could go. What others bring in can, when they have been answered: false if nobody has
+ * settled since, or is going to, or nobody waits for this one any more. */
+static bool wait_others(struct coming *g, uint64_t nsettled)
+{
+	struct back *b = g->k->back;
+	bool worth;
+	{
+		WITH_LOCK(&b->lock);
+		worth = (b->nreading || b->nsettled != nsettled) && g->q->calls;
+		if (worth && b->nsettled == nsettled)
+			lock_wait_until(&b->lock, &b->settled, next_look());
+	}
+	expire(b);
+	g->vain_ns = 0; /* who opens that has as much time as before */
+	return worth;
+}
+
+/* May it wait for room with slices in hand? */
+static bool take_turn(struct coming *g, uint64_t *ret_nsettled)
+{
+	struct back *b = g->k->back;
+
+	WITH_LOCK(&b->lock);
+	if (!b->turn)
+		b->turn = g;
+	*ret_nsettled = b->nsettled;
+	return b->turn == g;
+}
+
+static void wait_turn(struct coming *g)
+{
+	struct back *b = g->k->back;
+	uint64_t nsettled;
+
+	while (!take_turn(g, &nsettled)) {
+		{
+			WITH_LOCK(&b->lock);
+			if (b->turn)
+				lock_wait_until(&b->lock, &b->settled, next_look());
+		}
+		expire(b);
+	}
+}
+
+/* It has all its slices, or gets none. */
+static void end_turn(struct coming *g, bool has_all)
+{
+	struct back *b = g->k->back;
+
+	WITH_LOCK(&b->lock);
+	if (b->turn == g)
+		b->turn = NULL;
+	g->is_reading = has_all;
+	b->nreading += has_all;
+	pthread_cond_broadcast(&b->settled);
+}
+
+enum { NOT_ITS_TURN = 1 };
+
+static int wait_room(struct coming *g, uint64_t number)
+{
+	uint64_t nsettled;
+
+	if (!evict_makes_room(g->t->e->evict))
+		return -ENOSPC;
+	if (!take_turn(g, &nsettled))
+		return NOT_ITS_TURN;
+	return wait_evicted(g, number) && !wait_others(g, nsettled) ? -ENOSPC : 0;
 }
 
 static int take_slice(struct coming *g, uint32_t want, struct slice_id *ret, uint32_t *ret_npages)
@@ -286,9 +377,10 @@ static int take_slice(struct coming *g, uint32_t want, struct slice_id *ret, uin
 		if (r != POOL_FULL)
 			break;
 		r = wait_room(g, number);
-		if (r < 0)
+		if (r)
 			return r;
 	}
+	g->vain_ns = 0;
 	/* What goes on behind it is to begin a block. */
 	if (*ret_npages < want && *ret_npages > SUM_PAGES && *ret_npages % SUM_PAGES) {
 		*ret_npages -= *ret_npages % SUM_PAGES;
@@ -297,7 +389,7 @@ static int take_slice(struct coming *g, uint32_t want, struct slice_id *ret, uin
 	return 0;
 }
 
-static int take_slices(struct coming *g)
+static int take_all(struct coming *g)
 {
 	for (uint32_t i = 0; i < g->from.n; i++) {
 		for (uint32_t off = 0, n; off < g->from.v[i].npages; off += n) {
@@ -305,7 +397,7 @@ static int take_slices(struct coming *g)
 			int r = array_room(g->v, g->cap, g->n + 1, 16);
 			if (!r)
 				r = take_slice(g, g->from.v[i].npages - off, &p.id, &p.npages);
-			if (r < 0)
+			if (r)
 				return r;
 			n = p.npages;
 			g->v[g->n++] = p;
@@ -313,6 +405,18 @@ static int take_slices(struct coming *g)
 		}
 	}
 	return 0;
+}
+
+static int take_slices(struct coming *g)
+{
+	int r;
+
+	while ((r = take_all(g)) == NOT_ITS_TURN) {
+		give_back(g);
+		wait_turn(g);
+	}
+	end_turn(g, !r);
+	return r;
 }
 
 /* Reading and comparing ---------------------------------------------------------------------- */
@@ -607,6 +711,7 @@ int tier_back_begin(struct tier *t)
 	b->t = t;
 	lock_init(&b->lock, LOCK_RECALL);
 	pthread_cond_init(&b->more, NULL);
+	lock_cond_init(&b->settled);
 	for (unsigned i = 0; !r && i < NBACK; i++) {
 		struct worker *k = &b->workers[i];
 		k->back = b;
@@ -635,6 +740,7 @@ void tier_back_end(struct tier *t)
 		disk_close(b->workers[i].disk);
 	}
 	assert(!b->table);
+	pthread_cond_destroy(&b->settled);
 	pthread_cond_destroy(&b->more);
 	lock_fini(&b->lock);
 	free(b);

@@ -913,6 +913,49 @@ static void what_is_away_waits_for_room(void **state)
 	pthread_join(t, NULL);
 }
 
+enum { LARGE_BYTES = 10 << 20, LARGE = 3 };
+
+/* Here and there a page: while it is open others wait. */
+static void *reads_large(void *arg)
+{
+	const unsigned *i = arg;
+	struct file *f = NULL;
+	uint64_t words[512];
+	char name[16];
+
+	snprintf(name, sizeof(name), "large %u", *i);
+	assert_int_equal(kit_open_name(e, name, 0, &f), 0);
+	for (uint64_t at = 0; at < LARGE_BYTES; at += FILE_BYTES) {
+		assert_int_equal(kit_read(f, at, words, sizeof(words)), sizeof(words));
+		assert_int_equal(words[at / FILE_BYTES], *i + 1);
+	}
+	assert_int_equal(kit_close(f, 0), 0);
+	return NULL;
+}
+
+/* There is room for one of them at a time, and what is evicted for them is small: none has a part
+ * of that room and waits for what another one has. */
+static void large_ones_come_back_at_once(void **state)
+{
+	unsigned numbers[LARGE];
+	pthread_t t[LARGE];
+
+	(void)state;
+	for (unsigned i = 0; i < LARGE; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "large %u", i);
+		assert_int_equal(put(name, i + 1, LARGE_BYTES), 0);
+		numbers[i] = i;
+	}
+	for (unsigned round = 0; round < 5; round++) {
+		put_many(40, FILE_BYTES);
+		for (unsigned i = 0; i < LARGE; i++)
+			assert_int_equal(pthread_create(&t[i], NULL, reads_large, &numbers[i]), 0);
+		for (unsigned i = 0; i < LARGE; i++)
+			pthread_join(t[i], NULL);
+	}
+}
+
 /* All at once ------------------------------------------------------------------------------- */
 
 enum { WALKERS = 4, NAMES = 150, STEPS = 400 };
@@ -1045,6 +1088,7 @@ int main(void)
 		TEST(what_is_not_ours_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
+		TEST(large_ones_come_back_at_once, setup),
 		TEST(all_at_once, setup),
 	};
 	if (getenv("ONLY"))
