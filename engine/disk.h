@@ -42,6 +42,7 @@ int disk_open(int fd, unsigned depth, struct disk **ret);
 
 /* What goes wrong; tests set it at any time. Counts are of requests from then on. */
 enum { DISK_READS = 1, DISK_WRITES };
+enum disk_fault { DISK_EIO, DISK_ENOSPC, DISK_TEAR, DISK_FLIP, DISK_FAULTS };
 
 struct disk_faults {
 	_Atomic int only;         /* DISK_*: fail and flip those; 0: both */
@@ -50,12 +51,21 @@ struct disk_faults {
 	_Atomic uint32_t delay_ms;/* each ends so late */
 	_Atomic uint64_t tear_in; /* of the n-th write only the first half is done, and nothing said */
 	_Atomic uint64_t flip_in; /* the n-th request's first bit is another one, on disk or as read */
+	_Atomic uint32_t often[DISK_FAULTS]; /* of a million so many, beside all that; ENOSPC of writes */
 	_Atomic uint64_t count;   /* requests so far */
 	_Atomic int journal_error;/* what is written to the journal ends with it; 0: it does not */
 };
 
 /* Takes `inner` over. *f is lent. */
 int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret);
+
+/* "delay=20ms,eio=0.01,only=reads": a list of `delay=TIME`, `eio=`, `enospc=`, `tear=` and `flip=`
+ * with the share of requests (0 to 1), `only=reads|writes|both` for eio and flip, and
+ * `journal=eio|enospc`. -EINVAL: the sentence says what is wrong. */
+int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why);
+/* Those that SLICEFS_DISK_FAULTS lists, of all disks of the process; NULL: none, or not a test
+ * build. -EINVAL: as above. */
+int disk_faults_env(struct disk_faults **ret, char **ret_why);
 
 /* The caller sees to it that no more than `depth` are out. Negative: it is not. */
 int disk_submit(struct disk *d, struct disk_req *r);

@@ -16,7 +16,13 @@
 
 #include <utlist.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/error.h"
+#include "common/random.h"
+#include "common/units.h"
+
+enum { MILLION = 1000000 };
 
 struct faulty {
 	struct disk disk;
@@ -33,6 +39,24 @@ static bool counts(_Atomic uint64_t *n)
 	while (v && !atomic_compare_exchange_weak(n, &v, v - 1))
 		;
 	return v == 1;
+}
+
+static bool happens(struct disk_faults *f, enum disk_fault which)
+{
+	static _Atomic uint64_t state;
+	uint32_t often = atomic_load(&f->often[which]);
+
+	return often && random_mix(atomic_fetch_add(&state, RANDOM_STEP)) % MILLION < often;
+}
+
+/* The error that it ends with; 0: none. */
+static int error_for(struct disk_faults *f, bool is_meant, bool is_write)
+{
+	if (is_meant && counts(&f->fail_in))
+		return atomic_load(&f->error);
+	if (is_meant && happens(f, DISK_EIO))
+		return -EIO;
+	return is_write && happens(f, DISK_ENOSPC) ? -ENOSPC : 0;
 }
 
 static void end_now(struct faulty *x, struct disk_req *r, int result)
@@ -78,15 +102,15 @@ static int faulty_submit(struct disk *d, struct disk_req *r)
 	uint32_t late_ms = atomic_load(&x->f->delay_ms);
 	int only = atomic_load(&x->f->only);
 	bool is_meant = !only || (only == DISK_WRITES) == r->write;
-	bool fails = is_meant && counts(&x->f->fail_in);
-	bool flips = is_meant && counts(&x->f->flip_in);
-	bool tears = r->write && counts(&x->f->tear_in);
+	int error = error_for(x->f, is_meant, r->write);
+	bool flips = is_meant && (counts(&x->f->flip_in) || happens(x->f, DISK_FLIP));
+	bool tears = r->write && (counts(&x->f->tear_in) || happens(x->f, DISK_TEAR));
 
 	atomic_fetch_add(&x->f->count, 1);
 	r->due_ns = late_ms ? clock_ns() + late_ms * NS_PER_MS : 0;
 	r->next = NULL;
-	if (fails) {
-		end_now(x, r, atomic_load(&x->f->error));
+	if (error) {
+		end_now(x, r, error);
 		return 0;
 	}
 	if (r->write && (tears || flips))
@@ -158,4 +182,111 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 	x->f = f;
 	*ret = &x->disk;
 	return 0;
+}
+
+/* As text ---------------------------------------------------------------------------------- */
+
+static const char *const shares[DISK_FAULTS + 1] = {
+	[DISK_EIO] = "eio", [DISK_ENOSPC] = "enospc", [DISK_TEAR] = "tear", [DISK_FLIP] = "flip",
+};
+static const char *const only[] = { "both", "reads", "writes", NULL }; /* as DISK_READS */
+static const char *const errors[] = { "eio", "enospc", NULL };
+
+/* 0.01 as so many of a million. */
+static int parse_share(const char *value, uint32_t *ret)
+{
+	char *end;
+
+	if (!*value || strspn(value, "0123456789.") != strlen(value))
+		return -EINVAL;
+	double share = strtod(value, &end);
+	if (*end || share > 1)
+		return -EINVAL;
+	*ret = (uint32_t)(share * MILLION + 0.5);
+	return 0;
+}
+
+/* The place of a word. */
+static int parse_word(const char *value, const char *const *words)
+{
+	for (int i = 0; words[i]; i++)
+		if (!strcmp(value, words[i]))
+			return i;
+	return -EINVAL;
+}
+
+static int parse_delay(const char *value, struct disk_faults *ret)
+{
+	uint64_t us;
+	int r = units_time(value, &us);
+
+	if (r < 0 || us / 1000 > UINT32_MAX)
+		return -EINVAL;
+	ret->delay_ms = (uint32_t)(us / 1000);
+	return 0;
+}
+
+static int parse_fault(const char *name, const char *value, struct disk_faults *ret)
+{
+	int which = parse_word(name, shares), r;
+	uint32_t often;
+
+	if (which >= 0) {
+		r = parse_share(value, &often);
+		if (!r)
+			ret->often[which] = often;
+		return r;
+	}
+	if (!strcmp(name, "delay"))
+		return parse_delay(value, ret);
+	bool is_only = !strcmp(name, "only");
+	if (!is_only && strcmp(name, "journal"))
+		return -EINVAL;
+	r = parse_word(value, is_only ? only : errors);
+	if (r >= 0 && is_only)
+		ret->only = r;
+	else if (r >= 0)
+		ret->journal_error = r ? -ENOSPC : -EIO;
+	return r < 0 ? r : 0;
+}
+
+int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why)
+{
+	_cleanup_(freep) char *copy = strdup(list);
+	char *rest = copy, *word;
+
+	if (!copy)
+		return -ENOMEM;
+	*ret = (struct disk_faults){ 0 };
+	while ((word = strsep(&rest, ","))) {
+		char *value = strchr(word, '='), quoted[64];
+		error_quote(quoted, sizeof(quoted), word);
+		if (value)
+			*value++ = 0;
+		if (!value || parse_fault(word, value, ret) < 0)
+			return why(ret_why, -EINVAL, "SLICEFS_DISK_FAULTS: %s: not a fault of a disk. "
+				   "Try: delay=20ms, eio=0.01, enospc=0.01, tear=0.01, flip=0.01, "
+				   "only=reads, only=writes, journal=eio, journal=enospc", quoted);
+	}
+	return 0;
+}
+
+int disk_faults_env(struct disk_faults **ret, char **ret_why)
+{
+	int r = 0;
+
+	*ret = NULL;
+#ifdef SLICEFS_CRASH_POINTS
+	static struct disk_faults faults;
+	const char *env = getenv("SLICEFS_DISK_FAULTS");
+
+	if (!env || !*env)
+		return 0;
+	r = disk_faults_parse(env, &faults, ret_why);
+	if (!r)
+		*ret = &faults;
+#else
+	(void)ret_why;
+#endif
+	return r;
 }

@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/size.h"
+#include "engine/disk.h"
 #include "engine/evict.h"
 #include "engine/file.h"
 #include "engine/memory.h"
@@ -265,13 +266,14 @@ static int rebuild(struct engine *e, char **ret_why)
 
 static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
 {
-	const struct tier_opts to = {
+	struct tier_opts to = {
 		.dir = o->ssd, .bytes = o->ssd_bytes, .store = e->store ? store_dir(e->store) : "",
 		.fresh = o->fresh, 
 		.wait_ms = o->ssd_wait_ms, .end_ms = o->ssd_end_ms, .faults = o->ssd_faults,
 	};
+	int r = o->ssd && !to.faults ? disk_faults_env(&to.faults, ret_why) : 0;
 
-	return o->ssd ? tier_open(&to, &e->tier, ret_why) : 0;
+	return o->ssd && !r ? tier_open(&to, &e->tier, ret_why) : r;
 }
 
 /* Index and disk belong together, or the one knows nothing of the other. */

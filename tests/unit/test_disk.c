@@ -170,6 +170,58 @@ static void it_is_late(void **state)
 	assert_true(clock_ns() - begun >= 100 * NS_PER_MS);
 }
 
+static void it_fails_as_often_as_told_to(void **state)
+{
+	enum { N = 400 };
+	_cleanup_(freep) uint8_t *p = pages(7);
+	unsigned failed = 0, full = 0;
+
+	(void)state;
+	assert_int_equal(disk_faults_parse("eio=0.25,only=reads,enospc=1", &f, NULL), 0);
+	for (unsigned i = 0; i < N; i++) {
+		int r = one(false, 0, p);
+		assert_true(r == 0 || r == -EIO);
+		failed += r < 0;
+	}
+	for (unsigned i = 0; i < 10; i++)
+		full += one(true, 0, p) == -ENOSPC;
+	assert_in_range(failed, N / 8, N / 2);
+	assert_int_equal(full, 10);
+}
+
+static void bad_faults(const char *list, const char *word)
+{
+	struct disk_faults g;
+	char *why = NULL;
+
+	assert_int_equal(disk_faults_parse(list, &g, &why), -EINVAL);
+	assert_non_null(strstr(why, word));
+	assert_null(strchr(why, '\n'));
+	free(why);
+}
+
+static void faults_are_read_strictly(void **state)
+{
+	static const char *const bad[] = { "", "eio", "eio=", "eio=2", "eio=-1", "eio=1e-3", "eio=0.1.2",
+					   "eio=nan", "delay=20", "delay=1000d", "only=", "only=both ",
+					   "journal=slow", "flop=1", " eio=1", "eio=1,", "eio=1,,flip=1" };
+	struct disk_faults g;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		bad_faults(bad[i], "not a fault of a disk. Try: ");
+	bad_faults("eio=1,flop=\n1,flip=1", "flop=\\x0a1: ");
+	assert_int_equal(disk_faults_parse("delay=20ms,eio=0.5,enospc=1,tear=0,flip=0.000001,"
+					   "only=writes,journal=enospc", &g, NULL), 0);
+	assert_int_equal(g.delay_ms, 20);
+	assert_int_equal(g.often[DISK_EIO], 500000);
+	assert_int_equal(g.often[DISK_ENOSPC], 1000000);
+	assert_int_equal(g.often[DISK_TEAR], 0);
+	assert_int_equal(g.often[DISK_FLIP], 1);
+	assert_int_equal(g.only, DISK_WRITES);
+	assert_int_equal(g.journal_error, -ENOSPC);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +230,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(it_fails_when_told_to, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_tears_and_flips, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_is_late, setup, teardown),
+		cmocka_unit_test_setup_teardown(it_fails_as_often_as_told_to, setup, teardown),
+		cmocka_unit_test(faults_are_read_strictly),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
