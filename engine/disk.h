@@ -51,17 +51,21 @@ struct disk_faults {
 	_Atomic uint32_t delay_ms;/* each ends so late */
 	_Atomic uint64_t tear_in; /* of the n-th write only the first half is done, and nothing said */
 	_Atomic uint64_t flip_in; /* the n-th request's first bit is another one, on disk or as read */
-	_Atomic uint32_t often[DISK_FAULTS]; /* of a million so many, beside all that; ENOSPC of writes */
+	_Atomic uint32_t often[DISK_FAULTS]; /* beside it: so many of a million (ENOSPC: writes) */
 	_Atomic uint64_t count;   /* requests so far */
 	_Atomic int journal_error;/* what is written to the journal ends with it; 0: it does not */
+	_Atomic uint64_t journal_full_in; /* and its n-th write, and all after it, with ENOSPC */
 };
 
 /* Takes `inner` over. *f is lent. */
 int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret);
 
+/* The error that a write to the journal ends with now; 0: none. NULL is fine. */
+int disk_fault_of_journal(struct disk_faults *f);
+
 /* "delay=20ms,eio=0.01,only=reads": a list of `delay=TIME`, `eio=`, `enospc=`, `tear=` and `flip=`
  * with the share of requests (0 to 1), `only=reads|writes|both` for eio and flip, and
- * `journal=eio|enospc`. -EINVAL: the sentence says what is wrong. */
+ * `journal=N` for journal_full_in. -EINVAL: the sentence says what is wrong. */
 int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why);
 /* Those that SLICEFS_DISK_FAULTS lists, of all disks of the process; NULL: none, or not a test
  * build. -EINVAL: as above. */

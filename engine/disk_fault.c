@@ -184,13 +184,23 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 	return 0;
 }
 
+int disk_fault_of_journal(struct disk_faults *f)
+{
+	uint64_t n = f ? atomic_load(&f->journal_full_in) : 0;
+
+	if (!f)
+		return 0;
+	while (n > 1 && !atomic_compare_exchange_weak(&f->journal_full_in, &n, n - 1))
+		;
+	return n == 1 ? -ENOSPC : atomic_load(&f->journal_error);
+}
+
 /* As text ---------------------------------------------------------------------------------- */
 
 static const char *const shares[DISK_FAULTS + 1] = {
 	[DISK_EIO] = "eio", [DISK_ENOSPC] = "enospc", [DISK_TEAR] = "tear", [DISK_FLIP] = "flip",
 };
 static const char *const only[] = { "both", "reads", "writes", NULL }; /* as DISK_READS */
-static const char *const errors[] = { "eio", "enospc", NULL };
 
 /* 0.01 as so many of a million. */
 static int parse_share(const char *value, uint32_t *ret)
@@ -226,6 +236,16 @@ static int parse_delay(const char *value, struct disk_faults *ret)
 	return 0;
 }
 
+static int parse_count(const char *value, _Atomic uint64_t *ret)
+{
+	uint64_t n;
+
+	if (units_digits(&value, &n) < 0 || *value || !n)
+		return -EINVAL;
+	*ret = n;
+	return 0;
+}
+
 static int parse_fault(const char *name, const char *value, struct disk_faults *ret)
 {
 	int which = parse_word(name, shares), r;
@@ -239,14 +259,11 @@ static int parse_fault(const char *name, const char *value, struct disk_faults *
 	}
 	if (!strcmp(name, "delay"))
 		return parse_delay(value, ret);
-	bool is_only = !strcmp(name, "only");
-	if (!is_only && strcmp(name, "journal"))
-		return -EINVAL;
-	r = parse_word(value, is_only ? only : errors);
-	if (r >= 0 && is_only)
+	if (!strcmp(name, "journal"))
+		return parse_count(value, &ret->journal_full_in);
+	r = strcmp(name, "only") ? -EINVAL : parse_word(value, only);
+	if (r >= 0)
 		ret->only = r;
-	else if (r >= 0)
-		ret->journal_error = r ? -ENOSPC : -EIO;
 	return r < 0 ? r : 0;
 }
 
@@ -266,7 +283,7 @@ int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why)
 		if (!value || parse_fault(word, value, ret) < 0)
 			return why(ret_why, -EINVAL, "SLICEFS_DISK_FAULTS: %s: not a fault of a disk. "
 				   "Try: delay=20ms, eio=0.01, enospc=0.01, tear=0.01, flip=0.01, "
-				   "only=reads, only=writes, journal=eio, journal=enospc", quoted);
+				   "only=reads, only=writes, journal=20", quoted);
 	}
 	return 0;
 }

@@ -96,7 +96,7 @@ static void answered(struct journal *j)
 
 static int write_all(struct journal *j, int fd, struct bytes b)
 {
-	int fault = j->o.faults ? atomic_load(&j->o.faults->journal_error) : 0;
+	int fault = disk_fault_of_journal(j->o.faults);
 
 	if (fault)
 		return fault;
