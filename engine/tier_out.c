@@ -398,7 +398,9 @@ static void become_stuck(struct out_batch *b)
 {
 	struct tier *t = b->t;
 
-	b->t->pages_per_ns /= 2;
+	log_warn("disk", "%s/data is slow: %u objects that were to go there were not written in time, "
+		 "and are evicted", t->path, b->n);
+	t->pages_per_ns /= 2;
 	for (unsigned i = 0; i < b->n; i++) {
 		struct out_victim *o = &b->v[i];
 		o->v->outcome = o->r ? o->r : o->is_there ? 0 : not_now(M_DISK_NOT_SLOW);
