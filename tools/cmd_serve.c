@@ -163,12 +163,17 @@ static void catch_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-/* All sessions have ended: what is in flight now is a leak (P10). */
+enum { IDLE_MS = 3000 };
+
+/* All sessions have ended: what is in flight now is a leak (P10), but for what the eviction has
+ * begun: a slow disk takes its time. */
 static void complain_if_busy(void)
 {
 	int64_t n;
-	const char *name = metrics_busy(&n);
+	const char *name;
 
+	for (unsigned ms = 0; (name = metrics_busy(&n)) && ms < IDLE_MS; ms += 10)
+		usleep(10000);
 	if (name)
 		log_error("node", "in flight when all sessions have ended: %s %lld", name,
 			  (long long)n);
