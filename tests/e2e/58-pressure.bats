@@ -1,0 +1,177 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: Apache-2.0
+# labels: short
+# long: tsan
+# shapes: own node
+# timeout: 900
+# Ten times what memory has room for is written, read and written over by four processes, with a disk
+# below that is slow, fails, is full, tears writes and flips bits (SLICEFS_DISK_FAULTS, engine/disk.h):
+# each byte that is read was written, all that is there is whole and the last of its kind, what the
+# disk has lost is an error once, nothing hangs, and nothing is left in flight.
+load lib
+setup_file() {
+	begin_file
+	export POOL=16M INDEX=16M LONG=1 DISK
+	[[ -z ${SLICEFS_FULL:-} ]] || LONG=20
+	DISK=$(mktemp -d "${SSD_DIR:-/var/tmp}/slicefs-pressure.XXXXXX")
+}
+teardown_file() { end_file; rm -rf "$DISK"; }
+setup() { requires python3; }
+
+# At its end the node says what is left.
+end() {
+	"$SLICEFS" umount "$MNT" 2>/dev/null || true
+	! is_of_node || end_node || true
+	[[ ! -e $SCRATCH/log ]] || no grep -a 'in flight when' "$SCRATCH/log"
+}
+
+# A store that is new, and has a disk with these faults.
+begin() { # faults options...
+	export SLICEFS_DISK_FAULTS=$1
+	shift
+	end
+	"$SLICEFS" store rm "$STORE" 2>/dev/null || true
+	rm -f "$SCRATCH/log"
+	set -- --ssd "$DISK/ssd" --ssd-size 1G "$@"
+	if is_of_node; then
+		serve "$@" || return 1
+		mount_fs
+	else
+		mount_fs "$@"
+	fi
+}
+
+storm() { # options...
+	rm -rf "${MNT:?}"/*
+	python3 "$BATS_TEST_DIRNAME/storm.py" "$MNT" "$LONG" --bytes 42000000 "$@"
+}
+
+# Whoever has the store counts.
+counted() { # series
+	local of=stats
+	! is_of_node || of=node-stats
+	awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/$of"
+}
+counts() { # series at-least
+	[[ $(counted "$1") -ge $2 ]] || { echo "$1: $(counted "$1"), and not $2"; return 1; }
+}
+
+# Nothing is in flight, of the mount and of the node, when the disk has ended, too.
+all_is_idle() {
+	gauges_zero
+	! is_of_node || soon node_is_idle
+}
+node_is_idle() {
+	[[ -z $(awk '/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
+		/^slicefs_(pins|recalls|drops|eviction_waits|transfers|batches) / { if ($2 != 0) print }' \
+		"$MNT/.slicefs/node-stats") ]]
+}
+
+# After a storm: what is said, and that a file goes in and out.
+goes_on() { # pattern of the log
+	all_is_idle
+	grep -aqE "$1" "$SCRATCH/log" || { echo "nothing of $1 in the log"; return 1; }
+	"$SLICEFS" fsck "$MNT"
+}
+
+is_sanitized() { ldd "$SLICEFS" | grep -qE 'lib[at]san'; }
+anon_kib() {
+	local pid sum=0
+	for pid in $(daemon_pid) $(! is_of_node || mount_pid "$MNT"); do
+		sum=$((sum + $(awk '/^RssAnon/ { print $2 }' "/proc/$pid/status")))
+	done
+	echo "$sum"
+}
+
+@test "a disk that is well: nothing is lost, nothing fails, and memory is flat" {
+	local before after most=2048
+	# Each worker of the mount and each connection has a buffer of a MiB, used sooner or later.
+	! is_of_node || most=8192
+	begin "" --ssd-wait 60s
+	storm; all_is_idle
+	before=$(anon_kib)
+	storm; all_is_idle
+	after=$(anon_kib)
+	echo "# KiB: $before after one storm, $after after two" >&3
+	is_sanitized || [ $((after - before)) -le $most ] # what was freed is kept for a while there
+	counts 'disk_objects_total{to="disk"}' 50
+	counts 'disk_objects_total{to="memory"}' 50
+	[ "$(counted 'evictions_total{reason="pool"}')" = 0 ]
+	[ "$(counted pool_full_total)" = 0 ]
+}
+
+@test "a disk that is slow holds up nobody beyond its time" {
+	begin delay=200ms
+	storm
+	goes_on 'disk: .* is slow'
+	counts 'disk_refused_total{reason="slow"}' 1
+	head -c 30000000 /dev/urandom | split -a 2 -b 1000000 - "$MNT/x"
+	end # while something is on its way there
+}
+
+@test "a disk that fails now and then" {
+	begin eio=0.1
+	storm --may EIO
+	goes_on 'disk: .*cannot (write|read page [0-9]+): Input/output error'
+	counts 'disk_failures_total{to="disk"}' 1
+	counts 'disk_failures_total{to="memory"}' 1
+}
+
+@test "a disk that takes nothing costs what would go there, and no error" {
+	begin eio=1,only=writes
+	storm
+	goes_on 'disk: .*cannot write: Input/output error'
+	[ "$(counted 'disk_objects_total{to="disk"}')" = 0 ]
+	counts 'disk_refused_total{reason="failed"}' 1
+}
+
+@test "a disk that is full costs no error" {
+	local share
+	for share in 1 ${SLICEFS_FULL:+0.3}; do
+		begin enospc=$share
+		storm
+		goes_on 'disk: .*cannot write: No space left'
+		counts 'disk_refused_total{reason="failed"}' 1
+	done
+}
+
+@test "a journal that has no room: nothing goes to the disk, and that is all" {
+	begin journal=20
+	storm
+	goes_on 'disk: its journal cannot be written: No space left'
+}
+
+@test "a disk that tears writes and flips bits gives no wrong byte" {
+	begin tear=0.05,flip=0.05
+	storm --may EIO
+	goes_on 'does not match its checksum'
+	counts checksum_failures_total 1
+}
+
+@test "a disk smaller than what goes there forgets the oldest" {
+	begin "" --ssd-size 48M --ssd-wait 60s
+	storm
+	all_is_idle
+	counts 'evictions_total{reason="disk"}' 1
+}
+
+@test "an index that is full goes on, with a disk below" {
+	INDEX=1M begin ""
+	mkdir "$MNT/d"
+	head -c 15000000 /dev/urandom | split -a 4 -b 5000 - "$MNT/d/x"
+	storm --names 2000 --sizes 4500,9000 --bytes 1000000
+	all_is_idle
+	counts 'evictions_total{reason="index"}' 1
+	counts 'disk_objects_total{to="disk"}' 1
+	[ "$(grep -ac 'error:' "$SCRATCH/log")" = 0 ]
+}
+
+@test "what is misspelt ends the start with a line that says so" {
+	fails 1 'SLICEFS_DISK_FAULTS: flop=1: not a fault of a disk. Try: ' begin flop=1
+}
+
+@test "when all is idle, nothing is in flight (P10)" {
+	begin ""
+	gauges_zero
+	end
+}
