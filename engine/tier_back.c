@@ -306,7 +306,7 @@ static bool wait_others(struct coming *g, uint64_t nsettled)
 		WITH_LOCK(&b->lock);
 		worth = (b->nreading || b->nsettled != nsettled) && g->q->calls;
 		if (worth && b->nsettled == nsettled)
-			lock_wait_until(&b->lock, &b->settled, next_look());
+			lock_wait_until(&b->lock, &b->settled, tier_next_look());
 	}
 	expire(b);
 	g->vain_ns = 0; /* who opens that has as much time as before */
@@ -334,7 +334,7 @@ static void wait_turn(struct coming *g)
 		{
 			WITH_LOCK(&b->lock);
 			if (b->turn)
-				lock_wait_until(&b->lock, &b->settled, next_look());
+				lock_wait_until(&b->lock, &b->settled, tier_next_look());
 		}
 		expire(b);
 	}
