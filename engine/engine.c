@@ -225,8 +225,17 @@ static int open_far(struct engine *e, const struct engine_opts *o, struct transp
 						.timeout_ms = o->timeout_ms };
 	struct remote *x = peer_remote(e->peer);
 
-	return o->rdma.by == ENGINE_TCP ? transport_tcp_open(x, &to, ret) :
-					  transport_auto_open(x, &ao, ret, ret_why);
+	if (o->rdma.by == ENGINE_NONE) {
+		*ret = NULL;
+		return 0;
+	}
+	if (o->rdma.by != ENGINE_TCP)
+		return transport_auto_open(x, &ao, ret, ret_why);
+	int r = transport_tcp_open(x, &to, ret);
+	if (r == -EOPNOTSUPP)
+		return why(ret_why, r, "node %s: --transport tcp, and bytes go by RDMA only there. "
+			   "Try: --transport rdma", o->node);
+	return r;
 }
 
 static int open_transport(struct engine *e, const struct engine_opts *o, char **ret_why)

@@ -19,8 +19,9 @@ struct engine;
 struct file;
 struct pool;
 
-/* How bytes go between a mount and another host's node. */
-enum engine_bytes_by { ENGINE_AUTO, ENGINE_RDMA, ENGINE_TCP };
+/* How bytes go between a mount and another host's node. NONE: not at all, for who asks for
+ * names only. */
+enum engine_bytes_by { ENGINE_AUTO, ENGINE_RDMA, ENGINE_TCP, ENGINE_NONE };
 
 struct engine_rdma {
 	enum engine_bytes_by by; /* AUTO: RDMA where both have it, TCP otherwise */

@@ -166,7 +166,7 @@ static void peer_free(struct peer *p)
 int peer_open(struct engine *e, const struct engine_opts *o, struct peer **ret, char **ret_why)
 {
 	struct remote_opts ro = { .node = o->node, .name = o->name, .read_only = o->only_reads,
-				  .rdma = o->rdma.by != ENGINE_TCP,
+				  .rdma = o->rdma.by == ENGINE_AUTO || o->rdma.by == ENGINE_RDMA,
 				  /* A session ends with the connection of its requests. With
 				   * ENGINE_AUTO the loss of RDMA costs speed, and nothing else. */
 				  .requests = o->rdma.by == ENGINE_RDMA ? &o->rdma : NULL,

@@ -45,7 +45,7 @@ struct engine {
 	struct refs *refs;           /* counts what the index names in it; offline:
 					nobody does */
 	struct node *node;           /* whose slices the files are made of */
-	struct transport *transport; /* to the pool; maybe with faults */
+	struct transport *transport; /* to the pool; maybe with faults; NULL: ENGINE_NONE */
 	struct files *files;         /* file.c's table of open files */
 	struct evict *evict;         /* makes room; NULL: nobody does */
 	struct scrubs *scrubs;       /* compares what there is with its checksums; NULL: a

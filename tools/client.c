@@ -41,7 +41,7 @@ void client_help(void)
 void client_init(struct client *c, const char *cmd, bool only_reads)
 {
 	*c = (struct client){ .cmd = cmd, .only_reads = only_reads, .timeout_ms = 10000,
-			      .by = ENGINE_TCP };
+			      .by = ENGINE_NONE };
 }
 
 /* --timeout and --transport have the words and bounds of a mount's. */

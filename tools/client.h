@@ -26,8 +26,7 @@ struct client {
 	const char *token_file;     /* or NULL */
 	uint64_t timeout_ms;
 	bool only_reads;
-	enum engine_bytes_by by;    /* ENGINE_TCP at first: to open a device takes longer than
-				       most calls */
+	enum engine_bytes_by by;    /* ENGINE_NONE at first: names only */
 	struct engine *engine;
 	struct index *ix;
 	_Atomic uint64_t *moved;    /* or NULL: bytes that were read to be sent are added */

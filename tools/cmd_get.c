@@ -467,6 +467,7 @@ int cmd_cat(int argc, char **argv)
 	int option, status = EXIT_DONE;
 
 	client_init(&g.c, "cat", true);
+	g.c.by = ENGINE_AUTO;
 	opterr = 0;
 	while (!status && (option = getopt_long(argc, argv, ":", longs, NULL)) != -1)
 		status = client_option(&g.c, option, argv);
