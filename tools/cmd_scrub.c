@@ -206,7 +206,7 @@ static int fail(struct scrubbing *s, int r)
 	if (r == -EOPNOTSUPP)
 		return cmd_fail(EXIT_FAILED, "scrub", "%s: it knows nothing of scrubs. Try: a newer "
 				"slicefs there", s->what);
-	if (r == -EINVAL) /* another session than the one that began it */
+	if (r == -EINVAL || r == -ENOTCONN) /* another session than the one that began it, or none */
 		return cmd_fail(EXIT_FAILED, "scrub", "%s: the connection was lost, and the scrub with "
 				"it. Try: again", s->what);
 	return cmd_fail(EXIT_FAILED, "scrub", "%s: %s", s->what, error_text(r));
