@@ -30,6 +30,8 @@ slicefs_test(NAME vm/mount LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs>)
 slicefs_test(NAME vm/ports LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> two_ports)
+slicefs_test(NAME vm/disk LABELS vm TIMEOUT 600 PROCESSORS 2
+	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> a_disk_below)
 # An end-to-end test by RDMA: processes that die and freeze. Then 256 MiB of real files.
 set(e2e bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e $<TARGET_FILE:slicefs>
 	${CMAKE_CURRENT_BINARY_DIR})
