@@ -10,11 +10,13 @@
 load lib
 setup_file() {
 	begin_file
-	export POOL=32M INDEX=16M DISK DISK_OPTIONS
+	# Where all is slow, half of each: the pool, the disk, files.
+	export K=$((SLOW > 1 ? 2 : 1)) INDEX=16M DISK DISK_OPTIONS
+	export POOL=$((32 / K))M SSD=$((1024 / K))
 	# Not the scratch folder: that may be memory.
 	DISK=$(mktemp -d "${SSD_DIR:-/var/tmp}/slicefs-ssd.XXXXXX")
 	# No object is to be given up for the disk of a shared host is slow now and then.
-	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size 1G --ssd-wait 60s"
+	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size ${SSD}M --ssd-wait 60s"
 }
 teardown_file() { end_file; rm -rf "$DISK"; }
 setup() {
@@ -59,7 +61,7 @@ reboot() { # how: stop, crash
 
 # A file of a megabyte that says which one it is.
 put() { # number
-	yes "file $1" | head -c 1000000 >"$MNT/f$1"
+	yes "file $1" | head -c 1000000 | into "$MNT/f$1"
 }
 
 is_whole() { # number
@@ -78,32 +80,32 @@ counts() { # series at-least
 
 @test "ten times the pool goes in and is read as it was written" {
 	local i
-	for i in $(seq 320); do put "$i"; done
-	[ "$(ls "$MNT" | wc -l)" = 320 ]
-	counts 'disk_objects_total{to="disk"}' 250
-	all_whole $(seq 320)
-	counts 'disk_objects_total{to="memory"}' 250
+	for i in $(seq $((320 / K))); do put "$i"; done
+	[ "$(ls "$MNT" | wc -l)" = $((320 / K)) ]
+	counts 'disk_objects_total{to="disk"}' $((250 / K))
+	all_whole $(seq $((320 / K)))
+	counts 'disk_objects_total{to="memory"}' $((250 / K))
 	[ "$(is_of_node || stat_value 'evictions_total{reason="pool"}')" = "$(is_of_node || echo 0)" ]
 }
 
 @test "small ones share segments, and a large one is whole" {
 	local i
 	mkdir "$MNT/d"
-	for i in $(seq 1500); do yes "small $i" | head -c 20000 >"$MNT/d/$i"; done
-	random_file "$SCRATCH/large" 20000000
+	for i in $(seq $((1500 / K))); do yes "small $i" | head -c 20000 >"$MNT/d/$i"; done
+	random_file "$SCRATCH/large" $((20000000 / K))
 	cp "$SCRATCH/large" "$MNT/large"
-	for i in $(seq 60); do put "$i"; done
+	for i in $(seq $((60 / K))); do put "$i"; done
 	cmp "$SCRATCH/large" "$MNT/large"
-	for i in $(seq 1 7 1500); do yes "small $i" | head -c 20000 | cmp - "$MNT/d/$i"; done
+	for i in $(seq 1 7 $((1500 / K))); do yes "small $i" | head -c 20000 | cmp - "$MNT/d/$i"; done
 }
 
 @test "what is on the disk is renamed, linked, written, and unlinked" {
 	local i
-	for i in $(seq 80); do put "$i"; done
+	for i in $(seq $((80 / K))); do put "$i"; done
 	mv "$MNT/f1" "$MNT/f1001"; ln "$MNT/f2" "$MNT/f1002"
 	printf XY | dd of="$MNT/f3" bs=1 seek=500000 conv=notrunc status=none
 	rm "$MNT/f4"; put 5; mv "$MNT/f6" "$MNT/f7"
-	for i in $(seq 2000 2080); do put "$i"; done
+	for i in $(seq 2000 $((2000 + 80 / K))); do put "$i"; done
 	yes "file 1" | head -c 1000000 | cmp - "$MNT/f1001"
 	is_whole 2
 	yes "file 2" | head -c 1000000 | cmp - "$MNT/f1002"
@@ -115,29 +117,29 @@ counts() { # series at-least
 
 @test "it is all there after an orderly stop, and after kill -9" {
 	local i
-	for i in $(seq 100); do put "$i"; done
+	for i in $(seq $((100 / K))); do put "$i"; done
 	stop; start
-	all_whole $(seq 100)
+	all_whole $(seq $((100 / K)))
 	crash; start
-	[ "$(ls "$MNT" | wc -l)" = 100 ]
-	all_whole $(seq 100)
+	[ "$(ls "$MNT" | wc -l)" = $((100 / K)) ]
+	all_whole $(seq $((100 / K)))
 }
 
 @test "after a reboot it has what was on the disk, and nothing that is wrong" {
-	local i n how
+	local i there how
 	for how in stop crash; do
 		rm -rf "${MNT:?}"/*
 		mkdir -p "$MNT/a/b"
-		for i in $(seq 100); do put "$i"; done
+		for i in $(seq $((100 / K))); do put "$i"; done
 		setfattr -n user.x -v y "$MNT/f1"; ln "$MNT/f2" "$MNT/a/b/other"
-		for i in $(seq 101 150); do put "$i"; done
-		sync "$MNT/f150"
+		for i in $(seq $((100 / K + 1)) $((150 / K))); do put "$i"; done
+		sync "$MNT/f$((150 / K))"
 		sleep 1
 		reboot $how
 		[ -d "$MNT/a/b" ]
-		n=$(ls "$MNT" | grep -c ^f)
-		[ "$n" -ge 110 ]; [ "$n" -lt 150 ]
-		for i in $(seq 150); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
+		there=$(ls "$MNT" | grep -c ^f)
+		[ "$there" -ge $((110 / K)) ]; [ "$there" -lt $((150 / K)) ]
+		for i in $(seq $((150 / K))); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
 		[ "$(getfattr --only-values -n user.x "$MNT/f1")" = y ]
 		[ "$(stat -c %h "$MNT/f2")" = 2 ]
 		cmp "$MNT/f2" "$MNT/a/b/other"
@@ -148,43 +150,43 @@ counts() { # series at-least
 
 @test "what came back from the disk and was overwritten is never the older one again" {
 	local i
-	for i in $(seq 80); do put "$i"; done
-	for i in $(seq 20); do yes "new $i" | head -c 1000000 >"$MNT/f$i"; done
+	for i in $(seq $((80 / K))); do put "$i"; done
+	for i in $(seq $((20 / K))); do yes "new $i" | head -c 1000000 | into "$MNT/f$i"; done
 	reboot crash
-	for i in $(seq 20); do
+	for i in $(seq $((20 / K))); do
 		[ ! -e "$MNT/f$i" ] || yes "new $i" | head -c 1000000 | cmp - "$MNT/f$i"
 	done
 }
 
 @test "a disk that is damaged gives an error, and then the file can be made anew" {
 	local i bad=0
-	for i in $(seq 80); do put "$i"; done
+	for i in $(seq $((80 / K))); do put "$i"; done
 	sleep 1
 	# All of it but the head; the pool has the rest.
-	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=1023 conv=notrunc status=none
-	for i in $(seq 80); do
+	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=$((SSD - 1)) conv=notrunc status=none
+	for i in $(seq $((80 / K))); do
 		is_whole "$i" 2>/dev/null || bad=$((bad + 1))
 	done
-	[ "$bad" -ge 40 ]
-	soon eval '[ "$(ls "$MNT" | wc -l)" -le 40 ]'
-	for i in $(seq 80); do put "$i"; done
-	all_whole $(seq 80)
+	[ "$bad" -ge $((40 / K)) ]
+	soon eval '[ "$(ls "$MNT" | wc -l)" -le $((40 / K)) ]'
+	for i in $(seq $((80 / K))); do put "$i"; done
+	all_whole $(seq $((80 / K)))
 }
 
 @test "slicefs scrub reads what is on the disk where it is, and finds what is damaged" {
 	local i
-	for i in $(seq 80); do put "$i"; done
+	for i in $(seq $((80 / K))); do put "$i"; done
 	sleep 1
 	scrub >"$SCRATCH/scrub"
-	[ "$(jq 'select(.event == "end") | .objects, .bad, .elsewhere' "$SCRATCH/scrub" | xargs)" = "80 0 0" ]
-	[ "$(jq 'select(.event == "end") | .bytes' "$SCRATCH/scrub")" -ge 80000000 ]
-	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=1023 conv=notrunc status=none
+	[ "$(jq 'select(.event == "end") | .objects, .bad, .elsewhere' "$SCRATCH/scrub" | xargs)" = "$((80 / K)) 0 0" ]
+	[ "$(jq 'select(.event == "end") | .bytes' "$SCRATCH/scrub")" -ge $((80000000 / K)) ]
+	dd if=/dev/urandom of="$DISK/ssd/data" bs=1M seek=1 count=$((SSD - 1)) conv=notrunc status=none
 	no scrub >"$SCRATCH/scrub"
-	[ "$(jq 'select(.event == "end") | .bad' "$SCRATCH/scrub")" -ge 40 ]
+	[ "$(jq 'select(.event == "end") | .bad' "$SCRATCH/scrub")" -ge $((40 / K)) ]
 	no scrub --evict-bad >"$SCRATCH/scrub"
-	[ "$(jq 'select(.event == "end") | .evicted' "$SCRATCH/scrub")" -ge 40 ]
+	[ "$(jq 'select(.event == "end") | .evicted' "$SCRATCH/scrub")" -ge $((40 / K)) ]
 	scrub >"$SCRATCH/scrub"
-	for i in $(seq 80); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
+	for i in $(seq $((80 / K))); do [ ! -e "$MNT/f$i" ] || is_whole "$i"; done
 }
 
 @test "killed at each moment of going to the disk and coming back, it has all" {
@@ -192,30 +194,30 @@ counts() { # series at-least
 	local i point at
 	for point in disk.written disk.moved disk.journaled disk.back disk.dropped; do
 		rm -rf "${MNT:?}"/*
-		for i in $(seq 60); do put "$i"; done
+		for i in $(seq $((60 / K))); do put "$i"; done
 		stop
 		SLICEFS_CRASH=$point:20 start
-		for i in $(seq 60); do is_whole "$i" >/dev/null 2>&1 || break; done
-		for i in $(seq 60); do : 2>/dev/null >>"$MNT/f$i" || break; done
+		for i in $(seq $((60 / K))); do is_whole "$i" >/dev/null 2>&1 || break; done
+		for i in $(seq $((60 / K))); do : 2>/dev/null >>"$MNT/f$i" || break; done
 		for at in $(seq 100 160); do put "$at" 2>/dev/null || break; done
 		is_mounted && ls "$MNT" >/dev/null 2>&1 && { echo "$point was not reached"; return 1; }
 		start
-		all_whole $(seq 60)
+		all_whole $(seq $((60 / K)))
 	done
 }
 
 @test "what cannot be used is refused with a line that says so" {
 	local i
-	for i in $(seq 60); do put "$i"; done
+	for i in $(seq $((60 / K))); do put "$i"; done
 	stop
 	local there=${DISK_OPTIONS}
-	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size 2G"; fails 1 'has 1024 MiB, and 2048' start
+	DISK_OPTIONS="--ssd $DISK/ssd --ssd-size 2G"; fails 1 "has $SSD MiB, and 2048" start
 	DISK_OPTIONS="--ssd /dev/shm/slicefs-ssd --ssd-size 1G"; fails 1 'is memory' start
 	rmdir /dev/shm/slicefs-ssd
 	DISK_OPTIONS="--ssd $DISK/other --ssd-size 15T"; fails 1 'no room' start
 	DISK_OPTIONS=; fails 1 'on a disk' start
 	DISK_OPTIONS=$there; start
-	all_whole $(seq 60)
+	all_whole $(seq $((60 / K)))
 }
 
 @test "with the store goes what it has on the disk" {

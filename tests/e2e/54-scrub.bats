@@ -184,6 +184,7 @@ print(m[2900000:2900004])' "$MNT/open" | grep qqqq
 		serve_at "$at" --store "$STORE" --pool-size "$POOL" --index-size "$INDEX" --log "$SCRATCH/log"
 		soon ls "$MNT"
 		no within 25 wait $slow
+		cat "$SCRATCH/lost"
 		grep -q "^slicefs: scrub: .*\(lost\|timed out\|closed\)" "$SCRATCH/lost"
 	else
 		umount -l "$MNT"; mount_fs

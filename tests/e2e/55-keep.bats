@@ -9,7 +9,9 @@ load lib
 setup_file() { begin_file; export POOL=16M INDEX=8M; }
 teardown_file() { end_file; }
 
-EVICTS=(--evict-high 95 --evict-low 90 --temp-ttl 3s --evict-dirs 3s)
+# In seconds: something of each test is done within three of them.
+U=$(((SLOW + 2) / 3))
+EVICTS=(--evict-high 95 --evict-low 90 --temp-ttl $((3 * U))s --evict-dirs $((3 * U))s)
 
 filled=0
 
@@ -28,12 +30,12 @@ start() {
 	fi
 }
 
-put() { yes "file $1" | head -c 500000 >"$MNT/$1"; } # name
+put() { yes "file $1" | head -c 500000 | into "$MNT/$1"; } # name
 is_whole() { yes "file $1" | head -c 500000 | cmp - "$MNT/$1"; } # name
 says() { getfattr --only-values -n "user.slicefs.$1" "$2"; } # what path
 # Everything anew, where nothing goes for want of room.
 remount_off() {
-	EVICTS=(--evict-high 0 --evict-dirs 3s)
+	EVICTS=(--evict-high 0 --evict-dirs $((3 * U))s)
 	if is_of_node; then
 		"$SLICEFS" umount "$MNT"; end_node; start
 	else
@@ -41,7 +43,10 @@ remount_off() {
 	fi
 }
 # What was read, or written twice, is in use, and would stay before these.
-fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
+fill() {
+	filled=$((filled + 1))
+	head -c 30000000 /dev/zero | split -b 500000 - "$MNT/fill$filled-"
+}
 
 @test "what is pinned stays, and may go when it is not any more" {
 	mkdir "$MNT/d"
@@ -60,11 +65,13 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 }
 
 @test "pinned until then" {
+	local for
+	SECONDS=0; fill; for=$((2 * SECONDS + 6))
 	put a
-	slicefs pin --for 10s "$MNT/a"
+	slicefs pin --for ${for}s "$MNT/a"
 	fill
 	[ -e "$MNT/a" ]
-	sleep 10
+	sleep $for
 	soon eval 'fill; [ ! -e "$MNT/a" ]'
 }
 
@@ -73,7 +80,7 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	slicefs pin -d "$MNT"
 	SECONDS=0
 	for i in $(seq 60); do put "p$i" 2>/dev/null || break; done
-	[ "$i" -lt 40 ]; [ "$SECONDS" -le 8 ]
+	[ "$i" -lt 40 ]; [ "$SECONDS" -le $((8 * SLOW)) ]
 	rm -f "$MNT/p$i"
 	soon eval '[ "$(df --output=avail -B1 "$MNT" | tail -n1)" -lt 3000000 ]'
 	is_whole p1
@@ -86,21 +93,21 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 @test "what has lived goes: after publishing, after use, and by its directory" {
 	mkdir "$MNT/d"
 	put a; put b; put c
-	slicefs ttl 2s "$MNT/a" "$MNT/d"
-	slicefs ttl --after-use 4s "$MNT/b"
-	[ "$(says ttl "$MNT/b")" = "4s after use" ]
+	slicefs ttl $((2 * U))s "$MNT/a" "$MNT/d"
+	slicefs ttl --after-use $((4 * U))s "$MNT/b"
+	[ "$(says ttl "$MNT/b")" = "$((4 * U))s after use" ]
 	put d/inherits
-	[ "$(says ttl "$MNT/d/inherits")" = 2s ]
-	[ "$(date -d "$(says expires "$MNT/a")" +%s)" -le $(($(date +%s) + 2)) ]
+	[ "$(says ttl "$MNT/d/inherits")" = $((2 * U))s ]
+	[ "$(date -d "$(says expires "$MNT/a")" +%s)" -le $(($(date +%s) + 2 * U)) ]
 	soon eval '[ ! -e "$MNT/a" ] && [ ! -e "$MNT/d/inherits" ]'
-	is_whole b; sleep 3; is_whole b; sleep 3; is_whole b
+	is_whole b; sleep $((3 * U)); is_whole b; sleep $((3 * U)); is_whole b
 	soon eval '[ ! -e "$MNT/b" ]'
 	is_whole c
 	# Writing it anew begins anew.
-	put a; slicefs ttl 3s "$MNT/a"; sleep 2; echo more >>"$MNT/a"; sleep 2
+	put a; slicefs ttl $((3 * U))s "$MNT/a"; sleep $((2 * U)); echo more >>"$MNT/a"; sleep $((2 * U))
 	[ -e "$MNT/a" ]
 	slicefs ttl none "$MNT/a"
-	sleep 2
+	sleep $((2 * U))
 	[ -e "$MNT/a" ]
 }
 
@@ -128,7 +135,7 @@ fill() { local i; for i in $(seq 60); do put "fill$((filled++))"; done; }
 	exec 5<"$MNT/open.tmp"
 	mv "$MNT/renamed.tmp" "$MNT/renamed"
 	local i
-	for i in 1 2 3 4 5; do sleep 1; touch -a "$MNT/used.tmp"; done
+	for i in 1 2 3 4 5; do sleep $U; touch -a "$MNT/used.tmp"; done
 	soon eval '[ ! -e "$MNT/left.tmp" ]'
 	yes "file renamed.tmp" | head -c 500000 | cmp - "$MNT/renamed"
 	[ -e "$MNT/used.tmp" ]
@@ -183,16 +190,16 @@ for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
 	for d in a/b cwd open by-hand xattr; do put "$d/f"; done
 	rm "$MNT/by-hand/f"
 	setfattr -n user.x -v y "$MNT/xattr"
-	(cd "$MNT/cwd" && exec sleep 60 3>&-) &
+	(cd "$MNT/cwd" && exec sleep $((60 * U)) 3>&-) &
 	local there=$!
 	exec 5<"$MNT/open"
 	slicefs evict "$MNT/a" "$MNT/cwd" "$MNT/open" "$MNT/xattr"
-	tries 200 0.1 eval '[ ! -e "$MNT/a" ]'
+	tries $((200 * SLOW)) 0.1 eval '[ ! -e "$MNT/a" ]'
 	[ -d "$MNT/cwd" ]; [ -d "$MNT/open" ]; [ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]
 	[ -d "$MNT/never" ]
 	exec 5<&-
 	kill $there; wait $there || true
-	tries 200 0.1 eval '[ ! -e "$MNT/cwd" ] && [ ! -e "$MNT/open" ]'
+	tries $((200 * SLOW)) 0.1 eval '[ ! -e "$MNT/cwd" ] && [ ! -e "$MNT/open" ]'
 	[ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]; [ -d "$MNT/never" ]
 }
 

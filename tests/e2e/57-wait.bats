@@ -44,7 +44,7 @@ ended() { # status
 	wait "$WAIT"
 	took=$(((${EPOCHREALTIME/./} - from) / 1000))
 	echo "$took ms"
-	[ "$took" -lt 500 ] # it rang: a look comes every second
+	[ "$took" -lt 500 ] || [ "$SLOW" -gt 1 ] # it rang: a look comes every second
 	no_waits
 }
 

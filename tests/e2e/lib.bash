@@ -8,6 +8,7 @@
 #   SHAPE     node: what is mounted is a node's store, over TCP on loopback; rdma: the
 #             same from host h2 to host h1 of the virtual machine, by RDMA or not at
 #             all (tests/vm/test-e2e); else the store of the mount itself
+#   SLOW      how many times longer than elsewhere something may take (1)
 #
 # A file is:  load lib
 #             setup_file() { begin_file; }
@@ -19,6 +20,7 @@
 : "${SLICEFS:=$BATS_TEST_DIRNAME/../../build/test/slicefs}"
 : "${TWIN:=$(dirname "$SLICEFS")/tests/twin}"
 : "${SHAPE:=}"
+: "${SLOW:=1}"
 
 begin_file() {
 	export SCRATCH STORE MNT POOL=64M INDEX=64M
@@ -67,8 +69,8 @@ mount_fs() { # options...
 
 is_of_node() { [[ $SHAPE == node || $SHAPE == rdma ]]; }
 
-# Where the node is, and where the mounts are. (Not ip netns exec, which has mounts of
-# its own.)
+# Where the node is, and where the mounts are: the test itself is in h2. (Not ip netns exec,
+# which has mounts of its own.)
 serve_at() { # address or nothing, options...
 	if [[ $SHAPE == rdma ]]; then
 		nsenter --net=/run/netns/h1 "$SLICEFS" serve --listen "${1:-10.77.0.1:0}" --insecure \
@@ -80,7 +82,7 @@ serve_at() { # address or nothing, options...
 
 mount_at() { # options... HOST DIR
 	if [[ $SHAPE == rdma ]]; then
-		nsenter --net=/run/netns/h2 "$SLICEFS" mount --transport rdma "$@"
+		"$SLICEFS" mount --transport rdma --timeout $((10 * SLOW))s "$@"
 	else
 		"$SLICEFS" mount "$@"
 	fi
@@ -104,7 +106,7 @@ scrub() { "$SLICEFS" scrub --rate 0 "$@" "$(store_at)"; }
 # many seconds: all of its threads, the last of which closes its files.
 gone() { # pid seconds
 	local _
-	for _ in $(seq $(($2 * 50))); do
+	for _ in $(seq $(($2 * 50 * SLOW))); do
 		grep -qv '[ZX] (' < <(grep -hs ^State /proc/"$1"/task/*/status) || return 0
 		sleep 0.02
 	done
@@ -125,7 +127,7 @@ end_node() {
 # What a mount has in hand of a node's slices is given back when it is idle.
 stock_is_back() {
 	local _
-	for _ in $(seq 50); do
+	for _ in $(seq $((50 * SLOW))); do
 		[[ $(stat_value stock_bytes) != 0 ]] || return 0
 		sleep 0.1
 	done
@@ -199,7 +201,7 @@ threads_of() { # pid
 gauges_zero() {
 	is_mounted || mount_fs
 	local busy
-	for _ in $(seq 50); do
+	for _ in $(seq $((50 * SLOW))); do
 		busy=$(awk '
 			/^#/ { next }
 			/^slicefs_pool_bytes\{state="(writing|sealed|dying)"\}/ ||
@@ -207,7 +209,7 @@ gauges_zero() {
 			/^slicefs_(pins|remote_pins|stock_bytes|kept|drafts|files|transfers|batches|drops|accesses|notifications|index_calls|session_keys|eviction_waits|waits|scrubs) / {
 				if ($2 != 0) print; next }
 			/^slicefs_(handles|requests) / { if ($2 > 1) print }' "$MNT/.slicefs/stats")
-		[[ -z $busy ]] && return 0
+		[[ $busy ]] || { by_rdma_only; return; }
 		sleep 0.1
 	done
 	echo "still in flight when all is idle: $busy"
@@ -215,6 +217,11 @@ gauges_zero() {
 	cat "$MNT/.slicefs/slices"
 	threads_of "$(served_by)"
 	return 1
+}
+
+# Where that was asked for, no byte of a slice has gone by TCP.
+by_rdma_only() {
+	[[ $SHAPE != rdma || $(stat_value 'transfer_bytes_total{transport="tcp"}') == 0 ]]
 }
 
 # The store is clean, stopped or mounted.
@@ -246,7 +253,7 @@ within() {
 	shift
 	"$@" || status=$?
 	local took=$(((${EPOCHREALTIME/./} - from) / 1000))
-	((took <= limit * 1000)) || { echo "$* took $took ms"; return 99; }
+	((took <= limit * 1000 * SLOW)) || { echo "$* took $took ms"; return 99; }
 	return $status
 }
 
@@ -262,7 +269,7 @@ tries() { # times seconds command...
 }
 
 # For no longer than ten seconds.
-soon() { tries 100 0.1 "$@"; } # command...
+soon() { tries $((100 * SLOW)) 0.1 "$@"; } # command...
 
 # freeze PID: none of its threads runs any more. kill -CONT wakes it.
 freeze() {
@@ -301,6 +308,9 @@ let_go() {
 	exec {fd}>&-
 	wait "$pid" || true
 }
+
+# Writes what comes in, in as few requests as can be.
+into() { dd of="$1" bs=1M iflag=fullblock status=none; } # path
 
 # A file of random bytes, with its checksum beside it in $SCRATCH/sums.
 random_file() { # path bytes

@@ -32,10 +32,14 @@ slicefs_test(NAME vm/ports LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> two_ports)
 slicefs_test(NAME vm/disk LABELS vm TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> a_disk_below)
-# An end-to-end test by RDMA: processes that die and freeze. Then 256 MiB of real files.
-set(e2e bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e $<TARGET_FILE:slicefs>
-	${CMAKE_CURRENT_BINARY_DIR})
-slicefs_test(NAME vm/e2e-nodes LABELS vm long TIMEOUT 600 PROCESSORS 2 COMMAND ${e2e} 43-nodes)
+# End-to-end tests by RDMA. Their limit of time is for what hangs. Then 256 MiB of real files.
+set(limit 3600)
+math(EXPR timeout "${limit} + 120")
+foreach(name 43-nodes 51-ssd 54-scrub 55-keep)
+	slicefs_test(NAME vm/e2e-${name} LABELS vm long TIMEOUT ${timeout} PROCESSORS 2
+		COMMAND env LIMIT=${limit} bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-e2e
+			$<TARGET_FILE:slicefs> ${CMAKE_CURRENT_BINARY_DIR} ${name})
+endforeach()
 slicefs_test(NAME vm/large LABELS vm long TIMEOUT 600 PROCESSORS 2
 	COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/vm/test-mount $<TARGET_FILE:slicefs> large)
 set(labels vm)
