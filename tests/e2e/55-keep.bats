@@ -162,7 +162,8 @@ fill() {
 	exec 5>&-
 	slicefs unpin "$MNT/b"
 	slicefs evict "$MNT/b" "$MNT/c"
-	soon eval '[ "$(ls -A "$MNT" | tr "\n" " ")" = "d symlink " ]'
+	# A directory that was emptied goes after a while.
+	soon eval '[[ "$(ls -A "$MNT" | tr "\n" " ")" =~ ^(d )?symlink\ $ ]]'
 }
 
 @test "nobody is told that what has just gone stays" {
