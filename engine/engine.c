@@ -277,7 +277,7 @@ static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_w
 {
 	struct tier_opts to = {
 		.dir = o->ssd, .bytes = o->ssd_bytes, .store = e->store ? store_dir(e->store) : "",
-		.fresh = o->fresh, 
+		.fresh = o->fresh,
 		.wait_ms = o->ssd_wait_ms, .end_ms = o->ssd_end_ms, .faults = o->ssd_faults,
 	};
 	int r = o->ssd && !to.faults ? disk_faults_env(&to.faults, ret_why) : 0;

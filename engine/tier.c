@@ -82,8 +82,8 @@ void tier_waits(struct tier *t)
 
 	if (!ending || clock_ns() < since + t->end_ms * NS_PER_MS)
 		return;
-	log_error("disk", "%s: has not answered for %" PRIu32 " ms, and we are to end: it is left as it "
-		  "is, as by a kill -9. Try: a look at the disk, then another start", t->path,
+	log_error("disk", "%s: has not answered for %" PRIu32 " ms, and we are to end: it is left as "
+		  "it is, as by a kill -9. Try: a look at the disk, then another start", t->path,
 		  t->end_ms);
 	_exit(EXIT_FAILURE);
 }
