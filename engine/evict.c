@@ -4,7 +4,8 @@
  * is too little yet begins the next one. A round that finds none that can go has looked at
  * each once. But what nobody has open any more may be pinned for a moment still: by a mount whose
  * message is on its way, by what comes back from the disk, by a drop. So whoever it was for is held,
- * and served by a later round, or when there are free pages; after HOLD_MS it was in vain.
+ * and served by a later round, or when there are free pages; after HOLD_MS it was in vain. Where
+ * none may go (all is pinned by its users, or written) it is so at once.
  */
 #include "engine/evict.h"
 
@@ -397,7 +398,7 @@ static void run_waiters(struct evict_waiter *w, bool in_vain)
 
 /* Nothing could go for it. What was let go of by others may be enough: it sees that itself, once
  * for all that was free when it came, and then for each page more than when it was tried last. */
-static void end_in_vain(struct evict *x, struct evict_waiter *w, uint32_t nfree)
+static void end_in_vain(struct evict *x, struct evict_waiter *w, bool held, uint32_t nfree)
 {
 	struct held *h = &x->held;
 	bool more = nfree > (w->vain_ns ? h->nfree : 0);
@@ -409,15 +410,16 @@ static void end_in_vain(struct evict *x, struct evict_waiter *w, uint32_t nfree)
 		if (!w->patient)
 			h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
 		run_waiter(w, true);
-	} else if (more || (now < h->none_ns && !w->patient)) {
+	} else if (more || (!w->patient && (!held || now < h->none_ns))) {
 		run_waiter(w, !more);
 	} else {
 		LL_APPEND(h->waiters, w);
 	}
 }
 
-/* n have gone for them. */
-static void end_waiters(struct evict *x, struct evict_waiter *w, unsigned n)
+/* n have gone for them. `busy`: there are some that could not go now; else who writes has nothing to
+ * wait for. */
+static void end_waiters(struct evict *x, struct evict_waiter *w, unsigned n, bool busy)
 {
 	struct held *h = &x->held;
 	uint32_t nfree = pool_nfree(x->e->pool);
@@ -431,7 +433,7 @@ static void end_waiters(struct evict *x, struct evict_waiter *w, unsigned n)
 		return;
 	for (struct evict_waiter *next; w; w = next) {
 		next = w->next;
-		end_in_vain(x, w, nfree);
+		end_in_vain(x, w, busy, nfree);
 	}
 	h->nfree = nfree;
 	h->pause_ms = is_first ? HOLD_LOOK_MS : h->pause_ms * 2;
@@ -486,6 +488,7 @@ static bool serve(struct evict *x, enum what what)
 	if (!waiters && !reqs && !is_wanted(x, what))
 		return false;
 	unsigned n = victims_spare(x->victims) ? 1 : evict_round(x, what, waiters || reqs);
+	bool busy = x->nstay;
 	end_round(x);
 	if (n) {
 		atomic_fetch_add(&x->number, 1);
@@ -493,7 +496,7 @@ static bool serve(struct evict *x, enum what what)
 		x->above[what] = false;
 		x->rests_ns[what] = clock_ns() + LOOK_MS * NS_PER_MS;
 	}
-	end_waiters(x, waiters, n);
+	end_waiters(x, waiters, n, busy);
 	run_reqs(x, reqs, !n);
 	return n;
 }

@@ -30,7 +30,7 @@ struct evict;
  * who finds no room again waits with the same one. */
 struct evict_waiter {
 	struct task task;
-	bool patient; /* it is held though others have waited in vain lately */
+	bool patient; /* it is held in any case: who opens is not to be told that there is no room */
 	bool in_vain; /* nothing is left that could go */
 	uint64_t vain_ns; /* since when nothing could go for it */
 	struct evict_waiter *next;
