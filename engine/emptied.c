@@ -13,6 +13,7 @@ enum {
 	LOOKS = 8,      /* for them, in the time that they stay, */
 	LOOK_MS = 1000, /* but no more often than that, */
 	MAX_MS = 600 * 1000, /* and no less */
+	PRESSED = 1000, /* what is left of the time that they stay if there is no room */
 };
 
 struct emptied {
@@ -22,7 +23,8 @@ struct emptied {
 	uint64_t *dirs; /* that may be empty, and unused since */
 	size_t n, cap;
 	struct timespec since;
-	uint64_t at_ns; /* when they are looked for again */
+	uint64_t at_ns; /* when they are looked for again, */
+	uint64_t press_ns; /* and for want of room */
 };
 
 static int note(void *arg, uint64_t dir)
@@ -43,27 +45,53 @@ static uint64_t every_ns(const struct emptied *x)
 }
 
 /* Those in which nothing has happened for so long since an eviction; some have names still. */
-static void look(struct emptied *x)
+static void look(struct emptied *x, uint64_t ms)
 {
-	x->at_ns = clock_ns() + every_ns(x);
 	x->since = clock_now();
-	x->since.tv_sec -= (time_t)(x->ms / 1000);
+	x->since.tv_sec -= (time_t)(ms / 1000);
 	index_all_evicted(x->ix, x->since, note, x);
 	if (x->n)
 		victims_look(x->victims);
 }
 
-bool emptied_serve(struct emptied *x)
+/* Some of those that were found; how many have gone. */
+static unsigned let_go(struct emptied *x)
 {
-	if (x->ms && !x->n && clock_ns() >= x->at_ns)
-		look(x);
+	unsigned gone = 0;
+
 	for (unsigned n = 0; n < ROUND && x->n; n++)
-		victim_dir_go_wait(x->victims, x->dirs[--x->n], x->since);
+		gone += !victim_dir_go_wait(x->victims, x->dirs[--x->n], x->since);
 	if (!x->n) {
 		free(steal(&x->dirs));
 		x->cap = 0;
 	}
+	return gone;
+}
+
+bool emptied_serve(struct emptied *x)
+{
+	if (x->ms && !x->n && clock_ns() >= x->at_ns) {
+		x->at_ns = clock_ns() + every_ns(x);
+		look(x, x->ms);
+	}
+	let_go(x);
 	return x->n;
+}
+
+unsigned emptied_press(struct emptied *x)
+{
+	unsigned gone = let_go(x);
+
+	if (gone || !x->ms || clock_ns() < x->press_ns)
+		return gone;
+	if (!x->n)
+		look(x, x->ms / PRESSED);
+	do {
+		gone = let_go(x);
+	} while (!gone && x->n);
+	if (!gone)
+		x->press_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+	return gone;
 }
 
 uint64_t emptied_ms(const struct emptied *x)

@@ -490,6 +490,8 @@ static bool serve(struct evict *x, enum what what)
 	unsigned n = victims_spare(x->victims) ? 1 : evict_round(x, what, waiters || reqs);
 	bool busy = x->nstay;
 	end_round(x);
+	if (!n && reqs)
+		n = emptied_press(x->emptied);
 	if (n) {
 		atomic_fetch_add(&x->number, 1);
 	} else if (!waiters && !reqs) {

@@ -184,7 +184,8 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
 	uint8_t random[32]; /* auth_random() fills so many */
 
-	if (!bytes)
+	t->made_data = true;
+	if (!o->bytes)
 		return why(ret_why, -EINVAL, "disk %s: how much of it is to be used? Try: "
 			   "--ssd-size 100G", t->path);
 	if (cut(t, bytes) < 0)
@@ -193,7 +194,7 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	auth_random(random);
 	memcpy(&t->head.pool_id, random, sizeof(t->head.pool_id));
 	t->head.pool_id |= 1;
-	t->is_new = t->made_data = true;
+	t->is_new = true;
 	int r = has_room(t->fd, bytes) ? -posix_fallocate(t->fd, 0, (off_t)bytes) : -ENOSPC;
 	if (r == -ENOSPC)
 		return why(ret_why, r, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
@@ -262,6 +263,7 @@ static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
 	struct statfs fs;
 	int r = folder_make(t->path);
 
+	t->made_dir = !r;
 	if (r == -EEXIST)
 		r = 0;
 	if (!r) {
@@ -661,8 +663,11 @@ void tier_free(struct tier *t)
 	tier_stop(t);
 	tier_end(t);
 	tier_log_free(t->log);
-	if (t->made_data && t->dir >= 0) /* and never begun with */
+	if (t->made_data && t->dir >= 0) { /* and never begun with */
 		unlinkat(t->dir, "data", 0);
+		if (t->made_dir)
+			rmdir(t->path);
+	}
 	if (t->fd >= 0)
 		close(t->fd);
 	if (t->dir >= 0)

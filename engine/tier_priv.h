@@ -31,7 +31,7 @@ struct tier {
 	_Atomic uint64_t answered_ns; /* when the disk last did */
 	char *path;
 	int dir, fd;         /* its folder; `data`, O_DIRECT, which has the lock */
-	bool is_new, made_data;
+	bool is_new, made_data, made_dir;
 	uint32_t nsegments, segment_pages;
 	struct journal_found found;
 	struct record_head head;

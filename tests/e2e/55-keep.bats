@@ -346,4 +346,34 @@ for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
 	[ "$(df --output=avail -B1 "$MNT" | tail -n1)" -lt 3000000 ]
 }
 
+@test "an index full of directories that eviction emptied has room again" {
+	requires python3
+	EVICTS=(--evict-high 95 --evict-low 90 --evict-dirs 1000s) INDEX=1M
+	if is_of_node; then
+		"$SLICEFS" umount "$MNT"; end_node
+		"$SLICEFS" store rm "$STORE"
+		start
+	else
+		mount_fresh "${EVICTS[@]}"
+	fi
+	python3 - "$MNT" $((10 * SLOW)) <<'END'
+import os, sys, time
+
+for i in range(6000):
+    until = time.monotonic() + int(sys.argv[2])
+    while True:
+        try:
+            os.makedirs(f"{sys.argv[1]}/d{i}", exist_ok=True)
+            with open(f"{sys.argv[1]}/d{i}/f", "x") as f:
+                f.write("x")
+            break
+        except OSError as e:  # it has a thousandth of its time at least
+            if time.monotonic() > until:
+                sys.exit(f"directory {i}: {e}")
+            time.sleep(0.05)
+END
+	[ "$(ls -f "$MNT" | wc -l)" -lt 5000 ]
+	[ -e "$MNT/d5999/f" ]
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; }

@@ -856,8 +856,12 @@ static void what_is_not_ours_is_refused(void **state)
 	disk_kit_empty(folder);
 	assert_int_equal(try(folder, 0, "--ssd-size"), -EINVAL);
 	assert_int_equal(try(folder, 4 << 20, "too little"), -EINVAL);
+	assert_int_equal(try(folder, 1000, "too little"), -EINVAL);
 	assert_int_equal(try(folder, 1ULL << 43, "no room"), -ENOSPC);
 	assert_false(disk_kit_find("data", path, sizeof(path)));
+	snprintf(path, sizeof(path), "%s/none", folder);
+	assert_int_equal(try(path, 0, "--ssd-size"), -EINVAL);
+	assert_int_equal(access(path, F_OK), -1); /* nothing is left of it */
 	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
