@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,19 @@ static bool store_is_there(const struct daemon *d)
 	return d->node || (engine_store_stat(d->store, &st) == 0 && st.state != STORE_NONE);
 }
 
+/* Who has asked for it may have been killed meanwhile, and does not want it any more. */
+static bool is_awaited(struct daemon *d)
+{
+	struct pollfd p = { .fd = d->pipe, .events = POLLOUT };
+
+	if (d->pipe < 0 || poll(&p, 1, 0) < 1 || !(p.revents & POLLERR))
+		return true;
+	log_warn("daemon", "%s: who waited for it has gone: it ends", d->what);
+	close(d->pipe);
+	d->pipe = -1;
+	return false;
+}
+
 /* A store that was made for nothing goes again. */
 static int work(struct daemon *d)
 {
@@ -162,7 +176,8 @@ static int work(struct daemon *d)
 	int r = engine_open(&o, &e, &why);
 	if (r < 0)
 		return daemon_fail(d, r, why);
-	int status = d->work(d, e);
+	int status = is_awaited(d) ? d->work(d, e) :
+				     daemon_fail(d, -EPIPE, "who waited for it has gone");
 	engine_close(e);
 	/* Its memory, that is: what is on its disk may be all that a reboot has left. */
 	if (d->why && !there)

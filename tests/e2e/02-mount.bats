@@ -69,6 +69,21 @@ teardown_file() { end_file; }
 	[ "$(cat "$MNT/f")" = hello ]
 }
 
+@test "a mount that was given up before it was there does not come later" {
+	local waits daemon at="$SCRATCH/late.mnt" new="$STORE.late" log="$SCRATCH/late.log"
+	mkdir "$at"
+	"$SLICEFS" mount --store "$new" --pool-size 2G --index-size 16M --log "$log" "$at" 3>&- &
+	waits=$!
+	soon pgrep -P "$waits"
+	daemon=$(pgrep -P "$waits")
+	kill -STOP "$daemon"
+	kill -9 "$waits"; wait "$waits" || true
+	kill -CONT "$daemon"; gone "$daemon" 20
+	grep -q 'who waited for it has gone' "$log"
+	no mountpoint -q "$at"
+	"$SLICEFS" store ls | no grep -q "$new" # its memory has been given back
+}
+
 @test "umount --discard gives the memory back" {
 	"$SLICEFS" umount --discard "$MNT"
 	"$SLICEFS" store ls | no grep -q "$STORE"
