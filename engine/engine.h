@@ -125,7 +125,7 @@ bool engine_is_remote(const struct engine *e);
 
 struct engine_space {
 	uint64_t total_bytes, free_bytes; /* of the pool */
-	uint64_t evictable_bytes;         /* of what is not free, about */
+	uint64_t evictable_bytes;         /* of what is not free, about; nobody has it open */
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
 	uint64_t evict_dirs_ms; /* as of struct engine_opts */

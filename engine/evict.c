@@ -732,7 +732,8 @@ uint64_t evict_bytes(struct evict *x)
 	if (!x->high)
 		return 0;
 	policy_stat(x->policy, &st);
-	return st.pages * PAGE_BYTES;
+	uint64_t held = pool_nheld(x->e->pool); /* somebody has it open: it cannot go now */
+	return held < st.pages ? (st.pages - held) * PAGE_BYTES : 0;
 }
 
 void evict_use(struct evict *x, uint64_t fileid)

@@ -53,6 +53,7 @@ struct pool {
 	uint32_t pages[NSTATES];
 	uint32_t slices[NSTATES]; /* but FREE */
 	uint64_t pins;
+	_Atomic uint32_t nheld;  /* pages of what is LIVE and pinned */
 	_Atomic uint32_t nfree;  /* = pages[SLICE_FREE]; read as a glance: relaxed */
 	uint32_t low_pages;      /* pool_watch() */
 	void (*low)(void *arg);
@@ -94,6 +95,20 @@ static void count_pins(struct pool *p, int64_t n)
 {
 	p->pins += (uint64_t)n;
 	metric_add(M_PINS, n);
+}
+
+static uint32_t held(const struct slice *e)
+{
+	return e->state == SLICE_LIVE && e->pins ? e->npages : 0;
+}
+
+/* After pins or the state changed, of a slice of which so much was held. */
+static void count_held(struct pool *p, const struct slice *e, uint32_t was)
+{
+	uint32_t is = held(e);
+
+	if (is != was)
+		atomic_fetch_add_explicit(&p->nheld, is - was, memory_order_relaxed);
 }
 
 /* The only place where a slice's state changes (I1). */
@@ -240,6 +255,11 @@ uint32_t pool_nfree(const struct pool *p)
 	return atomic_load_explicit(&p->nfree, memory_order_relaxed);
 }
 
+uint32_t pool_nheld(const struct pool *p)
+{
+	return atomic_load_explicit(&p->nheld, memory_order_relaxed);
+}
+
 uint32_t pool_nsegments(const struct pool *p)
 {
 	(void)p;
@@ -343,8 +363,10 @@ int pool_pin(struct pool *p, struct slice_id s)
 	if (!e)
 		return -ESTALE;
 	assert(e->pins < UINT32_MAX); /* each is an extent of some map in memory */
+	uint32_t was = held(e);
 	e->pins++;
 	count_pins(p, 1);
+	count_held(p, e, was);
 	return 0;
 }
 
@@ -357,9 +379,11 @@ int pool_unpin(struct pool *p, struct slice_id s)
 		return -ESTALE;
 	if (!e->pins)
 		return -EINVAL;
+	uint32_t was = held(e);
 	e->pins--;
 	count_pins(p, -1);
 	settle(p, e);
+	count_held(p, e, was);
 	return 0;
 }
 
@@ -384,9 +408,11 @@ static int ref_one(struct pool *p, const struct slice_run *s)
 		return -ESTALE;
 	if (e->state == SLICE_WRITING || e->refs == UINT32_MAX)
 		return -EINVAL;
+	uint32_t was = held(e);
 	e->refs++;
 	if (e->state != SLICE_LIVE)
 		become(p, e, SLICE_LIVE);
+	count_held(p, e, was);
 	return 0;
 }
 
@@ -396,8 +422,10 @@ static int unref_one(struct pool *p, const struct slice_run *s)
 
 	if (!e || !e->refs)
 		return -ESTALE;
+	uint32_t was = held(e);
 	e->refs--;
 	settle(p, e);
+	count_held(p, e, was);
 	return 0;
 }
 
@@ -607,7 +635,7 @@ bool pool_next(struct pool *p, uint32_t page, struct slice_view *ret)
 
 struct census {
 	uint32_t pages[NSTATES], slices[NSTATES];
-	uint64_t pins;
+	uint64_t pins, held;
 	struct writer *report;
 	int bad;
 };
@@ -651,6 +679,7 @@ static void check_head(struct census *c, uint32_t page, const struct slice *e)
 	if (e->npages && page & ((1u << buddy_order(e->npages)) - 1))
 		violation(c, "slice %u of %u pages cannot begin there", page, e->npages);
 	c->pins += e->pins;
+	c->held += held(e);
 }
 
 /* One pass over all pages that were ever used. */
@@ -693,6 +722,9 @@ static void check_sums(struct pool *p, struct census *c)
 		    (s && metric_get(states[s].count) != p->slices[s]))
 			violation(c, "%s: the gauge differs", states[s].name);
 	}
+	if (c->held != p->nheld)
+		violation(c, "pages held: counted %llu, kept %u", (unsigned long long)c->held,
+			  (unsigned)p->nheld);
 	if (c->pins != p->pins || (alone && metric_get(M_PINS) != (int64_t)p->pins))
 		violation(c, "pins: counted %llu, kept %llu, gauge %lld",
 			  (unsigned long long)c->pins, (unsigned long long)p->pins,

@@ -69,6 +69,7 @@ void pool_close(struct pool *p); /* nothing may be pinned; NULL is fine */
 uint64_t pool_id(const struct pool *p);    /* made when it was created */
 uint32_t pool_npages(const struct pool *p);
 uint32_t pool_nfree(const struct pool *p); /* pages; a glance, no lock */
+uint32_t pool_nheld(const struct pool *p); /* the same, of what has references, and is pinned */
 /* An alloc that leaves fewer than npages free calls low(), under LOCK_POOL; NULL: no more. */
 void pool_watch(struct pool *p, uint32_t npages, void (*low)(void *arg), void *arg);
 

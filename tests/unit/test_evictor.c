@@ -223,14 +223,24 @@ static void what_is_open_stays(void **state)
 }
 
 /* At once, and nothing half-done is left (P7). */
+static uint64_t evictable(void)
+{
+	struct engine_space s;
+
+	engine_space(e, &s);
+	return s.evictable_bytes;
+}
+
 static void no_room_if_all_is_open(void **state)
 {
-	struct file *f, *other;
+	struct file *f, *other = NULL;
 	uint64_t n = 0;
 
 	(void)state;
 	assert_int_equal(put("other", 5, FILE_BYTES), 0);
+	assert_int_equal(evictable(), FILE_BYTES);
 	assert_int_equal(kit_open_name(e, "other", 0, &other), 0);
+	assert_int_equal(evictable(), 0);
 	assert_int_equal(kit_create(e, "fills", &f), 0);
 	while (kit_write(f, n * sizeof(page), page, sizeof(page)) == sizeof(page))
 		n++;
