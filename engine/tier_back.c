@@ -11,7 +11,8 @@
  * may be evicted, unlinked or replaced: then index_move() says so, and whoever waits looks again.
  * It stays on the disk, too, as its copy, until somebody is going to write it; that the journal
  * has the end of that before he has an answer is what keeps an older version from coming back
- * after a power loss: tier_journal.h.
+ * after a power loss: tier_journal.h. One recall at a time is at an object, which that rests on
+ * (tests/model/copy.pml).
  *
  * Where there is no room, one object at a time has some and waits for more; others give back
  * what they have, and wait for their turn. Else several would have all there is, and none enough.
