@@ -24,6 +24,7 @@
 #include "fs/fs.h"
 #include "tools/cmd.h"
 #include "tools/daemon.h"
+#include "tools/guard.h"
 #include "tools/mounts.h"
 #include "tools/output.h"
 #include "tools/stores.h"
@@ -428,6 +429,9 @@ static int mount_and_serve(struct daemon *d, struct engine *e)
 		return daemon_fail(d, r, why);
 	}
 	catch_signals(fs);
+	r = guard_begin(m->dir);
+	if (r < 0)
+		log_debug("mount", "%s: no guard beside it: %s", m->dir, strerror(-r));
 	daemon_ready(d, NULL);
 	r = fs_run(fs);
 	if (r < 0)

@@ -15,6 +15,7 @@
 #include "common/crash.h"
 #include "common/error.h"
 #include "tools/cmd.h"
+#include "tools/guard.h"
 #include "tools/output.h"
 
 static int cmd_version(int argc, char **argv)
@@ -224,6 +225,9 @@ int main(int argc, char **argv)
 	self = self ? self + 1 : argv[0];
 	if (!strcmp(self, "mount.slicefs"))
 		return cmd_mount(argc, argv);
+	int status;
+	if (guard_main(argc, argv, &status))
+		return status;
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_USAGE;

@@ -268,17 +268,24 @@ int mounts_read_control(const char *dir, const char *file, unsigned timeout_ms,
 
 #define CONNECTIONS "/sys/fs/fuse/connections"
 
-int mounts_abort(const struct mount_line *m)
+int mounts_open_abort(const struct mount_line *m)
 {
 	char path[64];
 
 	snprintf(path, sizeof(path), CONNECTIONS "/%u/abort", m->minor);
-	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	/* systemd mounts it at boot; where nobody did, we do. */
 	if (fd < 0 && errno == ENOENT &&
 	    mount("fusectl", CONNECTIONS, "fusectl", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0)
 		fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int mounts_abort(const struct mount_line *m)
+{
+	_cleanup_(closep) int fd = mounts_open_abort(m);
+
 	if (fd < 0)
-		return -errno;
+		return fd;
 	return write(fd, "1", 1) == 1 ? 0 : -errno;
 }

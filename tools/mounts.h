@@ -46,5 +46,7 @@ int mounts_read_control(const char *dir, const char *file, unsigned timeout_ms,
  * (mounts_probe() first). A descriptor, or negative errno. */
 int mounts_open_control(const char *dir, const char *file, int flags);
 
+/* For who wants to do that later, by writing something: a descriptor, or negative errno. */
+int mounts_open_abort(const struct mount_line *m);
 /* Ends the FUSE connection by force: all calls on it fail. */
 int mounts_abort(const struct mount_line *m);

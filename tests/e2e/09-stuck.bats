@@ -51,4 +51,44 @@ teardown_file() { end_file; }
 	[ "$(cat "$MNT/f")" = x ]
 }
 
+# As a thread of it does that waits in the kernel when all are killed.
+keep_connection() { # pid
+	python3 - "$1" <<'END'
+import ctypes, os, sys, time
+
+pid, pidfd_getfd = int(sys.argv[1]), 438
+fds = f"/proc/{pid}/fd"
+kept = [
+    ctypes.CDLL(None).syscall(pidfd_getfd, os.pidfd_open(pid), int(fd), 0)
+    for fd in os.listdir(fds)
+    if os.readlink(f"{fds}/{fd}") == "/dev/fuse"
+]
+print("kept" if kept and min(kept) >= 0 else "not kept", flush=True)
+time.sleep(60)
+END
+}
+
+@test "nobody waits for a daemon that was killed, if its connection stays open, too" {
+	requires python3
+	local daemon keeper guard
+	daemon=$(daemon_pid)
+	guard=$(pgrep -P "$daemon")
+	[[ $(tr '\0' ' ' <"/proc/$guard/cmdline") == "slicefs guard $MNT $daemon " ]]
+	keep_connection "$daemon" >"$SCRATCH/kept" 3>&- &
+	keeper=$!
+	soon grep -qx kept "$SCRATCH/kept"
+	freeze "$daemon"
+	(cat "$MNT/f" >"$SCRATCH/out" 2>&1 || echo $? >"$SCRATCH/failed") 3>&- &
+	sleep 0.3
+	kill -9 "$daemon"
+	soon grep -qx 1 "$SCRATCH/failed"
+	grep -q 'Software caused connection abort\|not connected' "$SCRATCH/out"
+	no within 5 touch "$MNT/new"
+	soon eval "! kill -0 $guard 2>/dev/null"
+	kill "$keeper"
+	wait
+	mount_fs
+	[ "$(cat "$MNT/f")" = x ]
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

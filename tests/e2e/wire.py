@@ -12,7 +12,7 @@ import socket
 import struct
 
 HELLO, CHALLENGE, PROOF, WELCOME = 1, 2, 3, 4
-VERSION = 4
+VERSION = 5
 PING, BYE, STAT = 16, 17, 18
 ALLOC, SEAL, PIN, UNPIN = 32, 33, 34, 35
 HEADER = struct.Struct("<IHHQiI")
