@@ -93,27 +93,22 @@ static int stat_object(struct evict *x, const struct policy_object *o, struct in
 	return index_wait(x->e->ix, op, o->parent ? index_stat_near : index_stat);
 }
 
-/* 0: nobody is at it, and *ret is its place. `lent`: but for the disk. */
-static int look_at(struct evict *x, const struct policy_object *o, bool lent, struct place *ret)
+/* 0: nobody is at it. `lent`: but for the disk. *op is as stat_object()'s. */
+static int look_at(struct evict *x, const struct policy_object *o, bool lent, struct index_op *op)
 {
-	_cleanup_(index_op_fini) struct index_op op = { 0 };
-	int r = stat_object(x, o, &op);
+	int r = stat_object(x, o, op);
 
-	if (!r)
-		r = victim_look(x->victims, &op.entry, lent);
-	if (!r)
-		*ret = op.entry.place;
-	return r;
+	return r ? r : victim_look(x->victims, &op->entry, lent);
 }
 
 /* 0: it has gone. */
 static int let_go_lent(struct evict *x, const struct policy_object *o, bool lent,
 		       enum metric reason)
 {
-	struct place place;
-	int r = look_at(x, o, lent, &place);
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	int r = look_at(x, o, lent, &op);
 
-	return r ? r : victim_go_wait(x->victims, o->fileid, place, reason);
+	return r ? r : victim_go_wait(x->victims, o->fileid, op.entry.place, reason);
 }
 
 static int let_go(struct evict *x, const struct policy_object *o, enum metric reason)
@@ -139,25 +134,24 @@ static void end_round(struct evict *x)
 	x->nstay = x->stay_cap = 0;
 }
 
-/* The same of one that was taken. */
-static bool let_go_taken(struct evict *x, const struct policy_object *o, enum metric reason)
+/* The same of one that was taken. What the disk has as well goes from memory only, if it may
+ * (back: not NULL), and is counted there instead. */
+static bool let_go_taken(struct evict *x, const struct policy_object *o, enum metric reason,
+			 unsigned *back)
 {
-	int r = let_go(x, o, reason);
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	int r = look_at(x, o, false, &op);
 
+	if (!r && back && !tier_go_back(x->e->tier, &op)) {
+		policy_keep(x->policy, o->fileid);
+		++*back;
+		return false;
+	}
+	if (!r)
+		r = victim_go_wait(x->victims, o->fileid, op.entry.place, reason);
 	if (r)
 		stays(x, o->fileid);
 	return !r;
-}
-
-/* Of what the disk has as well nothing has to be written there. */
-static bool go_back_taken(struct evict *x, const struct policy_object *o)
-{
-	struct place place;
-
-	if (look_at(x, o, false, &place) || tier_go_back(x->e->tier, o->fileid, place))
-		return false;
-	policy_keep(x->policy, o->fileid);
-	return true;
 }
 
 _Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
@@ -243,10 +237,13 @@ static unsigned demote_some(struct evict *x, uint64_t pages, uint64_t since_ns,
 			break;
 		if (!policy_take(x->policy, POLICY_PAGES, &v[n].object))
 			break;
-		if (look_at(x, &v[n].object, false, &v[n].place))
+		_cleanup_(index_op_fini) struct index_op op = { 0 };
+		if (look_at(x, &v[n].object, false, &op)) {
 			stays(x, v[n].object.fileid);
-		else
-			taken += v[n++].object.pages;
+			continue;
+		}
+		v[n].place = op.entry.place;
+		taken += v[n++].object.pages;
 	}
 	*ret_tried = n;
 	if (!n)
@@ -353,10 +350,8 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 			break;
 		if (!policy_take(x->policy, kind_for(x, what), &o))
 			break;
-		if (has_disk && go_back_taken(x, &o))
-			back++;
-		else
-			n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX);
+		n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX,
+				  has_disk ? &back : NULL);
 	}
 	if (has_disk)
 		tier_passed(x->e->tier, n);
@@ -511,7 +506,8 @@ static bool let_go_below(struct evict *x, const struct policy_object *seen, uint
 	struct policy_object o;
 
 	return seen->parent && uses_is_below(x->uses, seen->parent, dir) &&
-	       policy_take_this(x->policy, seen->fileid, &o) && let_go_taken(x, &o, M_EVICTED_QUOTA);
+	       policy_take_this(x->policy, seen->fileid, &o) &&
+	       let_go_taken(x, &o, M_EVICTED_QUOTA, NULL);
 }
 
 /* Whoever waits does not wait for all of that. False: it is the end. */

@@ -103,9 +103,9 @@ uint64_t tier_budget(struct tier *t, bool waited);
 void tier_passed(struct tier *t, unsigned n);
 /* Now and then, also when nothing is to go. */
 void tier_tend(struct tier *t);
-/* Of what is there as a copy nothing has to be written: it goes whatever the disk does. 0; 1: it
- * has no copy, or not any more. */
-int tier_go_back(struct tier *t, uint64_t fileid, struct place place);
+/* Of what is there as a copy nothing has to be written: it goes whatever the disk does. `record`: as
+ * index_stat() has said. 0; else it has no copy, or is not so any more. */
+int tier_go_back(struct tier *t, const struct index_op *record);
 /* `waited`: somebody waits, since `since_ns`; so it ends soon, whatever the disk does. */
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns);
 

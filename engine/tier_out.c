@@ -244,14 +244,13 @@ static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
 
 /* Victims ------------------------------------------------------------------------------------- */
 
-/* Its copy is what it becomes. 1: it has none (any more), or is another version by now. */
-static int go_back(struct tier *t, struct index_op *record)
+int tier_go_back(struct tier *t, const struct index_op *record)
 {
-	struct index_op op = { .fileid = record->fileid, .place = record->place,
+	struct index_op op = { .fileid = record->fileid, .place = record->entry.place,
 			       .attr.away = true, .value = record->entry.body.bytes };
 
 	if (!record->entry.copy.len)
-		return 1;
+		return INDEX_MISS;
 	int r = index_wait(t->e->ix, &op, index_move);
 	crash_point(CRASH_DISK_MOVED);
 	if (!r) {
@@ -262,14 +261,6 @@ static int go_back(struct tier *t, struct index_op *record)
 	return r;
 }
 
-int tier_go_back(struct tier *t, uint64_t fileid, struct place place)
-{
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
-	int r = index_wait(t->e->ix, &op, index_stat);
-
-	return r ? 1 : go_back(t, &op) != 0;
-}
-
 static int read_victim(struct tier *t, struct out_victim *o)
 {
 	const struct policy_object *p = &o->v->object;
@@ -278,7 +269,7 @@ static int read_victim(struct tier *t, struct out_victim *o)
 	int r = index_wait(t->e->ix, &o->op, index_stat);
 	if (!r && o->op.entry.attr.away)
 		r = -EBUSY;
-	o->is_there = !r && !go_back(t, &o->op);
+	o->is_there = !r && !tier_go_back(t, &o->op);
 	if (o->is_there)
 		return 0;
 	if (!r)
@@ -583,7 +574,6 @@ int tier_out_begin(struct tier *t)
 void tier_out_end(struct tier *t)
 {
 	struct disk_req *q;
-
 	int r = 0;
 
 	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT)) {

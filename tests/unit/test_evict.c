@@ -491,6 +491,27 @@ static uint64_t publish_body(struct index *ix, const char *name, struct body b)
 	return a.fileid;
 }
 
+/* The same content, in the pool and on the disk. */
+struct both {
+	struct writer w[2];
+	struct body here, disk;
+};
+
+static void both_make(struct both *b)
+{
+	*b = (struct both){ 0 };
+	make_body(HERE, 5, &b->w[0]);
+	make_body(DISK, 9, &b->w[1]);
+	b->here = (struct body){ BODY_EXTENTS, writer_bytes(&b->w[0]) };
+	b->disk = (struct body){ BODY_EXTENTS, writer_bytes(&b->w[1]) };
+}
+
+static void both_fini(struct both *b)
+{
+	writer_fini(&b->w[0]);
+	writer_fini(&b->w[1]);
+}
+
 static int move_it(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n,
 		   struct body to, struct bytes from, bool away)
 {
@@ -503,40 +524,36 @@ static void content_moves(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	struct writer here = { 0 }, disk = { 0 };
+	struct both b;
 
 	(void)state;
-	make_body(HERE, 5, &here);
-	make_body(DISK, 9, &disk);
-	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
-	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
-	uint64_t fileid = publish_body(ix, "f", b_here);
+	both_make(&b);
+	uint64_t fileid = publish_body(ix, "f", b.here);
 	struct index_name n = name_of(ix, INDEX_ROOT, "f");
 
 	/* Another one's, of another body, to where it is. */
-	assert_int_equal(move_it(ix, &op, fileid + 1, n, b_disk, b_here.bytes, true), INDEX_MISS);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_disk.bytes, true), INDEX_MISS);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, false), INDEX_MISS);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, fileid + 1, n, b.disk, b.here.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.disk.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, false), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), 0);
 	assert_int_equal(op.gone.fileid, 0);
 	struct entry en = kit_entry(ix, INDEX_ROOT, "f");
 	assert_true(en.attr.away);
 	assert_int_equal(en.attr.version, 1);
 	assert_int_equal(en.attr.pages, 1);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), INDEX_MISS);
 	/* Nobody begins to write it there; and who does has it where it is. */
 	const struct index_op it = { .fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } };
 	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.here, b.disk.bytes, false), 0);
 	assert_false(kit_entry(ix, INDEX_ROOT, "f").attr.away);
 	assert_int_equal(kit(ix, &op, index_copy_drop, it), 0);
 	assert_int_equal(kit(ix, &op, index_copy_end, it), 0);
 	assert_int_equal(kit(ix, &op, index_writer, it), 0);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), -EBUSY);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), -EBUSY);
 	assert_int_equal(kit_end(ix, fileid), 0);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
-	writer_fini(&here);
-	writer_fini(&disk);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), 0);
+	both_fini(&b);
 	kit_close(ix, &op);
 }
 
@@ -561,24 +578,21 @@ static void what_comes_back_is_copied(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	struct writer here = { 0 }, disk = { 0 };
+	struct both b;
 	const struct body none = { 0 };
 
 	(void)state;
-	make_body(HERE, 5, &here);
-	make_body(DISK, 9, &disk);
-	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
-	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
-	uint64_t fileid = publish_body(ix, "f", b_here);
+	both_make(&b);
+	uint64_t fileid = publish_body(ix, "f", b.here);
 	struct index_name n = name_of(ix, INDEX_ROOT, "f");
 	struct index_op it = { .fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } };
 
 	assert_int_equal(kit(ix, &op, index_copy_drop, it), INDEX_MISS);
-	assert_int_equal(move_it(ix, &op, fileid, n, none, b_here.bytes, true), INDEX_MISS);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
-	assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, none, b.here.bytes, true), INDEX_MISS);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, fileid, n, b.here, b.disk.bytes, false), 0);
 	assert_true(op.entry.attr.copied);
-	assert_true(bytes_eq(op.entry.copy, b_disk.bytes));
+	assert_true(bytes_eq(op.entry.copy, b.disk.bytes));
 	assert_int_equal(on_disk(ix), 1);
 	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
 	assert_int_equal(kit(ix, &op, index_copy_end, it), -EBUSY);
@@ -590,30 +604,29 @@ static void what_comes_back_is_copied(void **state)
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){ .fileid = fileid,
 		.place = it.place, .mask = INDEX_SET_MODE, .attr.mode = 0600 }), 0);
 	assert_true(op.entry.attr.copied);
-	assert_true(bytes_eq(op.entry.copy, b_disk.bytes));
+	assert_true(bytes_eq(op.entry.copy, b.disk.bytes));
 	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
-		.place = it.place, .value = b_here.bytes, .attr.away = true }), 0);
+		.place = it.place, .value = b.here.bytes, .attr.away = true }), 0);
 	assert_true(op.entry.attr.away);
 	assert_false(op.entry.attr.copied);
 	assert_int_equal(op.entry.attr.version, 1);
-	assert_true(bytes_eq(op.entry.body.bytes, b_disk.bytes));
+	assert_true(bytes_eq(op.entry.body.bytes, b.disk.bytes));
 	assert_int_equal(on_disk(ix), 1);
 
 	/* It is dropped, then that is known; then it is as if it had never been there. */
 	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
-		.place = it.place, .body = b_here, .value = b_disk.bytes }), 0);
+		.place = it.place, .body = b.here, .value = b.disk.bytes }), 0);
 	assert_int_equal(kit(ix, &op, index_copy_drop, it), 0);
 	assert_true(op.entry.attr.copied);
 	assert_int_equal(on_disk(ix), 0);
 	assert_int_equal(kit(ix, &op, index_writer, it), INDEX_ON_DISK);
 	assert_int_equal(kit(ix, &op, index_move, (struct index_op){ .fileid = fileid,
-		.place = it.place, .value = b_here.bytes, .attr.away = true }), INDEX_MISS);
+		.place = it.place, .value = b.here.bytes, .attr.away = true }), INDEX_MISS);
 	assert_int_equal(kit(ix, &op, index_copy_end, it), 0);
 	assert_false(op.entry.attr.copied);
 	assert_int_equal(kit(ix, &op, index_writer, it), 0);
 	assert_int_equal(kit_end(ix, fileid), 0);
-	writer_fini(&here);
-	writer_fini(&disk);
+	both_fini(&b);
 	kit_close(ix, &op);
 }
 
@@ -622,32 +635,28 @@ static void a_copy_goes_with_its_object(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	struct writer here = { 0 }, disk = { 0 };
+	struct both b;
 
 	(void)state;
-	make_body(HERE, 5, &here);
-	make_body(DISK, 9, &disk);
-	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
-	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
+	both_make(&b);
 	for (unsigned i = 0; i < 3; i++) {
 		static const char *const names[] = { "unlinked", "evicted", "over" };
-		uint64_t fileid = publish_body(ix, names[i], b_here);
+		uint64_t fileid = publish_body(ix, names[i], b.here);
 		struct index_name n = name_of(ix, INDEX_ROOT, names[i]);
-		assert_int_equal(move_it(ix, &op, fileid, n, b_disk, b_here.bytes, true), 0);
-		assert_int_equal(move_it(ix, &op, fileid, n, b_here, b_disk.bytes, false), 0);
+		assert_int_equal(move_it(ix, &op, fileid, n, b.disk, b.here.bytes, true), 0);
+		assert_int_equal(move_it(ix, &op, fileid, n, b.here, b.disk.bytes, false), 0);
 		assert_int_equal(on_disk(ix), 1);
 		if (i == 0)
 			assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, names[i]), 0);
 		else if (i == 1)
 			assert_int_equal(kit(ix, &op, index_evict, (struct index_op){
 				.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h } }), 0);
-		else if (publish_body(ix, "new", b_here))
+		else if (publish_body(ix, "new", b.here))
 			assert_int_equal(kit_rename(ix, &op, INDEX_ROOT, "new", INDEX_ROOT,
 						    names[i], 0), 0);
 		assert_int_equal(on_disk(ix), 0);
 	}
-	writer_fini(&here);
-	writer_fini(&disk);
+	both_fini(&b);
 	kit_close(ix, &op);
 }
 
@@ -731,26 +740,23 @@ static void what_is_kept(void **state)
 {
 	struct index *ix = kit_open();
 	struct index_op op = { 0 };
-	struct writer here = { 0 }, disk = { 0 };
+	struct both b;
 	struct kept k = { 0 };
 	uint64_t id;
 
 	(void)state;
-	make_body(HERE, 5, &here);
-	make_body(DISK, 9, &disk);
-	struct body b_here = { BODY_EXTENTS, writer_bytes(&here) };
-	struct body b_disk = { BODY_EXTENTS, writer_bytes(&disk) };
-	publish_body(ix, "stays", b_here);
-	uint64_t back = publish_body(ix, "back", b_here);
-	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b_disk,
-				 b_here.bytes, true), 0);
-	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b_here,
-				 b_disk.bytes, false), 0);
-	uint64_t fileid = publish_body(ix, "goes", b_here);
+	both_make(&b);
+	publish_body(ix, "stays", b.here);
+	uint64_t back = publish_body(ix, "back", b.here);
+	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b.disk,
+				 b.here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, back, name_of(ix, INDEX_ROOT, "back"), b.here,
+				 b.disk.bytes, false), 0);
+	uint64_t fileid = publish_body(ix, "goes", b.here);
 	kit_file(ix, INDEX_ROOT, "inline", "content");
 	kit_mkdir(ix, INDEX_ROOT, "dir");
-	assert_int_equal(move_it(ix, &op, fileid, name_of(ix, INDEX_ROOT, "goes"), b_disk,
-				 b_here.bytes, true), 0);
+	assert_int_equal(move_it(ix, &op, fileid, name_of(ix, INDEX_ROOT, "goes"), b.disk,
+				 b.here.bytes, true), 0);
 	for (const char *kind = "DEFLMTX"; *kind; kind++)
 		assert_int_equal(index_rows(index_kv(ix), *kind, see_kept, &k), 0);
 	assert_int_equal(k.d, 3); /* "goes", "dir", and "back" as if it were away */
@@ -766,8 +772,7 @@ static void what_is_kept(void **state)
 	assert_int_equal(id, DISK);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "goes"), 0);
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "stays"), 0);
-	writer_fini(&here);
-	writer_fini(&disk);
+	both_fini(&b);
 	kit_close(ix, &op);
 }
 
