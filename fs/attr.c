@@ -307,9 +307,7 @@ static void change_missed(struct req *q)
 	index_op_fini(&q->ix);
 	if (req_again(q, change_go))
 		return;
-	/* Of how long it stays nothing can be said any more (keep.c). */
-	if (!(q->mask & INDEX_SET_KEEP) &&
-	    inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
+	if (inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
 		q->then(q);
 	else
 		change_failed(q, -ESTALE);

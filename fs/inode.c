@@ -674,7 +674,7 @@ bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const st
 	WITH_LOCK(&t->lock);
 	struct attr now;
 
-	if (!t->shared || !i->opens)
+	if (!t->shared || !i->opens || mask & INDEX_SET_KEEP)
 		return false;
 	file_attr(i->opens->file, &now);
 	attr_apply(&now, mask, a);
@@ -699,6 +699,8 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 
 	if (i->opens && i->publishing && i->place.kind == PLACE_DRAFT)
 		return INODE_BUSY;
+	if (i->place.kind == PLACE_NONE && mask & INDEX_SET_KEEP)
+		return -ESTALE;
 	if (is_draft(i) || (i->place.kind == PLACE_NONE && i->opens)) {
 		file_attr(i->opens->file, &now);
 		attr_apply(&now, mask, a);

@@ -165,7 +165,9 @@ enum inode_outcome {
 	INODE_INDEX = 1, /* the index has to do it, then inode_set_done() */
 	INODE_BUSY = 2,  /* a draft is being published: again after that */
 };
-/* Changes attributes (INDEX_SET_*) of what lives here only. 0, or the above. */
+/* Changes attributes (INDEX_SET_*) of what lives here only. 0, or the above; or -ESTALE: of
+ * what has lost its last name, by an eviction maybe, nothing can be said of how long it stays
+ * (INDEX_SET_KEEP). Who came by a name looks that up again. */
 int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 		   const struct attr *a);
 /* The index has set them: tells the open file. */

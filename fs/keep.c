@@ -138,16 +138,6 @@ static int set(struct req *q, struct keep *k, unsigned *ret_mask)
 	return keep_set(k, what, q->ix.value, ret_mask);
 }
 
-/* What has lost its last name, by an eviction maybe, before it was heard of here: nothing of it
- * stays, whatever is said. Who came by a name looks that up again. */
-static void set_done(struct req *q)
-{
-	if (inode_place(q->fs->inodes, q->inode).kind == PLACE_NONE)
-		req_error(q, -ESTALE);
-	else
-		req_ok(q);
-}
-
 static void set_learned(struct req *q)
 {
 	struct keep k = q->now.keep;
@@ -162,7 +152,7 @@ static void set_learned(struct req *q)
 	}
 	q->mask = mask | INDEX_SET_CTIME;
 	q->attr = (struct attr){ .keep = k, .ctime = clock_now() };
-	change_attr(q, set_done);
+	change_attr(q, req_ok);
 }
 
 static void evicted(struct engine_ask *a, int r)

@@ -474,6 +474,9 @@ static void test_unlinked(void **state)
 	inode_gone(t, &g);
 	assert_true(inode_attr_here(t, i, &got));
 	assert_int_equal(got.nlink, 0);
+	/* Its attributes change here, but that it stays would be a promise about nothing. */
+	assert_int_equal(inode_set_here(t, i, INDEX_SET_UID, &a), 0);
+	assert_int_equal(inode_set_here(t, i, INDEX_SET_PIN | INDEX_SET_CTIME, &a), -ESTALE);
 	char *target = inode_relic_target(t, i);
 	assert_string_equal(target, "over there");
 	free(target);
