@@ -37,6 +37,12 @@ static inline bool time_is_after(struct timespec a, struct timespec b)
 	return a.tv_sec != b.tv_sec ? a.tv_sec > b.tv_sec : a.tv_nsec > b.tv_nsec;
 }
 
+/* The first whole second that is not before t: what lasts from there on lasts long enough. */
+static inline int64_t time_up_s(struct timespec t)
+{
+	return t.tv_sec + (t.tv_nsec && t.tv_sec < INT64_MAX);
+}
+
 static inline struct timespec time_later(struct timespec a, struct timespec b)
 {
 	return time_is_after(a, b) ? a : b;

@@ -735,7 +735,7 @@ uint64_t evict_bytes(struct evict *x)
 void evict_use(struct evict *x, uint64_t fileid)
 {
 	policy_use(x->policy, fileid);
-	expiry_use(x->expiry, fileid, clock_now().tv_sec);
+	expiry_use(x->expiry, fileid, time_up_s(clock_now()));
 }
 
 /* Ours are not among those that wait: they only delete, or take what is kept for that. */

@@ -151,7 +151,8 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 		 struct expiry_end *ret)
 {
 	const struct keep *k = &row->attr.keep;
-	int64_t used = time_later(row->attr.atime, row->attr.mtime).tv_sec;
+	int64_t used = time_up_s(time_later(row->attr.atime, row->attr.mtime));
+	int64_t changed = time_up_s(row->attr.ctime);
 
 	*ret = (struct expiry_end){
 		.fileid = row->attr.fileid,
@@ -170,8 +171,7 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 					       k->ttl, &ret->at);
 	}
 	ret->reason = EXPIRY_TEMP;
-	if (__builtin_add_overflow(used > row->attr.ctime.tv_sec ? used : row->attr.ctime.tv_sec,
-				   u->o.temp_s, &ret->at))
+	if (__builtin_add_overflow(used > changed ? used : changed, u->o.temp_s, &ret->at))
 		return false; /* as far away as can be said */
 	ret->idle = u->o.temp_s;
 	return row->is_temp && u->o.temp_s;

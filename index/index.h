@@ -45,7 +45,7 @@ enum { KEEP_LOW = -1, KEEP_NORMAL = 0, KEEP_HIGH = 1 };
 struct keep {
 	int64_t pinned;  /* until then it is not evicted: seconds since the epoch, or
 			    KEEP_FOREVER; 0: it may be */
-	int64_t since;   /* with ttl: when it was published, or ttl set, likewise */
+	int64_t since;   /* with ttl: when it was published, or ttl set, likewise; rounded up */
 	uint32_t ttl;    /* seconds that it lives; 0: no end */
 	bool ttl_by_use; /* from its last use on, not from `since` */
 	int8_t priority; /* who has a lower one goes first */

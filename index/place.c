@@ -213,7 +213,7 @@ void ref_put(struct plan *p, struct key k, const struct attr *a)
 
 void keep_begin(struct plan *p, struct keep *k)
 {
-	k->since = k->ttl ? plan_now(p).tv_sec : 0;
+	k->since = k->ttl ? time_up_s(plan_now(p)) : 0;
 }
 
 void object_put(struct plan *p, const struct object *o)

@@ -98,7 +98,7 @@ fill() {
 	[ "$(says ttl "$MNT/b")" = "$((4 * U))s after use" ]
 	put d/inherits
 	[ "$(says ttl "$MNT/d/inherits")" = $((2 * U))s ]
-	[ "$(date -d "$(says expires "$MNT/a")" +%s)" -le $(($(date +%s) + 2 * U)) ]
+	[ "$(date -d "$(says expires "$MNT/a")" +%s)" -le $(($(date +%s) + 2 * U + 1)) ]
 	soon eval '[ ! -e "$MNT/a" ] && [ ! -e "$MNT/d/inherits" ]'
 	is_whole b; sleep $((3 * U)); is_whole b; sleep $((3 * U)); is_whole b
 	soon eval '[ ! -e "$MNT/b" ]'

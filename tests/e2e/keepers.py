@@ -107,8 +107,8 @@ def may_be_gone(v, path):
         return False
     if not STRICT or "/q/" in path:
         return True
-    # It is counted from whole seconds, of a clock that is some milliseconds late.
-    return v["ttl"] > 0 and time.time() >= max(int(v["since"] - 0.02) + v["ttl"], v["pin"])
+    # It is counted by a clock that is some milliseconds late.
+    return v["ttl"] > 0 and time.time() >= max(v["since"] - 0.02 + v["ttl"], v["pin"])
 
 
 def has_ended(v, late_s):
