@@ -39,7 +39,7 @@ enum lock_rank {
 			      by who observes a commit (index/kv.h) */
 	LOCK_TIER,         /* engine/tier_log.c: segments of the disk; as LOCK_POOL */
 	LOCK_JOURNAL,      /* engine/tier_journal.c: what is to be written; as LOCK_POOL */
-	LOCK_EVICT,        /* engine/evict.c: who waits for room; under LOCK_POOL */
+	LOCK_EVICT,        /* engine/evict_inbox.c: who waits for room; under LOCK_POOL */
 	LOCK_SCRUB,        /* engine/scrub.c: the one that is under way, and what it has found */
 	LOCK_USES,         /* engine/uses.c: names of files that have several; as LOCK_POOL */
 	LOCK_POLICY,       /* engine/policy.c: who goes next; as LOCK_POOL */

@@ -3,17 +3,15 @@
  * A round lets some objects go, and ends: whoever waits looks for room again, and if there
  * is too little yet begins the next one. A round that finds none that can go has looked at
  * each once. But what nobody has open any more may be pinned for a moment still: by a mount whose
- * message is on its way, by what comes back from the disk, by a drop. So whoever it was for is held,
- * and served by a later round, or when there are free pages; after HOLD_MS it was in vain. Where
- * none may go (all is pinned by its users, or written) it is so at once.
+ * message is on its way, by what comes back from the disk, by a drop. So whoever it was for is held
+ * (evict_inbox.h), and served by a later round, or when there are free pages. Where none may go (all
+ * is pinned by its users, or written) it was in vain at once.
  */
 #include "engine/evict.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-
-#include <utlist.h>
 
 #include "common/array.h"
 #include "common/cleanup.h"
@@ -22,6 +20,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/emptied.h"
+#include "engine/evict_inbox.h"
 #include "engine/pool.h"
 #include "engine/priv.h"
 #include "engine/tier.h"
@@ -34,16 +33,6 @@ enum {
 	LOOK_MS = 1000, /* how often watermarks are looked at; and again, after it was in vain */
 	AGAIN_S = 10,   /* when it is tried again to end an object that was in use */
 	QUOTA_SPARE = 32, /* of a quota one part goes in addition */
-	HOLD_MS = 500,  /* so long there is a round now and then for who would wait in vain, */
-	HOLD_LOOK_MS = 4,   /* the first one after this time, */
-	HOLD_PAUSE_MS = 64, /* and then after twice as long, up to this; */
-	HOLD_NONE_MS = 100, /* when it was in vain, for nobody so long */
-};
-
-/* What is to go, whatever room there is. */
-struct condemned {
-	uint64_t fileid;
-	struct condemned *next;
 };
 
 struct evict {
@@ -55,24 +44,11 @@ struct evict {
 	struct emptied *emptied;
 	unsigned high, low; /* percent */
 
-	struct lock lock;
-	pthread_cond_t more;
-	struct evict_waiter *waiters; /* the newest first */
-	struct kv_req *reqs;          /* that found the index full; the same */
-	struct condemned *condemned;
-	bool poked, ending;
-	_Atomic uint64_t number;
+	struct inbox inbox;
 
 	/* The thread's: is it on its way to the low watermark? Not before then. */
 	bool above[WHATS];
 	uint64_t rests_ns[WHATS];
-	struct held {
-		struct evict_waiter *waiters;
-		uint64_t look_ns; /* when the next round is for them */
-		uint32_t pause_ms;
-		uint32_t nfree;   /* pages, when the last one was */
-		uint64_t none_ns; /* until then nobody is held: it was in vain lately */
-	} held;
 	uint64_t *stay; /* taken in this round, and could not go */
 	size_t nstay, stay_cap;
 	uint64_t over;  /* the last directory that had more than its quota */
@@ -281,42 +257,26 @@ static int find(void *arg, uint64_t fileid, struct index_op *ret)
 	return policy_get(x->policy, fileid, &o) ? stat_object(x, &o, ret) : INDEX_MISS;
 }
 
-static bool is_due(const struct held *h)
-{
-	return h->waiters && clock_ns() >= h->look_ns;
-}
-
 /* The thread's own question. */
 static bool is_waited(void *arg)
 {
 	struct evict *x = arg;
 
-	WITH_LOCK(&x->lock);
-	return x->waiters || x->reqs || x->ending || is_due(&x->held);
+	return inbox_is_waited(&x->inbox);
 }
 
 static void condemn(void *arg, uint64_t fileid)
 {
 	struct evict *x = arg;
-	struct condemned *c = malloc(sizeof(*c));
 
-	if (!c)
-		return; /* who opens it next will say so again */
-	c->fileid = fileid;
-	WITH_LOCK(&x->lock);
-	LL_PREPEND(x->condemned, c);
-	pthread_cond_signal(&x->more);
+	inbox_condemn(&x->inbox, fileid);
 }
 
 static void end_condemned(struct evict *x)
 {
-	struct condemned *c, *next;
+	struct condemned *next;
 
-	{
-		WITH_LOCK(&x->lock);
-		c = steal(&x->condemned);
-	}
-	for (; c; c = next) {
+	for (struct condemned *c = inbox_take_condemned(&x->inbox); c; c = next) {
 		next = c->next;
 		leave_disk(x, c->fileid);
 		free(c);
@@ -358,85 +318,6 @@ static unsigned evict_round(struct evict *x, enum what what, bool waited)
 	return n + back;
 }
 
-/* In the order of their coming; those who are held come first. */
-static struct evict_waiter *take_waiters(struct evict *x)
-{
-	struct evict_waiter *w, *in_order = NULL;
-
-	WITH_LOCK(&x->lock);
-	while ((w = x->waiters)) {
-		LL_DELETE(x->waiters, w);
-		LL_PREPEND(in_order, w);
-	}
-	if (in_order || is_due(&x->held) || x->ending) {
-		LL_CONCAT(x->held.waiters, in_order);
-		in_order = steal(&x->held.waiters);
-	}
-	return in_order;
-}
-
-static void run_waiter(struct evict_waiter *w, bool in_vain)
-{
-	w->in_vain = in_vain;
-	metric_add(M_EVICT_WAITS, -1);
-	task_run(&w->task);
-}
-
-static void run_waiters(struct evict_waiter *w, bool in_vain)
-{
-	while (w) {
-		struct evict_waiter *next = w->next;
-		run_waiter(w, in_vain);
-		w = next;
-	}
-}
-
-/* Nothing could go for it. What was let go of by others may be enough: it sees that itself, once
- * for all that was free when it came, and then for each page more than when it was tried last. */
-static void end_in_vain(struct evict *x, struct evict_waiter *w, bool held, uint32_t nfree)
-{
-	struct held *h = &x->held;
-	bool more = nfree > (w->vain_ns ? h->nfree : 0);
-	uint64_t now = clock_ns();
-
-	w->vain_ns = w->vain_ns ? w->vain_ns : now;
-	w->next = NULL;
-	if (now >= w->vain_ns + HOLD_MS * NS_PER_MS) {
-		if (!w->patient)
-			h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
-		run_waiter(w, true);
-	} else if (more || (!w->patient && (!held || now < h->none_ns))) {
-		run_waiter(w, !more);
-	} else {
-		LL_APPEND(h->waiters, w);
-	}
-}
-
-/* n have gone for them. `busy`: there are some that could not go now; else who writes has nothing to
- * wait for. */
-static void end_waiters(struct evict *x, struct evict_waiter *w, unsigned n, bool busy)
-{
-	struct held *h = &x->held;
-	uint32_t nfree = pool_nfree(x->e->pool);
-	bool is_first = w && !w->vain_ns;
-
-	if (n) {
-		h->none_ns = h->look_ns = 0;
-		run_waiters(w, false);
-	}
-	if (n || !w)
-		return;
-	for (struct evict_waiter *next; w; w = next) {
-		next = w->next;
-		end_in_vain(x, w, busy, nfree);
-	}
-	h->nfree = nfree;
-	h->pause_ms = is_first ? HOLD_LOOK_MS : h->pause_ms * 2;
-	if (h->pause_ms > HOLD_PAUSE_MS)
-		h->pause_ms = HOLD_PAUSE_MS;
-	h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
-}
-
 /* Begins above the high watermark, and ends below the low one, or in vain. */
 static bool is_wanted(struct evict *x, enum what what)
 {
@@ -446,39 +327,10 @@ static bool is_wanted(struct evict *x, enum what what)
 	return x->above[what];
 }
 
-/* Requests that the index has no room for: again, or to their end. */
-static struct kv_req *take_reqs(struct evict *x)
-{
-	WITH_LOCK(&x->lock);
-	struct kv_req *req, *in_order = NULL;
-
-	while ((req = x->reqs)) {
-		LL_DELETE(x->reqs, req);
-		LL_PREPEND(in_order, req);
-	}
-	return in_order;
-}
-
-static void run_reqs(struct evict *x, struct kv_req *req, bool in_vain)
-{
-	struct kv *kv = index_kv(x->e->ix);
-
-	while (req) {
-		struct kv_req *next = req->next;
-		req->next = NULL;
-		metric_add(M_EVICT_WAITS, -1);
-		if (in_vain)
-			kv_end_full(kv, req);
-		else
-			kv_submit_again(kv, req);
-		req = next;
-	}
-}
-
 static bool serve(struct evict *x, enum what what)
 {
-	struct evict_waiter *waiters = what == POOL ? take_waiters(x) : NULL;
-	struct kv_req *reqs = what == INDEX ? take_reqs(x) : NULL;
+	struct evict_waiter *waiters = what == POOL ? inbox_take_waiters(&x->inbox) : NULL;
+	struct kv_req *reqs = what == INDEX ? inbox_take_reqs(&x->inbox) : NULL;
 
 	if (!waiters && !reqs && !is_wanted(x, what))
 		return false;
@@ -488,13 +340,13 @@ static bool serve(struct evict *x, enum what what)
 	if (!n && reqs)
 		n = emptied_press(x->emptied);
 	if (n) {
-		atomic_fetch_add(&x->number, 1);
+		atomic_fetch_add(&x->inbox.number, 1);
 	} else if (!waiters && !reqs) {
 		x->above[what] = false;
 		x->rests_ns[what] = clock_ns() + LOOK_MS * NS_PER_MS;
 	}
-	end_waiters(x, waiters, n, busy);
-	run_reqs(x, reqs, !n);
+	inbox_answer(&x->inbox, waiters, n, busy, pool_nfree(x->e->pool));
+	inbox_answer_reqs(index_kv(x->e->ix), reqs, !n);
 	return n;
 }
 
@@ -517,8 +369,7 @@ static bool serve_between(struct evict *x)
 		serve(x, POOL);
 		serve(x, INDEX);
 	}
-	WITH_LOCK(&x->lock);
-	return !x->ending;
+	return !inbox_is_ending(&x->inbox);
 }
 
 /* What is below a directory goes until it has `pages` less, or all has been looked at, in the
@@ -622,29 +473,14 @@ static void fill(struct evict *x)
 			 (unsigned long long)nobjects(x), (unsigned long long)took_ms);
 }
 
-static uint64_t next_look(const struct evict *x)
-{
-	uint64_t at = clock_ns() + LOOK_MS * NS_PER_MS;
-
-	return x->held.waiters && x->held.look_ns < at ? x->held.look_ns : at;
-}
-
 static void *run(void *arg)
 {
 	struct evict *x = arg;
 
 	pthread_setname_np(pthread_self(), "evict");
 	fill(x);
-	for (bool more = true;;) { /* what there was may be above a quota */
-		{
-			WITH_LOCK(&x->lock);
-			if (!more && !x->waiters && !x->reqs && !x->poked && !x->ending &&
-			    !x->condemned)
-				lock_wait_until(&x->lock, &x->more, next_look(x));
-			x->poked = false;
-			if (x->ending)
-				return NULL;
-		}
+	bool more = true; /* what there was may be above a quota */
+	while (inbox_sleep(&x->inbox, LOOK_MS, more)) {
 		end_condemned(x);
 		if (x->e->tier)
 			tier_tend(x->e->tier);
@@ -654,6 +490,7 @@ static void *run(void *arg)
 		more |= serve_ends(x);
 		more |= emptied_serve(x->emptied);
 	}
+	return NULL;
 }
 
 /* Calls ------------------------------------------------------------------------------------ */
@@ -665,22 +502,12 @@ bool evict_makes_room(const struct evict *x)
 
 uint64_t evict_number(struct evict *x)
 {
-	return atomic_load(&x->number);
+	return atomic_load(&x->inbox.number);
 }
 
 void evict_wait(struct evict *x, uint64_t number, struct evict_waiter *w)
 {
-	{
-		WITH_LOCK(&x->lock);
-		w->in_vain = x->ending;
-		if (!x->ending && atomic_load(&x->number) == number) {
-			metric_add(M_EVICT_WAITS, 1);
-			LL_PREPEND(x->waiters, w);
-			pthread_cond_signal(&x->more);
-			return;
-		}
-	}
-	task_run(&w->task);
+	inbox_wait_pages(&x->inbox, number, w);
 }
 
 uint64_t evict_dirs_ms(const struct evict *x)
@@ -746,13 +573,7 @@ static bool is_full(void *arg, struct kv_req *req)
 
 	for (uint32_t i = 0; i < req->nwrites; i++)
 		puts |= req->writes[i].value.p != NULL;
-	WITH_LOCK(&x->lock);
-	if (x->ending || !puts || req->reserve)
-		return false;
-	LL_PREPEND(x->reqs, req);
-	metric_add(M_EVICT_WAITS, 1);
-	pthread_cond_signal(&x->more);
-	return true;
+	return puts && !req->reserve && inbox_wait_index(&x->inbox, req);
 }
 
 /* An alloc has left little, or a directory has too much. */
@@ -760,9 +581,7 @@ static void poke(void *arg)
 {
 	struct evict *x = arg;
 
-	WITH_LOCK(&x->lock);
-	x->poked = true;
-	pthread_cond_signal(&x->more);
+	inbox_poke(&x->inbox);
 }
 
 static int open_parts(struct evict *x, const struct evict_opts *o)
@@ -788,8 +607,7 @@ int evict_open(struct engine *e, const struct evict_opts *o, struct evict **ret)
 	x->e = e;
 	x->high = o->high;
 	x->low = o->low < o->high ? o->low : o->high;
-	lock_init(&x->lock, LOCK_EVICT);
-	lock_cond_init(&x->more);
+	inbox_init(&x->inbox);
 	int r = open_parts(x, o);
 	if (!r)
 		begin_disk(x);
@@ -814,16 +632,12 @@ void evict_stop(struct evict *x)
 	if (!x || !x->has_thread)
 		return;
 	pool_watch(x->e->pool, 0, NULL, NULL);
-	{
-		WITH_LOCK(&x->lock);
-		x->ending = true;
-		pthread_cond_signal(&x->more);
-	}
+	inbox_end(&x->inbox);
 	uses_stop(x->uses);
 	pthread_join(x->thread, NULL);
 	x->has_thread = false;
-	run_waiters(take_waiters(x), true);
-	run_reqs(x, take_reqs(x), true);
+	inbox_answer_all(&x->inbox);
+	inbox_answer_reqs(index_kv(x->e->ix), inbox_take_reqs(&x->inbox), true);
 	kv_make_room(index_kv(x->e->ix), NULL, NULL);
 }
 
@@ -831,17 +645,12 @@ void evict_free(struct evict *x)
 {
 	if (!x)
 		return;
-	for (struct condemned *c; (c = x->condemned);) {
-		LL_DELETE(x->condemned, c);
-		free(c);
-	}
 	emptied_free(x->emptied);
 	victims_free(x->victims);
 	uses_close(x->uses);
 	expiry_free(x->expiry);
 	policy_free(x->policy);
-	pthread_cond_destroy(&x->more);
-	lock_fini(&x->lock);
+	inbox_fini(&x->inbox);
 	free(x);
 }
 
