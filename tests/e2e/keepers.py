@@ -11,8 +11,9 @@ file system that has no room for them, whose processes are killed meanwhile.
   keepers.py turns MNT                        who has a lower priority goes before others
 
 STRICT=1: nothing is forgotten for want of room. AWAY=1: the mount outlives what it depends on,
-so calls may fail. TORN=1: the mount was told to end, which closes what is open, as the end of a
-program would: so it may be published as far as it was written. SEED=n: the dice.
+so calls may fail, but not for want of room. TORN=1: the mount was told to end, which closes what
+is open, as the end of a program would: so it may be published as far as it was written. SEED=n:
+the dice.
 
 A file says whose it is, its number, and a checksum, all through (storm.py). Each keeper has
 names of its own in four directories, and a ledger outside the mount: for each name what may
@@ -181,7 +182,8 @@ class Keeper:
         raise Cut()
 
     def call(self, f, *args, **kw):
-        """Where something is away it may fail, however; else only since there is no such file."""
+        """Where something is away it may fail, but not for want of room, which there is always; else
+        only since there is no such file."""
         begun = time.monotonic()
         try:
             return f(*args, **kw)
@@ -193,7 +195,7 @@ class Keeper:
                     time.sleep(0.1)
             if e.errno in (*GONE, errno.ENODATA):
                 raise
-            if not AWAY:
+            if not AWAY or e.errno == errno.ENOSPC:
                 self.wrong(f"{f.__name__} {args[0]}: {e}")
             self.counts["away"] += 1
             raise Away(str(e)) from e
