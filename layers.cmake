@@ -15,7 +15,7 @@ layer(index
 layer(engine
 	SRC  engine.c store.c folder.c lockfile.c sizes.c memory.c rebuild.c refs.c drop.c check.c
 	     pool.c buddy.c segment.c policy.c ghosts.c expiry.c dirs.c uses.c uses_fill.c uses_check.c victim.c emptied.c evict_inbox.c evict.c ask.c scrub.c node_local.c node_fault.c xfer.c transport_local.c transport_fault.c
-	     wire.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c serve_alloc.c serve_recall.c lanes.c ways.c doors.c session.c server.c
+	     wire.c wire_kv.c wire_slices.c auth.c conn.c conn_in.c conn_out.c holds.c serve_open.c serve_alloc.c serve_recall.c lanes.c ways.c doors.c session.c server.c
 	     remote.c remote_session.c remote_rdma.c remote_lane.c slots.c transport_tcp.c nics.c transport_rdma.c transport_auto.c index_remote.c node_remote.c far_ask.c far_stock.c far_take.c peer.c probe.c
 	     file.c regain.c register.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
