@@ -28,6 +28,7 @@ import os
 import random
 import sys
 import time
+import traceback
 
 sys.dont_write_bytecode = True
 from storm import content  # noqa: E402
@@ -177,6 +178,8 @@ class Keeper:
             if os.stat(self.mnt).st_dev == self.dev:
                 return
         except OSError as e:
+            if AWAY and e.errno == errno.ETIMEDOUT:
+                return
             if e.errno not in CUT + GONE:
                 raise
         raise Cut()
@@ -721,8 +724,10 @@ def work(ledger, mnts, names):
             status = 1
             try:
                 status = work_as(ledger, mnt, other, who)
-                sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc(file=sys.stdout)
             finally:
+                sys.stdout.flush()
                 os._exit(status)
         pids.append(pid)
     return any([os.waitpid(pid, 0)[1] for pid in pids])
