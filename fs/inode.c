@@ -243,7 +243,7 @@ static void know(struct inodes *t, struct inode *i, const struct attr *a, struct
 {
 	struct kept *k = i->relic ? i->relic->kept : NULL;
 
-	if (i->place.kind == PLACE_NONE && p.kind != PLACE_NONE && a->nlink &&
+	if (i->place.kind == PLACE_NONE && !i->gone && p.kind != PLACE_NONE && a->nlink &&
 	    (!k || is_hidden(k))) {
 		/* A draft that hid it was given up. */
 		kept_drop(t, kept_take(t, k));
@@ -353,7 +353,9 @@ static void moved(struct inodes *t, struct inode *i, const struct entry *e, bool
 		if (e->place.kind == PLACE_FILEID && i->place.kind == PLACE_NAME)
 			line_doubt(t, i);
 	}
-	i->place = e->place;
+	/* That it was evicted came after this, and may have been heard of before. */
+	if (!i->gone)
+		i->place = e->place;
 	if (i->opens)
 		file_set_attr(i->opens->file, INDEX_SET_CTIME, &e->attr);
 }
@@ -398,6 +400,7 @@ static void gone(struct inodes *t, struct inode *i, const struct gone *g)
 	bool link = S_ISLNK(g->attr.mode) && g->body.kind == BODY_INLINE;
 	keep_relic(i, &g->attr, link ? g->body.bytes : BYTES_NONE);
 	i->place = (struct place){ .kind = PLACE_NONE };
+	i->gone = !g->hidden;
 	if (t->shared)
 		i->shown->place_ns = clock_ns();
 }

@@ -69,6 +69,7 @@ struct inode {
 	bool pages : 1;       /* the kernel may have pages of it */
 	bool pieces : 1;      /* is read in small pieces, or mapped */
 	bool lost : 1;        /* a draft that could not be published */
+	bool gone : 1;        /* for good: who found it had looked before that */
 	uint16_t publishing;  /* inode_publish_begin() */
 	UT_hash_handle hh;
 	struct shown shown[]; /* one in a shared table, else none */

@@ -129,19 +129,28 @@ static void drop_kept(void *arg, const struct gone *g)
 		engine_drop(fs->engine, g);
 }
 
+/* Also of what the kernel does not know yet: it may be about to be told, by a listing that began
+ * before that. It has the directory locked until then, and the note waits for that. */
+static void tell_name_gone(struct fs *fs, const struct entry *e, bool is_dir)
+{
+	struct inode *dir = inode_get(fs->inodes, e->parent);
+
+	if (dir) {
+		notify_name(fs, e->parent, e->name, is_dir);
+		notify_attr(fs, e->parent, NULL, NULL);
+	}
+	inode_put(fs->inodes, dir);
+}
+
 /* As if it had been unlinked by another process, which the kernel would know of. */
 static void evicted(void *arg, const struct gone *g, const struct entry *names, uint32_t n)
 {
 	struct fs *fs = arg;
-	struct inode *i = inode_get(fs->inodes, g->fileid);
 
 	inode_gone(fs->inodes, g);
-	for (uint32_t k = 0; k < n; k++) {
-		if (i)
-			notify_name(fs, names[k].parent, names[k].name,
-				    S_ISDIR(g->attr.mode));
-		notify_attr(fs, names[k].parent, NULL, NULL);
-	}
+	for (uint32_t k = 0; k < n; k++)
+		tell_name_gone(fs, &names[k], S_ISDIR(g->attr.mode));
+	struct inode *i = inode_get(fs->inodes, g->fileid);
 	if (i)
 		notify_attr(fs, g->fileid, NULL, NULL);
 	inode_put(fs->inodes, i);

@@ -484,6 +484,29 @@ static void test_unlinked(void **state)
 	inodes_free(t);
 }
 
+/* What is evicted does not wait for who is looking at its name, or has just moved it. */
+static void test_evicted_meanwhile(void **state)
+{
+	struct inodes *t = inodes_new();
+	struct attr a = attr_of(46), got;
+	struct gone g = { .fileid = 46, .attr = a };
+	struct entry moved = { .attr = a, .place = { PLACE_NAME, 9, 512 } };
+	struct inode *i = inode_know(t, &a, named), *again;
+
+	(void)state;
+	g.attr.nlink = 0;
+	inode_gone(t, &g);
+	inode_moved(t, &moved, false);
+	assert_int_equal(inode_show(t, &a, named, 1, &again), 0);
+	assert_ptr_equal(again, i);
+	assert_int_equal(inode_place(t, i).kind, PLACE_NONE);
+	assert_true(inode_attr_here(t, i, &got));
+	assert_int_equal(got.nlink, 0);
+	inode_put(t, again);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
 /* A lookup that is older than a move does not undo it. */
 static void test_old_lookup(void **state)
 {
@@ -740,6 +763,7 @@ int main(void)
 		cmocka_unit_test(test_kept_file),
 		cmocka_unit_test(test_late_answer_names_nothing),
 		cmocka_unit_test(test_unlinked),
+		cmocka_unit_test(test_evicted_meanwhile),
 		cmocka_unit_test(test_old_lookup),
 		cmocka_unit_test(test_hidden),
 		cmocka_unit_test(test_unlink_is_heard_of_late),
