@@ -274,6 +274,12 @@ struct inode *inode_know(struct inodes *t, const struct attr *a, struct place p)
 
 static void overlay(struct inodes *t, struct inode *i, struct attr *a);
 
+/* It was a draft when it was found, and is none any more: drafts are open here. */
+static bool is_overtaken(const struct inode *i, struct place p)
+{
+	return p.kind == PLACE_DRAFT && (!i || i->place.kind == PLACE_NONE);
+}
+
 static int show_line(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
 		     struct inode **ret)
 {
@@ -282,6 +288,8 @@ static int show_line(struct inodes *t, struct attr *a, struct place p, uint64_t 
 
 	if (r)
 		return r;
+	if (is_overtaken(i, p))
+		return INODE_BUSY;
 	if (!i)
 		i = enter(t, a, p);
 	if (!i)
@@ -306,6 +314,8 @@ int inode_show(struct inodes *t, struct attr *a, struct place p, uint64_t begun_
 	if (t->shared)
 		return show_line(t, a, p, begun_ns, ret);
 	struct inode *i = inode_find(t, a->fileid);
+	if (is_overtaken(i, p))
+		return INODE_BUSY;
 	if (i)
 		overlay(t, i, a);
 	else

@@ -104,7 +104,7 @@ void inode_forget(struct inodes *t, uint64_t nodeid, uint64_t n);
 /*
  * The same for what a lookup found that began at begun_ns: the nodeid that shows the
  * version that it found, with *a as this mount sees it. 0, -ENOMEM, or INODE_BUSY: it
- * depends on a publish that is under way.
+ * depends on a publish that is under way, or has been done since.
  */
 int inode_show(struct inodes *t, struct attr *a, struct place p, uint64_t begun_ns,
 	       struct inode **ret);

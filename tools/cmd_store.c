@@ -37,10 +37,7 @@ static int add_row(const char *name, const char *dir, void *arg)
 	table_str(t, state_name(&st));
 	table_size(t, st.pool_bytes);
 	table_size(t, st.index_bytes);
-	if (st.state == STORE_RUNNING)
-		table_int(t, (int64_t)st.pid);
-	else
-		table_none(t);
+	table_int(t, st.state == STORE_RUNNING ? (int64_t)st.pid : 0);
 	if (*st.serves)
 		table_str(t, st.serves);
 	else

@@ -507,6 +507,36 @@ static void test_evicted_meanwhile(void **state)
 	inodes_free(t);
 }
 
+/* A draft that was published, and forgotten by the kernel, while it was looked up as one. */
+static void test_published_meanwhile(void **state)
+{
+	struct inodes *t = inodes_new();
+	struct attr a = attr_of(47);
+	struct inode *i;
+
+	(void)state;
+	assert_int_equal(inode_show(t, &a, draft, 1, &i), INODE_BUSY);
+	assert_int_equal(inode_show(t, &a, named, 1, &i), 0);
+	assert_int_equal(inode_place(t, i).kind, PLACE_NAME);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
+static void test_given_up_meanwhile(void **state)
+{
+	struct fixture x = open_draft();
+	struct attr a = attr_of(x.i->fileid);
+	struct inode *i;
+
+	(void)state;
+	assert_int_equal(inode_show(x.t, &a, draft, 1, &i), 0);
+	inode_put(x.t, i);
+	close_draft(&x);
+	assert_int_equal(inode_show(x.t, &a, draft, 1, &i), INODE_BUSY);
+	assert_int_equal(inode_place(x.t, x.i).kind, PLACE_NONE);
+	end(&x);
+}
+
 /* A lookup that is older than a move does not undo it. */
 static void test_old_lookup(void **state)
 {
@@ -764,6 +794,8 @@ int main(void)
 		cmocka_unit_test(test_late_answer_names_nothing),
 		cmocka_unit_test(test_unlinked),
 		cmocka_unit_test(test_evicted_meanwhile),
+		cmocka_unit_test(test_published_meanwhile),
+		cmocka_unit_test(test_given_up_meanwhile),
 		cmocka_unit_test(test_old_lookup),
 		cmocka_unit_test(test_hidden),
 		cmocka_unit_test(test_unlink_is_heard_of_late),
