@@ -52,7 +52,6 @@ struct evict {
 	uint64_t *stay; /* taken in this round, and could not go */
 	size_t nstay, stay_cap;
 	uint64_t over;  /* the last directory that had more than its quota */
-	uint64_t quotas_at_ns;
 	bool has_thread;
 	pthread_t thread;
 };
@@ -402,18 +401,16 @@ static bool serve_quotas(struct evict *x)
 {
 	uint64_t pages, dir, below;
 
-	if (clock_ns() < x->quotas_at_ns || !(dir = uses_over(x->uses, x->over, &pages))) {
-		x->over = 0;
+	x->over = dir = uses_over(x->uses, x->over, &pages);
+	if (!dir)
 		return false;
-	}
-	x->over = dir;
 	below = uses_below(x->uses, dir);
 	if (below > pages) /* not if much has just gone by itself */
 		pages += (below - pages) / QUOTA_SPARE;
 	bool gone = let_go_of(x, dir, pages);
 	end_round(x);
 	if (!gone)
-		x->quotas_at_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+		uses_rest(x->uses, dir, clock_ns() + LOOK_MS * NS_PER_MS);
 	return true;
 }
 

@@ -121,7 +121,14 @@ uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages)
 {
 	WITH_LOCK(&u->lock);
 
-	return dirs_over(u->dirs, after, ret_pages);
+	return dirs_over(u->dirs, after, clock_ns(), ret_pages);
+}
+
+void uses_rest(struct uses *u, uint64_t dir, uint64_t until_ns)
+{
+	WITH_LOCK(&u->lock);
+
+	dirs_rest(u->dirs, dir, until_ns);
 }
 
 uint64_t uses_below(struct uses *u, uint64_t dir)
@@ -299,7 +306,7 @@ static bool apply(struct uses *u)
 		apply_object(u, u->events + i, n);
 	}
 	uint64_t pages;
-	return u->ndir_events && dirs_over(u->dirs, 0, &pages);
+	return u->ndir_events && dirs_over(u->dirs, 0, clock_ns(), &pages);
 }
 
 static bool is_place(struct place a, struct place b)

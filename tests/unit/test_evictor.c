@@ -548,33 +548,70 @@ static int ask(const char *name, void (*call)(struct engine *e, struct engine_as
 	return kit_ask(e, call, x);
 }
 
-/* Nothing else goes for it, and it may not be more for long. */
-static void a_quota_is_kept_by_its_own(void **state)
+static uint64_t dir_with_quota(const char *name, uint64_t bytes)
 {
-	struct engine_ask x;
-
-	(void)state;
-	put_number(1000);
-	uint64_t dir = kit_mkdir(e, "dir");
+	uint64_t dir = kit_mkdir(e, name);
 	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
-			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = 4 * FILE_BYTES };
+			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = bytes };
+
 	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
 	index_op_fini(&op);
-	for (unsigned i = 0; i < 10; i++) {
-		char name[16];
-		snprintf(name, sizeof(name), "new%u", i);
-		assert_int_equal(put(name, i, FILE_BYTES), 0);
-		assert_int_equal(kit_move(e, name, dir), 0);
-	}
+	return dir;
+}
+
+static void put_into(uint64_t dir, const char *name)
+{
+	assert_int_equal(put(name, 1, FILE_BYTES), 0);
+	assert_int_equal(kit_move(e, name, dir), 0);
+}
+
+/* How much there is in it, as soon as that is no more than so many bytes. */
+static uint64_t is_kept_to(const char *dir, uint64_t bytes)
+{
+	struct engine_ask x = { 0 };
+
 	for (unsigned i = 0; i < 500; i++) {
-		assert_int_equal(ask("dir", engine_about, &x), 0);
-		if (x.used && x.used <= 4 * FILE_BYTES) /* 0: it is not known yet */
+		assert_int_equal(ask(dir, engine_about, &x), 0);
+		if (x.used && x.used <= bytes) /* 0: it is not known yet */
 			break;
 		usleep(10000);
 	}
-	assert_in_range(x.used, 2 * FILE_BYTES, 4 * FILE_BYTES);
+	return x.used;
+}
+
+/* Nothing else goes for it, and it may not be more for long. */
+static void a_quota_is_kept_by_its_own(void **state)
+{
+	(void)state;
+	put_number(1000);
+	uint64_t dir = dir_with_quota("dir", 4 * FILE_BYTES);
+	for (unsigned i = 0; i < 10; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "new%u", i);
+		put_into(dir, name);
+	}
+	assert_in_range(is_kept_to("dir", 4 * FILE_BYTES), 2 * FILE_BYTES, 4 * FILE_BYTES);
 	assert_true(is_number_there(1000));
 	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
+}
+
+/* Nor do others wait for one that cannot be kept. */
+static void a_quota_that_cannot_be_kept_is_of_its_own(void **state)
+{
+	struct file *f = NULL;
+
+	(void)state;
+	uint64_t first = dir_with_quota("first", FILE_BYTES / 2);
+	uint64_t second = dir_with_quota("second", 2 * FILE_BYTES);
+	assert_int_equal(put("open", 1, FILE_BYTES), 0);
+	assert_int_equal(kit_open_name(e, "open", 0, &f), 0);
+	assert_int_equal(kit_move(e, "open", first), 0);
+	put_into(second, "a");
+	put_into(second, "b");
+	put_into(second, "c");
+	assert_in_range(is_kept_to("second", 2 * FILE_BYTES), FILE_BYTES, 2 * FILE_BYTES);
+	assert_int_equal(is_kept_to("first", FILE_BYTES), FILE_BYTES);
+	assert_int_equal(kit_close(f, 0), 0);
 }
 
 /* However much has to go for it. */
@@ -729,6 +766,7 @@ int main(void)
 		TEST(what_is_pinned_stays, setup_late),
 		TEST(a_quota_is_kept_by_its_own, setup),
 		TEST(a_quota_is_kept_by_its_own, setup_off),
+		TEST(a_quota_that_cannot_be_kept_is_of_its_own, setup),
 		TEST(an_end_does_not_wait_for_a_quota, setup),
 		TEST(who_is_lower_goes_first, setup_late),
 		TEST(who_is_lower_and_open_holds_up_nobody, setup),
