@@ -164,10 +164,13 @@ static void run_waiter(struct evict_waiter *w, bool in_vain)
 	task_run(&w->task);
 }
 
+/* Something has gone for them: who finds no room again has as much time as before. Or it is the
+ * end. */
 static void run_waiters(struct evict_waiter *w, bool in_vain)
 {
 	while (w) {
 		struct evict_waiter *next = w->next;
+		w->vain_ns = 0;
 		run_waiter(w, in_vain);
 		w = next;
 	}

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/random.h"
+#include "engine/evict_inbox.h"
 #include "engine/pool.h"
 #include "tests/unit/file_kit.h"
 
@@ -283,6 +284,48 @@ static void what_is_let_go_of_soon_makes_room(void **state)
 	pthread_join(t, NULL);
 	assert_false(is_there("other"));
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+}
+
+static unsigned ntasks; /* that were run */
+
+static void counts(struct task *t)
+{
+	(void)t;
+	ntasks++;
+}
+
+/* All that wait, and they are answered as after a round in which n went. */
+static void answer(struct inbox *b, unsigned n)
+{
+	inbox_answer(b, inbox_take_waiters(b), n, true, 0);
+}
+
+/* How long nothing went for somebody is counted from when something went last. */
+static void what_goes_gives_more_time(void **state)
+{
+	struct evict_waiter w = { .task.fn = counts }, other = { .task.fn = counts };
+	struct inbox b = { 0 };
+
+	(void)state;
+	ntasks = 0;
+	inbox_init(&b);
+	inbox_wait_pages(&b, 0, &w);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 0);
+	assert_true(w.vain_ns);
+	w.vain_ns -= 10 * NS_PER_S;
+	inbox_wait_pages(&b, 0, &other);
+	answer(&b, 1);
+	assert_int_equal(ntasks, 2);
+	inbox_wait_pages(&b, 0, &w);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 2); /* it is held again */
+	w.vain_ns -= 10 * NS_PER_S;
+	inbox_wait_pages(&b, 0, &other);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 4); /* and so is the other one at once */
+	assert_true(w.in_vain && other.in_vain);
+	inbox_fini(&b);
 }
 
 /* When somebody has just waited in vain, others do not wait as long. */
@@ -757,6 +800,7 @@ int main(void)
 		TEST(no_room_if_all_is_open, setup_late),
 		TEST(what_is_let_go_of_soon_makes_room, setup),
 		TEST(what_is_let_go_of_soon_makes_room, setup_late),
+		cmocka_unit_test(what_goes_gives_more_time),
 		TEST(many_have_no_room_soon, setup_late),
 		TEST(without_marks_a_full_pool_refuses, setup_off),
 		TEST(who_is_used_again_stays, setup),
