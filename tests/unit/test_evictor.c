@@ -76,6 +76,20 @@ static int setup_off(void **state)
 	return begin(0, 0);
 }
 
+static char store[64];
+
+/* Its index is so small that it is full soon; nothing goes unless it is. */
+static int setup_small_index(void **state)
+{
+	struct engine_opts o = { .dir = store, .pool_bytes = POOL_BYTES, .index_bytes = 1 << 20,
+				 .verify = true, .evict_high = 100, .evict_low = 100 };
+
+	(void)state;
+	snprintf(store, sizeof(store), "/dev/shm/slicefs-test-XXXXXX");
+	assert_non_null(mkdtemp(store));
+	return engine_open(&o, &e, NULL);
+}
+
 static void check(void)
 {
 	kit_is_idle();
@@ -90,6 +104,15 @@ static int teardown(void **state)
 	engine_close(e);
 	e = NULL;
 	return idle ? 0 : -1;
+}
+
+static int teardown_small_index(void **state)
+{
+	int r = teardown(state);
+
+	engine_store_remove(store, true);
+	rmdir(store);
+	return r;
 }
 
 static uint8_t page[4096];
@@ -285,6 +308,144 @@ static void what_is_let_go_of_soon_makes_room(void **state)
 	assert_false(is_there("other"));
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
 }
+
+/* In the index ----------------------------------------------------------------------------- */
+
+enum { LONG_NAME = 200, FEW = 60, MANY = 160 };
+
+/* Of what takes as much of the index as any name does. */
+static void long_name(const char *kind, unsigned i, char ret[LONG_NAME])
+{
+	snprintf(ret, LONG_NAME, "%.8s%0180u", kind, i);
+}
+
+static int mkdir_long(unsigned i)
+{
+	char name[LONG_NAME];
+	struct index_op op = { .parent = INDEX_ROOT, .name = name,
+			       .attr.mode = S_IFDIR | 0755 };
+
+	long_name("d", i, name);
+	int r = index_wait(engine_index(e), &op, index_make);
+	index_op_fini(&op);
+	return r;
+}
+
+/* Until there is no room: directories do not go. How many there are. */
+static unsigned fill_index(unsigned from)
+{
+	int r;
+
+	while (!(r = mkdir_long(from)))
+		from++;
+	assert_int_equal(r, -ENOSPC);
+	return from;
+}
+
+/* Files beside each other, so that pages of the index are free when they have gone; `open`: they
+ * are. */
+static void put_long(const char *kind, unsigned n, size_t bytes, struct file **open)
+{
+	uint64_t dir = kit_mkdir(e, kind);
+	char name[LONG_NAME];
+
+	for (unsigned i = 0; i < n; i++) {
+		long_name(kind, i, name);
+		assert_int_equal(put(name, i, bytes), 0);
+		if (open)
+			assert_int_equal(kit_open_name(e, name, 0, &open[i]), 0);
+		assert_int_equal(kit_move(e, name, dir), 0);
+	}
+}
+
+static void close_all(struct file **open, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(kit_close(open[i], 0), 0);
+}
+
+/* Of a kind that there is less of, too, if none of the other one can. */
+static void each_kind_makes_room_in_the_index(size_t bytes_few, size_t bytes_many)
+{
+	struct file *open[MANY];
+	int64_t before = metric_get(M_EVICTED_INDEX);
+
+	put_long("many", MANY, bytes_many, open);
+	put_long("few", FEW, bytes_few, NULL);
+	fill_index(0);
+	assert_int_equal(metric_get(M_EVICTED_INDEX) - before, FEW);
+	close_all(open, MANY);
+}
+
+static void what_has_pages_makes_room_in_the_index(void **state)
+{
+	(void)state;
+	each_kind_makes_room_in_the_index(4096, 0);
+}
+
+static void what_has_none_makes_room_in_the_index(void **state)
+{
+	(void)state;
+	each_kind_makes_room_in_the_index(0, 4096);
+}
+
+static void *close_many_soon(void *arg)
+{
+	usleep(100000);
+	close_all(arg, MANY);
+	return NULL;
+}
+
+/* Who wants room in the index waits a moment as well. */
+static void what_is_let_go_of_soon_makes_room_in_the_index(void **state)
+{
+	struct file *open[MANY];
+	pthread_t t;
+
+	(void)state;
+	put_long("many", MANY, 0, open);
+	unsigned n = fill_index(0);
+	usleep(200000); /* nobody is held soon after that was in vain */
+	assert_int_equal(pthread_create(&t, NULL, close_many_soon, open), 0);
+	assert_int_equal(mkdir_long(n), 0);
+	pthread_join(t, NULL);
+}
+
+/* And what others delete meanwhile is room as well. */
+static void *unlink_soon(void *arg)
+{
+	uint64_t dir = *(uint64_t *)arg;
+	char name[LONG_NAME];
+
+	usleep(100000);
+	for (unsigned i = 0; i < MANY; i++) {
+		struct index_op op = { .parent = dir, .name = name };
+		long_name("many", i, name);
+		assert_int_equal(index_wait(engine_index(e), &op, index_unlink), 0);
+		index_op_fini(&op);
+	}
+	return NULL;
+}
+
+static void what_is_unlinked_makes_room_in_the_index(void **state)
+{
+	struct file *open[MANY];
+	struct attr a = { 0 };
+	struct place place;
+	pthread_t t;
+
+	(void)state;
+	put_long("many", MANY, 0, open);
+	assert_int_equal(kit_lookup(e, "many", &a, &place), 0);
+	unsigned n = fill_index(0);
+	usleep(200000);
+	assert_int_equal(pthread_create(&t, NULL, unlink_soon, &a.fileid), 0);
+	assert_int_equal(mkdir_long(n), 0);
+	pthread_join(t, NULL);
+	close_all(open, MANY);
+}
+
+/* Who waits -------------------------------------------------------------------------------- */
 
 static unsigned ntasks; /* that were run */
 
@@ -790,6 +951,8 @@ static void a_storm(void **state)
 }
 
 #define TEST(t, s) cmocka_unit_test_setup_teardown(t, s, teardown)
+#define SMALL_INDEX(t) \
+	cmocka_unit_test_setup_teardown(t, setup_small_index, teardown_small_index)
 
 int main(void)
 {
@@ -800,6 +963,10 @@ int main(void)
 		TEST(no_room_if_all_is_open, setup_late),
 		TEST(what_is_let_go_of_soon_makes_room, setup),
 		TEST(what_is_let_go_of_soon_makes_room, setup_late),
+		SMALL_INDEX(what_has_pages_makes_room_in_the_index),
+		SMALL_INDEX(what_has_none_makes_room_in_the_index),
+		SMALL_INDEX(what_is_let_go_of_soon_makes_room_in_the_index),
+		SMALL_INDEX(what_is_unlinked_makes_room_in_the_index),
 		cmocka_unit_test(what_goes_gives_more_time),
 		TEST(many_have_no_room_soon, setup_late),
 		TEST(without_marks_a_full_pool_refuses, setup_off),
