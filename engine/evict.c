@@ -436,7 +436,7 @@ static bool serve_quotas(struct evict *x)
 
 /* What has an end -------------------------------------------------------------------------- */
 
-static int end_it(struct evict *x, const struct expiry_end *end)
+static int end_it(struct evict *x, const struct expiry_end *end, int64_t now)
 {
 	switch (end->reason) {
 	case EXPIRY_PIN:
@@ -451,7 +451,7 @@ static int end_it(struct evict *x, const struct expiry_end *end)
 					      M_EVICTED_TEMP);
 	}
 	default:
-		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TTL);
+		return victim_end_wait(x->victims, end->fileid, end->place, now);
 	}
 }
 
@@ -464,7 +464,7 @@ static bool serve_ends(struct evict *x)
 	for (unsigned n = 0; n < ROUND; n++) {
 		if (expiry_take(x->expiry, now, &end, &next))
 			return false;
-		int r = end_it(x, &end);
+		int r = end_it(x, &end, now);
 		if (!r || r == INDEX_MISS)
 			continue;
 		end.at = now + AGAIN_S;

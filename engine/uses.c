@@ -174,8 +174,7 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 	if (k->ttl) {
 		ret->reason = EXPIRY_TTL;
 		ret->idle = k->ttl_by_use ? k->ttl : 0;
-		return !__builtin_add_overflow(k->ttl_by_use && used > k->since ? used : k->since,
-					       k->ttl, &ret->at);
+		return keep_end(&row->attr, &ret->at);
 	}
 	ret->reason = EXPIRY_TEMP;
 	if (__builtin_add_overflow(used > changed ? used : changed, u->o.temp_s, &ret->at))
