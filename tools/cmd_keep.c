@@ -3,8 +3,9 @@
  * slicefs pin, unpin, ttl, priority, evict, quota: what is to stay, and for how long. On a mount
  * they set extended attributes (fs/keep.c), on a node's path what those mean.
  */
+#include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <utlist.h>
 
 #include "common/cleanup.h"
 #include "common/error.h"
@@ -21,7 +25,7 @@
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 
-enum { US_PER_S = 1000000, WALK_FDS = 16 };
+enum { US_PER_S = 1000000 };
 
 struct keeping {
 	struct client c;
@@ -33,8 +37,6 @@ struct keeping {
 	bool shows;            /* what there is of a quota, and changes nothing */
 	int status;
 };
-
-static struct keeping *walking; /* nftw() has no argument */
 
 /* ---- What went wrong --------------------------------------------------------------- */
 
@@ -115,21 +117,100 @@ static int set_here(struct keeping *k, const char *path, bool is_dir)
 	return r == -ENODATA && !k->value ? 0 : r;
 }
 
-static int visit_here(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-	struct keeping *k = walking;
-	bool is_dir = S_ISDIR(st->st_mode);
-	int r = type == FTW_NS || type == FTW_DNR ? -EACCES : 0;
+/* Directories that are still to be gone through; one is open at a time. */
+struct walk {
+	struct keeping *k;
+	dev_t dev;
+	struct todo {
+		struct todo *next;
+		char path[];
+	} *first;
+};
 
-	if (!r && (S_ISREG(st->st_mode) || is_dir))
-		r = set_here(k, path, is_dir);
-	else if (!r && !at->level)
-		return cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
-				"directory", path);
-	/* It has been evicted meanwhile, or replaced: as good. */
-	if (r && !(at->level && (r == -ENOENT || r == -ESTALE || r == -EAGAIN)))
-		fail(k, r, path);
+static int walk_later(struct walk *w, const char *path)
+{
+	size_t size = strlen(path) + 1;
+	struct todo *t = malloc(sizeof(*t) + size);
+
+	if (!t)
+		return -ENOMEM;
+	memcpy(t->path, path, size);
+	LL_PREPEND(w->first, t);
 	return 0;
+}
+
+/* Only what was named has to be there. What is in it may have been evicted or renamed meanwhile, or
+ * replaced: as good. */
+static void tell(struct keeping *k, int r, const char *path, bool is_named)
+{
+	bool is_gone = r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ESTALE || r == -EAGAIN;
+
+	if (r && (is_named || !is_gone))
+		fail(k, r, path);
+}
+
+static void visit_here(struct walk *w, const char *path, bool is_named)
+{
+	struct keeping *k = w->k;
+	struct stat st;
+	int r = lstat(path, &st) < 0 ? -errno : 0, later = 0;
+
+	if (r || st.st_dev != w->dev) {
+		tell(k, r, path, is_named);
+		return;
+	}
+	bool is_dir = S_ISDIR(st.st_mode);
+	if (is_dir || S_ISREG(st.st_mode))
+		r = set_here(k, path, is_dir);
+	else if (is_named)
+		cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
+			 "directory", path);
+	if (is_dir && !k->only_itself)
+		later = walk_later(w, path);
+	tell(k, r ? r : later, path, is_named);
+}
+
+static int visit_names(struct walk *w, const char *dir, DIR *d)
+{
+	for (;;) {
+		errno = 0;
+		const struct dirent *e = readdir(d);
+		if (!e)
+			return -errno;
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		_cleanup_(freep) char *path = client_join(dir, e->d_name);
+		if (!path)
+			return -ENOMEM;
+		visit_here(w, path, false);
+	}
+}
+
+/* Never one that a link leads to. */
+static int visit_dir(struct walk *w, const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		int r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	int r = visit_names(w, dir, d);
+	closedir(d);
+	return r;
+}
+
+static void walk_here(struct walk *w, const char *path)
+{
+	visit_here(w, path, true);
+	for (struct todo *t; (t = w->first);) {
+		LL_DELETE(w->first, t);
+		tell(w->k, visit_dir(w, t->path), t->path, false);
+		free(t);
+	}
 }
 
 static int is_on(const struct mount_line *m, void *arg)
@@ -150,12 +231,8 @@ static int do_here(struct keeping *k, const char *path)
 				"status", path);
 	if (k->shows)
 		return S_ISDIR(st.st_mode) ? show_here(k, path) : fail(k, -ENOTDIR, path);
-	walking = k;
 	k->status = EXIT_DONE;
-	if (k->only_itself)
-		visit_here(path, &st, FTW_F, &(struct FTW){ 0 });
-	else if (nftw(path, visit_here, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
-		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: %s", path, strerror(errno));
+	walk_here(&(struct walk){ .k = k, .dev = st.st_dev }, path);
 	return k->status;
 }
 

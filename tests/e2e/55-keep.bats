@@ -300,6 +300,26 @@ for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
 	[ "$(says pin "$MNT/a")" = forever ]; [ "$(says pin "$MNT/b")" = forever ]
 }
 
+@test "what goes below a directory while that is pinned is no failure" {
+	local i pid
+	mkdir "$MNT/d"
+	(while [ ! -e "$MNT/done" ]; do
+		mkdir -p "$MNT/d/sub/sub"
+		for i in 1 2 3 4 5 6; do : >"$MNT/d/f$i"; : >"$MNT/d/sub/sub/g$i"; done
+		for i in 1 2 3; do mv "$MNT/d/f$i" "$MNT/d/sub/h$i"; done
+		mv "$MNT/d/sub" "$MNT/d/other"
+		rm -r "$MNT"/d/*
+	done) &
+	pid=$!
+	for i in $(seq $((100 / SLOW))); do
+		slicefs priority high "$MNT/d" || break
+	done
+	touch "$MNT/done"
+	wait $pid
+	[ "$i" = $((100 / SLOW)) ]
+	fails 1 "No such file" slicefs priority high "$MNT/d/none"
+}
+
 @test "bad words are refused in one line" {
 	put a
 	fails 2 "no time" slicefs ttl soon "$MNT/a"
