@@ -25,7 +25,7 @@
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 
-enum { US_PER_S = 1000000 };
+enum { US_PER_S = 1000000, LOOKS = 20, LOOK_US = 100000 };
 
 struct keeping {
 	struct client c;
@@ -54,6 +54,9 @@ static int fail(struct keeping *k, int err, const char *path)
 	case -EBUSY:
 		return cmd_fail(EXIT_FAILED, cmd, "%s: is being written. Try: again when it is "
 				"closed", path);
+	case -EAGAIN:
+		return cmd_fail(EXIT_FAILED, cmd, "%s: is moving about, or not known there yet. "
+				"Try: again", path);
 	case -EOPNOTSUPP:
 		return cmd_fail(EXIT_FAILED, cmd, "%s: it knows nothing of that. Try: a newer "
 				"slicefs there", path);
@@ -245,8 +248,10 @@ static int evict_there(struct keeping *k, uint64_t fileid, struct place place)
 	return client_ask(&k->c, &a, engine_evict);
 }
 
-static int set_there(struct keeping *k, uint64_t fileid, struct place place)
+static int set_there(struct keeping *k, uint64_t fileid, struct place place, bool is_dir)
 {
+	if (!k->mask && is_dir)
+		return 0;
 	struct index_op op = { .fileid = fileid, .place = place, .mask = k->mask,
 			       .attr.keep = k->keep };
 	int r = k->mask ? client_index(&k->c, &op, index_setattr) :
@@ -261,42 +266,64 @@ struct level {
 	const char *shown;
 };
 
-static int visit_there(struct keeping *k, const struct attr *a, struct place place,
-		       const char *shown);
+static void list_there(struct keeping *k, const struct attr *a, const char *shown);
 
+/* As on a mount: what is below the path that was named may have moved, or gone. */
 static int visit_entry(void *arg, const struct entry *e)
 {
 	struct level *l = arg;
+	struct keeping *k = l->k;
+	bool is_dir = S_ISDIR(e->attr.mode);
 	_cleanup_(freep) char *path = client_join(l->shown, e->name);
 
 	if (!path)
 		return -ENOMEM;
-	if (S_ISREG(e->attr.mode) || S_ISDIR(e->attr.mode))
-		visit_there(l->k, &e->attr, e->place, path);
+	if (!is_dir && !S_ISREG(e->attr.mode))
+		return 0;
+	int r = set_there(k, e->attr.fileid, e->place, is_dir);
+	if (r < 0 && r != -ENOENT)
+		fail(k, r, path);
+	if (!r && is_dir)
+		list_there(k, &e->attr, path);
 	return 0;
 }
 
-static int visit_there(struct keeping *k, const struct attr *a, struct place place,
-		       const char *shown)
+static void list_there(struct keeping *k, const struct attr *a, const char *shown)
 {
 	struct level l = { k, shown };
-	bool is_dir = S_ISDIR(a->mode);
-	int r = k->mask || !is_dir ? set_there(k, a->fileid, place) : 0;
+	int r = client_list(&k->c, a->fileid, true, visit_entry, &l);
 
-	if (!r && is_dir && !k->only_itself)
-		r = client_list(&k->c, a->fileid, true, visit_entry, &l);
 	if (r < 0 && r != -ENOENT)
 		fail(k, r, shown);
-	return r;
+}
+
+static int find_there(struct keeping *k, const char *word, struct found *ret)
+{
+	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, ret);
+
+	return !r && !ret->is_there ? -ENOENT : r;
+}
+
+/* It may have moved since it was found, and a node that has just begun may not know all its names
+ * yet: then it is looked for again. */
+static int set_named(struct keeping *k, const char *word, struct found *at)
+{
+	int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+
+	for (unsigned i = 0; r == INDEX_MISS && i < LOOKS; i++) {
+		usleep(LOOK_US);
+		r = find_there(k, word, at);
+		if (!r)
+			r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+	}
+	return r == INDEX_MISS ? -EAGAIN : r;
 }
 
 static int do_there(struct keeping *k, const char *word)
 {
 	struct found at;
-	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, &at);
+	int r = find_there(k, word, &at);
 
-	if (!r && !at.is_there)
-		r = -ENOENT;
 	if (r < 0)
 		return client_fail(&k->c, r, word);
 	if (k->shows)
@@ -305,7 +332,11 @@ static int do_there(struct keeping *k, const char *word)
 		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a directory",
 				word);
 	k->status = EXIT_DONE;
-	visit_there(k, &at.attr, at.place, word);
+	r = set_named(k, word, &at);
+	if (r)
+		fail(k, r, word);
+	else if (S_ISDIR(at.attr.mode) && !k->only_itself)
+		list_there(k, &at.attr, word);
 	return k->status;
 }
 
