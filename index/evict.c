@@ -60,7 +60,7 @@ static int name_goes(struct plan *p, struct index_op *op, const struct index_nam
 	if (rec.attr.fileid != op->fileid || S_ISDIR(rec.attr.mode))
 		return INDEX_MISS;
 	struct key d = key_name(k.parent, k.h, k.name);
-	plan_expect_range(p, prefix, key_prefix_end(prefix), rows);
+	plan_expect_same(p, d);
 	plan_del(p, d);
 	note_name(p, op, &k);
 	dir_touch_evicted(p, k.parent);

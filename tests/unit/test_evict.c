@@ -297,6 +297,47 @@ static void all_names_at_once(void **state)
 	kit_close(ix, &op);
 }
 
+enum { NAMES_MAX = 450, XATTRS_MAX = 64 };
+
+/* Each in a directory of its own, whose times change as well. */
+static void as_many_names_as_there_may_be(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dirs[NAMES_MAX + 1], fileid = 0;
+	struct index_name n[NAMES_MAX];
+	char name[256];
+
+	(void)state;
+	memset(name, 'n', 255);
+	name[255] = 0;
+	for (unsigned i = 0; i <= NAMES_MAX; i++) {
+		char dir[16];
+		snprintf(dir, sizeof(dir), "%u", i);
+		dirs[i] = kit_mkdir(ix, INDEX_ROOT, dir);
+	}
+	fileid = kit_file(ix, dirs[0], name, "content");
+	struct entry e = kit_entry(ix, dirs[0], name);
+	for (unsigned i = 0; i < XATTRS_MAX; i++) {
+		char xattr[16];
+		snprintf(xattr, sizeof(xattr), "user.%u", i);
+		assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, xattr, bytes_str("v"), 0),
+				 0);
+	}
+	for (unsigned i = 1; i < NAMES_MAX; i++)
+		assert_int_equal(kit_link(ix, &op, fileid, i > 1 ? by_id : e.place, dirs[i], name),
+				 0);
+	assert_int_equal(kit_link(ix, &op, fileid, by_id, dirs[NAMES_MAX], name), -EMLINK);
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		n[i] = name_of(ix, dirs[i], name);
+	assert_int_equal(evict_all(ix, &op, fileid, n, NAMES_MAX), 0);
+	assert_int_equal(op.nentries, NAMES_MAX);
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		assert_int_equal(kit_lookup(ix, &op, dirs[i], name), INDEX_MISS);
+	assert_int_equal(kit_keys(ix, "X"), 0);
+	kit_close(ix, &op);
+}
+
 static int find_near(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n)
 {
 	return kit(ix, op, index_stat_near, (struct index_op){
@@ -837,6 +878,7 @@ int main(void)
 		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(emptied_directories_go),
 		cmocka_unit_test(all_names_at_once),
+		cmocka_unit_test(as_many_names_as_there_may_be),
 		cmocka_unit_test(a_name_that_is_left),
 		cmocka_unit_test(found_by_half_of_a_hash),
 		cmocka_unit_test(who_writes_keeps_it),
