@@ -638,7 +638,7 @@ int index_all_bodies(struct index *ix, int (*visit)(void *arg, const struct inde
 int index_body_extents(struct index *ix, const struct index_body *b,
 		       int (*visit)(void *arg, const struct attr *a, const struct extents *e),
 		       void *arg);
-/* All names of a file that has several, in a walk over all names; blocks. */
+/* All names of a file, in a walk over all names; blocks. */
 int index_names_of(struct index *ix, uint64_t fileid,
 		   int (*visit)(void *arg, const struct index_name *at, struct bytes name),
 		   void *arg);
