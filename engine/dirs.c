@@ -15,6 +15,7 @@ struct dir {
 	int64_t pages;           /* of files in it */
 	uint64_t quota;
 	int64_t below;           /* with a quota: pages of all below it */
+	uint64_t rests_ns;       /* not over until then */
 	struct dir *prev, *next; /* of those that have a quota */
 	UT_hash_handle hh;
 };
@@ -153,13 +154,21 @@ uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over)
 	return n;
 }
 
-uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t *ret_pages)
+void dirs_rest(struct dirs *d, uint64_t dir, uint64_t until_ns)
+{
+	struct dir *x = find(d, dir);
+
+	if (x)
+		x->rests_ns = until_ns;
+}
+
+uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t now_ns, uint64_t *ret_pages)
 {
 	struct dir *x = after ? find(d, after) : NULL;
 
 	x = x && x->quota ? x->next : after ? NULL : d->quotas;
 	for (; x; x = x->next) {
-		if (!is_over(x))
+		if (!is_over(x) || now_ns < x->rests_ns)
 			continue;
 		*ret_pages = (uint64_t)x->below - x->quota;
 		return x->fileid;

@@ -45,9 +45,11 @@ int dirs_add(struct dirs *d, uint64_t dir, int64_t pages);
 bool dirs_have_quotas(const struct dirs *d);
 /* Pages below a directory that has a quota; 0: it has none. */
 uint64_t dirs_used(const struct dirs *d, uint64_t dir);
-/* One that has more than that, behind `after` (0: the first one); 0: there is none. *ret_pages:
- * how many too much. */
-uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t *ret_pages);
+/* One that has more than that and does not rest at now_ns, behind `after` (0: the first one); 0:
+ * there is none. *ret_pages: how many too much. */
+uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t now_ns, uint64_t *ret_pages);
+/* It could not be kept to its quota: until then it is not looked at again. Unknown is fine. */
+void dirs_rest(struct dirs *d, uint64_t dir, uint64_t until_ns);
 /* How many have one; *ret_over: and more than that. */
 uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over);
 /* Is it this one, or below it? */

@@ -52,7 +52,6 @@ struct evict {
 	uint64_t *stay; /* taken in this round, and could not go */
 	size_t nstay, stay_cap;
 	uint64_t over;  /* the last directory that had more than its quota */
-	uint64_t quotas_at_ns;
 	bool has_thread;
 	pthread_t thread;
 };
@@ -132,7 +131,7 @@ static bool let_go_taken(struct evict *x, const struct policy_object *o, enum me
 
 _Static_assert((int)POLICY_H_LOW <= (int)INDEX_NEAR_BITS, "enough to find a record by");
 
-/* Of bare ones, or of any: of which there are more. */
+/* Which go first: for the index those of which there are more. */
 static enum policy_kind kind_for(struct evict *x, enum what what)
 {
 	struct policy_stat st;
@@ -140,6 +139,11 @@ static enum policy_kind kind_for(struct evict *x, enum what what)
 	policy_stat(x->policy, &st);
 	return what == INDEX && st.objects[POLICY_BARE] > st.objects[POLICY_PAGES] ?
 		POLICY_BARE : POLICY_PAGES;
+}
+
+static enum policy_kind other(enum policy_kind kind)
+{
+	return kind == POLICY_PAGES ? POLICY_BARE : POLICY_PAGES;
 }
 
 /* Rounds ---------------------------------------------------------------------------------- */
@@ -292,30 +296,45 @@ static void begin_disk(struct evict *x)
 		tier_set_calls(x->e->tier, &c);
 }
 
-/* How many have gone. Where somebody waits, one at least. */
+/* Of one kind: how many have gone. Those that went from memory only are in *back as well. */
+static unsigned evict_kind(struct evict *x, enum what what, enum policy_kind kind, bool waited,
+			   unsigned *back)
+{
+	enum metric reason = what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX;
+	bool has_disk = what == POOL && x->e->tier;
+	uint64_t left = nobjects(x);
+	struct policy_object o;
+	unsigned n = 0;
+
+	for (; left && n + *back < ROUND; left--) {
+		if ((n + *back || !waited) && !is_beyond(x, what, enough(x, what, waited)))
+			break;
+		if (!policy_take(x->policy, kind, &o))
+			break;
+		n += let_go_taken(x, &o, reason, has_disk ? back : NULL);
+	}
+	return n + *back;
+}
+
+/* How many have gone. Where somebody waits, one at least. An object of either kind makes room in
+ * the index, and only one that has pages in the pool. */
 static unsigned evict_round(struct evict *x, enum what what, bool waited)
 {
-	uint64_t left = nobjects(x), since_ns = waited ? clock_ns() : 0;
+	uint64_t since_ns = waited ? clock_ns() : 0;
 	uint64_t pages = what == POOL && x->e->tier ? tier_budget(x->e->tier, waited) : 0;
-	bool has_disk = what == POOL && x->e->tier;
-	struct policy_object o;
+	enum policy_kind kind = kind_for(x, what);
 	unsigned n = 0, back = 0;
 
 	if (pages)
 		n = demote_round(x, &pages, since_ns);
 	if (pages)
 		return n;
-	for (; left && n + back < ROUND; left--) {
-		if ((n + back || !waited) && !is_beyond(x, what, enough(x, what, waited)))
-			break;
-		if (!policy_take(x->policy, kind_for(x, what), &o))
-			break;
-		n += let_go_taken(x, &o, what == POOL ? M_EVICTED_POOL : M_EVICTED_INDEX,
-				  has_disk ? &back : NULL);
-	}
-	if (has_disk)
-		tier_passed(x->e->tier, n);
-	return n + back;
+	n = evict_kind(x, what, kind, waited, &back);
+	if (!n && what == INDEX)
+		n = evict_kind(x, what, other(kind), waited, &back);
+	if (what == POOL && x->e->tier)
+		tier_passed(x->e->tier, n - back);
+	return n;
 }
 
 /* Begins above the high watermark, and ends below the low one, or in vain. */
@@ -346,7 +365,7 @@ static bool serve(struct evict *x, enum what what)
 		x->rests_ns[what] = clock_ns() + LOOK_MS * NS_PER_MS;
 	}
 	inbox_answer(&x->inbox, waiters, n, busy, pool_nfree(x->e->pool));
-	inbox_answer_reqs(index_kv(x->e->ix), reqs, !n);
+	inbox_answer_reqs(&x->inbox, index_kv(x->e->ix), reqs, n, busy);
 	return n;
 }
 
@@ -402,24 +421,22 @@ static bool serve_quotas(struct evict *x)
 {
 	uint64_t pages, dir, below;
 
-	if (clock_ns() < x->quotas_at_ns || !(dir = uses_over(x->uses, x->over, &pages))) {
-		x->over = 0;
+	x->over = dir = uses_over(x->uses, x->over, &pages);
+	if (!dir)
 		return false;
-	}
-	x->over = dir;
 	below = uses_below(x->uses, dir);
 	if (below > pages) /* not if much has just gone by itself */
 		pages += (below - pages) / QUOTA_SPARE;
 	bool gone = let_go_of(x, dir, pages);
 	end_round(x);
 	if (!gone)
-		x->quotas_at_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+		uses_rest(x->uses, dir, clock_ns() + LOOK_MS * NS_PER_MS);
 	return true;
 }
 
 /* What has an end -------------------------------------------------------------------------- */
 
-static int end_it(struct evict *x, const struct expiry_end *end)
+static int end_it(struct evict *x, const struct expiry_end *end, int64_t now)
 {
 	switch (end->reason) {
 	case EXPIRY_PIN:
@@ -434,7 +451,7 @@ static int end_it(struct evict *x, const struct expiry_end *end)
 					      M_EVICTED_TEMP);
 	}
 	default:
-		return victim_go_wait(x->victims, end->fileid, end->place, M_EVICTED_TTL);
+		return victim_end_wait(x->victims, end->fileid, end->place, now);
 	}
 }
 
@@ -447,7 +464,7 @@ static bool serve_ends(struct evict *x)
 	for (unsigned n = 0; n < ROUND; n++) {
 		if (expiry_take(x->expiry, now, &end, &next))
 			return false;
-		int r = end_it(x, &end);
+		int r = end_it(x, &end, now);
 		if (!r || r == INDEX_MISS)
 			continue;
 		end.at = now + AGAIN_S;
@@ -636,8 +653,7 @@ void evict_stop(struct evict *x)
 	uses_stop(x->uses);
 	pthread_join(x->thread, NULL);
 	x->has_thread = false;
-	inbox_answer_all(&x->inbox);
-	inbox_answer_reqs(index_kv(x->e->ix), inbox_take_reqs(&x->inbox), true);
+	inbox_answer_all(&x->inbox, index_kv(x->e->ix));
 	kv_make_room(index_kv(x->e->ix), NULL, NULL);
 }
 

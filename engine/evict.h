@@ -32,7 +32,7 @@ struct evict_waiter {
 	struct task task;
 	bool patient; /* it is held in any case: who opens is not to be told that there is no room */
 	bool in_vain; /* nothing is left that could go */
-	uint64_t vain_ns; /* since when nothing could go for it */
+	uint64_t vain_ns; /* since when nothing could go for it; 0: something could, lately */
 	struct evict_waiter *next;
 };
 

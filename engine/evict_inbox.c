@@ -84,10 +84,15 @@ static bool is_due(const struct held *h)
 	return h->waiters && clock_ns() >= h->look_ns;
 }
 
+static bool are_due(const struct held_reqs *h)
+{
+	return h->reqs && clock_ns() >= h->look_ns;
+}
+
 bool inbox_is_waited(struct inbox *b)
 {
 	WITH_LOCK(&b->lock);
-	return b->waiters || b->reqs || b->ending || is_due(&b->held);
+	return b->waiters || b->reqs || b->ending || is_due(&b->held) || are_due(&b->held_reqs);
 }
 
 bool inbox_is_ending(struct inbox *b)
@@ -105,18 +110,22 @@ void inbox_end(struct inbox *b)
 
 /* Seeing to it ------------------------------------------------------------------------- */
 
-static uint64_t next_look(const struct held *h, uint64_t ms)
+static uint64_t next_look(const struct inbox *b, uint64_t ms)
 {
 	uint64_t at = clock_ns() + ms * NS_PER_MS;
 
-	return h->waiters && h->look_ns < at ? h->look_ns : at;
+	if (b->held.waiters && b->held.look_ns < at)
+		at = b->held.look_ns;
+	if (b->held_reqs.reqs && b->held_reqs.look_ns < at)
+		at = b->held_reqs.look_ns;
+	return at;
 }
 
 bool inbox_sleep(struct inbox *b, uint64_t ms, bool more)
 {
 	WITH_LOCK(&b->lock);
 	if (!more && !b->waiters && !b->reqs && !b->poked && !b->ending && !b->condemned)
-		lock_wait_until(&b->lock, &b->more, next_look(&b->held, ms));
+		lock_wait_until(&b->lock, &b->more, next_look(b, ms));
 	b->poked = false;
 	return !b->ending;
 }
@@ -152,6 +161,10 @@ struct kv_req *inbox_take_reqs(struct inbox *b)
 		LL_DELETE(b->reqs, req);
 		LL_PREPEND(in_order, req);
 	}
+	if (in_order || are_due(&b->held_reqs) || b->ending) {
+		LL_CONCAT(b->held_reqs.reqs, in_order);
+		in_order = steal(&b->held_reqs.reqs);
+	}
 	return in_order;
 }
 
@@ -164,10 +177,13 @@ static void run_waiter(struct evict_waiter *w, bool in_vain)
 	task_run(&w->task);
 }
 
+/* Something has gone for them: who finds no room again has as much time as before. Or it is the
+ * end. */
 static void run_waiters(struct evict_waiter *w, bool in_vain)
 {
 	while (w) {
 		struct evict_waiter *next = w->next;
+		w->vain_ns = 0;
 		run_waiter(w, in_vain);
 		w = next;
 	}
@@ -193,6 +209,12 @@ static void end_in_vain(struct held *h, struct evict_waiter *w, bool busy, uint3
 	}
 }
 
+static uint32_t next_pause(uint32_t ms, bool is_first)
+{
+	ms = is_first ? HOLD_LOOK_MS : ms * 2;
+	return ms < HOLD_PAUSE_MS ? ms : HOLD_PAUSE_MS;
+}
+
 void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy, uint32_t nfree)
 {
 	struct held *h = &b->held;
@@ -209,13 +231,11 @@ void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy
 		end_in_vain(h, w, busy, nfree);
 	}
 	h->nfree = nfree;
-	h->pause_ms = is_first ? HOLD_LOOK_MS : h->pause_ms * 2;
-	if (h->pause_ms > HOLD_PAUSE_MS)
-		h->pause_ms = HOLD_PAUSE_MS;
+	h->pause_ms = next_pause(h->pause_ms, is_first);
 	h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
 }
 
-void inbox_answer_reqs(struct kv *kv, struct kv_req *req, bool in_vain)
+static void run_reqs(struct kv *kv, struct kv_req *req, bool in_vain)
 {
 	while (req) {
 		struct kv_req *next = req->next;
@@ -229,7 +249,50 @@ void inbox_answer_reqs(struct kv *kv, struct kv_req *req, bool in_vain)
 	}
 }
 
-void inbox_answer_all(struct inbox *b)
+static uint64_t used_bytes(struct kv *kv)
+{
+	struct kv_stat st;
+
+	return kv->ops->stat(kv, &st) < 0 ? 0 : st.used_bytes;
+}
+
+/* Nothing could go, and are they to wait for that? Who comes to others that are held is held as
+ * long as they are. */
+static bool is_held(struct held_reqs *h, bool busy)
+{
+	uint64_t now = clock_ns();
+
+	h->vain_ns = h->vain_ns ? h->vain_ns : now;
+	if (now >= h->vain_ns + HOLD_MS * NS_PER_MS)
+		h->none_ns = now + HOLD_NONE_MS * NS_PER_MS;
+	return busy && now >= h->none_ns;
+}
+
+/* What others delete makes room as well: it is seen by the bytes in use. */
+void inbox_answer_reqs(struct inbox *b, struct kv *kv, struct kv_req *req, unsigned n, bool busy)
+{
+	struct held_reqs *h = &b->held_reqs;
+	bool is_first = !h->vain_ns;
+
+	if (!req)
+		return;
+	uint64_t used = used_bytes(kv);
+	if (n || (!is_first && used < h->used)) {
+		h->vain_ns = h->none_ns = 0;
+		run_reqs(kv, req, false);
+	} else if (is_held(h, busy)) {
+		h->reqs = req;
+		h->used = used;
+		h->pause_ms = next_pause(h->pause_ms, is_first);
+		h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
+	} else {
+		h->vain_ns = 0;
+		run_reqs(kv, req, true);
+	}
+}
+
+void inbox_answer_all(struct inbox *b, struct kv *kv)
 {
 	run_waiters(inbox_take_waiters(b), true);
+	run_reqs(kv, inbox_take_reqs(b), true);
 }

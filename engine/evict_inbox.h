@@ -4,7 +4,7 @@
  * What an eviction's thread (evict.c) is asked to see to: who finds no room, in the pool or in
  * the index; what is to go, whatever room there is; and that it look again.
  *
- * Who waits for pages is answered when some have gone. When none could go, but some of what is
+ * Who waits is answered when something has gone. When nothing could go, but some of what is
  * there may in a moment, he is held, and asked for again now and then, a little while at most.
  *
  * Threads: calls from any but where it says that they are the thread's; LOCK_EVICT for moments.
@@ -40,6 +40,13 @@ struct inbox {
 		uint32_t nfree;   /* pages, when the last one was */
 		uint64_t none_ns; /* until then nobody is held: it was in vain lately */
 	} held;
+	struct held_reqs { /* the same, all of one time */
+		struct kv_req *reqs;
+		uint64_t vain_ns; /* since when nothing could go for them; 0: there are none */
+		uint64_t used;    /* bytes of the index, when the last round was */
+		uint64_t look_ns, none_ns;
+		uint32_t pause_ms;
+	} held_reqs;
 };
 
 void inbox_init(struct inbox *b);
@@ -62,13 +69,13 @@ void inbox_end(struct inbox *b);
 /* Until there is something to see to, for `ms` at most; `more`: at once. False: it is the end. */
 bool inbox_sleep(struct inbox *b, uint64_t ms, bool more);
 struct condemned *inbox_take_condemned(struct inbox *b);
-/* In the order of their coming, linked by `next`. Of waiters those that were held come first. */
+/* In the order of their coming, linked by `next`; those that were held come first. */
 struct evict_waiter *inbox_take_waiters(struct inbox *b);
 struct kv_req *inbox_take_reqs(struct inbox *b);
 /* n have gone for them, nfree pages are free. `busy`: there are some that could not go now; else
  * who writes has nothing to wait for. */
 void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy, uint32_t nfree);
-/* Requests again, or, in vain, to their end. */
-void inbox_answer_reqs(struct kv *kv, struct kv_req *req, bool in_vain);
-/* All who wait for pages, in vain. */
-void inbox_answer_all(struct inbox *b);
+/* The same of requests, which are run again, or, in vain, end. */
+void inbox_answer_reqs(struct inbox *b, struct kv *kv, struct kv_req *req, unsigned n, bool busy);
+/* All who wait, in vain. */
+void inbox_answer_all(struct inbox *b, struct kv *kv);

@@ -193,11 +193,27 @@ static int look_at_extents(void *arg, const struct attr *a, const struct extents
 
 /* What is bad ----------------------------------------------------------------------------- */
 
-/* Its record as it is now. False: it has none any more. */
-static bool read_again(struct scrub *s, const struct index_body *b, struct index_op *op)
+static bool is_place(const struct place *a, const struct place *b)
+{
+	return a->kind == b->kind &&
+	       (a->kind != PLACE_NAME || (a->parent == b->parent && a->h == b->h));
+}
+
+/* Its record as it is now, and where. False: it has none any more. Of *ret no name is known if it
+ * has moved. */
+static bool read_again(struct scrub *s, const struct index_body *b, struct index_op *op,
+		       struct index_body *ret)
 {
 	*op = (struct index_op){ .fileid = b->attr.fileid, .place = b->place };
-	return index_wait(s->all->e->ix, op, index_stat) == 0 && !op->entry.draft;
+	if (index_wait(s->all->e->ix, op, index_stat) || op->entry.draft)
+		return false;
+	*ret = (struct index_body){
+		.place = op->entry.place, .attr = op->entry.attr, .body = op->entry.body,
+		.copy = op->entry.copy,
+	};
+	if (is_place(&b->place, &ret->place))
+		ret->name = b->name;
+	return true;
 }
 
 /* Do both name the same bytes? A version may have gone to the disk meanwhile, or come back. */
@@ -234,7 +250,7 @@ static void find_names(struct scrub *s, const struct index_body *b, char path[IN
 
 	*ret = (struct names){ .s = s, .path = path };
 	*path = 0;
-	if (b->place.kind != PLACE_NAME)
+	if (b->place.kind != PLACE_NAME || !b->name.p)
 		index_names_of(ix, b->attr.fileid, add_name, ret);
 	else if (index_path(ix, b->place.parent, b->name, path) < 0)
 		*path = 0;
@@ -350,18 +366,15 @@ static int see_bytes(struct scrub *s, const struct index_body *b, unsigned looks
 		[SCRUB_OTHER] = SCRUB_BYTES, [SCRUB_FAILED] = SCRUB_UNREAD,
 	};
 	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	struct index_body now;
 	int r = look_at_body(s, b);
 
 	if (r < 0 || s->found == SCRUB_SOUND)
 		return r;
 	enum scrub_reason reason = reasons[s->found];
-	bool is_there = read_again(s, b, &op);
-	const struct index_body now = {
-		.place = b->place, .name = b->name, .attr = op.entry.attr, .body = op.entry.body,
-		.copy = op.entry.copy,
-	};
+	bool is_there = read_again(s, b, &op, &now);
 	if (is_there && is_same(b, &now)) {
-		is_bad(s, b, reason);
+		is_bad(s, &now, reason);
 		return 0;
 	}
 	if (is_there && looks)

@@ -121,7 +121,14 @@ uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages)
 {
 	WITH_LOCK(&u->lock);
 
-	return dirs_over(u->dirs, after, ret_pages);
+	return dirs_over(u->dirs, after, clock_ns(), ret_pages);
+}
+
+void uses_rest(struct uses *u, uint64_t dir, uint64_t until_ns)
+{
+	WITH_LOCK(&u->lock);
+
+	dirs_rest(u->dirs, dir, until_ns);
 }
 
 uint64_t uses_below(struct uses *u, uint64_t dir)
@@ -167,8 +174,7 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 	if (k->ttl) {
 		ret->reason = EXPIRY_TTL;
 		ret->idle = k->ttl_by_use ? k->ttl : 0;
-		return !__builtin_add_overflow(k->ttl_by_use && used > k->since ? used : k->since,
-					       k->ttl, &ret->at);
+		return keep_end(&row->attr, &ret->at);
 	}
 	ret->reason = EXPIRY_TEMP;
 	if (__builtin_add_overflow(used > changed ? used : changed, u->o.temp_s, &ret->at))
@@ -299,7 +305,7 @@ static bool apply(struct uses *u)
 		apply_object(u, u->events + i, n);
 	}
 	uint64_t pages;
-	return u->ndir_events && dirs_over(u->dirs, 0, &pages);
+	return u->ndir_events && dirs_over(u->dirs, 0, clock_ns(), &pages);
 }
 
 static bool is_place(struct place a, struct place b)

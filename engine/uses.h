@@ -47,6 +47,7 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret);
 
 /* As of dirs.h, in pages. */
 uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages);
+void uses_rest(struct uses *u, uint64_t dir, uint64_t until_ns);
 uint64_t uses_below(struct uses *u, uint64_t dir);
 uint64_t uses_quotas(struct uses *u, uint64_t *ret_over);
 bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above);

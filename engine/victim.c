@@ -159,6 +159,7 @@ static int begin(struct victims *vs, struct victim *v)
 	v->op = (struct index_op){
 		.fileid = v->fileid, .place = v->place, .names = v->names,
 		.nnames = n > 0 ? (uint32_t)n : 0, .call = kv_call_of(&v->call),
+		.mask = v->lived_at ? INDEX_SET_TTL : 0, .attr.mtime.tv_sec = v->lived_at,
 	};
 	return n == -ENOENT ? INDEX_MISS : n < 0 ? n : 0;
 }
@@ -199,16 +200,26 @@ void victim_go(struct victims *vs, struct victim *v)
 	index_evict(vs->e->ix, &v->op);
 }
 
-int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason)
+static int go_wait(struct victims *vs, struct victim *v)
 {
-	struct victim v = { .fileid = fileid, .place = place, .reason = reason };
-	int r = begin(vs, &v);
+	int r = begin(vs, v);
 
 	if (!r) {
-		r = index_wait(vs->e->ix, &v.op, index_evict);
-		end(&v, r);
+		r = index_wait(vs->e->ix, &v->op, index_evict);
+		end(v, r);
 	}
 	return r;
+}
+
+int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason)
+{
+	return go_wait(vs, &(struct victim){ .fileid = fileid, .place = place, .reason = reason });
+}
+
+int victim_end_wait(struct victims *vs, uint64_t fileid, struct place place, int64_t lived_at)
+{
+	return go_wait(vs, &(struct victim){ .fileid = fileid, .place = place,
+					     .reason = M_EVICTED_TTL, .lived_at = lived_at });
 }
 
 int victim_dir_go_wait(struct victims *vs, uint64_t dir, struct timespec since)

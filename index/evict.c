@@ -60,7 +60,7 @@ static int name_goes(struct plan *p, struct index_op *op, const struct index_nam
 	if (rec.attr.fileid != op->fileid || S_ISDIR(rec.attr.mode))
 		return INDEX_MISS;
 	struct key d = key_name(k.parent, k.h, k.name);
-	plan_expect_range(p, prefix, key_prefix_end(prefix), rows);
+	plan_expect_same(p, d);
 	plan_del(p, d);
 	note_name(p, op, &k);
 	dir_touch_evicted(p, k.parent);
@@ -87,6 +87,14 @@ static int names_go(struct plan *p, struct index_op *op, struct object *o)
 	return r ? r : miss ? INDEX_MISS : 0;
 }
 
+/* It was to end, and may have been given more time since. */
+static bool has_more_time(const struct index_op *op, const struct attr *a)
+{
+	int64_t at;
+
+	return op->mask & INDEX_SET_TTL && (!keep_end(a, &at) || at > op->attr.mtime.tv_sec);
+}
+
 static int evict_plan(struct plan *p, struct index_op *op)
 {
 	struct object o = { .place = { .kind = PLACE_NONE } };
@@ -104,7 +112,8 @@ static int evict_plan(struct plan *p, struct index_op *op)
 		return -EBUSY;
 	if (o.rec.attr.keep.pinned > plan_now(p).tv_sec)
 		return -EPERM;
-	if (o.place.kind != op->place.kind || o.draft ||
+	if (o.place.kind == PLACE_NONE || o.place.kind != op->place.kind || o.draft ||
+	    has_more_time(op, &o.rec.attr) ||
 	    (o.place.kind == PLACE_FILEID && o.rec.attr.nlink != op->nnames) ||
 	    (op->value.p && !bytes_eq(o.rec.body.bytes, op->value)))
 		return INDEX_MISS;

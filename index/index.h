@@ -186,6 +186,8 @@ void attr_apply(struct attr *a, unsigned mask, const struct attr *from);
 unsigned keep_diff(const struct keep *a, const struct keep *b);
 unsigned keep_said(const struct keep *k); /* what differs from nothing */
 void keep_apply(struct keep *k, unsigned mask, const struct keep *from);
+/* Has it a time to live? *ret_at: when that ends, in seconds since the epoch. */
+bool keep_end(const struct attr *a, int64_t *ret_at);
 
 /*
  * As text, for users: what is "pin" ("forever", "2026-12-01T12:00:00Z"), "ttl" ("1h",
@@ -392,8 +394,9 @@ void index_stat_near(struct index *ix, struct index_op *op);
 
 /* fileid, place, of several names (PLACE_FILEID) all of them: names, nnames -> gone; entries:
  * the names (and nothing else), all of which it lost at one moment. `value`, unless it is NULL:
- * the body that it has to have still, as bytes. INDEX_MISS: it is not there, or not so; -EBUSY:
- * somebody writes it, or hides a name of it. Never a directory. */
+ * the body that it has to have still, as bytes. mask INDEX_SET_TTL: only if its time to live has
+ * ended by attr.mtime.tv_sec. INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes it,
+ * or hides a name of it. Never a directory. */
 void index_evict(struct index *ix, struct index_op *op);
 
 /* fileid of a directory, attr.mtime -> gone; entries: its name. It goes if what happened last to
@@ -635,7 +638,7 @@ int index_all_bodies(struct index *ix, int (*visit)(void *arg, const struct inde
 int index_body_extents(struct index *ix, const struct index_body *b,
 		       int (*visit)(void *arg, const struct attr *a, const struct extents *e),
 		       void *arg);
-/* All names of a file that has several, in a walk over all names; blocks. */
+/* All names of a file, in a walk over all names; blocks. */
 int index_names_of(struct index *ix, uint64_t fileid,
 		   int (*visit)(void *arg, const struct index_name *at, struct bytes name),
 		   void *arg);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/units.h"
 #include "index/index.h"
 
@@ -219,6 +220,15 @@ unsigned keep_diff(const struct keep *a, const struct keep *b)
 unsigned keep_said(const struct keep *k)
 {
 	return keep_diff(k, &nothing);
+}
+
+bool keep_end(const struct attr *a, int64_t *ret_at)
+{
+	const struct keep *k = &a->keep;
+	int64_t used = time_up_s(time_later(a->atime, a->mtime));
+
+	return k->ttl && !__builtin_add_overflow(k->ttl_by_use && used > k->since ? used : k->since,
+						 k->ttl, ret_at);
 }
 
 void keep_apply(struct keep *k, unsigned mask, const struct keep *from)

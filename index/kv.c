@@ -148,8 +148,8 @@ static int check(struct kv *kv, const struct kv_req *req)
 struct kv_caps kv_local_caps(struct kv *kv)
 {
 	(void)kv;
-	return (struct kv_caps){ .max_compares = 1024, .max_writes = 1024,
-				 .max_reads = 1024, .max_bytes = 1 << 20,
+	return (struct kv_caps){ .max_compares = KV_LOCAL_MAX, .max_writes = KV_LOCAL_MAX,
+				 .max_reads = KV_LOCAL_MAX, .max_bytes = 1 << 20,
 				 .alone = true };
 }
 

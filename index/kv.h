@@ -35,6 +35,7 @@
 enum {
 	KV_KEY_MAX = 500,           /* LMDB's 511 less room for an engine's prefix */
 	KV_VALUE_MAX = 128 * 1024,
+	KV_LOCAL_MAX = 1024,        /* compares, and writes, and reads of one request here */
 };
 
 enum kv_compare_kind {

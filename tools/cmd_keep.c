@@ -3,8 +3,9 @@
  * slicefs pin, unpin, ttl, priority, evict, quota: what is to stay, and for how long. On a mount
  * they set extended attributes (fs/keep.c), on a node's path what those mean.
  */
+#include <dirent.h>
 #include <errno.h>
-#include <ftw.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <time.h>
+#include <unistd.h>
+
+#include <utlist.h>
 
 #include "common/cleanup.h"
 #include "common/error.h"
@@ -21,7 +25,7 @@
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 
-enum { US_PER_S = 1000000, WALK_FDS = 16 };
+enum { US_PER_S = 1000000, LOOKS = 20, LOOK_US = 100000 };
 
 struct keeping {
 	struct client c;
@@ -33,8 +37,6 @@ struct keeping {
 	bool shows;            /* what there is of a quota, and changes nothing */
 	int status;
 };
-
-static struct keeping *walking; /* nftw() has no argument */
 
 /* ---- What went wrong --------------------------------------------------------------- */
 
@@ -52,6 +54,9 @@ static int fail(struct keeping *k, int err, const char *path)
 	case -EBUSY:
 		return cmd_fail(EXIT_FAILED, cmd, "%s: is being written. Try: again when it is "
 				"closed", path);
+	case -EAGAIN:
+		return cmd_fail(EXIT_FAILED, cmd, "%s: is moving about, or not known there yet. "
+				"Try: again", path);
 	case -EOPNOTSUPP:
 		return cmd_fail(EXIT_FAILED, cmd, "%s: it knows nothing of that. Try: a newer "
 				"slicefs there", path);
@@ -115,21 +120,100 @@ static int set_here(struct keeping *k, const char *path, bool is_dir)
 	return r == -ENODATA && !k->value ? 0 : r;
 }
 
-static int visit_here(const char *path, const struct stat *st, int type, struct FTW *at)
-{
-	struct keeping *k = walking;
-	bool is_dir = S_ISDIR(st->st_mode);
-	int r = type == FTW_NS || type == FTW_DNR ? -EACCES : 0;
+/* Directories that are still to be gone through; one is open at a time. */
+struct walk {
+	struct keeping *k;
+	dev_t dev;
+	struct todo {
+		struct todo *next;
+		char path[];
+	} *first;
+};
 
-	if (!r && (S_ISREG(st->st_mode) || is_dir))
-		r = set_here(k, path, is_dir);
-	else if (!r && !at->level)
-		return cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
-				"directory", path);
-	/* It has been evicted meanwhile, or replaced: as good. */
-	if (r && !(at->level && (r == -ENOENT || r == -ESTALE || r == -EAGAIN)))
-		fail(k, r, path);
+static int walk_later(struct walk *w, const char *path)
+{
+	size_t size = strlen(path) + 1;
+	struct todo *t = malloc(sizeof(*t) + size);
+
+	if (!t)
+		return -ENOMEM;
+	memcpy(t->path, path, size);
+	LL_PREPEND(w->first, t);
 	return 0;
+}
+
+/* Only what was named has to be there. What is in it may have been evicted or renamed meanwhile, or
+ * replaced: as good. */
+static void tell(struct keeping *k, int r, const char *path, bool is_named)
+{
+	bool is_gone = r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ESTALE || r == -EAGAIN;
+
+	if (r && (is_named || !is_gone))
+		fail(k, r, path);
+}
+
+static void visit_here(struct walk *w, const char *path, bool is_named)
+{
+	struct keeping *k = w->k;
+	struct stat st;
+	int r = lstat(path, &st) < 0 ? -errno : 0, later = 0;
+
+	if (r || st.st_dev != w->dev) {
+		tell(k, r, path, is_named);
+		return;
+	}
+	bool is_dir = S_ISDIR(st.st_mode);
+	if (is_dir || S_ISREG(st.st_mode))
+		r = set_here(k, path, is_dir);
+	else if (is_named)
+		cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
+			 "directory", path);
+	if (is_dir && !k->only_itself)
+		later = walk_later(w, path);
+	tell(k, r ? r : later, path, is_named);
+}
+
+static int visit_names(struct walk *w, const char *dir, DIR *d)
+{
+	for (;;) {
+		errno = 0;
+		const struct dirent *e = readdir(d);
+		if (!e)
+			return -errno;
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		_cleanup_(freep) char *path = client_join(dir, e->d_name);
+		if (!path)
+			return -ENOMEM;
+		visit_here(w, path, false);
+	}
+}
+
+/* Never one that a link leads to. */
+static int visit_dir(struct walk *w, const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		int r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	int r = visit_names(w, dir, d);
+	closedir(d);
+	return r;
+}
+
+static void walk_here(struct walk *w, const char *path)
+{
+	visit_here(w, path, true);
+	for (struct todo *t; (t = w->first);) {
+		LL_DELETE(w->first, t);
+		tell(w->k, visit_dir(w, t->path), t->path, false);
+		free(t);
+	}
 }
 
 static int is_on(const struct mount_line *m, void *arg)
@@ -150,12 +234,8 @@ static int do_here(struct keeping *k, const char *path)
 				"status", path);
 	if (k->shows)
 		return S_ISDIR(st.st_mode) ? show_here(k, path) : fail(k, -ENOTDIR, path);
-	walking = k;
 	k->status = EXIT_DONE;
-	if (k->only_itself)
-		visit_here(path, &st, FTW_F, &(struct FTW){ 0 });
-	else if (nftw(path, visit_here, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
-		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: %s", path, strerror(errno));
+	walk_here(&(struct walk){ .k = k, .dev = st.st_dev }, path);
 	return k->status;
 }
 
@@ -168,8 +248,10 @@ static int evict_there(struct keeping *k, uint64_t fileid, struct place place)
 	return client_ask(&k->c, &a, engine_evict);
 }
 
-static int set_there(struct keeping *k, uint64_t fileid, struct place place)
+static int set_there(struct keeping *k, uint64_t fileid, struct place place, bool is_dir)
 {
+	if (!k->mask && is_dir)
+		return 0;
 	struct index_op op = { .fileid = fileid, .place = place, .mask = k->mask,
 			       .attr.keep = k->keep };
 	int r = k->mask ? client_index(&k->c, &op, index_setattr) :
@@ -184,42 +266,64 @@ struct level {
 	const char *shown;
 };
 
-static int visit_there(struct keeping *k, const struct attr *a, struct place place,
-		       const char *shown);
+static void list_there(struct keeping *k, const struct attr *a, const char *shown);
 
+/* As on a mount: what is below the path that was named may have moved, or gone. */
 static int visit_entry(void *arg, const struct entry *e)
 {
 	struct level *l = arg;
+	struct keeping *k = l->k;
+	bool is_dir = S_ISDIR(e->attr.mode);
 	_cleanup_(freep) char *path = client_join(l->shown, e->name);
 
 	if (!path)
 		return -ENOMEM;
-	if (S_ISREG(e->attr.mode) || S_ISDIR(e->attr.mode))
-		visit_there(l->k, &e->attr, e->place, path);
+	if (!is_dir && !S_ISREG(e->attr.mode))
+		return 0;
+	int r = set_there(k, e->attr.fileid, e->place, is_dir);
+	if (r < 0 && r != -ENOENT)
+		fail(k, r, path);
+	if (!r && is_dir)
+		list_there(k, &e->attr, path);
 	return 0;
 }
 
-static int visit_there(struct keeping *k, const struct attr *a, struct place place,
-		       const char *shown)
+static void list_there(struct keeping *k, const struct attr *a, const char *shown)
 {
 	struct level l = { k, shown };
-	bool is_dir = S_ISDIR(a->mode);
-	int r = k->mask || !is_dir ? set_there(k, a->fileid, place) : 0;
+	int r = client_list(&k->c, a->fileid, true, visit_entry, &l);
 
-	if (!r && is_dir && !k->only_itself)
-		r = client_list(&k->c, a->fileid, true, visit_entry, &l);
 	if (r < 0 && r != -ENOENT)
 		fail(k, r, shown);
-	return r;
+}
+
+static int find_there(struct keeping *k, const char *word, struct found *ret)
+{
+	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, ret);
+
+	return !r && !ret->is_there ? -ENOENT : r;
+}
+
+/* It may have moved since it was found, and a node that has just begun may not know all its names
+ * yet: then it is looked for again. */
+static int set_named(struct keeping *k, const char *word, struct found *at)
+{
+	int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+
+	for (unsigned i = 0; r == INDEX_MISS && i < LOOKS; i++) {
+		usleep(LOOK_US);
+		r = find_there(k, word, at);
+		if (!r)
+			r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+	}
+	return r == INDEX_MISS ? -EAGAIN : r;
 }
 
 static int do_there(struct keeping *k, const char *word)
 {
 	struct found at;
-	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, &at);
+	int r = find_there(k, word, &at);
 
-	if (!r && !at.is_there)
-		r = -ENOENT;
 	if (r < 0)
 		return client_fail(&k->c, r, word);
 	if (k->shows)
@@ -228,7 +332,11 @@ static int do_there(struct keeping *k, const char *word)
 		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a directory",
 				word);
 	k->status = EXIT_DONE;
-	visit_there(k, &at.attr, at.place, word);
+	r = set_named(k, word, &at);
+	if (r)
+		fail(k, r, word);
+	else if (S_ISDIR(at.attr.mode) && !k->only_itself)
+		list_there(k, &at.attr, word);
 	return k->status;
 }
 

@@ -33,6 +33,7 @@ start() {
 put() { yes "file $1" | head -c 500000 | into "$MNT/$1"; } # name
 is_whole() { yes "file $1" | head -c 500000 | cmp - "$MNT/$1"; } # name
 says() { getfattr --only-values -n "user.slicefs.$1" "$2"; } # what path
+asked() { slicefs status --json "$1" | jq ".[0].node.evicted.asked"; } # node
 # Everything anew, where nothing goes for want of room.
 remount_off() {
 	EVICTS=(--evict-high 0 --evict-dirs $((3 * U))s)
@@ -292,12 +293,61 @@ for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
 	fails 1 "Not a directory" slicefs quota show "$at:/d/c"
 }
 
+@test "a node's file that moves meanwhile is not said to have gone if it has not" {
+	is_of_node || skip "there is no node"
+	requires python3
+	local at i pid before n=0
+	at=$(node at)
+	before=$(asked "$at")
+	put a
+	python3 - "$MNT" <<'END' &
+import os, sys
+
+a, b, done = (f"{sys.argv[1]}/{name}" for name in ("a", "b", "done"))
+while not os.path.exists(done):
+    for old, new in (a, b), (b, a):
+        try:
+            os.rename(old, new)
+        except FileNotFoundError:
+            pass  # evicted
+END
+	pid=$!
+	for i in $(seq $((60 / SLOW))); do
+		[ -e "$MNT/a" ] || [ -e "$MNT/b" ] || : >"$MNT/a"
+		if slicefs evict "$at:/a" 2>/dev/null; then n=$((n + 1)); fi
+	done
+	touch "$MNT/done"
+	wait $pid
+	[ "$(asked "$at")" = $((before + n)) ]
+	rm -f "$MNT/a" "$MNT/b"
+}
+
 @test "of several paths those that can be are changed, whatever becomes of the others" {
 	put a; put b
 	run slicefs pin "$MNT/none" "$MNT/a" /etc/hostname "$MNT/b"
 	[ "$status" = 1 ]; [ "${#lines[@]}" = 2 ]
 	[[ ${lines[0]} == *none:* && ${lines[1]} == */etc/hostname:* ]]
 	[ "$(says pin "$MNT/a")" = forever ]; [ "$(says pin "$MNT/b")" = forever ]
+}
+
+@test "what goes below a directory while that is pinned is no failure" {
+	local i pid
+	mkdir "$MNT/d"
+	(while [ ! -e "$MNT/done" ]; do
+		mkdir -p "$MNT/d/sub/sub"
+		for i in 1 2 3 4 5 6; do : >"$MNT/d/f$i"; : >"$MNT/d/sub/sub/g$i"; done
+		for i in 1 2 3; do mv "$MNT/d/f$i" "$MNT/d/sub/h$i"; done
+		mv "$MNT/d/sub" "$MNT/d/other"
+		rm -r "$MNT"/d/*
+	done) &
+	pid=$!
+	for i in $(seq $((100 / SLOW))); do
+		slicefs priority high "$MNT/d" || break
+	done
+	touch "$MNT/done"
+	wait $pid
+	[ "$i" = $((100 / SLOW)) ]
+	fails 1 "No such file" slicefs priority high "$MNT/d/none"
 }
 
 @test "bad words are refused in one line" {

@@ -43,14 +43,17 @@ static void by_hand(void **state)
 	assert_int_equal(dirs_used(d, 3), 5);
 	assert_int_equal(dirs_used(d, 2), 5);
 	assert_int_equal(dirs_used(d, 1), 0);
-	assert_int_equal(dirs_over(d, 0, &pages), 3);
+	assert_int_equal(dirs_over(d, 0, 9, &pages), 3);
 	assert_int_equal(pages, 1);
-	assert_int_equal(dirs_over(d, 3, &pages), 0);
+	assert_int_equal(dirs_over(d, 3, 9, &pages), 0);
 	assert_true(dirs_is_below(d, 3, 1));
 	assert_true(dirs_is_below(d, 3, 3));
 	assert_false(dirs_is_below(d, 2, 3));
 	assert_int_equal(dirs_add(d, 2, 96), 0);
-	assert_int_equal(dirs_over(d, 3, &pages), 2);
+	assert_int_equal(dirs_over(d, 3, 9, &pages), 2);
+	dirs_rest(d, 3, 10); /* the others are looked at */
+	assert_int_equal(dirs_over(d, 0, 9, &pages), 2);
+	assert_int_equal(dirs_over(d, 0, 10, &pages), 3);
 	assert_int_equal(dirs_put(d, 3, 1, 4), 0); /* moved away */
 	assert_int_equal(dirs_used(d, 2), 96);
 	assert_int_equal(dirs_put(d, 3, 1, 0), 0);

@@ -93,6 +93,56 @@ static void what_is_pinned_stays(void **state)
 	kit_close(ix, &op);
 }
 
+static int end_at(struct index *ix, struct index_op *op, uint64_t fileid, struct index_name n,
+		  int64_t at)
+{
+	return kit(ix, op, index_evict, (struct index_op){
+		.fileid = fileid, .place = { PLACE_NAME, n.parent, n.h },
+		.mask = INDEX_SET_TTL, .attr.mtime.tv_sec = at });
+}
+
+/* Who has seen that its time has ended does not evict what has been given more of it since. */
+static void what_has_more_time_stays(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "content");
+	struct index_name n = name_of(ix, INDEX_ROOT, "f");
+	const struct place place = { PLACE_NAME, n.parent, n.h };
+
+	(void)state;
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_TTL, (struct keep){ .ttl = 9 }), 0);
+	int64_t end = op.entry.attr.keep.since + 9;
+	assert_int_equal(end_at(ix, &op, fileid, n, end - 1), INDEX_MISS);
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_TTL, (struct keep){ .ttl = 99 }), 0);
+	assert_int_equal(end_at(ix, &op, fileid, n, end), INDEX_MISS);
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_TTL, (struct keep){ 0 }), 0);
+	assert_int_equal(end_at(ix, &op, fileid, n, end), INDEX_MISS);
+	assert_int_equal(set_keep(ix, &op, fileid, n, INDEX_SET_TTL,
+				  (struct keep){ .ttl = 9, .ttl_by_use = true }), 0);
+	end = op.entry.attr.keep.since + 9;
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = fileid, .place = place, .mask = INDEX_SET_ATIME,
+		.attr.atime.tv_sec = end }), 0);
+	assert_int_equal(end_at(ix, &op, fileid, n, end + 8), INDEX_MISS);
+	assert_int_equal(end_at(ix, &op, fileid, n, end + 9), 0);
+	kit_close(ix, &op);
+}
+
+/* It is not said to have gone now. */
+static void what_was_unlinked_has_gone(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t fileid = kit_file(ix, INDEX_ROOT, "f", "content");
+
+	(void)state;
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
+	assert_int_equal(kit(ix, &op, index_evict, (struct index_op){ .fileid = fileid }),
+			 INDEX_MISS);
+	kit_close(ix, &op);
+}
+
 /* Who has looked at one body does not evict another one. */
 static void of_another_body_it_stays(void **state)
 {
@@ -244,6 +294,47 @@ static void all_names_at_once(void **state)
 	assert_int_equal(kit_lookup(ix, &op, INDEX_ROOT, "c"), INDEX_MISS);
 	assert_int_equal(evict_all(ix, &op, fileid, n, 3), INDEX_MISS);
 	kit_entry(ix, dir, "other");
+	kit_close(ix, &op);
+}
+
+enum { NAMES_MAX = 450, XATTRS_MAX = 64 };
+
+/* Each in a directory of its own, whose times change as well. */
+static void as_many_names_as_there_may_be(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t dirs[NAMES_MAX + 1], fileid = 0;
+	struct index_name n[NAMES_MAX];
+	char name[256];
+
+	(void)state;
+	memset(name, 'n', 255);
+	name[255] = 0;
+	for (unsigned i = 0; i <= NAMES_MAX; i++) {
+		char dir[16];
+		snprintf(dir, sizeof(dir), "%u", i);
+		dirs[i] = kit_mkdir(ix, INDEX_ROOT, dir);
+	}
+	fileid = kit_file(ix, dirs[0], name, "content");
+	struct entry e = kit_entry(ix, dirs[0], name);
+	for (unsigned i = 0; i < XATTRS_MAX; i++) {
+		char xattr[16];
+		snprintf(xattr, sizeof(xattr), "user.%u", i);
+		assert_int_equal(kit_setxattr(ix, &op, e.attr, e.place, xattr, bytes_str("v"), 0),
+				 0);
+	}
+	for (unsigned i = 1; i < NAMES_MAX; i++)
+		assert_int_equal(kit_link(ix, &op, fileid, i > 1 ? by_id : e.place, dirs[i], name),
+				 0);
+	assert_int_equal(kit_link(ix, &op, fileid, by_id, dirs[NAMES_MAX], name), -EMLINK);
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		n[i] = name_of(ix, dirs[i], name);
+	assert_int_equal(evict_all(ix, &op, fileid, n, NAMES_MAX), 0);
+	assert_int_equal(op.nentries, NAMES_MAX);
+	for (unsigned i = 0; i < NAMES_MAX; i++)
+		assert_int_equal(kit_lookup(ix, &op, dirs[i], name), INDEX_MISS);
+	assert_int_equal(kit_keys(ix, "X"), 0);
 	kit_close(ix, &op);
 }
 
@@ -781,10 +872,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_name),
 		cmocka_unit_test(what_is_pinned_stays),
+		cmocka_unit_test(what_has_more_time_stays),
+		cmocka_unit_test(what_was_unlinked_has_gone),
 		cmocka_unit_test(of_another_body_it_stays),
 		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(emptied_directories_go),
 		cmocka_unit_test(all_names_at_once),
+		cmocka_unit_test(as_many_names_as_there_may_be),
 		cmocka_unit_test(a_name_that_is_left),
 		cmocka_unit_test(found_by_half_of_a_hash),
 		cmocka_unit_test(who_writes_keeps_it),

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/random.h"
+#include "engine/evict_inbox.h"
 #include "engine/pool.h"
 #include "tests/unit/file_kit.h"
 
@@ -75,6 +76,20 @@ static int setup_off(void **state)
 	return begin(0, 0);
 }
 
+static char store[64];
+
+/* Its index is so small that it is full soon; nothing goes unless it is. */
+static int setup_small_index(void **state)
+{
+	struct engine_opts o = { .dir = store, .pool_bytes = POOL_BYTES, .index_bytes = 1 << 20,
+				 .verify = true, .evict_high = 100, .evict_low = 100 };
+
+	(void)state;
+	snprintf(store, sizeof(store), "/dev/shm/slicefs-test-XXXXXX");
+	assert_non_null(mkdtemp(store));
+	return engine_open(&o, &e, NULL);
+}
+
 static void check(void)
 {
 	kit_is_idle();
@@ -89,6 +104,15 @@ static int teardown(void **state)
 	engine_close(e);
 	e = NULL;
 	return idle ? 0 : -1;
+}
+
+static int teardown_small_index(void **state)
+{
+	int r = teardown(state);
+
+	engine_store_remove(store, true);
+	rmdir(store);
+	return r;
 }
 
 static uint8_t page[4096];
@@ -283,6 +307,186 @@ static void what_is_let_go_of_soon_makes_room(void **state)
 	pthread_join(t, NULL);
 	assert_false(is_there("other"));
 	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+}
+
+/* In the index ----------------------------------------------------------------------------- */
+
+enum { LONG_NAME = 200, FEW = 60, MANY = 160 };
+
+/* Of what takes as much of the index as any name does. */
+static void long_name(const char *kind, unsigned i, char ret[LONG_NAME])
+{
+	snprintf(ret, LONG_NAME, "%.8s%0180u", kind, i);
+}
+
+static int mkdir_long(unsigned i)
+{
+	char name[LONG_NAME];
+	struct index_op op = { .parent = INDEX_ROOT, .name = name,
+			       .attr.mode = S_IFDIR | 0755 };
+
+	long_name("d", i, name);
+	int r = index_wait(engine_index(e), &op, index_make);
+	index_op_fini(&op);
+	return r;
+}
+
+/* Until there is no room: directories do not go. How many there are. */
+static unsigned fill_index(unsigned from)
+{
+	int r;
+
+	while (!(r = mkdir_long(from)))
+		from++;
+	assert_int_equal(r, -ENOSPC);
+	return from;
+}
+
+/* Files beside each other, so that pages of the index are free when they have gone; `open`: they
+ * are. */
+static void put_long(const char *kind, unsigned n, size_t bytes, struct file **open)
+{
+	uint64_t dir = kit_mkdir(e, kind);
+	char name[LONG_NAME];
+
+	for (unsigned i = 0; i < n; i++) {
+		long_name(kind, i, name);
+		assert_int_equal(put(name, i, bytes), 0);
+		if (open)
+			assert_int_equal(kit_open_name(e, name, 0, &open[i]), 0);
+		assert_int_equal(kit_move(e, name, dir), 0);
+	}
+}
+
+static void close_all(struct file **open, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(kit_close(open[i], 0), 0);
+}
+
+/* Of a kind that there is less of, too, if none of the other one can. */
+static void each_kind_makes_room_in_the_index(size_t bytes_few, size_t bytes_many)
+{
+	struct file *open[MANY];
+	int64_t before = metric_get(M_EVICTED_INDEX);
+
+	put_long("many", MANY, bytes_many, open);
+	put_long("few", FEW, bytes_few, NULL);
+	fill_index(0);
+	assert_int_equal(metric_get(M_EVICTED_INDEX) - before, FEW);
+	close_all(open, MANY);
+}
+
+static void what_has_pages_makes_room_in_the_index(void **state)
+{
+	(void)state;
+	each_kind_makes_room_in_the_index(4096, 0);
+}
+
+static void what_has_none_makes_room_in_the_index(void **state)
+{
+	(void)state;
+	each_kind_makes_room_in_the_index(0, 4096);
+}
+
+static void *close_many_soon(void *arg)
+{
+	usleep(100000);
+	close_all(arg, MANY);
+	return NULL;
+}
+
+/* Who wants room in the index waits a moment as well. */
+static void what_is_let_go_of_soon_makes_room_in_the_index(void **state)
+{
+	struct file *open[MANY];
+	pthread_t t;
+
+	(void)state;
+	put_long("many", MANY, 0, open);
+	unsigned n = fill_index(0);
+	usleep(200000); /* nobody is held soon after that was in vain */
+	assert_int_equal(pthread_create(&t, NULL, close_many_soon, open), 0);
+	assert_int_equal(mkdir_long(n), 0);
+	pthread_join(t, NULL);
+}
+
+/* And what others delete meanwhile is room as well. */
+static void *unlink_soon(void *arg)
+{
+	uint64_t dir = *(uint64_t *)arg;
+	char name[LONG_NAME];
+
+	usleep(100000);
+	for (unsigned i = 0; i < MANY; i++) {
+		struct index_op op = { .parent = dir, .name = name };
+		long_name("many", i, name);
+		assert_int_equal(index_wait(engine_index(e), &op, index_unlink), 0);
+		index_op_fini(&op);
+	}
+	return NULL;
+}
+
+static void what_is_unlinked_makes_room_in_the_index(void **state)
+{
+	struct file *open[MANY];
+	struct attr a = { 0 };
+	struct place place;
+	pthread_t t;
+
+	(void)state;
+	put_long("many", MANY, 0, open);
+	assert_int_equal(kit_lookup(e, "many", &a, &place), 0);
+	unsigned n = fill_index(0);
+	usleep(200000);
+	assert_int_equal(pthread_create(&t, NULL, unlink_soon, &a.fileid), 0);
+	assert_int_equal(mkdir_long(n), 0);
+	pthread_join(t, NULL);
+	close_all(open, MANY);
+}
+
+/* Who waits -------------------------------------------------------------------------------- */
+
+static unsigned ntasks; /* that were run */
+
+static void counts(struct task *t)
+{
+	(void)t;
+	ntasks++;
+}
+
+/* All that wait, and they are answered as after a round in which n went. */
+static void answer(struct inbox *b, unsigned n)
+{
+	inbox_answer(b, inbox_take_waiters(b), n, true, 0);
+}
+
+/* How long nothing went for somebody is counted from when something went last. */
+static void what_goes_gives_more_time(void **state)
+{
+	struct evict_waiter w = { .task.fn = counts }, other = { .task.fn = counts };
+	struct inbox b = { 0 };
+
+	(void)state;
+	ntasks = 0;
+	inbox_init(&b);
+	inbox_wait_pages(&b, 0, &w);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 0);
+	assert_true(w.vain_ns);
+	w.vain_ns -= 10 * NS_PER_S;
+	inbox_wait_pages(&b, 0, &other);
+	answer(&b, 1);
+	assert_int_equal(ntasks, 2);
+	inbox_wait_pages(&b, 0, &w);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 2); /* it is held again */
+	w.vain_ns -= 10 * NS_PER_S;
+	inbox_wait_pages(&b, 0, &other);
+	answer(&b, 0);
+	assert_int_equal(ntasks, 4); /* and so is the other one at once */
+	assert_true(w.in_vain && other.in_vain);
+	inbox_fini(&b);
 }
 
 /* When somebody has just waited in vain, others do not wait as long. */
@@ -548,33 +752,70 @@ static int ask(const char *name, void (*call)(struct engine *e, struct engine_as
 	return kit_ask(e, call, x);
 }
 
-/* Nothing else goes for it, and it may not be more for long. */
-static void a_quota_is_kept_by_its_own(void **state)
+static uint64_t dir_with_quota(const char *name, uint64_t bytes)
 {
-	struct engine_ask x;
-
-	(void)state;
-	put_number(1000);
-	uint64_t dir = kit_mkdir(e, "dir");
+	uint64_t dir = kit_mkdir(e, name);
 	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
-			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = 4 * FILE_BYTES };
+			       .mask = INDEX_SET_QUOTA, .attr.keep.quota = bytes };
+
 	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
 	index_op_fini(&op);
-	for (unsigned i = 0; i < 10; i++) {
-		char name[16];
-		snprintf(name, sizeof(name), "new%u", i);
-		assert_int_equal(put(name, i, FILE_BYTES), 0);
-		assert_int_equal(kit_move(e, name, dir), 0);
-	}
+	return dir;
+}
+
+static void put_into(uint64_t dir, const char *name)
+{
+	assert_int_equal(put(name, 1, FILE_BYTES), 0);
+	assert_int_equal(kit_move(e, name, dir), 0);
+}
+
+/* How much there is in it, as soon as that is no more than so many bytes. */
+static uint64_t is_kept_to(const char *dir, uint64_t bytes)
+{
+	struct engine_ask x = { 0 };
+
 	for (unsigned i = 0; i < 500; i++) {
-		assert_int_equal(ask("dir", engine_about, &x), 0);
-		if (x.used && x.used <= 4 * FILE_BYTES) /* 0: it is not known yet */
+		assert_int_equal(ask(dir, engine_about, &x), 0);
+		if (x.used && x.used <= bytes) /* 0: it is not known yet */
 			break;
 		usleep(10000);
 	}
-	assert_in_range(x.used, 2 * FILE_BYTES, 4 * FILE_BYTES);
+	return x.used;
+}
+
+/* Nothing else goes for it, and it may not be more for long. */
+static void a_quota_is_kept_by_its_own(void **state)
+{
+	(void)state;
+	put_number(1000);
+	uint64_t dir = dir_with_quota("dir", 4 * FILE_BYTES);
+	for (unsigned i = 0; i < 10; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "new%u", i);
+		put_into(dir, name);
+	}
+	assert_in_range(is_kept_to("dir", 4 * FILE_BYTES), 2 * FILE_BYTES, 4 * FILE_BYTES);
 	assert_true(is_number_there(1000));
 	assert_int_equal(metric_get(M_EVICTED_POOL), pool_evictions);
+}
+
+/* Nor do others wait for one that cannot be kept. */
+static void a_quota_that_cannot_be_kept_is_of_its_own(void **state)
+{
+	struct file *f = NULL;
+
+	(void)state;
+	uint64_t first = dir_with_quota("first", FILE_BYTES / 2);
+	uint64_t second = dir_with_quota("second", 2 * FILE_BYTES);
+	assert_int_equal(put("open", 1, FILE_BYTES), 0);
+	assert_int_equal(kit_open_name(e, "open", 0, &f), 0);
+	assert_int_equal(kit_move(e, "open", first), 0);
+	put_into(second, "a");
+	put_into(second, "b");
+	put_into(second, "c");
+	assert_in_range(is_kept_to("second", 2 * FILE_BYTES), FILE_BYTES, 2 * FILE_BYTES);
+	assert_int_equal(is_kept_to("first", FILE_BYTES), FILE_BYTES);
+	assert_int_equal(kit_close(f, 0), 0);
 }
 
 /* However much has to go for it. */
@@ -710,6 +951,8 @@ static void a_storm(void **state)
 }
 
 #define TEST(t, s) cmocka_unit_test_setup_teardown(t, s, teardown)
+#define SMALL_INDEX(t) \
+	cmocka_unit_test_setup_teardown(t, setup_small_index, teardown_small_index)
 
 int main(void)
 {
@@ -720,6 +963,11 @@ int main(void)
 		TEST(no_room_if_all_is_open, setup_late),
 		TEST(what_is_let_go_of_soon_makes_room, setup),
 		TEST(what_is_let_go_of_soon_makes_room, setup_late),
+		SMALL_INDEX(what_has_pages_makes_room_in_the_index),
+		SMALL_INDEX(what_has_none_makes_room_in_the_index),
+		SMALL_INDEX(what_is_let_go_of_soon_makes_room_in_the_index),
+		SMALL_INDEX(what_is_unlinked_makes_room_in_the_index),
+		cmocka_unit_test(what_goes_gives_more_time),
 		TEST(many_have_no_room_soon, setup_late),
 		TEST(without_marks_a_full_pool_refuses, setup_off),
 		TEST(who_is_used_again_stays, setup),
@@ -729,6 +977,7 @@ int main(void)
 		TEST(what_is_pinned_stays, setup_late),
 		TEST(a_quota_is_kept_by_its_own, setup),
 		TEST(a_quota_is_kept_by_its_own, setup_off),
+		TEST(a_quota_that_cannot_be_kept_is_of_its_own, setup),
 		TEST(an_end_does_not_wait_for_a_quota, setup),
 		TEST(who_is_lower_goes_first, setup_late),
 		TEST(who_is_lower_and_open_holds_up_nobody, setup),

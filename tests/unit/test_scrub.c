@@ -298,6 +298,35 @@ static void evicted_with_all_names(void **state)
 	check_clean(e);
 }
 
+/* It has another name, and its record is elsewhere, when its last block is looked at. */
+static void what_moves_meanwhile_is_told_of_by_its_new_name(void **state)
+{
+	struct scrub_opts opts = { .evict_bad = true, .rate = 2 << 20 };
+	struct outcome o = { 0 };
+	struct scrub *s;
+
+	(void)state;
+	put("f", 4 << 20, 1);
+	put("g", 100000, 2);
+	uint64_t fileid = number_of("f");
+	assert_int_equal(engine_scrub(e, &opts, &s), 0);
+	while (!look(s, &o) && !o.all.bytes)
+		usleep(1000);
+	struct index_op op = op_link("f", "second", INDEX_ROOT);
+	assert_int_equal(index_wait(e->ix, &op, index_link), 0);
+	index_op_fini(&op);
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	rot(fileid, (4 << 20) / PAGE_BYTES - 1);
+	while (!look(s, &o))
+		usleep(1000);
+	scrub_end(s);
+	assert_bad(o, "second ", SCRUB_BYTES);
+	assert_int_equal(o.all.evicted, 1);
+	assert_false(is_there("second"));
+	assert_sound(1);
+	check_clean(e);
+}
+
 static void what_is_open_or_a_draft_stays(void **state)
 {
 	uint8_t b[PAGE_BYTES] = { 7 };
@@ -692,6 +721,7 @@ int main(void)
 		TEST(all_kinds),
 		TEST(in_blocks_and_trees),
 		TEST(evicted_with_all_names),
+		TEST(what_moves_meanwhile_is_told_of_by_its_new_name),
 		TEST(what_is_open_or_a_draft_stays),
 		TEST(damaged_and_foreign),
 		TEST(one_at_a_time),
