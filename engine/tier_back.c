@@ -600,14 +600,18 @@ static int move(struct coming *g)
 	return r == -EBUSY ? 1 : r;
 }
 
-static void wait_journal(struct coming *g)
+/* 0: it has what was done, or has ended and is not there any more. */
+static int wait_journal(struct coming *g)
 {
-	uint64_t mark = journal_mark(g->t->journal);
+	struct journal *j = g->t->journal;
+	uint64_t mark = journal_mark(j);
+	int r;
 
-	while (journal_wait(g->t->journal, mark, tier_next_look()) == -ETIMEDOUT) {
+	while ((r = journal_wait(j, mark, tier_next_look())) == -ETIMEDOUT) {
 		expire(g->k->back);
 		tier_waits(g->t);
 	}
+	return r < 0 && journal_stays(j) ? -EROFS : 0;
 }
 
 /* Who comes later finds nothing done for him, and asks again. */
@@ -630,7 +634,9 @@ static int end_copy(struct coming *g)
 	if (r)
 		return r == INDEX_MISS ? 0 : r;
 	crash_point(CRASH_DISK_DROPPED);
-	wait_journal(g);
+	r = wait_journal(g);
+	if (r < 0)
+		return r;
 	r = index_wait(g->t->e->ix, &op, index_copy_end);
 	return r == INDEX_MISS || r == -EBUSY ? 0 : r;
 }

@@ -5,8 +5,9 @@
  * as it is, and all that came together meanwhile is one fdatasync().
  *
  * When the journal cannot be written, what is on the disk stands still while the store goes
- * on, and would bring back what has changed since: so its files are removed, if even that can
- * be done, and nothing will be there after a reboot. The log says so.
+ * on, and would bring back what has changed since: so its files are removed, and nothing will be
+ * there after a reboot. Where not even that can be done, nobody writes what they know of. The log
+ * says which.
  */
 #include "engine/tier_journal.h"
 
@@ -49,6 +50,7 @@ struct journal {
 	uint64_t added, durable;
 	bool data_written, ending, ended;
 	int error;
+	bool stays; /* after it: its files could not be removed */
 	pthread_cond_t more, done;
 
 	/* The thread's */
@@ -135,27 +137,56 @@ static int create(struct journal *j, const char *name, uint64_t *number, int *re
 	return r;
 }
 
-/* Removes those of a number below this one. */
-static void remove_before(int dir, uint64_t number)
+static int remove_one(struct journal *j, const char *name)
 {
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fault = disk_fault_of_removal(j->o.faults);
+
+	return fault ? fault : unlinkat(j->o.dir, name, 0) && errno != ENOENT ? -errno : 0;
+}
+
+/* Removes those of a number below this one. The first error; what can go goes. */
+static int remove_before(struct journal *j, uint64_t number)
+{
+	int fd = openat(j->o.dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int r = d ? 0 : -errno;
 	struct dirent *e;
 	uint64_t n;
 
-	while (d && (e = readdir(d)))
-		if ((parse_name(e->d_name, "rows", &n) || parse_name(e->d_name, "journal", &n)) &&
-		    n < number)
-			unlinkat(dir, e->d_name, 0);
+	while (d && (errno = 0, e = readdir(d))) {
+		if ((!parse_name(e->d_name, "rows", &n) && !parse_name(e->d_name, "journal", &n)) ||
+		    n >= number)
+			continue;
+		int one = remove_one(j, e->d_name);
+		r = r ? r : one;
+	}
+	if (d && !r)
+		r = -errno; /* readdir()'s, or 0 */
 	if (d)
 		closedir(d);
 	else if (fd >= 0)
 		close(fd);
+	return r;
 }
 
 /* The buffer ---------------------------------------------------------------------------------- */
 
-/* Who waits is told when nothing is left that could bring back what he may change then. */
+static void complain(int r, int removed)
+{
+	if (!removed) {
+		log_error("disk", "its journal cannot be written: %s. What is on the disk will not be "
+			  "there after a reboot, and nothing more goes there. Try: a look at the "
+			  "disk, then another start", error_text(r));
+		return;
+	}
+	log_error("disk", "its journal cannot be written: %s; and it cannot be removed: %s. After a "
+		  "reboot what is on the disk may be there as it is now, so none of it is opened for "
+		  "writing any more, and what is unlinked may be there again. Nothing more goes there. "
+		  "Try: a look at the disk, then another start", error_text(r), error_text(removed));
+}
+
+/* Who waits is told when nothing is left that could bring back what he may change then; or that
+ * there is. */
 static void fail(struct journal *j, int r)
 {
 	{
@@ -163,18 +194,18 @@ static void fail(struct journal *j, int r)
 		if (j->error)
 			return;
 	}
-	remove_before(j->o.dir, UINT64_MAX);
-	fsync(j->o.dir);
+	int removed = remove_before(j, UINT64_MAX);
+	if (!removed)
+		removed = fsync(j->o.dir) ? -errno : 0;
 	{
 		WITH_LOCK(&j->lock);
 		j->error = r;
+		j->stays = removed;
 		writer_fini(&j->buffer);
 		j->buffer = (struct writer){ 0 };
 		pthread_cond_broadcast(&j->done);
 	}
-	log_error("disk", "its journal cannot be written: %s. What is on the disk will not be there "
-		  "after a reboot, and nothing more goes there. Try: a look at the disk, then "
-		  "another start", error_text(r));
+	complain(r, removed);
 }
 
 /* Under the lock. */
@@ -325,7 +356,7 @@ static int write_rows(struct journal *j)
 		return r;
 	}
 	j->rows_bytes = s.bytes;
-	remove_before(j->o.dir, j->number);
+	remove_before(j, j->number); /* or they are there, and count for nothing */
 	return 0;
 }
 
@@ -531,6 +562,12 @@ int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns)
 		if (lock_wait_until(&j->lock, &j->done, deadline_ns) == ETIMEDOUT)
 			return -ETIMEDOUT;
 	return j->error;
+}
+
+bool journal_stays(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	return j->stays;
 }
 
 void journal_data(struct journal *j)

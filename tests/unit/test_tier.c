@@ -738,6 +738,34 @@ static void a_journal_that_fails_leaves_nothing(void **state)
 		assert_false(is_there(number(i)));
 }
 
+/* Its files would bring back what is on the disk: that is read, and not written. */
+static void what_a_journal_that_stays_knows_is_not_written(void **state)
+{
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	push_out("4");
+	push_out("5");
+	assert_int_equal(read_it("4", 5), FILE_BYTES);
+	assert_true(attr_of("4").copied);
+	atomic_store(&faults.journal_stays, true);
+	atomic_store(&faults.journal_error, -EIO);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(touch("3"), -EROFS);
+		assert_int_equal(touch("4"), -EROFS);
+	}
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	assert_int_equal(read_it("4", 5), FILE_BYTES);
+	assert_int_equal(put("x", 1, FILE_BYTES), 0);
+	assert_int_equal(touch("x"), 0);
+	atomic_store(&faults.journal_error, 0);
+	reboot();
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	assert_int_equal(read_it("4", 5), FILE_BYTES);
+	assert_int_equal(touch("3"), 0);
+	atomic_store(&faults.journal_stays, false);
+}
+
 /* With the disk's answer goes the end: in a process of its own, for that ends there. */
 static void close_without_answer(void)
 {
@@ -1091,6 +1119,7 @@ int main(void)
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
+		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(what_is_not_ours_is_refused, setup),
