@@ -18,7 +18,10 @@
  * what they have, and wait for their turn. Else several would have all there is, and none enough.
  *
  * A disk that does not answer holds a thread; whoever waits is answered when his time is
- * over all the same, by whichever thread looks first (expire()).
+ * over all the same, by whichever thread looks first (expire()). They look by the clock, also
+ * while they read and compare: who waits in the queue does so because all of them are at something.
+ * What nobody waits for any more is not begun; what is being read is given up if none of those who
+ * waited is likely to ask again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -45,6 +48,7 @@ struct recall {
 	uint64_t fileid;
 	struct place place;
 	bool writes; /* one who waits does, or did */
+	bool again;  /* the time of one was over while it was read: he may ask again */
 	struct node_call *calls;
 	struct recall *next; /* in the queue */
 	UT_hash_handle hh;
@@ -56,6 +60,7 @@ struct back {
 	pthread_cond_t more;
 	struct recall *table, *queue, *last;
 	bool ending;
+	_Atomic uint64_t look_ns; /* when somebody is to look who has given up */
 	struct coming *turn;    /* who may wait for room with slices in hand; NULL: nobody does */
 	unsigned nreading;      /* that have all of theirs */
 	uint64_t nsettled;      /* so often one of these has ended, or what was taken given back */
@@ -102,6 +107,7 @@ static struct node_call *take_given_up(struct back *b)
 			if (!r)
 				continue;
 			LL_DELETE(q->calls, c);
+			q->again |= r == -ETIMEDOUT;
 			c->result = r;
 			LL_PREPEND(late, c);
 		}
@@ -121,13 +127,36 @@ static void expire(struct back *b)
 	}
 }
 
-/* It is over: nobody joins any more. */
-static void finish(struct back *b, struct recall *q, int r)
+/* The same by who is at something, if it is time to. */
+static void look(struct back *b)
+{
+	uint64_t due = atomic_load(&b->look_ns);
+
+	if (clock_ns() >= due &&
+	    atomic_compare_exchange_strong(&b->look_ns, &due, tier_next_look()))
+		expire(b);
+}
+
+/* Under the lock. */
+static void enqueue(struct back *b, struct recall *q)
+{
+	q->next = NULL;
+	*(b->queue ? &b->last->next : &b->queue) = q;
+	b->last = q;
+	pthread_cond_signal(&b->more);
+}
+
+/* It is over: nobody joins any more. Who joined after it was given up has it begun anew. */
+static void finish(struct back *b, struct recall *q, bool given_up, int r)
 {
 	struct node_call *calls;
 
 	{
 		WITH_LOCK(&b->lock);
+		if (given_up && q->calls) {
+			enqueue(b, q);
+			return;
+		}
 		HASH_DEL(b->table, q);
 		calls = steal(&q->calls);
 	}
@@ -152,9 +181,7 @@ void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool write
 			if (q) {
 				*q = (struct recall){ .fileid = fileid, .place = place };
 				HASH_ADD(hh, b->table, fileid, sizeof(q->fileid), q);
-				*(b->queue ? &b->last->next : &b->queue) = q;
-				b->last = q;
-				pthread_cond_signal(&b->more);
+				enqueue(b, q);
 			}
 		}
 		if (q) {
@@ -181,6 +208,7 @@ struct coming {
 	struct index_op op;      /* its record */
 	struct extents from, to;
 	bool is_reading;         /* it has all its slices */
+	bool given_up;           /* nobody waits for it */
 	uint64_t vain_ns;        /* evict.h */
 	uint32_t held;           /* segments, of from.v[] */
 	struct piece *v;
@@ -197,6 +225,19 @@ struct coming {
 static uint8_t *page_of(const struct coming *g, const struct piece *p, uint32_t off)
 {
 	return pool_page(g->t->e->pool, p->id.page + off);
+}
+
+/* Is it to be gone on with? By who is at it: others are looked after. */
+static int goes_on(struct coming *g)
+{
+	struct back *b = g->k->back;
+
+	look(b);
+	WITH_LOCK(&b->lock);
+	if (b->ending)
+		return -ESHUTDOWN;
+	g->given_up = !g->q->calls && !g->q->again;
+	return g->given_up ? -ECANCELED : 0;
 }
 
 /* What it had is free, or can be evicted. */
@@ -395,7 +436,9 @@ static int take_all(struct coming *g)
 	for (uint32_t i = 0; i < g->from.n; i++) {
 		for (uint32_t off = 0, n; off < g->from.v[i].npages; off += n) {
 			struct piece p = { .extent = i, .off = off };
-			int r = array_room(g->v, g->cap, g->n + 1, 16);
+			int r = goes_on(g);
+			if (!r)
+				r = array_room(g->v, g->cap, g->n + 1, 16);
 			if (!r)
 				r = take_slice(g, g->from.v[i].npages - off, &p.id, &p.npages);
 			if (r)
@@ -485,6 +528,7 @@ static int compare_rest(struct coming *g)
 
 	for (size_t i = 0; !r && i < g->nparts; i++) {
 		const struct part *a = &g->parts[i];
+		r = goes_on(g);
 		for (uint32_t b = a->off / SUM_PAGES; !r && !a->is_alone &&
 		     b * SUM_PAGES < a->off + a->npages; b++)
 			r = compare_block(g, a->extent, b);
@@ -513,12 +557,6 @@ static int reap(struct coming *g, bool bad)
 	return a->is_alone && !bad ? compare_part(g, a) : 0;
 }
 
-static bool is_ending(struct back *b)
-{
-	WITH_LOCK(&b->lock);
-	return b->ending;
-}
-
 /* All that was begun has ended when this returns. */
 static int read_all(struct coming *g)
 {
@@ -530,7 +568,8 @@ static int read_all(struct coming *g)
 		return -ENOMEM;
 	list_parts(g);
 	while ((!r && sent < g->nparts) || g->k->disk->out) {
-		r = r ? r : is_ending(g->k->back) ? -ESHUTDOWN : 0;
+		int on = goes_on(g);
+		r = r ? r : on;
 		if (!r && sent < g->nparts && g->k->disk->out < BACK_DEPTH) {
 			r = disk_submit(g->k->disk, &g->parts[sent].req);
 			sent += !r;
@@ -575,8 +614,11 @@ static int make_extents(struct coming *g)
 	g->to.v = calloc(g->n ? g->n : 1, sizeof(*g->to.v));
 	if (!g->to.v)
 		return -ENOMEM;
-	for (size_t i = 0; !r && i < g->n; i++)
-		r = add_extent(g, &g->v[i]);
+	for (size_t i = 0; !r && i < g->n; i++) {
+		r = goes_on(g);
+		if (!r)
+			r = add_extent(g, &g->v[i]);
+	}
 	return r;
 }
 
@@ -644,8 +686,10 @@ static int end_copy(struct coming *g)
 /* 1: nothing was to be brought. */
 static int bring(struct coming *g)
 {
-	int r = read_record(g);
+	int r = goes_on(g);
 
+	if (!r)
+		r = read_record(g);
 	if (!r)
 		r = hold_segments(g);
 	if (!r)
@@ -679,7 +723,7 @@ static void serve(struct worker *k, struct recall *q)
 	int r = bring_back(&g);
 	bool bad = r == -EIO || r == -EUCLEAN;
 
-	finish(k->back, q, bad ? -EIO : r);
+	finish(k->back, q, g.given_up && r == -ECANCELED, bad ? -EIO : r);
 	coming_fini(&g); /* the slices were pinned until now */
 	if (bad && g.t->calls.condemn)
 		g.t->calls.condemn(g.t->calls.arg, fileid);
@@ -691,8 +735,10 @@ static struct recall *next(struct back *b)
 	while (!b->queue && !b->ending)
 		lock_wait(&b->lock, &b->more);
 	struct recall *q = b->queue;
-	if (q)
+	if (q) {
 		b->queue = q->next;
+		q->again = false;
+	}
 	return q;
 }
 

@@ -29,6 +29,8 @@ enum {
 	DISK_BYTES = 700 << 20,
 	FILE_BYTES = 1 << 20,
 	PATIENT_MS = 20000,
+	LARGE_BYTES = 10 << 20,
+	LARGE_PARTS = 380, /* pages of it that were written anew */
 };
 
 static struct engine *e;
@@ -278,23 +280,28 @@ static void of_all_sizes(void **state)
 }
 
 /* Written here and there, so that its extents are many, and parts of slices. */
-static void of_many_extents(void **state)
+static void put_in_parts(const char *name, uint64_t of, size_t bytes, unsigned n)
 {
 	uint64_t words[512];
 	struct file *f = NULL;
-
-	(void)state;
-	assert_int_equal(put("a", 5, 3 << 20), 0);
 	struct attr a = { 0 };
 	struct place place;
-	assert_int_equal(kit_lookup(e, "a", &a, &place), 0);
+
+	assert_int_equal(put(name, of, bytes), 0);
+	assert_int_equal(kit_lookup(e, name, &a, &place), 0);
 	for (unsigned i = 0; i < 512; i++)
-		words[i] = 5;
-	for (unsigned k = 0; k < 200; k++) {
+		words[i] = of;
+	for (unsigned k = 0; k < n; k++) {
 		assert_int_equal(kit_open(e, a.fileid, place, FILE_WRITE, &f), 0);
-		assert_true(kit_write(f, (k * 7 % 768) * 4096ULL, words, sizeof(words)) > 0);
+		assert_true(kit_write(f, k * 7 * 4096ULL % bytes, words, sizeof(words)) > 0);
 		assert_int_equal(kit_close(f, FILE_WRITE), 0);
 	}
+}
+
+static void of_many_extents(void **state)
+{
+	(void)state;
+	put_in_parts("a", 5, 3 << 20, 200);
 	uint64_t version = attr_of("a").version;
 	for (unsigned round = 0; round < 3; round++) {
 		/* It was used often, and so must the others be. */
@@ -718,6 +725,95 @@ static void who_waits_for_a_slow_disk_gives_up_in_time(void **state)
 	assert_int_equal(read_it("1", 2), FILE_BYTES);
 }
 
+/* An open that is under way. */
+struct opening {
+	struct kit_wait w;
+	struct file_op op;
+};
+
+static void begin_open(struct opening *o, const char *name, uint64_t timeout_ms)
+{
+	struct attr a = { 0 };
+	struct place place;
+
+	*o = (struct opening){ .w = KIT_WAIT, .op = { .done = kit_done, .arg = &o->w } };
+	o->op.call.deadline_ns = timeout_ms ? clock_ns() + timeout_ms * NS_PER_MS : 0;
+	assert_int_equal(kit_lookup(e, name, &a, &place), 0);
+	assert_true(a.away);
+	file_open(e, a.fileid, place, 0, &o->op);
+}
+
+static void wait_read_begins(uint64_t count)
+{
+	while (atomic_load(&faults.count) <= count)
+		usleep(100);
+}
+
+/* Hundreds of reads, each of which ends soon: a second of them. */
+static void who_waits_for_a_long_read_gives_up_in_time(void **state)
+{
+	struct opening o;
+
+	(void)state;
+	put_in_parts("a", 5, LARGE_BYTES, LARGE_PARTS);
+	push_out("a");
+	atomic_store(&faults.delay_ms, 20);
+	uint64_t begun = clock_ns();
+	begin_open(&o, "a", 50);
+	assert_int_equal(kit_wait(&o.w), -ETIMEDOUT);
+	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	/* It goes on for who comes again; without anybody who may, it does not. */
+	begin_open(&o, "a", 0);
+	assert_int_equal(kit_wait(&o.w), 0);
+	assert_int_equal(kit_close(o.op.file, 0), 0);
+	push_out("a");
+	int64_t back = metric_get(M_DISK_PROMOTED);
+	uint64_t count = atomic_load(&faults.count), was = 0;
+	begin_open(&o, "a", 0);
+	wait_read_begins(count);
+	atomic_store(&o.op.call.cancelled, true);
+	begun = clock_ns();
+	assert_int_equal(kit_wait(&o.w), -ECANCELED);
+	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	for (count = atomic_load(&faults.count); count != was; count = atomic_load(&faults.count)) {
+		was = count;
+		usleep(100000);
+	}
+	assert_int_equal(metric_get(M_DISK_PROMOTED), back);
+	assert_true(attr_of("a").away);
+	atomic_store(&faults.delay_ms, 0);
+	assert_int_equal(read_it("a", 5), LARGE_BYTES);
+}
+
+/* Who waits behind others and gives up costs them nothing. */
+static void what_nobody_waits_for_is_not_read(void **state)
+{
+	struct opening o[4], late, after;
+
+	(void)state;
+	put_many(60, FILE_BYTES);
+	for (unsigned i = 50; i < 60; i++) /* room, so that nothing is written */
+		assert_int_equal(kit_unlink(e, number(i)), 0);
+	atomic_store(&faults.delay_ms, 300);
+	uint64_t count = atomic_load(&faults.count);
+	for (unsigned i = 0; i < 4; i++)
+		begin_open(&o[i], number(i), 0);
+	wait_read_begins(count + 3);
+	begin_open(&late, "4", 50);
+	begin_open(&after, "5", 0);
+	assert_int_equal(kit_wait(&late.w), -ETIMEDOUT);
+	atomic_store(&faults.delay_ms, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(kit_wait(&o[i].w), 0);
+		assert_int_equal(kit_close(o[i].op.file, 0), 0);
+	}
+	assert_int_equal(kit_wait(&after.w), 0);
+	assert_int_equal(kit_close(after.op.file, 0), 0);
+	assert_int_equal(read_it("6", 7), FILE_BYTES);
+	assert_true(attr_of("4").away);
+	assert_int_equal(read_it("4", 5), FILE_BYTES);
+}
+
 static void a_journal_that_fails_leaves_nothing(void **state)
 {
 	(void)state;
@@ -949,7 +1045,7 @@ static void what_is_away_waits_for_room(void **state)
 	pthread_join(t, NULL);
 }
 
-enum { LARGE_BYTES = 10 << 20, LARGE = 3 };
+enum { LARGE = 3 };
 
 /* Here and there a page: while it is open others wait. */
 static void *reads_large(void *arg)
@@ -1117,6 +1213,8 @@ int main(void)
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
+		TEST(who_waits_for_a_long_read_gives_up_in_time, setup),
+		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
 		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
