@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <utlist.h>
 
@@ -198,6 +199,14 @@ int disk_fault_of_journal(struct disk_faults *f)
 int disk_fault_of_removal(struct disk_faults *f)
 {
 	return f && atomic_load(&f->journal_stays) ? -EROFS : 0;
+}
+
+void disk_fault_sync(struct disk_faults *f, uint64_t bytes)
+{
+	uint64_t us = f ? (bytes >> 10) * atomic_load(&f->sync_ms) * 1000 >> 10 : 0;
+
+	if (us)
+		usleep((useconds_t)us);
 }
 
 /* As text ---------------------------------------------------------------------------------- */

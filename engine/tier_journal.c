@@ -35,6 +35,7 @@ enum {
 	ROTATE_REST_MS = 10000,/* after it could not be done */
 	BUFFER_MAX = 64 << 20, /* that the disk is behind; then it is given up */
 	ROWS_LOT = 1 << 20,
+	ROWS_SYNC = 4 << 20, /* that are synced at a time: others wait for the thread meanwhile */
 	ROWS_SEEN = 1024, /* then it is looked whether somebody waits */
 };
 
@@ -43,11 +44,14 @@ enum {
 struct journal {
 	struct journal_opts o;
 	struct kv_observer observer;
-	struct writer pending; /* of a commit under way; the committer's */
+	struct writer pending; /* of a commit under way; the committer's, */
+	bool is_told;          /* as this: there is one */
 
 	struct lock lock;
 	struct writer buffer;  /* commits: u32 bytes of entries, entries */
 	uint64_t added, durable;
+	uint64_t ncommits;     /* that have been told of, */
+	bool in_commit;        /* and one is about to be: its rows may be seen already */
 	bool data_written, ending, ended;
 	int error;
 	bool stays; /* after it: its files could not be removed */
@@ -285,9 +289,20 @@ static int flush(struct journal *j)
 struct rows {
 	struct journal *j;
 	int fd;
-	uint64_t number, bytes, seen;
+	uint64_t number, bytes, synced, seen;
 	struct writer entries, kept;
 };
+
+static int rows_sync(struct rows *s)
+{
+	int r = fdatasync(s->fd) ? -errno : 0;
+
+	disk_fault_sync(s->j->o.faults, s->bytes - s->synced);
+	s->synced = s->bytes;
+	if (!r)
+		answered(s->j);
+	return r;
+}
 
 static int rows_write(struct rows *s)
 {
@@ -298,8 +313,9 @@ static int rows_write(struct rows *s)
 	s->bytes += w.len;
 	writer_fini(&w);
 	s->entries.len = 0;
-	return r;
+	return !r && s->bytes - s->synced >= ROWS_SYNC ? rows_sync(s) : r;
 }
+
 
 static int see_row(void *arg, const struct kv_row *row)
 {
@@ -317,6 +333,22 @@ static int see_row(void *arg, const struct kv_row *row)
 	/* Others are waiting for what has come meanwhile. */
 	bool looks = ++s->seen % ROWS_SEEN == 0 || is_lot;
 	return !r && looks && s->j->has_thread ? flush(s->j) : r;
+}
+
+/* Of a commit meanwhile some rows may have been seen in time, and others too early: all of it is to
+ * be in the journal before these are believed. */
+static int rows_settle(struct rows *s)
+{
+	struct journal *j = s->j;
+
+	if (!j->has_thread)
+		return 0;
+	{
+		WITH_LOCK(&j->lock);
+		for (uint64_t n = j->ncommits; j->in_commit && j->ncommits == n;)
+			lock_wait(&j->lock, &j->done);
+	}
+	return flush(j);
 }
 
 static int see_segment(void *arg, uint32_t n, uint32_t gen)
@@ -343,7 +375,9 @@ static int write_rows(struct journal *j)
 	if (!r)
 		r = sync_data(j);
 	if (!r)
-		r = fsync(s.fd) ? -errno : 0;
+		r = rows_sync(&s);
+	if (!r)
+		r = rows_settle(&s);
 	crash_point(CRASH_DISK_ROWS);
 	if (!r)
 		r = renameat(j->o.dir, ROWS_NEW, j->o.dir, name_of("rows", j->number).s) ||
@@ -431,6 +465,12 @@ static void *run(void *arg)
 	return NULL;
 }
 
+static void set_in_commit(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	j->in_commit = true;
+}
+
 /* The observer. What was a kept row and is none any more goes; of what comes back, or goes there
  * again, nothing changes. */
 static int observe(void *arg, struct bytes key, struct bytes before, struct bytes after)
@@ -438,6 +478,11 @@ static int observe(void *arg, struct bytes key, struct bytes before, struct byte
 	_cleanup_(writer_fini) struct writer w_was = { 0 }, w_is = { 0 };
 	struct journal *j = arg;
 	uint64_t id = j->o.head.pool_id;
+
+	if (!j->is_told) {
+		j->is_told = true;
+		set_in_commit(j);
+	}
 	struct bytes was = index_row_kept(key, before, id, &w_was);
 	struct bytes is = index_row_kept(key, after, id, &w_is);
 
@@ -452,10 +497,17 @@ static void observed(void *arg, bool committed)
 {
 	struct journal *j = arg;
 
-	if (committed && j->pending.len) {
+	{
 		WITH_LOCK(&j->lock);
-		add(j, writer_bytes(&j->pending));
+		if (committed && j->pending.len)
+			add(j, writer_bytes(&j->pending));
+		if (j->in_commit) {
+			j->in_commit = false;
+			j->ncommits++;
+			pthread_cond_broadcast(&j->done);
+		}
 	}
+	j->is_told = false;
 	if (j->pending.bad)
 		writer_fini(&j->pending);
 	j->pending.len = 0;

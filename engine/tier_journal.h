@@ -19,6 +19,8 @@
  *	segment
  *	an object's copy is none     before   whoever is going to write it has an answer
  *	any more
+ *	commits that rows-N may      before   rows-N has its name
+ *	have in part
  *
  * When it cannot be written, its files are removed before anybody has an answer; where they stay,
  * who is going to write has an error. So nothing that could be changed comes back as it was
