@@ -106,7 +106,8 @@ void tier_tend(struct tier *t);
 /* Of what is there as a copy nothing has to be written: it goes whatever the disk does. `record`: as
  * index_stat() has said. 0; else it has no copy, or is not so any more. */
 int tier_go_back(struct tier *t, const struct index_op *record);
-/* `waited`: somebody waits, since `since_ns`; so it ends soon, whatever the disk does. */
+/* since_ns: somebody waits since then, so it ends soon, whatever the disk does; 0: nobody does, and
+ * it ends in some seconds. */
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns);
 
 /* Coming back ------------------------------------------------------------------------------ */

@@ -7,7 +7,9 @@
  *	                                                      '-> too late: `stuck`
  *
  * The hard idea is whom a slow disk holds up: nobody. Who waits for room waits for a batch
- * as long as it has been told to, and the batch is made as long as the disk was fast lately.
+ * as long as it has been told to, and the batch is made as long as the disk was fast lately. Where
+ * nobody waits for room others do for the thread (what has lived long enough, quotas, directories):
+ * so it waits longer, but not for ever.
  * What is not written by then is evicted as if there were no disk. Its writes are out,
  * though, and lend pages of the pool to the kernel until they end (I9): so the batch and its
  * pins stay, and nothing else is given to the disk before it has come to its end.
@@ -30,6 +32,7 @@
 enum {
 	LOOK_MS = 5,            /* how often somebody is looked for who waits */
 	REST_MS = 1000,         /* after an error */
+	BEHIND_MS = 5000,       /* for a batch that nobody waits for */
 	BUDGET_MAX = 16384,     /* pages of a batch: 64 MiB */
 	BEGIN_PAGES_PER_MS = 64,/* 256 MiB/s, before it was measured */
 };
@@ -59,8 +62,9 @@ struct out_batch {
 	struct out_write **writes;
 	size_t nwrites, cap;
 	size_t nsent;
-	uint64_t begun_ns, until_ns; /* until: 0: nobody waits */
+	uint64_t begun_ns, until_ns;
 	uint64_t pages;
+	bool waited; /* somebody waits for room */
 	bool late;
 };
 
@@ -127,8 +131,11 @@ static uint64_t until(struct out_batch *b)
 {
 	struct tier *t = b->t;
 
-	if (!b->until_ns && t->calls.is_waited && t->calls.is_waited(t->calls.arg))
-		b->until_ns = clock_ns() + t->wait_ms * NS_PER_MS / 2;
+	if (!b->waited && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
+		uint64_t end = clock_ns() + t->wait_ms * NS_PER_MS / 2;
+		b->until_ns = end < b->until_ns ? end : b->until_ns;
+		b->waited = true;
+	}
 	return b->until_ns;
 }
 
@@ -140,12 +147,12 @@ static bool reap(struct out_batch *b)
 
 	do {
 		uint64_t now = clock_ns(), end = until(b);
-		if (end && now >= end) {
+		if (now >= end) {
 			b->late = true;
 			return false;
 		}
 		uint64_t look = now + LOOK_MS * NS_PER_MS;
-		r = disk_reap(b->t->out, end && end < look ? end : look, &q);
+		r = disk_reap(b->t->out, end < look ? end : look, &q);
 	} while (r == -ETIMEDOUT);
 	if (r < 0) {
 		b->late = true;
@@ -404,6 +411,13 @@ static void become_stuck(struct out_batch *b)
 		batch_free(b);
 }
 
+static uint64_t begin_until(const struct tier *t, uint64_t since_ns)
+{
+	if (since_ns)
+		return since_ns + t->wait_ms * NS_PER_MS;
+	return clock_ns() + (t->wait_ms > BEHIND_MS ? t->wait_ms : BEHIND_MS) * NS_PER_MS;
+}
+
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns)
 {
 	struct out_batch *b = calloc(1, sizeof(*b));
@@ -417,7 +431,8 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 	}
 	b->t = t;
 	b->begun_ns = clock_ns();
-	b->until_ns = since_ns ? since_ns + t->wait_ms * NS_PER_MS : 0;
+	b->waited = since_ns;
+	b->until_ns = begin_until(t, since_ns);
 	for (unsigned i = 0; i < n && !b->late; i++)
 		add_victim(b, &v[i]);
 	send_last(b);

@@ -743,10 +743,30 @@ static void begin_open(struct opening *o, const char *name, uint64_t timeout_ms)
 	file_open(e, a.fileid, place, 0, &o->op);
 }
 
-static void wait_read_begins(uint64_t count)
+static void wait_requests(uint64_t count)
 {
 	while (atomic_load(&faults.count) <= count)
 		usleep(100);
+}
+
+/* It is given up as well where nobody waits for room: the thread has other things to do. */
+static void a_dead_disk_does_not_hold_the_eviction(void **state)
+{
+	int64_t slow = metric_get(M_DISK_NOT_SLOW);
+
+	(void)state;
+	put_many(14, FILE_BYTES);
+	atomic_store(&faults.delay_ms, 7000);
+	uint64_t count = atomic_load(&faults.count), begun = clock_ns();
+	for (unsigned i = 100; atomic_load(&faults.count) == count; i++) {
+		assert_true(i < 130); /* of the 32 that have room */
+		assert_int_equal(put(number(i), i + 1, FILE_BYTES / 16), 0);
+		usleep(20000);
+	}
+	while (metric_get(M_DISK_NOT_SLOW) == slow && clock_ns() - begun < 6900 * NS_PER_MS)
+		usleep(10000);
+	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
+	atomic_store(&faults.delay_ms, 0);
 }
 
 /* Hundreds of reads, each of which ends soon: a second of them. */
@@ -770,7 +790,7 @@ static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 	int64_t back = metric_get(M_DISK_PROMOTED);
 	uint64_t count = atomic_load(&faults.count), was = 0;
 	begin_open(&o, "a", 0);
-	wait_read_begins(count);
+	wait_requests(count);
 	atomic_store(&o.op.call.cancelled, true);
 	begun = clock_ns();
 	assert_int_equal(kit_wait(&o.w), -ECANCELED);
@@ -798,7 +818,7 @@ static void what_nobody_waits_for_is_not_read(void **state)
 	uint64_t count = atomic_load(&faults.count);
 	for (unsigned i = 0; i < 4; i++)
 		begin_open(&o[i], number(i), 0);
-	wait_read_begins(count + 3);
+	wait_requests(count + 3);
 	begin_open(&late, "4", 50);
 	begin_open(&after, "5", 0);
 	assert_int_equal(kit_wait(&late.w), -ETIMEDOUT);
@@ -1213,6 +1233,7 @@ int main(void)
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
+		TEST(a_dead_disk_does_not_hold_the_eviction, setup_hasty),
 		TEST(who_waits_for_a_long_read_gives_up_in_time, setup),
 		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
