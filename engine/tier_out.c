@@ -34,6 +34,7 @@ enum {
 	REST_MS = 1000,         /* after an error */
 	BEHIND_MS = 5000,       /* for a batch that nobody waits for */
 	BUDGET_MAX = 16384,     /* pages of a batch: 64 MiB */
+	MEASURE_PAGES = 64,     /* that are written, at least, to measure it */
 	BEGIN_PAGES_PER_MS = 64,/* 256 MiB/s, before it was measured */
 };
 
@@ -380,15 +381,19 @@ static void settle(struct out_batch *b)
 		failed(t, error);
 }
 
-/* How fast it is; of little it cannot be told. */
+/* How fast it is; of little it cannot be told, so of several batches where they are small, as they are
+ * when it was slow. */
 static void measure(struct out_batch *b)
 {
-	uint64_t ns = clock_ns() - b->begun_ns;
+	struct tier *t = b->t;
 
-	if (b->pages < 64 || !ns)
+	t->measured_pages += b->pages;
+	t->measured_ns += b->pages ? clock_ns() - b->begun_ns : 0;
+	if (t->measured_pages < MEASURE_PAGES || !t->measured_ns)
 		return;
-	double now = (double)b->pages / (double)ns;
-	b->t->pages_per_ns += (now - b->t->pages_per_ns) / 2;
+	double now = (double)t->measured_pages / (double)t->measured_ns;
+	t->pages_per_ns += (now - t->pages_per_ns) / 2;
+	t->measured_pages = t->measured_ns = 0;
 }
 
 /* Its victims go as if there were no disk; what is lent to it is not forgotten. */
@@ -399,6 +404,7 @@ static void become_stuck(struct out_batch *b)
 	log_warn("disk", "%s/data is slow: %u objects that were to go there were not written in time, "
 		 "and are evicted", t->path, b->n);
 	t->pages_per_ns /= 2;
+	t->measured_pages = t->measured_ns = 0;
 	for (unsigned i = 0; i < b->n; i++) {
 		struct out_victim *o = &b->v[i];
 		o->v->outcome = o->r ? o->r : o->is_there ? 0 : not_now(M_DISK_NOT_SLOW);

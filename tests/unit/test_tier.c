@@ -704,6 +704,32 @@ static void a_slow_disk_holds_up_nobody(void **state)
 			assert_int_equal(read_it(number(i), i + 1), FILE_BYTES);
 }
 
+/* Of small objects, so that what is written at a time is little while it is taken for slow. */
+static void a_disk_that_was_slow_is_fast_again(void **state)
+{
+	enum { N = 2000, BYTES = 8192 };
+	int64_t slow = metric_get(M_DISK_NOT_SLOW), demoted;
+	unsigned n = 0;
+
+	(void)state;
+	atomic_store(&faults.delay_ms, 60);
+	for (uint64_t until = clock_ns() + 1500 * NS_PER_MS; clock_ns() < until; n++)
+		assert_int_equal(put(number(n), n + 1, BYTES), 0);
+	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
+	atomic_store(&faults.delay_ms, 0);
+	for (unsigned i = 0; i < N; i++, n++)
+		assert_int_equal(put(number(n), n + 1, BYTES), 0);
+	demoted = metric_get(M_DISK_DEMOTED);
+	uint64_t count = atomic_load(&faults.count);
+	for (unsigned i = 0; i < N; i++, n++)
+		assert_int_equal(put(number(n), n + 1, BYTES), 0);
+	count = atomic_load(&faults.count) - count;
+	demoted = metric_get(M_DISK_DEMOTED) - demoted;
+	print_message("%lu writes for %ld objects\n", count, demoted);
+	assert_true(demoted > N / 4);
+	assert_true((int64_t)count < demoted / 8);
+}
+
 static void who_waits_for_a_slow_disk_gives_up_in_time(void **state)
 {
 	struct attr a = { 0 };
@@ -1232,6 +1258,7 @@ int main(void)
 		TEST(what_is_torn_is_an_error, setup),
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
+		TEST(a_disk_that_was_slow_is_fast_again, setup_hasty),
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
 		TEST(a_dead_disk_does_not_hold_the_eviction, setup_hasty),
 		TEST(who_waits_for_a_long_read_gives_up_in_time, setup),
