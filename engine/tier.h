@@ -48,7 +48,8 @@ struct tier_opts {
  * as it is), -EPROTONOSUPPORT, -EEXIST (fresh, and something is aside already).
  */
 int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why);
-/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use. */
+/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use.
+ * After another error, or an interruption, it can be called again. */
 int tier_remove(const char *dir, const char *store);
 uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */

@@ -1010,6 +1010,62 @@ static void damage(const char *file, off_t at)
 	close(fd);
 }
 
+static void store_text(const char *name, const char *text)
+{
+	char path[400];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void move_to(const char *from, const char *to)
+{
+	char a[400], b[400];
+
+	assert_true(disk_kit_find(from, a, sizeof(a)));
+	snprintf(b, sizeof(b), "%s/%s%s", folder, to, strrchr(a, '/') + 1);
+	assert_int_equal(rename(a, b), 0);
+}
+
+/* Who was interrupted while he removed, or moved aside, what was there. */
+static void what_is_left_of_another_is_in_nobodys_way(void **state)
+{
+	char path[400];
+
+	(void)state;
+	put_many(40, FILE_BYTES);
+	engine_close(e);
+	assert_true(disk_kit_find("data", path, sizeof(path)));
+	assert_int_equal(unlink(path), 0);
+	store_text("rows-2024.csv", "a user's");
+	store_text("rows-00000009", "not whole");
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_int_equal(is_there("3"), i > 0);
+		put_many(40, FILE_BYTES);
+		push_out("3");
+		engine_close(e);
+	}
+	assert_true(disk_kit_find("rows-2024.csv", path, sizeof(path)));
+	/* Aside: rows first, so that what is left is not believed. */
+	snprintf(path, sizeof(path), "%s/old", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	move_to("rows-0", "old/");
+	assert_int_equal(try(folder, 0, "--fresh"), -EUCLEAN);
+	const struct engine_opts o = { .in_memory = true, .fresh = true };
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
+	assert_false(is_there("3"));
+	put_many(40, FILE_BYTES);
+	engine_close(e);
+	snprintf(path, sizeof(path), "%s/old/data", folder);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EEXIST);
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
 static void what_is_not_ours_is_refused(void **state)
 {
 	char path[400];
@@ -1268,6 +1324,7 @@ int main(void)
 		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
+		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
 		TEST(what_is_not_ours_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
