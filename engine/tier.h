@@ -62,10 +62,10 @@ int tier_adopt(struct tier *t, const struct extent *x, uint64_t fileid);
 
 /* e's pool and index are open and rebuilt, nothing is under way. `evict` is called on the
  * thread that demotes: the object is to go, if it may: 0, or it stays. `condemn`, by any: it is
- * to go soon, for it cannot be read. */
+ * to go soon, for it cannot be read, if it is away then and has this body (lent). */
 struct tier_calls {
 	int (*evict)(void *arg, uint64_t fileid);
-	void (*condemn)(void *arg, uint64_t fileid);
+	void (*condemn)(void *arg, uint64_t fileid, struct bytes body);
 	/* As index_stat(), of one that is known; the op is to be finished. */
 	int (*find)(void *arg, uint64_t fileid, struct index_op *ret);
 	bool (*is_waited)(void *arg); /* does somebody wait for room? */
@@ -115,7 +115,7 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 
 /* done(c, 0): the object is in the pool by now, or has never been away, and with `writes` it is not
  * copied, most likely; look again. -EIO: what the disk has does not match its sums, or cannot be
- * read; it is going to be evicted. -EROFS: with `writes`, the journal has failed, and its files
+ * read, and it is going to be evicted; or the index cannot take it. -EROFS: with `writes`, the journal has failed, and its files
  * would bring back after a reboot what it is now. -ENOSPC, -ENOMEM, -ESHUTDOWN; -ETIMEDOUT,
  * -ECANCELED of what c is a part of. */
 void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,

@@ -209,6 +209,7 @@ struct coming {
 	struct extents from, to;
 	bool is_reading;         /* it has all its slices */
 	bool given_up;           /* nobody waits for it */
+	bool bad;                /* what the disk has cannot be read, or is not what it was */
 	uint64_t vain_ns;        /* evict.h */
 	uint32_t held;           /* segments, of from.v[] */
 	struct piece *v;
@@ -288,8 +289,10 @@ static int hold_segments(struct coming *g)
 		const struct extent *x = &g->from.v[i];
 		struct slice_run s = { { x->slice, x->gen }, x->npages };
 		if (x->pool_id != tier_log_id(g->t->log) || x->slice_off ||
-		    x->slice_pages != x->npages)
+		    x->slice_pages != x->npages) {
+			g->bad = true;
 			return -EUCLEAN;
+		}
 		int r = tier_log_enter(g->t->log, &s);
 		if (r < 0)
 			return r == -ESTALE ? 1 : r;
@@ -487,8 +490,9 @@ static void list_parts(struct coming *g)
 	}
 }
 
-static int complain(const struct coming *g, const struct extent *x, uint32_t block)
+static int complain(struct coming *g, const struct extent *x, uint32_t block)
 {
+	g->bad = true;
 	metric_add(M_CHECKSUM_FAILURES, 1);
 	log_error("disk", "%s/data: file %lu: page %u does not match its checksum: not returned",
 		  g->t->path, (unsigned long)g->q->fileid, x->slice + block * SUM_PAGES);
@@ -548,6 +552,7 @@ static int reap(struct coming *g, bool bad)
 		return r;
 	struct part *a = (struct part *)q;
 	if (q->result < 0) {
+		g->bad = true;
 		metric_add(M_DISK_FAILED_READ, 1);
 		log_error("disk", "%s/data: file %lu: cannot read page %lu: %s", g->t->path,
 			  (unsigned long)g->q->fileid, (unsigned long)(q->off / PAGE_BYTES),
@@ -721,12 +726,11 @@ static void serve(struct worker *k, struct recall *q)
 	struct coming g = { .k = k, .t = k->back->t, .q = q };
 	uint64_t fileid = q->fileid;
 	int r = bring_back(&g);
-	bool bad = r == -EIO || r == -EUCLEAN;
 
-	finish(k->back, q, g.given_up && r == -ECANCELED, bad ? -EIO : r);
+	finish(k->back, q, g.given_up && r == -ECANCELED, r == -EUCLEAN ? -EIO : r);
+	if (r < 0 && g.bad && g.t->calls.condemn)
+		g.t->calls.condemn(g.t->calls.arg, fileid, g.op.entry.body.bytes);
 	coming_fini(&g); /* the slices were pinned until now */
-	if (bad && g.t->calls.condemn)
-		g.t->calls.condemn(g.t->calls.arg, fileid);
 }
 
 static struct recall *next(struct back *b)

@@ -159,6 +159,7 @@ static int begin(struct victims *vs, struct victim *v)
 	v->op = (struct index_op){
 		.fileid = v->fileid, .place = v->place, .names = v->names,
 		.nnames = n > 0 ? (uint32_t)n : 0, .call = kv_call_of(&v->call),
+		.value = v->body,
 	};
 	return n == -ENOENT ? INDEX_MISS : n < 0 ? n : 0;
 }
@@ -199,16 +200,22 @@ void victim_go(struct victims *vs, struct victim *v)
 	index_evict(vs->e->ix, &v->op);
 }
 
+int victim_go_now(struct victims *vs, struct victim *v)
+{
+	int r = begin(vs, v);
+
+	if (!r) {
+		r = index_wait(vs->e->ix, &v->op, index_evict);
+		end(v, r);
+	}
+	return r;
+}
+
 int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason)
 {
 	struct victim v = { .fileid = fileid, .place = place, .reason = reason };
-	int r = begin(vs, &v);
 
-	if (!r) {
-		r = index_wait(vs->e->ix, &v.op, index_evict);
-		end(&v, r);
-	}
-	return r;
+	return victim_go_now(vs, &v);
 }
 
 int victim_dir_go_wait(struct victims *vs, uint64_t dir, struct timespec since)

@@ -28,6 +28,7 @@ struct victim {
 	uint64_t fileid;
 	struct place place;
 	enum metric reason; /* a counter, which it raises */
+	struct bytes body;  /* unless NULL: that it has to have still */
 	struct kv_call call;
 	void (*done)(struct victim *v, int r);
 	void *arg;
@@ -46,6 +47,8 @@ int victim_look(struct victims *vs, const struct entry *e, bool lent);
  * returns: 0; INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes it; -EPERM: it
  * is pinned by the user; others. */
 void victim_go(struct victims *vs, struct victim *v);
+/* The same, here and now. */
+int victim_go_now(struct victims *vs, struct victim *v);
 int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason);
 
 /* A directory that an eviction has emptied, and nothing has happened to since; as

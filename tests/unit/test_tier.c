@@ -632,6 +632,53 @@ static void what_cannot_be_read_is_an_error_and_goes(void **state)
 	assert_int_equal(read_it("5", 6), FILE_BYTES);
 }
 
+/* Puts a little until something is written, which ends late; meanwhile the eviction waits. */
+static void hold_eviction(uint32_t delay_ms)
+{
+	atomic_store(&faults.delay_ms, delay_ms);
+	uint64_t count = atomic_load(&faults.count);
+	for (unsigned i = 200; atomic_load(&faults.count) == count; i++) {
+		assert_true(i < 240);
+		assert_int_equal(put(number(i), i + 1, FILE_BYTES / 16), 0);
+		usleep(20000);
+	}
+	atomic_store(&faults.delay_ms, 0);
+}
+
+/* What could not be read once is there and written when its turn comes to go. */
+static void what_came_back_meanwhile_stays(void **state)
+{
+	enum { BYTES = 16384 };
+	static const char *const names[] = { "a", "b", "c" };
+	struct file *f = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(put(names[i], i + 1, BYTES), 0);
+	for (unsigned i = 0; i < 3; i++)
+		push_out(names[i]);
+	for (unsigned i = 0; i < 20; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "p%u", i);
+		kit_unlink(e, name);
+	}
+	put_many(14, FILE_BYTES);
+	hold_eviction(3000);
+	atomic_store(&faults.only, DISK_READS);
+	atomic_store(&faults.error, -EIO);
+	atomic_store(&faults.fail_in, 1);
+	assert_int_equal(read_it("a", 1), -EIO);
+	assert_int_equal(kit_open_name(e, "a", FILE_WRITE, &f), 0);
+	assert_true(write_all(f, 9, BYTES) >= 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	for (unsigned i = 1; i < 3; i++) {
+		atomic_store(&faults.fail_in, 1);
+		assert_int_equal(read_it(names[i], i + 1), -EIO);
+		wait_gone(names[i]); /* the eviction has seen to all before */
+	}
+	assert_int_equal(read_it("a", 9), BYTES);
+}
+
 /* In the batch that is torn, and the one that is flipped: as what was written is compared. */
 static void what_is_torn_is_an_error(void **state)
 {
@@ -782,17 +829,11 @@ static void a_dead_disk_does_not_hold_the_eviction(void **state)
 
 	(void)state;
 	put_many(14, FILE_BYTES);
-	atomic_store(&faults.delay_ms, 7000);
-	uint64_t count = atomic_load(&faults.count), begun = clock_ns();
-	for (unsigned i = 100; atomic_load(&faults.count) == count; i++) {
-		assert_true(i < 130); /* of the 32 that have room */
-		assert_int_equal(put(number(i), i + 1, FILE_BYTES / 16), 0);
-		usleep(20000);
-	}
+	uint64_t begun = clock_ns();
+	hold_eviction(7000);
 	while (metric_get(M_DISK_NOT_SLOW) == slow && clock_ns() - begun < 6900 * NS_PER_MS)
 		usleep(10000);
 	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
-	atomic_store(&faults.delay_ms, 0);
 }
 
 /* Hundreds of reads, each of which ends soon: a second of them. */
@@ -1311,6 +1352,7 @@ int main(void)
 		TEST(a_copy_makes_way, setup_small),
 		TEST(a_copy_costs_a_failing_disk_nothing, setup),
 		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
+		TEST(what_came_back_meanwhile_stays, setup),
 		TEST(what_is_torn_is_an_error, setup),
 		TEST(a_disk_that_takes_nothing_costs_objects, setup),
 		TEST(a_slow_disk_holds_up_nobody, setup_hasty),
