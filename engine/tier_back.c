@@ -217,6 +217,7 @@ struct coming {
 	struct part {            /* of a piece: one read */
 		struct disk_req req;
 		struct iovec iov;
+		size_t piece;
 		uint32_t extent, off, npages; /* of the extent's pages */
 		bool is_alone;   /* whole blocks: can be compared without others */
 	} *parts;
@@ -478,7 +479,7 @@ static void list_parts(struct coming *g)
 		for (uint32_t at = 0; at < p->npages; at += a->npages, a++) {
 			uint32_t n = p->npages - at < BACK_PAGES ? p->npages - at : BACK_PAGES;
 			uint32_t off = p->off + at;
-			*a = (struct part){ .extent = p->extent, .off = off, .npages = n };
+			*a = (struct part){ .piece = i, .extent = p->extent, .off = off, .npages = n };
 			a->is_alone = off % SUM_PAGES == 0 &&
 				      (n % SUM_PAGES == 0 || off + n == x->npages);
 			a->iov = (struct iovec){ page_of(g, p, at), n * (size_t)PAGE_BYTES };
@@ -507,35 +508,35 @@ static int compare_part(struct coming *g, const struct part *a)
 	return bad < 0 ? 0 : complain(g, x, (uint32_t)bad);
 }
 
-/* A block whose pages are in several slices. */
-static int compare_block(struct coming *g, uint32_t extent, uint32_t b)
+/* A block that begins in the piece, and whose pages are in those after it, too: they are in order. */
+static int compare_block(struct coming *g, size_t piece, uint32_t b)
 {
-	const struct extent *x = &g->from.v[extent];
-	uint32_t from = b * SUM_PAGES, to = from + fetch_block_bytes(x->npages, b) / PAGE_BYTES;
+	const struct piece *p = &g->v[piece];
+	const struct extent *x = &g->from.v[p->extent];
+	uint32_t at = b * SUM_PAGES, to = at + fetch_block_bytes(x->npages, b) / PAGE_BYTES;
 	struct iovec iov[SUM_PAGES];
 	unsigned n = 0;
 
-	for (size_t i = 0; i < g->n; i++) {
-		const struct piece *p = &g->v[i];
-		uint32_t first = p->off > from ? p->off : from;
+	for (; at < to; p++) {
 		uint32_t end = p->off + p->npages < to ? p->off + p->npages : to;
-		if (p->extent == extent && first < end)
-			iov[n++] = (struct iovec){ page_of(g, p, first - p->off),
-						   (end - first) * (size_t)PAGE_BYTES };
+		iov[n++] = (struct iovec){ page_of(g, p, at - p->off),
+					   (end - at) * (size_t)PAGE_BYTES };
+		at = end;
 	}
 	return fetch_sum_of(iov, n) == x->sums[b] ? 0 : complain(g, x, b);
 }
 
+/* The blocks that begin in parts which were not compared when they had been read. */
 static int compare_rest(struct coming *g)
 {
 	int r = 0;
 
 	for (size_t i = 0; !r && i < g->nparts; i++) {
 		const struct part *a = &g->parts[i];
+		uint32_t b = (a->off + SUM_PAGES - 1) / SUM_PAGES;
 		r = goes_on(g);
-		for (uint32_t b = a->off / SUM_PAGES; !r && !a->is_alone &&
-		     b * SUM_PAGES < a->off + a->npages; b++)
-			r = compare_block(g, a->extent, b);
+		for (; !r && !a->is_alone && b * SUM_PAGES < a->off + a->npages; b++)
+			r = compare_block(g, a->piece, b);
 	}
 	return r;
 }

@@ -1231,6 +1231,29 @@ static void large_ones_come_back_at_once(void **state)
 	}
 }
 
+/* In pieces of three pages, so that blocks begin and end in the midst of them. */
+static void it_comes_back_in_pieces(void **state)
+{
+	enum { BYTES = 3 * 4096, N = POOL_BYTES / BYTES };
+
+	(void)state;
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	assert_int_equal(put("b", 6, FILE_BYTES), 0);
+	push_out("a");
+	push_out("b");
+	put_many(N, BYTES);
+	for (unsigned i = 0; i < N; i += 2)
+		kit_unlink(e, number(i));
+	assert_true(attr_of("a").away && attr_of("b").away);
+	uint64_t count = atomic_load(&faults.count);
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	assert_true(atomic_load(&faults.count) - count > 50);
+	atomic_store(&faults.only, DISK_READS);
+	atomic_store(&faults.flip_in, 20);
+	assert_int_equal(read_it("b", 6), -EIO);
+	wait_gone("b");
+}
+
 /* All at once ------------------------------------------------------------------------------- */
 
 enum { WALKERS = 4, NAMES = 150, STEPS = 400 };
@@ -1371,6 +1394,7 @@ int main(void)
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
 		TEST(large_ones_come_back_at_once, setup),
+		TEST(it_comes_back_in_pieces, setup_late),
 		TEST(all_at_once, setup),
 	};
 	if (getenv("ONLY"))
