@@ -55,7 +55,8 @@ struct disk_faults {
 	_Atomic uint64_t count;   /* requests so far */
 	_Atomic int journal_error;/* what is written to the journal ends with it; 0: it does not */
 	_Atomic uint64_t journal_full_in; /* and its n-th write, and all after it, with ENOSPC */
-	_Atomic uint32_t sync_ms; /* a sync of rows takes so much longer, for each MiB of them */
+	_Atomic uint32_t journal_ms; /* a sync of the journal takes so much longer, */
+	_Atomic uint32_t sync_ms; /* and one of rows, for each MiB of them */
 	_Atomic bool journal_stays; /* nor can its files be removed: EROFS */
 };
 
@@ -66,7 +67,7 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 int disk_fault_of_journal(struct disk_faults *f);
 /* The same of the removal of one of its files. */
 int disk_fault_of_removal(struct disk_faults *f);
-/* So many bytes of rows were synced. */
+/* So many bytes of rows were synced, or, with 0, the journal was. */
 void disk_fault_sync(struct disk_faults *f, uint64_t bytes);
 
 /* "delay=20ms,eio=0.01,only=reads": a list of `delay=TIME`, `eio=`, `enospc=`, `tear=` and `flip=`

@@ -203,10 +203,12 @@ int disk_fault_of_removal(struct disk_faults *f)
 
 void disk_fault_sync(struct disk_faults *f, uint64_t bytes)
 {
-	uint64_t us = f ? (bytes >> 10) * atomic_load(&f->sync_ms) * 1000 >> 10 : 0;
-
-	if (us)
-		usleep((useconds_t)us);
+	if (!f)
+		return;
+	uint64_t ms = bytes ? (bytes >> 10) * atomic_load(&f->sync_ms) >> 10 :
+			      atomic_load(&f->journal_ms);
+	if (ms)
+		usleep((useconds_t)ms * 1000);
 }
 
 /* As text ---------------------------------------------------------------------------------- */

@@ -121,6 +121,10 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,
 		 struct node_call *c);
 
+/* done(c, 0): what was committed before this call is known on the disk, or nothing is that could
+ * bring back what was before. -EIO: neither; others as tier_recall(). */
+void tier_sync(struct tier *t, struct node_call *c);
+
 /* Reading it where it is: a scrub's thread -------------------------------------------------- */
 
 struct tier_look;

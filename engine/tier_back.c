@@ -44,11 +44,16 @@
 #include "engine/fetch.h"
 #include "engine/tier_priv.h"
 
+/* No object has this number, nor one of those before it. */
+#define NO_OBJECT UINT64_MAX
+
 struct recall {
 	uint64_t fileid;
 	struct place place;
 	bool writes; /* one who waits does, or did */
 	bool again;  /* the time of one was over while it was read: he may ask again */
+	bool syncs;  /* no object: whether the journal has what was done until then */
+	uint64_t mark;
 	struct node_call *calls;
 	struct recall *next; /* in the queue */
 	UT_hash_handle hh;
@@ -61,6 +66,7 @@ struct back {
 	struct recall *table, *queue, *last;
 	bool ending;
 	_Atomic uint64_t look_ns; /* when somebody is to look who has given up */
+	uint64_t nsyncs;
 	struct coming *turn;    /* who may wait for room with slices in hand; NULL: nobody does */
 	unsigned nreading;      /* that have all of theirs */
 	uint64_t nsettled;      /* so often one of these has ended, or what was taken given back */
@@ -191,6 +197,34 @@ void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool write
 	}
 	if (!q)
 		answer(c, r);
+}
+
+void tier_sync(struct tier *t, struct node_call *c)
+{
+	uint64_t mark = journal_mark(t->journal);
+	struct back *b = t->back;
+	int r = -ESHUTDOWN;
+
+	if (journal_has(t->journal, mark)) {
+		c->done(c, 0);
+		return;
+	}
+	struct recall *q = calloc(1, sizeof(*q));
+	metric_add(M_RECALLS, 1);
+	{
+		WITH_LOCK(&b->lock);
+		if (q && !b->ending) {
+			r = 0;
+			*q = (struct recall){ .fileid = NO_OBJECT - b->nsyncs++, .syncs = true,
+					      .mark = mark, .calls = c };
+			HASH_ADD(hh, b->table, fileid, sizeof(q->fileid), q);
+			enqueue(b, q);
+		}
+	}
+	if (r < 0) {
+		answer(c, q ? r : -ENOMEM);
+		free(q);
+	}
 }
 
 /* An object ------------------------------------------------------------------------------- */
@@ -649,15 +683,14 @@ static int move(struct coming *g)
 }
 
 /* 0: it has what was done, or has ended and is not there any more. */
-static int wait_journal(struct coming *g)
+static int wait_journal(struct back *b, uint64_t mark)
 {
-	struct journal *j = g->t->journal;
-	uint64_t mark = journal_mark(j);
+	struct journal *j = b->t->journal;
 	int r;
 
 	while ((r = journal_wait(j, mark, tier_next_look())) == -ETIMEDOUT) {
-		expire(g->k->back);
-		tier_waits(g->t);
+		expire(b);
+		tier_waits(b->t);
 	}
 	return r < 0 && journal_stays(j) ? -EROFS : 0;
 }
@@ -682,7 +715,7 @@ static int end_copy(struct coming *g)
 	if (r)
 		return r == INDEX_MISS ? 0 : r;
 	crash_point(CRASH_DISK_DROPPED);
-	r = wait_journal(g);
+	r = wait_journal(g->k->back, journal_mark(g->t->journal));
 	if (r < 0)
 		return r;
 	r = index_wait(g->t->e->ix, &op, index_copy_end);
@@ -753,8 +786,12 @@ static void *run(void *arg)
 	struct recall *q;
 
 	pthread_setname_np(pthread_self(), "recall");
-	while ((q = next(k->back)))
-		serve(k, q);
+	while ((q = next(k->back))) {
+		if (q->syncs)
+			finish(k->back, q, false, wait_journal(k->back, q->mark) < 0 ? -EIO : 0);
+		else
+			serve(k, q);
+	}
 	return NULL;
 }
 

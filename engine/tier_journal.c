@@ -247,8 +247,10 @@ static int write_commits(struct journal *j, const struct writer *commits)
 		records_write(&w, &j->next_record, BYTES_OF(read_bytes(&r, n), n));
 	}
 	int e = w.bad ? -ENOMEM : write_all(j, j->fd, writer_bytes(&w));
-	if (!e && w.len)
+	if (!e && w.len) {
 		e = fdatasync(j->fd) ? -errno : 0;
+		disk_fault_sync(j->o.faults, 0);
+	}
 	j->bytes += w.len;
 	writer_fini(&w);
 	return e;
@@ -297,7 +299,8 @@ static int rows_sync(struct rows *s)
 {
 	int r = fdatasync(s->fd) ? -errno : 0;
 
-	disk_fault_sync(s->j->o.faults, s->bytes - s->synced);
+	if (s->bytes > s->synced)
+		disk_fault_sync(s->j->o.faults, s->bytes - s->synced);
 	s->synced = s->bytes;
 	if (!r)
 		answered(s->j);

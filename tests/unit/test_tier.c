@@ -207,7 +207,8 @@ static int64_t read_it(const char *name, uint64_t of)
 		n = kit_read(f, at, words, sizeof(words));
 		assert_true(n >= 0);
 		for (int64_t i = 0; i < n / 8; i++)
-			assert_int_equal(words[i], of);
+			if (words[i] != of) /* so many calls are what a sanitizer takes its time for */
+				assert_int_equal(words[i], of);
 	}
 	assert_int_equal(kit_close(f, 0), 0);
 	return (int64_t)at;
@@ -949,6 +950,37 @@ static void what_a_journal_that_stays_knows_is_not_written(void **state)
 	atomic_store(&faults.journal_stays, false);
 }
 
+static int sync_names(uint64_t timeout_ms)
+{
+	struct engine_ask a = { .call.deadline_ns = timeout_ms ? clock_ns() +
+				timeout_ms * NS_PER_MS : 0 };
+
+	return kit_ask(e, engine_sync_names, &a);
+}
+
+/* Who wants to know that it is so after a power loss waits until it is. */
+static void what_was_done_to_names_is_synced(void **state)
+{
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	push_out("4");
+	assert_int_equal(sync_names(0), 0);
+	atomic_store(&faults.journal_ms, 400);
+	assert_int_equal(kit_unlink(e, "3"), 0);
+	assert_int_equal(sync_names(50), -ETIMEDOUT);
+	uint64_t begun = clock_ns();
+	assert_int_equal(sync_names(0), 0);
+	assert_true(clock_ns() - begun > 50 * NS_PER_MS);
+	atomic_store(&faults.journal_ms, 0);
+	atomic_store(&faults.journal_stays, true);
+	atomic_store(&faults.journal_error, -EIO);
+	assert_int_equal(kit_unlink(e, "4"), 0);
+	assert_int_equal(sync_names(0), -EIO);
+	atomic_store(&faults.journal_stays, false);
+	atomic_store(&faults.journal_error, 0);
+}
+
 /* With the disk's answer goes the end: in a process of its own, for that ends there. */
 static void close_without_answer(void)
 {
@@ -1387,6 +1419,7 @@ int main(void)
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
 		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
+		TEST(what_was_done_to_names_is_synced, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
