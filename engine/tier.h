@@ -115,9 +115,9 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 
 /* done(c, 0): the object is in the pool by now, or has never been away, and with `writes` it is not
  * copied, most likely; look again. -EIO: what the disk has does not match its sums, or cannot be
- * read, and it is going to be evicted; or the index cannot take it. -EROFS: with `writes`, the journal has failed, and its files
- * would bring back after a reboot what it is now. -ENOSPC, -ENOMEM, -ESHUTDOWN; -ETIMEDOUT,
- * -ECANCELED of what c is a part of. */
+ * read, and it is going to be evicted; or the index cannot take it. -EROFS: with `writes`, the
+ * journal has failed, and its files would bring back after a reboot what it is now. -ENOSPC,
+ * -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what c is a part of. */
 void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,
 		 struct node_call *c);
 

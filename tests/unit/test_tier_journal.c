@@ -630,7 +630,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_gap_is_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
-		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(new_rows_are_behind_the_journal, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
