@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * engine_about(), engine_evict(): of the eviction in this process, or of another host's node.
- * engine_node_stats(): of that only.
+ * engine_node_stats(): of that only. engine_sync_names(): of the disk in this process.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "common/cleanup.h"
 #include "engine/evict.h"
 #include "engine/peer.h"
+#include "engine/tier.h"
 
 static void told(struct engine_ask *a, int r, const struct wire_about *m)
 {
@@ -111,6 +112,31 @@ void engine_evict(struct engine *e, struct engine_ask *a)
 		a->done(a, -EOPNOTSUPP);
 	else
 		evict_here(e, a);
+}
+
+struct sync_ask {
+	struct node_call call;
+	struct engine_ask *ask;
+};
+
+static void synced(struct node_call *c, int r)
+{
+	struct engine_ask *a = ((struct sync_ask *)c)->ask;
+
+	free(c);
+	a->done(a, r);
+}
+
+void engine_sync_names(struct engine *e, struct engine_ask *a)
+{
+	struct sync_ask *s = e->tier ? malloc(sizeof(*s)) : NULL;
+
+	if (!s) {
+		a->done(a, e->tier ? -ENOMEM : 0);
+		return;
+	}
+	*s = (struct sync_ask){ .call = { .of = &a->call, .done = synced }, .ask = a };
+	tier_sync(e->tier, &s->call);
 }
 
 void engine_node_stats(struct engine *e, struct engine_ask *a)

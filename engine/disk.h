@@ -55,6 +55,9 @@ struct disk_faults {
 	_Atomic uint64_t count;   /* requests so far */
 	_Atomic int journal_error;/* what is written to the journal ends with it; 0: it does not */
 	_Atomic uint64_t journal_full_in; /* and its n-th write, and all after it, with ENOSPC */
+	_Atomic uint32_t journal_ms; /* a sync of the journal takes so much longer, */
+	_Atomic uint32_t sync_ms; /* and one of rows, for each MiB of them */
+	_Atomic bool journal_stays; /* nor can its files be removed: EROFS */
 };
 
 /* Takes `inner` over. *f is lent. */
@@ -62,10 +65,15 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 
 /* The error that a write to the journal ends with now; 0: none. NULL is fine. */
 int disk_fault_of_journal(struct disk_faults *f);
+/* The same of the removal of one of its files. */
+int disk_fault_of_removal(struct disk_faults *f);
+/* So many bytes of rows were synced, or, with 0, the journal was. */
+void disk_fault_sync(struct disk_faults *f, uint64_t bytes);
 
 /* "delay=20ms,eio=0.01,only=reads": a list of `delay=TIME`, `eio=`, `enospc=`, `tear=` and `flip=`
  * with the share of requests (0 to 1), `only=reads|writes|both` for eio and flip, and
- * `journal=N` for journal_full_in. -EINVAL: the sentence says what is wrong. */
+ * `journal=N` for journal_full_in, `stays=yes|no` for journal_stays. -EINVAL: the sentence says what
+ * is wrong. */
 int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why);
 /* Those that SLICEFS_DISK_FAULTS lists, of all disks of the process; NULL: none, or not a test
  * build. -EINVAL: as above. */

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <utlist.h>
 
@@ -195,12 +196,28 @@ int disk_fault_of_journal(struct disk_faults *f)
 	return n == 1 ? -ENOSPC : atomic_load(&f->journal_error);
 }
 
+int disk_fault_of_removal(struct disk_faults *f)
+{
+	return f && atomic_load(&f->journal_stays) ? -EROFS : 0;
+}
+
+void disk_fault_sync(struct disk_faults *f, uint64_t bytes)
+{
+	if (!f)
+		return;
+	uint64_t ms = bytes ? (bytes >> 10) * atomic_load(&f->sync_ms) >> 10 :
+			      atomic_load(&f->journal_ms);
+	if (ms)
+		usleep((useconds_t)ms * 1000);
+}
+
 /* As text ---------------------------------------------------------------------------------- */
 
 static const char *const shares[DISK_FAULTS + 1] = {
 	[DISK_EIO] = "eio", [DISK_ENOSPC] = "enospc", [DISK_TEAR] = "tear", [DISK_FLIP] = "flip",
 };
 static const char *const only[] = { "both", "reads", "writes", NULL }; /* as DISK_READS */
+static const char *const yes[] = { "no", "yes", NULL };
 
 /* 0.01 as so many of a million. */
 static int parse_share(const char *value, uint32_t *ret)
@@ -261,9 +278,13 @@ static int parse_fault(const char *name, const char *value, struct disk_faults *
 		return parse_delay(value, ret);
 	if (!strcmp(name, "journal"))
 		return parse_count(value, &ret->journal_full_in);
-	r = strcmp(name, "only") ? -EINVAL : parse_word(value, only);
-	if (r >= 0)
-		ret->only = r;
+	if (!strcmp(name, "stays")) {
+		r = parse_word(value, yes);
+		ret->journal_stays = r > 0;
+	} else {
+		r = strcmp(name, "only") ? -EINVAL : parse_word(value, only);
+		ret->only = r < 0 ? 0 : r;
+	}
 	return r < 0 ? r : 0;
 }
 
@@ -283,7 +304,7 @@ int disk_faults_parse(const char *list, struct disk_faults *ret, char **ret_why)
 		if (!value || parse_fault(word, value, ret) < 0)
 			return why(ret_why, -EINVAL, "SLICEFS_DISK_FAULTS: %s: not a fault of a disk. "
 				   "Try: delay=20ms, eio=0.01, enospc=0.01, tear=0.01, flip=0.01, "
-				   "only=reads, only=writes, journal=20", quoted);
+				   "only=reads, only=writes, journal=20, stays=yes", quoted);
 	}
 	return 0;
 }

@@ -181,6 +181,10 @@ void engine_about(struct engine *e, struct engine_ask *a);
  * somebody writes it; -EPERM: it is pinned. */
 void engine_evict(struct engine *e, struct engine_ask *a);
 
+/* What was done to names before this is so after a power loss as well: of an own store with a disk,
+ * where nothing else outlives one. Of a node's store it is done at once. -EIO, -ETIMEDOUT, ... */
+void engine_sync_names(struct engine *e, struct engine_ask *a);
+
 /* The same as engine_print_stats() of another host's node, of which it asks: lines of printable
  * ASCII. -EOPNOTSUPP: the store is our own, or the node does not know the question; -ETIMEDOUT. */
 void engine_node_stats(struct engine *e, struct engine_ask *a);

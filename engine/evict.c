@@ -269,11 +269,25 @@ static bool is_waited(void *arg)
 	return inbox_is_waited(&x->inbox);
 }
 
-static void condemn(void *arg, uint64_t fileid)
+static void condemn(void *arg, uint64_t fileid, struct bytes body)
 {
 	struct evict *x = arg;
 
-	inbox_condemn(&x->inbox, fileid);
+	inbox_condemn(&x->inbox, fileid, body);
+}
+
+/* It may have come back meanwhile, since a disk can be read the next time, and have been written. */
+static void end_one(struct evict *x, const struct condemned *c)
+{
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	struct victim v = { .fileid = c->fileid, .reason = M_EVICTED_DISK,
+			    .body = BYTES_OF(c->body, c->len) };
+
+	if (find(x, c->fileid, &op) || !op.entry.attr.away ||
+	    !bytes_eq(op.entry.body.bytes, v.body) || victim_look(x->victims, &op.entry, false))
+		return;
+	v.place = op.entry.place;
+	victim_go_now(x->victims, &v);
 }
 
 static void end_condemned(struct evict *x)
@@ -282,7 +296,7 @@ static void end_condemned(struct evict *x)
 
 	for (struct condemned *c = inbox_take_condemned(&x->inbox); c; c = next) {
 		next = c->next;
-		leave_disk(x, c->fileid);
+		end_one(x, c);
 		free(c);
 	}
 }
@@ -451,7 +465,10 @@ static int end_it(struct evict *x, const struct expiry_end *end, int64_t now)
 					      M_EVICTED_TEMP);
 	}
 	default:
-		return victim_end_wait(x->victims, end->fileid, end->place, now);
+		return victim_go_now(x->victims, &(struct victim){
+			.fileid = end->fileid, .place = end->place, .reason = M_EVICTED_TTL,
+			.lived_at = now,
+		});
 	}
 }
 

@@ -2,6 +2,7 @@
 #include "engine/evict_inbox.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <utlist.h>
 
@@ -60,13 +61,15 @@ bool inbox_wait_index(struct inbox *b, struct kv_req *req)
 	return true;
 }
 
-void inbox_condemn(struct inbox *b, uint64_t fileid)
+void inbox_condemn(struct inbox *b, uint64_t fileid, struct bytes body)
 {
-	struct condemned *c = malloc(sizeof(*c));
+	struct condemned *c = malloc(sizeof(*c) + body.len);
 
 	if (!c)
 		return; /* who opens it next will say so again */
 	c->fileid = fileid;
+	c->len = body.len;
+	memcpy(c->body, body.p, body.len);
 	WITH_LOCK(&b->lock);
 	LL_PREPEND(b->condemned, c);
 	pthread_cond_signal(&b->more);

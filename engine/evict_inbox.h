@@ -18,10 +18,12 @@
 #include "engine/evict.h"
 #include "index/kv.h"
 
-/* What is to go, whatever room there is. Freed by who takes it. */
+/* What is to go, whatever room there is, if it has this body still. Freed by who takes it. */
 struct condemned {
 	uint64_t fileid;
 	struct condemned *next;
+	size_t len;
+	uint8_t body[];
 };
 
 struct inbox {
@@ -56,7 +58,7 @@ void inbox_fini(struct inbox *b); /* nobody waits */
 void inbox_wait_pages(struct inbox *b, uint64_t number, struct evict_waiter *w);
 /* The index has no room for it. False: nor will it have. */
 bool inbox_wait_index(struct inbox *b, struct kv_req *req);
-void inbox_condemn(struct inbox *b, uint64_t fileid);
+void inbox_condemn(struct inbox *b, uint64_t fileid, struct bytes body);
 void inbox_poke(struct inbox *b);
 /* Is there anybody for whom a round is due? Or is it the end? */
 bool inbox_is_waited(struct inbox *b);

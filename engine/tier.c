@@ -8,7 +8,8 @@
  *
  * `data` is allocated in full when it is made, so that a write cannot find the disk full
  * later, and has the lock. It is there before a journal is: a folder with the one and without
- * the other was never used.
+ * the other was never used. It goes last, so that who goes on from where somebody was interrupted
+ * finds it; what is left without it is nobody's, and goes when it is made.
  */
 #include "engine/tier.h"
 
@@ -115,6 +116,67 @@ static int cut(struct tier *t, uint64_t bytes)
 	return 0;
 }
 
+/* Files ---------------------------------------------------------------------------------- */
+
+/* In the order in which they go. Rows without all of their journals are an older state, journals
+ * without rows are nothing: so an interruption leaves nothing that is believed. */
+enum ours { ROWS, JOURNALS, DATA, OURS };
+
+static bool is_of(const char *name, enum ours what)
+{
+	static const char *const begins[] = { "rows-", "journal-", "data" };
+	size_t n = strlen(begins[what]);
+
+	if (strncmp(name, begins[what], n))
+		return false;
+	if (what == DATA || (what == ROWS && !strcmp(name + n, "new")))
+		return what != DATA || !name[n];
+	return strlen(name + n) >= 8 && !name[n + strspn(name + n, "0123456789abcdef")];
+}
+
+static int each_of(int dir, enum ours what, int (*visit)(int dir, const char *name))
+{
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int r = d ? 0 : -errno;
+	struct dirent *e;
+
+	while (!r && (e = readdir(d)))
+		if (is_of(e->d_name, what))
+			r = visit(dir, e->d_name);
+	if (d)
+		closedir(d);
+	else if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* Those before `end`. What has gone of one is gone for good before the next one goes. */
+static int each_of_ours(int dir, enum ours end, int (*visit)(int dir, const char *name))
+{
+	int r = 0;
+
+	for (enum ours what = ROWS; !r && what < end; what++) {
+		r = each_of(dir, what, visit);
+		if (!r && fsync(dir))
+			r = -errno;
+	}
+	return r;
+}
+
+static int remove_one(int dir, const char *name)
+{
+	return unlinkat(dir, name, 0) ? -errno : 0;
+}
+
+static int move_one(int dir, const char *name)
+{
+	char to[300];
+
+	snprintf(to, sizeof(to), "old/%s", name);
+	return renameat(dir, name, dir, to) ? -errno : 0;
+}
+
 /* `data` ----------------------------------------------------------------------------------- */
 
 static int write_head(struct tier *t, const struct tier_opts *o, uint64_t bytes)
@@ -195,7 +257,9 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	memcpy(&t->head.pool_id, random, sizeof(t->head.pool_id));
 	t->head.pool_id |= 1;
 	t->is_new = true;
-	int r = has_room(t->fd, bytes) ? -posix_fallocate(t->fd, 0, (off_t)bytes) : -ENOSPC;
+	int r = each_of_ours(t->dir, DATA, remove_one);
+	if (!r)
+		r = has_room(t->fd, bytes) ? -posix_fallocate(t->fd, 0, (off_t)bytes) : -ENOSPC;
 	if (r == -ENOSPC)
 		return why(ret_why, r, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
 			   t->path, size_text(bytes).s);
@@ -229,29 +293,15 @@ static int take_data(struct tier *t, const struct tier_opts *o, uint64_t size, c
 
 /* The folder --------------------------------------------------------------------------------- */
 
-static bool is_ours(const char *name)
-{
-	return !strcmp(name, "data") || !strncmp(name, "rows-", 5) || !strncmp(name, "journal-", 8);
-}
-
 static int move_aside(struct tier *t, char **ret_why)
 {
-	int fd = openat(t->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-	char to[300];
-	int r = d ? 0 : -errno;
+	int r = mkdirat(t->dir, "old", 0700) ? -errno : 0;
 
-	if (!r && mkdirat(t->dir, "old", 0700))
-		r = -errno;
-	while (!r && (e = readdir(d))) {
-		if (!is_ours(e->d_name))
-			continue;
-		snprintf(to, sizeof(to), "old/%s", e->d_name);
-		r = renameat(t->dir, e->d_name, t->dir, to) ? -errno : 0;
-	}
-	if (d)
-		closedir(d);
+	/* One that was interrupted is gone on with. */
+	if (r == -EEXIST && faccessat(t->dir, "old/data", F_OK, AT_SYMLINK_NOFOLLOW))
+		r = 0;
+	if (!r)
+		r = each_of_ours(t->dir, OURS, move_one);
 	if (r == -EEXIST)
 		return why(ret_why, r, "disk %s: something is kept aside already, in %s/old, and only "
 			   "one set is. Try: rm -r %s/old", t->path, t->path, t->path);
@@ -330,19 +380,6 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 			    make_data(t, o, ret_why);
 }
 
-static void remove_ours(int dir)
-{
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		if (is_ours(e->d_name))
-			unlinkat(dir, e->d_name, 0);
-	if (d)
-		closedir(d);
-}
-
 int tier_remove(const char *dir, const char *store)
 {
 	struct tier t = { .path = (char *)dir, .fd = -1 };
@@ -361,9 +398,10 @@ int tier_remove(const char *dir, const char *store)
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
 		return 0;
-	remove_ours(folder);
-	rmdir(dir); /* others may have something in it */
-	return 0;
+	int r = each_of_ours(folder, OURS, remove_one);
+	if (!r)
+		rmdir(dir); /* others may have something in it */
+	return r;
 }
 
 /* The log as it was ----------------------------------------------------------------------------- */

@@ -48,7 +48,8 @@ struct tier_opts {
  * as it is), -EPROTONOSUPPORT, -EEXIST (fresh, and something is aside already).
  */
 int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why);
-/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use. */
+/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use.
+ * After another error, or an interruption, it can be called again. */
 int tier_remove(const char *dir, const char *store);
 uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */
@@ -61,10 +62,10 @@ int tier_adopt(struct tier *t, const struct extent *x, uint64_t fileid);
 
 /* e's pool and index are open and rebuilt, nothing is under way. `evict` is called on the
  * thread that demotes: the object is to go, if it may: 0, or it stays. `condemn`, by any: it is
- * to go soon, for it cannot be read. */
+ * to go soon, for it cannot be read, if it is away then and has this body (lent). */
 struct tier_calls {
 	int (*evict)(void *arg, uint64_t fileid);
-	void (*condemn)(void *arg, uint64_t fileid);
+	void (*condemn)(void *arg, uint64_t fileid, struct bytes body);
 	/* As index_stat(), of one that is known; the op is to be finished. */
 	int (*find)(void *arg, uint64_t fileid, struct index_op *ret);
 	bool (*is_waited)(void *arg); /* does somebody wait for room? */
@@ -106,17 +107,23 @@ void tier_tend(struct tier *t);
 /* Of what is there as a copy nothing has to be written: it goes whatever the disk does. `record`: as
  * index_stat() has said. 0; else it has no copy, or is not so any more. */
 int tier_go_back(struct tier *t, const struct index_op *record);
-/* `waited`: somebody waits, since `since_ns`; so it ends soon, whatever the disk does. */
+/* since_ns: somebody waits since then, so it ends soon, whatever the disk does; 0: nobody does, and
+ * it ends in some seconds. */
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns);
 
 /* Coming back ------------------------------------------------------------------------------ */
 
 /* done(c, 0): the object is in the pool by now, or has never been away, and with `writes` it is not
  * copied, most likely; look again. -EIO: what the disk has does not match its sums, or cannot be
- * read; it is going to be evicted. -ENOSPC, -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what
- * c is a part of. */
+ * read, and it is going to be evicted; or the index cannot take it. -EROFS: with `writes`, the
+ * journal has failed, and its files would bring back after a reboot what it is now. -ENOSPC,
+ * -ENOMEM, -ESHUTDOWN; -ETIMEDOUT, -ECANCELED of what c is a part of. */
 void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool writes,
 		 struct node_call *c);
+
+/* done(c, 0): what was committed before this call is known on the disk, or nothing is that could
+ * bring back what was before. -EIO: neither; others as tier_recall(). */
+void tier_sync(struct tier *t, struct node_call *c);
 
 /* Reading it where it is: a scrub's thread -------------------------------------------------- */
 

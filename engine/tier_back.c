@@ -18,7 +18,10 @@
  * what they have, and wait for their turn. Else several would have all there is, and none enough.
  *
  * A disk that does not answer holds a thread; whoever waits is answered when his time is
- * over all the same, by whichever thread looks first (expire()).
+ * over all the same, by whichever thread looks first (expire()). They look by the clock, also
+ * while they read and compare: who waits in the queue does so because all of them are at something.
+ * What nobody waits for any more is not begun; what is being read is given up if none of those who
+ * waited is likely to ask again.
  */
 #include <assert.h>
 #include <errno.h>
@@ -41,10 +44,16 @@
 #include "engine/fetch.h"
 #include "engine/tier_priv.h"
 
+/* No object has this number, nor one of those before it. */
+#define NO_OBJECT UINT64_MAX
+
 struct recall {
 	uint64_t fileid;
 	struct place place;
 	bool writes; /* one who waits does, or did */
+	bool again;  /* the time of one was over while it was read: he may ask again */
+	bool syncs;  /* no object: whether the journal has what was done until then */
+	uint64_t mark;
 	struct node_call *calls;
 	struct recall *next; /* in the queue */
 	UT_hash_handle hh;
@@ -56,6 +65,8 @@ struct back {
 	pthread_cond_t more;
 	struct recall *table, *queue, *last;
 	bool ending;
+	_Atomic uint64_t look_ns; /* when somebody is to look who has given up */
+	uint64_t nsyncs;
 	struct coming *turn;    /* who may wait for room with slices in hand; NULL: nobody does */
 	unsigned nreading;      /* that have all of theirs */
 	uint64_t nsettled;      /* so often one of these has ended, or what was taken given back */
@@ -102,6 +113,7 @@ static struct node_call *take_given_up(struct back *b)
 			if (!r)
 				continue;
 			LL_DELETE(q->calls, c);
+			q->again |= r == -ETIMEDOUT;
 			c->result = r;
 			LL_PREPEND(late, c);
 		}
@@ -121,13 +133,36 @@ static void expire(struct back *b)
 	}
 }
 
-/* It is over: nobody joins any more. */
-static void finish(struct back *b, struct recall *q, int r)
+/* The same by who is at something, if it is time to. */
+static void look(struct back *b)
+{
+	uint64_t due = atomic_load(&b->look_ns);
+
+	if (clock_ns() >= due &&
+	    atomic_compare_exchange_strong(&b->look_ns, &due, tier_next_look()))
+		expire(b);
+}
+
+/* Under the lock. */
+static void enqueue(struct back *b, struct recall *q)
+{
+	q->next = NULL;
+	*(b->queue ? &b->last->next : &b->queue) = q;
+	b->last = q;
+	pthread_cond_signal(&b->more);
+}
+
+/* It is over: nobody joins any more. Who joined after it was given up has it begun anew. */
+static void finish(struct back *b, struct recall *q, bool given_up, int r)
 {
 	struct node_call *calls;
 
 	{
 		WITH_LOCK(&b->lock);
+		if (given_up && q->calls) {
+			enqueue(b, q);
+			return;
+		}
 		HASH_DEL(b->table, q);
 		calls = steal(&q->calls);
 	}
@@ -152,9 +187,7 @@ void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool write
 			if (q) {
 				*q = (struct recall){ .fileid = fileid, .place = place };
 				HASH_ADD(hh, b->table, fileid, sizeof(q->fileid), q);
-				*(b->queue ? &b->last->next : &b->queue) = q;
-				b->last = q;
-				pthread_cond_signal(&b->more);
+				enqueue(b, q);
 			}
 		}
 		if (q) {
@@ -164,6 +197,34 @@ void tier_recall(struct tier *t, uint64_t fileid, struct place place, bool write
 	}
 	if (!q)
 		answer(c, r);
+}
+
+void tier_sync(struct tier *t, struct node_call *c)
+{
+	uint64_t mark = journal_mark(t->journal);
+	struct back *b = t->back;
+	int r = -ESHUTDOWN;
+
+	if (journal_has(t->journal, mark)) {
+		c->done(c, 0);
+		return;
+	}
+	struct recall *q = calloc(1, sizeof(*q));
+	metric_add(M_RECALLS, 1);
+	{
+		WITH_LOCK(&b->lock);
+		if (q && !b->ending) {
+			r = 0;
+			*q = (struct recall){ .fileid = NO_OBJECT - b->nsyncs++, .syncs = true,
+					      .mark = mark, .calls = c };
+			HASH_ADD(hh, b->table, fileid, sizeof(q->fileid), q);
+			enqueue(b, q);
+		}
+	}
+	if (r < 0) {
+		answer(c, q ? r : -ENOMEM);
+		free(q);
+	}
 }
 
 /* An object ------------------------------------------------------------------------------- */
@@ -181,6 +242,8 @@ struct coming {
 	struct index_op op;      /* its record */
 	struct extents from, to;
 	bool is_reading;         /* it has all its slices */
+	bool given_up;           /* nobody waits for it */
+	bool bad;                /* what the disk has cannot be read, or is not what it was */
 	uint64_t vain_ns;        /* evict.h */
 	uint32_t held;           /* segments, of from.v[] */
 	struct piece *v;
@@ -188,6 +251,7 @@ struct coming {
 	struct part {            /* of a piece: one read */
 		struct disk_req req;
 		struct iovec iov;
+		size_t piece;
 		uint32_t extent, off, npages; /* of the extent's pages */
 		bool is_alone;   /* whole blocks: can be compared without others */
 	} *parts;
@@ -197,6 +261,19 @@ struct coming {
 static uint8_t *page_of(const struct coming *g, const struct piece *p, uint32_t off)
 {
 	return pool_page(g->t->e->pool, p->id.page + off);
+}
+
+/* Is it to be gone on with? By who is at it: others are looked after. */
+static int goes_on(struct coming *g)
+{
+	struct back *b = g->k->back;
+
+	look(b);
+	WITH_LOCK(&b->lock);
+	if (b->ending)
+		return -ESHUTDOWN;
+	g->given_up = !g->q->calls && !g->q->again;
+	return g->given_up ? -ECANCELED : 0;
 }
 
 /* What it had is free, or can be evicted. */
@@ -247,8 +324,10 @@ static int hold_segments(struct coming *g)
 		const struct extent *x = &g->from.v[i];
 		struct slice_run s = { { x->slice, x->gen }, x->npages };
 		if (x->pool_id != tier_log_id(g->t->log) || x->slice_off ||
-		    x->slice_pages != x->npages)
+		    x->slice_pages != x->npages) {
+			g->bad = true;
 			return -EUCLEAN;
+		}
 		int r = tier_log_enter(g->t->log, &s);
 		if (r < 0)
 			return r == -ESTALE ? 1 : r;
@@ -395,7 +474,9 @@ static int take_all(struct coming *g)
 	for (uint32_t i = 0; i < g->from.n; i++) {
 		for (uint32_t off = 0, n; off < g->from.v[i].npages; off += n) {
 			struct piece p = { .extent = i, .off = off };
-			int r = array_room(g->v, g->cap, g->n + 1, 16);
+			int r = goes_on(g);
+			if (!r)
+				r = array_room(g->v, g->cap, g->n + 1, 16);
 			if (!r)
 				r = take_slice(g, g->from.v[i].npages - off, &p.id, &p.npages);
 			if (r)
@@ -432,7 +513,7 @@ static void list_parts(struct coming *g)
 		for (uint32_t at = 0; at < p->npages; at += a->npages, a++) {
 			uint32_t n = p->npages - at < BACK_PAGES ? p->npages - at : BACK_PAGES;
 			uint32_t off = p->off + at;
-			*a = (struct part){ .extent = p->extent, .off = off, .npages = n };
+			*a = (struct part){ .piece = i, .extent = p->extent, .off = off, .npages = n };
 			a->is_alone = off % SUM_PAGES == 0 &&
 				      (n % SUM_PAGES == 0 || off + n == x->npages);
 			a->iov = (struct iovec){ page_of(g, p, at), n * (size_t)PAGE_BYTES };
@@ -444,8 +525,9 @@ static void list_parts(struct coming *g)
 	}
 }
 
-static int complain(const struct coming *g, const struct extent *x, uint32_t block)
+static int complain(struct coming *g, const struct extent *x, uint32_t block)
 {
+	g->bad = true;
 	metric_add(M_CHECKSUM_FAILURES, 1);
 	log_error("disk", "%s/data: file %lu: page %u does not match its checksum: not returned",
 		  g->t->path, (unsigned long)g->q->fileid, x->slice + block * SUM_PAGES);
@@ -460,34 +542,35 @@ static int compare_part(struct coming *g, const struct part *a)
 	return bad < 0 ? 0 : complain(g, x, (uint32_t)bad);
 }
 
-/* A block whose pages are in several slices. */
-static int compare_block(struct coming *g, uint32_t extent, uint32_t b)
+/* A block that begins in the piece, and whose pages are in those after it, too: they are in order. */
+static int compare_block(struct coming *g, size_t piece, uint32_t b)
 {
-	const struct extent *x = &g->from.v[extent];
-	uint32_t from = b * SUM_PAGES, to = from + fetch_block_bytes(x->npages, b) / PAGE_BYTES;
+	const struct piece *p = &g->v[piece];
+	const struct extent *x = &g->from.v[p->extent];
+	uint32_t at = b * SUM_PAGES, to = at + fetch_block_bytes(x->npages, b) / PAGE_BYTES;
 	struct iovec iov[SUM_PAGES];
 	unsigned n = 0;
 
-	for (size_t i = 0; i < g->n; i++) {
-		const struct piece *p = &g->v[i];
-		uint32_t first = p->off > from ? p->off : from;
+	for (; at < to; p++) {
 		uint32_t end = p->off + p->npages < to ? p->off + p->npages : to;
-		if (p->extent == extent && first < end)
-			iov[n++] = (struct iovec){ page_of(g, p, first - p->off),
-						   (end - first) * (size_t)PAGE_BYTES };
+		iov[n++] = (struct iovec){ page_of(g, p, at - p->off),
+					   (end - at) * (size_t)PAGE_BYTES };
+		at = end;
 	}
 	return fetch_sum_of(iov, n) == x->sums[b] ? 0 : complain(g, x, b);
 }
 
+/* The blocks that begin in parts which were not compared when they had been read. */
 static int compare_rest(struct coming *g)
 {
 	int r = 0;
 
 	for (size_t i = 0; !r && i < g->nparts; i++) {
 		const struct part *a = &g->parts[i];
-		for (uint32_t b = a->off / SUM_PAGES; !r && !a->is_alone &&
-		     b * SUM_PAGES < a->off + a->npages; b++)
-			r = compare_block(g, a->extent, b);
+		uint32_t b = (a->off + SUM_PAGES - 1) / SUM_PAGES;
+		r = goes_on(g);
+		for (; !r && !a->is_alone && b * SUM_PAGES < a->off + a->npages; b++)
+			r = compare_block(g, a->piece, b);
 	}
 	return r;
 }
@@ -504,6 +587,7 @@ static int reap(struct coming *g, bool bad)
 		return r;
 	struct part *a = (struct part *)q;
 	if (q->result < 0) {
+		g->bad = true;
 		metric_add(M_DISK_FAILED_READ, 1);
 		log_error("disk", "%s/data: file %lu: cannot read page %lu: %s", g->t->path,
 			  (unsigned long)g->q->fileid, (unsigned long)(q->off / PAGE_BYTES),
@@ -511,12 +595,6 @@ static int reap(struct coming *g, bool bad)
 		return -EIO;
 	}
 	return a->is_alone && !bad ? compare_part(g, a) : 0;
-}
-
-static bool is_ending(struct back *b)
-{
-	WITH_LOCK(&b->lock);
-	return b->ending;
 }
 
 /* All that was begun has ended when this returns. */
@@ -530,7 +608,8 @@ static int read_all(struct coming *g)
 		return -ENOMEM;
 	list_parts(g);
 	while ((!r && sent < g->nparts) || g->k->disk->out) {
-		r = r ? r : is_ending(g->k->back) ? -ESHUTDOWN : 0;
+		int on = goes_on(g);
+		r = r ? r : on;
 		if (!r && sent < g->nparts && g->k->disk->out < BACK_DEPTH) {
 			r = disk_submit(g->k->disk, &g->parts[sent].req);
 			sent += !r;
@@ -575,8 +654,11 @@ static int make_extents(struct coming *g)
 	g->to.v = calloc(g->n ? g->n : 1, sizeof(*g->to.v));
 	if (!g->to.v)
 		return -ENOMEM;
-	for (size_t i = 0; !r && i < g->n; i++)
-		r = add_extent(g, &g->v[i]);
+	for (size_t i = 0; !r && i < g->n; i++) {
+		r = goes_on(g);
+		if (!r)
+			r = add_extent(g, &g->v[i]);
+	}
 	return r;
 }
 
@@ -600,14 +682,17 @@ static int move(struct coming *g)
 	return r == -EBUSY ? 1 : r;
 }
 
-static void wait_journal(struct coming *g)
+/* 0: it has what was done, or has ended and is not there any more. */
+static int wait_journal(struct back *b, uint64_t mark)
 {
-	uint64_t mark = journal_mark(g->t->journal);
+	struct journal *j = b->t->journal;
+	int r;
 
-	while (journal_wait(g->t->journal, mark, tier_next_look()) == -ETIMEDOUT) {
-		expire(g->k->back);
-		tier_waits(g->t);
+	while ((r = journal_wait(j, mark, tier_next_look())) == -ETIMEDOUT) {
+		expire(b);
+		tier_waits(b->t);
 	}
+	return r < 0 && journal_stays(j) ? -EROFS : 0;
 }
 
 /* Who comes later finds nothing done for him, and asks again. */
@@ -630,7 +715,9 @@ static int end_copy(struct coming *g)
 	if (r)
 		return r == INDEX_MISS ? 0 : r;
 	crash_point(CRASH_DISK_DROPPED);
-	wait_journal(g);
+	r = wait_journal(g->k->back, journal_mark(g->t->journal));
+	if (r < 0)
+		return r;
 	r = index_wait(g->t->e->ix, &op, index_copy_end);
 	return r == INDEX_MISS || r == -EBUSY ? 0 : r;
 }
@@ -638,8 +725,10 @@ static int end_copy(struct coming *g)
 /* 1: nothing was to be brought. */
 static int bring(struct coming *g)
 {
-	int r = read_record(g);
+	int r = goes_on(g);
 
+	if (!r)
+		r = read_record(g);
 	if (!r)
 		r = hold_segments(g);
 	if (!r)
@@ -671,12 +760,11 @@ static void serve(struct worker *k, struct recall *q)
 	struct coming g = { .k = k, .t = k->back->t, .q = q };
 	uint64_t fileid = q->fileid;
 	int r = bring_back(&g);
-	bool bad = r == -EIO || r == -EUCLEAN;
 
-	finish(k->back, q, bad ? -EIO : r);
+	finish(k->back, q, g.given_up && r == -ECANCELED, r == -EUCLEAN ? -EIO : r);
+	if (r < 0 && g.bad && g.t->calls.condemn)
+		g.t->calls.condemn(g.t->calls.arg, fileid, g.op.entry.body.bytes);
 	coming_fini(&g); /* the slices were pinned until now */
-	if (bad && g.t->calls.condemn)
-		g.t->calls.condemn(g.t->calls.arg, fileid);
 }
 
 static struct recall *next(struct back *b)
@@ -685,8 +773,10 @@ static struct recall *next(struct back *b)
 	while (!b->queue && !b->ending)
 		lock_wait(&b->lock, &b->more);
 	struct recall *q = b->queue;
-	if (q)
+	if (q) {
 		b->queue = q->next;
+		q->again = false;
+	}
 	return q;
 }
 
@@ -696,8 +786,12 @@ static void *run(void *arg)
 	struct recall *q;
 
 	pthread_setname_np(pthread_self(), "recall");
-	while ((q = next(k->back)))
-		serve(k, q);
+	while ((q = next(k->back))) {
+		if (q->syncs)
+			finish(k->back, q, false, wait_journal(k->back, q->mark) < 0 ? -EIO : 0);
+		else
+			serve(k, q);
+	}
 	return NULL;
 }
 

@@ -5,8 +5,9 @@
  * as it is, and all that came together meanwhile is one fdatasync().
  *
  * When the journal cannot be written, what is on the disk stands still while the store goes
- * on, and would bring back what has changed since: so its files are removed, if even that can
- * be done, and nothing will be there after a reboot. The log says so.
+ * on, and would bring back what has changed since: so its files are removed, and nothing will be
+ * there after a reboot. Where not even that can be done, nobody writes what they know of. The log
+ * says which.
  */
 #include "engine/tier_journal.h"
 
@@ -34,6 +35,7 @@ enum {
 	ROTATE_REST_MS = 10000,/* after it could not be done */
 	BUFFER_MAX = 64 << 20, /* that the disk is behind; then it is given up */
 	ROWS_LOT = 1 << 20,
+	ROWS_SYNC = 4 << 20, /* that are synced at a time: others wait for the thread meanwhile */
 	ROWS_SEEN = 1024, /* then it is looked whether somebody waits */
 };
 
@@ -42,13 +44,17 @@ enum {
 struct journal {
 	struct journal_opts o;
 	struct kv_observer observer;
-	struct writer pending; /* of a commit under way; the committer's */
+	struct writer pending; /* of a commit under way; the committer's, */
+	bool is_told;          /* as this: there is one */
 
 	struct lock lock;
 	struct writer buffer;  /* commits: u32 bytes of entries, entries */
 	uint64_t added, durable;
+	uint64_t ncommits;     /* that have been told of, */
+	bool in_commit;        /* and one is about to be: its rows may be seen already */
 	bool data_written, ending, ended;
 	int error;
+	bool stays; /* after it: its files could not be removed */
 	pthread_cond_t more, done;
 
 	/* The thread's */
@@ -135,27 +141,56 @@ static int create(struct journal *j, const char *name, uint64_t *number, int *re
 	return r;
 }
 
-/* Removes those of a number below this one. */
-static void remove_before(int dir, uint64_t number)
+static int remove_one(struct journal *j, const char *name)
 {
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fault = disk_fault_of_removal(j->o.faults);
+
+	return fault ? fault : unlinkat(j->o.dir, name, 0) && errno != ENOENT ? -errno : 0;
+}
+
+/* Removes those of a number below this one. The first error; what can go goes. */
+static int remove_before(struct journal *j, uint64_t number)
+{
+	int fd = openat(j->o.dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int r = d ? 0 : -errno;
 	struct dirent *e;
 	uint64_t n;
 
-	while (d && (e = readdir(d)))
-		if ((parse_name(e->d_name, "rows", &n) || parse_name(e->d_name, "journal", &n)) &&
-		    n < number)
-			unlinkat(dir, e->d_name, 0);
+	while (d && (errno = 0, e = readdir(d))) {
+		if ((!parse_name(e->d_name, "rows", &n) && !parse_name(e->d_name, "journal", &n)) ||
+		    n >= number)
+			continue;
+		int one = remove_one(j, e->d_name);
+		r = r ? r : one;
+	}
+	if (d && !r)
+		r = -errno; /* readdir()'s, or 0 */
 	if (d)
 		closedir(d);
 	else if (fd >= 0)
 		close(fd);
+	return r;
 }
 
 /* The buffer ---------------------------------------------------------------------------------- */
 
-/* Who waits is told when nothing is left that could bring back what he may change then. */
+static void complain(int r, int removed)
+{
+	if (!removed) {
+		log_error("disk", "its journal cannot be written: %s. What is on the disk will not be "
+			  "there after a reboot, and nothing more goes there. Try: a look at the "
+			  "disk, then another start", error_text(r));
+		return;
+	}
+	log_error("disk", "its journal cannot be written: %s; and it cannot be removed: %s. After a "
+		  "reboot what is on the disk may be there as it is now, so none of it is opened for "
+		  "writing any more, and what is unlinked may be there again. Nothing more goes there. "
+		  "Try: a look at the disk, then another start", error_text(r), error_text(removed));
+}
+
+/* Who waits is told when nothing is left that could bring back what he may change then; or that
+ * there is. */
 static void fail(struct journal *j, int r)
 {
 	{
@@ -163,18 +198,18 @@ static void fail(struct journal *j, int r)
 		if (j->error)
 			return;
 	}
-	remove_before(j->o.dir, UINT64_MAX);
-	fsync(j->o.dir);
+	int removed = remove_before(j, UINT64_MAX);
+	if (!removed)
+		removed = fsync(j->o.dir) ? -errno : 0;
 	{
 		WITH_LOCK(&j->lock);
 		j->error = r;
+		j->stays = removed;
 		writer_fini(&j->buffer);
 		j->buffer = (struct writer){ 0 };
 		pthread_cond_broadcast(&j->done);
 	}
-	log_error("disk", "its journal cannot be written: %s. What is on the disk will not be there "
-		  "after a reboot, and nothing more goes there. Try: a look at the disk, then "
-		  "another start", error_text(r));
+	complain(r, removed);
 }
 
 /* Under the lock. */
@@ -212,8 +247,10 @@ static int write_commits(struct journal *j, const struct writer *commits)
 		records_write(&w, &j->next_record, BYTES_OF(read_bytes(&r, n), n));
 	}
 	int e = w.bad ? -ENOMEM : write_all(j, j->fd, writer_bytes(&w));
-	if (!e && w.len)
+	if (!e && w.len) {
 		e = fdatasync(j->fd) ? -errno : 0;
+		disk_fault_sync(j->o.faults, 0);
+	}
 	j->bytes += w.len;
 	writer_fini(&w);
 	return e;
@@ -254,9 +291,21 @@ static int flush(struct journal *j)
 struct rows {
 	struct journal *j;
 	int fd;
-	uint64_t number, bytes, seen;
+	uint64_t number, bytes, synced, seen;
 	struct writer entries, kept;
 };
+
+static int rows_sync(struct rows *s)
+{
+	int r = fdatasync(s->fd) ? -errno : 0;
+
+	if (s->bytes > s->synced)
+		disk_fault_sync(s->j->o.faults, s->bytes - s->synced);
+	s->synced = s->bytes;
+	if (!r)
+		answered(s->j);
+	return r;
+}
 
 static int rows_write(struct rows *s)
 {
@@ -267,8 +316,9 @@ static int rows_write(struct rows *s)
 	s->bytes += w.len;
 	writer_fini(&w);
 	s->entries.len = 0;
-	return r;
+	return !r && s->bytes - s->synced >= ROWS_SYNC ? rows_sync(s) : r;
 }
+
 
 static int see_row(void *arg, const struct kv_row *row)
 {
@@ -286,6 +336,22 @@ static int see_row(void *arg, const struct kv_row *row)
 	/* Others are waiting for what has come meanwhile. */
 	bool looks = ++s->seen % ROWS_SEEN == 0 || is_lot;
 	return !r && looks && s->j->has_thread ? flush(s->j) : r;
+}
+
+/* Of a commit meanwhile some rows may have been seen in time, and others too early: all of it is to
+ * be in the journal before these are believed. */
+static int rows_settle(struct rows *s)
+{
+	struct journal *j = s->j;
+
+	if (!j->has_thread)
+		return 0;
+	{
+		WITH_LOCK(&j->lock);
+		for (uint64_t n = j->ncommits; j->in_commit && j->ncommits == n;)
+			lock_wait(&j->lock, &j->done);
+	}
+	return flush(j);
 }
 
 static int see_segment(void *arg, uint32_t n, uint32_t gen)
@@ -312,7 +378,9 @@ static int write_rows(struct journal *j)
 	if (!r)
 		r = sync_data(j);
 	if (!r)
-		r = fsync(s.fd) ? -errno : 0;
+		r = rows_sync(&s);
+	if (!r)
+		r = rows_settle(&s);
 	crash_point(CRASH_DISK_ROWS);
 	if (!r)
 		r = renameat(j->o.dir, ROWS_NEW, j->o.dir, name_of("rows", j->number).s) ||
@@ -325,7 +393,7 @@ static int write_rows(struct journal *j)
 		return r;
 	}
 	j->rows_bytes = s.bytes;
-	remove_before(j->o.dir, j->number);
+	remove_before(j, j->number); /* or they are there, and count for nothing */
 	return 0;
 }
 
@@ -400,6 +468,12 @@ static void *run(void *arg)
 	return NULL;
 }
 
+static void set_in_commit(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	j->in_commit = true;
+}
+
 /* The observer. What was a kept row and is none any more goes; of what comes back, or goes there
  * again, nothing changes. */
 static int observe(void *arg, struct bytes key, struct bytes before, struct bytes after)
@@ -407,6 +481,11 @@ static int observe(void *arg, struct bytes key, struct bytes before, struct byte
 	_cleanup_(writer_fini) struct writer w_was = { 0 }, w_is = { 0 };
 	struct journal *j = arg;
 	uint64_t id = j->o.head.pool_id;
+
+	if (!j->is_told) {
+		j->is_told = true;
+		set_in_commit(j);
+	}
 	struct bytes was = index_row_kept(key, before, id, &w_was);
 	struct bytes is = index_row_kept(key, after, id, &w_is);
 
@@ -421,10 +500,17 @@ static void observed(void *arg, bool committed)
 {
 	struct journal *j = arg;
 
-	if (committed && j->pending.len) {
+	{
 		WITH_LOCK(&j->lock);
-		add(j, writer_bytes(&j->pending));
+		if (committed && j->pending.len)
+			add(j, writer_bytes(&j->pending));
+		if (j->in_commit) {
+			j->in_commit = false;
+			j->ncommits++;
+			pthread_cond_broadcast(&j->done);
+		}
 	}
+	j->is_told = false;
 	if (j->pending.bad)
 		writer_fini(&j->pending);
 	j->pending.len = 0;
@@ -531,6 +617,12 @@ int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns)
 		if (lock_wait_until(&j->lock, &j->done, deadline_ns) == ETIMEDOUT)
 			return -ETIMEDOUT;
 	return j->error;
+}
+
+bool journal_stays(struct journal *j)
+{
+	WITH_LOCK(&j->lock);
+	return j->stays;
 }
 
 void journal_data(struct journal *j)

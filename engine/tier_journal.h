@@ -19,10 +19,13 @@
  *	segment
  *	an object's copy is none     before   whoever is going to write it has an answer
  *	any more
+ *	commits that rows-N may      before   rows-N has its name
+ *	have in part
  *
- * So nothing that could be changed comes back as it was before. What was unlinked or renamed
- * over may, if that was in the last moment. An object that is in memory and has a copy is kept as
- * if it were away.
+ * When it cannot be written, its files are removed before anybody has an answer; where they stay,
+ * who is going to write has an error. So nothing that could be changed comes back as it was
+ * before. What was unlinked or renamed over may, if that was in the last moment. An object that
+ * is in memory and has a copy is kept as if it were away.
  *
  * Threads: one of its own ("journal"), which writes and waits for the disk. Observing and the
  * calls take LOCK_JOURNAL for moments.
@@ -61,6 +64,8 @@ uint64_t journal_mark(struct journal *j);
 bool journal_has(struct journal *j, uint64_t mark);
 /* 0, -ETIMEDOUT, or the error with which the journal has ended. */
 int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns);
+/* After that error: its files could not be removed, and what they know may be there again. */
+bool journal_stays(struct journal *j);
 /* Bytes were written to `data`: they are before whatever is committed from now on. */
 void journal_data(struct journal *j);
 

@@ -7,7 +7,9 @@
  *	                                                      '-> too late: `stuck`
  *
  * The hard idea is whom a slow disk holds up: nobody. Who waits for room waits for a batch
- * as long as it has been told to, and the batch is made as long as the disk was fast lately.
+ * as long as it has been told to, and the batch is made as long as the disk was fast lately. Where
+ * nobody waits for room others do for the thread (what has lived long enough, quotas, directories):
+ * so it waits longer, but not for ever.
  * What is not written by then is evicted as if there were no disk. Its writes are out,
  * though, and lend pages of the pool to the kernel until they end (I9): so the batch and its
  * pins stay, and nothing else is given to the disk before it has come to its end.
@@ -30,7 +32,9 @@
 enum {
 	LOOK_MS = 5,            /* how often somebody is looked for who waits */
 	REST_MS = 1000,         /* after an error */
+	BEHIND_MS = 5000,       /* for a batch that nobody waits for */
 	BUDGET_MAX = 16384,     /* pages of a batch: 64 MiB */
+	MEASURE_PAGES = 64,     /* that are written, at least, to measure it */
 	BEGIN_PAGES_PER_MS = 64,/* 256 MiB/s, before it was measured */
 };
 
@@ -59,8 +63,9 @@ struct out_batch {
 	struct out_write **writes;
 	size_t nwrites, cap;
 	size_t nsent;
-	uint64_t begun_ns, until_ns; /* until: 0: nobody waits */
+	uint64_t begun_ns, until_ns;
 	uint64_t pages;
+	bool waited; /* somebody waits for room */
 	bool late;
 };
 
@@ -127,8 +132,11 @@ static uint64_t until(struct out_batch *b)
 {
 	struct tier *t = b->t;
 
-	if (!b->until_ns && t->calls.is_waited && t->calls.is_waited(t->calls.arg))
-		b->until_ns = clock_ns() + t->wait_ms * NS_PER_MS / 2;
+	if (!b->waited && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
+		uint64_t end = clock_ns() + t->wait_ms * NS_PER_MS / 2;
+		b->until_ns = end < b->until_ns ? end : b->until_ns;
+		b->waited = true;
+	}
 	return b->until_ns;
 }
 
@@ -140,12 +148,12 @@ static bool reap(struct out_batch *b)
 
 	do {
 		uint64_t now = clock_ns(), end = until(b);
-		if (end && now >= end) {
+		if (now >= end) {
 			b->late = true;
 			return false;
 		}
 		uint64_t look = now + LOOK_MS * NS_PER_MS;
-		r = disk_reap(b->t->out, end && end < look ? end : look, &q);
+		r = disk_reap(b->t->out, end < look ? end : look, &q);
 	} while (r == -ETIMEDOUT);
 	if (r < 0) {
 		b->late = true;
@@ -373,15 +381,19 @@ static void settle(struct out_batch *b)
 		failed(t, error);
 }
 
-/* How fast it is; of little it cannot be told. */
+/* How fast it is; of little it cannot be told, so of several batches where they are small, as they are
+ * when it was slow. */
 static void measure(struct out_batch *b)
 {
-	uint64_t ns = clock_ns() - b->begun_ns;
+	struct tier *t = b->t;
 
-	if (b->pages < 64 || !ns)
+	t->measured_pages += b->pages;
+	t->measured_ns += b->pages ? clock_ns() - b->begun_ns : 0;
+	if (t->measured_pages < MEASURE_PAGES || !t->measured_ns)
 		return;
-	double now = (double)b->pages / (double)ns;
-	b->t->pages_per_ns += (now - b->t->pages_per_ns) / 2;
+	double now = (double)t->measured_pages / (double)t->measured_ns;
+	t->pages_per_ns += (now - t->pages_per_ns) / 2;
+	t->measured_pages = t->measured_ns = 0;
 }
 
 /* Its victims go as if there were no disk; what is lent to it is not forgotten. */
@@ -392,6 +404,7 @@ static void become_stuck(struct out_batch *b)
 	log_warn("disk", "%s/data is slow: %u objects that were to go there were not written in time, "
 		 "and are evicted", t->path, b->n);
 	t->pages_per_ns /= 2;
+	t->measured_pages = t->measured_ns = 0;
 	for (unsigned i = 0; i < b->n; i++) {
 		struct out_victim *o = &b->v[i];
 		o->v->outcome = o->r ? o->r : o->is_there ? 0 : not_now(M_DISK_NOT_SLOW);
@@ -402,6 +415,13 @@ static void become_stuck(struct out_batch *b)
 		t->stuck = b;
 	else
 		batch_free(b);
+}
+
+static uint64_t begin_until(const struct tier *t, uint64_t since_ns)
+{
+	if (since_ns)
+		return since_ns + t->wait_ms * NS_PER_MS;
+	return clock_ns() + (t->wait_ms > BEHIND_MS ? t->wait_ms : BEHIND_MS) * NS_PER_MS;
 }
 
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns)
@@ -417,7 +437,8 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 	}
 	b->t = t;
 	b->begun_ns = clock_ns();
-	b->until_ns = since_ns ? since_ns + t->wait_ms * NS_PER_MS : 0;
+	b->waited = since_ns;
+	b->until_ns = begin_until(t, since_ns);
 	for (unsigned i = 0; i < n && !b->late; i++)
 		add_victim(b, &v[i]);
 	send_last(b);

@@ -41,7 +41,8 @@ struct tier {
 	/* tier_out.c, "evict" only */
 	struct disk *out;
 	struct out_batch *stuck;     /* of which writes are out, too late for who waited */
-	double pages_per_ns;         /* how fast it was lately */
+	double pages_per_ns;         /* how fast it was lately; */
+	uint64_t measured_pages, measured_ns; /* and since that was last said */
 	uint64_t rests_ns;           /* after an error, until */
 	enum metric reason;          /* why nothing was taken when somebody last asked */
 	struct cleared {

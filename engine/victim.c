@@ -160,6 +160,7 @@ static int begin(struct victims *vs, struct victim *v)
 		.fileid = v->fileid, .place = v->place, .names = v->names,
 		.nnames = n > 0 ? (uint32_t)n : 0, .call = kv_call_of(&v->call),
 		.mask = v->lived_at ? INDEX_SET_TTL : 0, .attr.mtime.tv_sec = v->lived_at,
+		.value = v->body,
 	};
 	return n == -ENOENT ? INDEX_MISS : n < 0 ? n : 0;
 }
@@ -200,7 +201,7 @@ void victim_go(struct victims *vs, struct victim *v)
 	index_evict(vs->e->ix, &v->op);
 }
 
-static int go_wait(struct victims *vs, struct victim *v)
+int victim_go_now(struct victims *vs, struct victim *v)
 {
 	int r = begin(vs, v);
 
@@ -213,13 +214,9 @@ static int go_wait(struct victims *vs, struct victim *v)
 
 int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason)
 {
-	return go_wait(vs, &(struct victim){ .fileid = fileid, .place = place, .reason = reason });
-}
+	struct victim v = { .fileid = fileid, .place = place, .reason = reason };
 
-int victim_end_wait(struct victims *vs, uint64_t fileid, struct place place, int64_t lived_at)
-{
-	return go_wait(vs, &(struct victim){ .fileid = fileid, .place = place,
-					     .reason = M_EVICTED_TTL, .lived_at = lived_at });
+	return victim_go_now(vs, &v);
 }
 
 int victim_dir_go_wait(struct victims *vs, uint64_t dir, struct timespec since)

@@ -29,6 +29,7 @@ struct victim {
 	struct place place;
 	enum metric reason; /* a counter, which it raises */
 	int64_t lived_at;   /* if not 0: INDEX_MISS unless its time to live has ended by then */
+	struct bytes body;  /* unless NULL: that it has to have still */
 	struct kv_call call;
 	void (*done)(struct victim *v, int r);
 	void *arg;
@@ -47,8 +48,9 @@ int victim_look(struct victims *vs, const struct entry *e, bool lent);
  * returns: 0; INDEX_MISS: it is not there, or not so; -EBUSY: somebody writes it; -EPERM: it
  * is pinned by the user; others. */
 void victim_go(struct victims *vs, struct victim *v);
+/* The same, here and now. */
+int victim_go_now(struct victims *vs, struct victim *v);
 int victim_go_wait(struct victims *vs, uint64_t fileid, struct place place, enum metric reason);
-int victim_end_wait(struct victims *vs, uint64_t fileid, struct place place, int64_t lived_at);
 
 /* A directory that an eviction has emptied, and nothing has happened to since; as
  * index_evict_dir(). Blocks. */

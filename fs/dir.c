@@ -230,12 +230,32 @@ void fs_releasedir(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(f, 0);
 }
 
-/* Names are durable when an operation on them is answered. */
+static void synced(struct engine_ask *a, int r)
+{
+	struct req *q = a->arg;
+
+	if (r)
+		req_error(q, r);
+	else
+		req_ok(q);
+}
+
+/* Names outlive this process when an operation on them is answered. What a disk below the pool
+ * would bring back after a power loss is known there a moment later. */
 void fs_fsyncdir(fuse_req_t f, fuse_ino_t ino, int datasync,
 		 struct fuse_file_info *fi)
 {
-	(void)ino;
+	struct req *q;
+
 	(void)datasync;
 	(void)fi;
-	fuse_reply_err(f, 0);
+	if (is_control(ino)) {
+		fuse_reply_err(f, 0);
+		return;
+	}
+	q = req_begin(f, MOP_FSYNC);
+	if (!q)
+		return;
+	q->ask = (struct engine_ask){ .call = kv_call_of(&q->ix.call), .done = synced, .arg = q };
+	engine_sync_names(q->fs->engine, &q->ask);
 }

@@ -149,7 +149,7 @@ struct kv_caps kv_local_caps(struct kv *kv)
 {
 	(void)kv;
 	return (struct kv_caps){ .max_compares = KV_LOCAL_MAX, .max_writes = KV_LOCAL_MAX,
-				 .max_reads = KV_LOCAL_MAX, .max_bytes = 1 << 20,
+				 .max_reads = KV_LOCAL_MAX, .max_bytes = KV_LOCAL_BYTES,
 				 .alone = true };
 }
 

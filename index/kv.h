@@ -35,7 +35,8 @@
 enum {
 	KV_KEY_MAX = 500,           /* LMDB's 511 less room for an engine's prefix */
 	KV_VALUE_MAX = 128 * 1024,
-	KV_LOCAL_MAX = 1024,        /* compares, and writes, and reads of one request here */
+	KV_LOCAL_MAX = 4096,        /* compares, and writes, and reads of one request here */
+	KV_LOCAL_BYTES = 4 << 20,   /* and bytes */
 };
 
 enum kv_compare_kind {

@@ -12,7 +12,7 @@
 #include "index/plan.h"
 
 enum {
-	FILE_LINKS_MAX = 450,      /* names of a published file: evicted in one transaction */
+	FILE_LINKS_MAX = 2000,     /* names of a published file: evicted in one transaction */
 	DRAFT_NAMES_MAX = 32,      /* of a draft: published in one transaction */
 	XATTRS_MAX = 64,           /* of one object, and in how many bytes: they */
 	XATTRS_BYTES_MAX = 131072, /* move and go in one transaction as well */

@@ -158,6 +158,17 @@ counts() { # series at-least
 	done
 }
 
+@test "what was unlinked is not there after a reboot, once its directory was synced" {
+	local i
+	for i in $(seq $((80 / K))); do put "$i"; done
+	for i in $(seq $((20 / K))); do rm "$MNT/f$i"; done
+	sync "$MNT"
+	! is_of_node || sleep 1 # a mount of a node does not wait for that
+	reboot crash
+	for i in $(seq $((20 / K))); do [ ! -e "$MNT/f$i" ]; done
+	[ -e "$MNT/f$((20 / K + 1))" ]
+}
+
 @test "a disk that is damaged gives an error, and then the file can be made anew" {
 	local i bad=0
 	for i in $(seq $((80 / K))); do put "$i"; done

@@ -205,7 +205,7 @@ static void faults_are_read_strictly(void **state)
 	static const char *const bad[] = {
 		"", "eio", "eio=", "eio=2", "eio=-1", "eio=1e-3", "eio=0.1.2", "eio=nan",
 		"delay=20", "delay=1000d", "only=", "only=both ", "journal=slow", "journal=0",
-		"journal=1x", "flop=1", " eio=1", "eio=1,", "eio=1,,flip=1",
+		"journal=1x", "stays=1", "flop=1", " eio=1", "eio=1,", "eio=1,,flip=1",
 	};
 	struct disk_faults g;
 
@@ -214,13 +214,14 @@ static void faults_are_read_strictly(void **state)
 		bad_faults(bad[i], "not a fault of a disk. Try: ");
 	bad_faults("eio=1,flop=\n1,flip=1", "flop=\\x0a1: ");
 	assert_int_equal(disk_faults_parse("delay=20ms,eio=0.5,enospc=1,tear=0,flip=0.000001,"
-					   "only=writes,journal=3", &g, NULL), 0);
+					   "only=writes,journal=3,stays=yes", &g, NULL), 0);
 	assert_int_equal(g.delay_ms, 20);
 	assert_int_equal(g.often[DISK_EIO], 500000);
 	assert_int_equal(g.often[DISK_ENOSPC], 1000000);
 	assert_int_equal(g.often[DISK_TEAR], 0);
 	assert_int_equal(g.often[DISK_FLIP], 1);
 	assert_int_equal(g.only, DISK_WRITES);
+	assert_int_equal(disk_fault_of_removal(&g), -EROFS);
 	for (unsigned i = 0; i < 6; i++)
 		assert_int_equal(disk_fault_of_journal(&g), i < 2 ? 0 : -ENOSPC);
 }

@@ -297,7 +297,7 @@ static void all_names_at_once(void **state)
 	kit_close(ix, &op);
 }
 
-enum { NAMES_MAX = 450, XATTRS_MAX = 64 };
+enum { NAMES_MAX = 2000, XATTRS_MAX = 64 };
 
 /* Each in a directory of its own, whose times change as well. */
 static void as_many_names_as_there_may_be(void **state)

@@ -118,11 +118,18 @@ static void end(void)
 static const struct kv_ops *fast;
 static struct kv_ops ops;
 static atomic_bool is_slow;
+/* And something is committed meanwhile. */
+static atomic_bool commits_in_walk;
+static _Atomic uint64_t mark_in_walk;
 
 static void slow_submit(struct kv *k, struct kv_req *req)
 {
 	if (atomic_load(&is_slow) && req->nreads)
 		usleep(15000);
+	if (req->nreads && atomic_exchange(&commits_in_walk, false)) {
+		put_two(&(struct rows){ 0 }, 2, 3, 77);
+		atomic_store(&mark_in_walk, journal_mark(j));
+	}
 	fast->submit(k, req);
 }
 
@@ -525,6 +532,65 @@ static void who_waits_does_not_wait_for_new_rows(void **state)
 	is(&now);
 }
 
+/* Nor until all of them are synced. */
+static void who_waits_does_not_wait_for_their_sync(void **state)
+{
+	enum { ROW_BYTES = 128 << 10, GROWS = 16 << 20 };
+	_cleanup_(freep) uint8_t *value = calloc(1, ROW_BYTES);
+	struct rows now = { 0 };
+	uint64_t longest = 0;
+	char path[400], key[24];
+
+	(void)state;
+	assert_non_null(value);
+	snprintf(path, sizeof(path), "%s/rows-new", disk_kit_dir);
+	begin(GROWS);
+	atomic_store(&faults.sync_ms, 100); /* 1.6 s */
+	for (unsigned i = 0; access(path, F_OK); i++) {
+		int len = snprintf(key, sizeof(key), "X%08xy", i);
+		struct kv_write w = { { key, (size_t)len }, { value, ROW_BYTES } };
+		struct kv_req req = { .writes = &w, .nwrites = 1 };
+		assert_int_equal(kv_wait(kv, &req), 0);
+		kv_req_fini(&req);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
+	}
+	for (uint32_t i = 1; !access(path, F_OK); i++) {
+		put(&now, 1, i);
+		uint64_t begun = clock_ns();
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
+		uint64_t took = clock_ns() - begun;
+		longest = took > longest ? took : longest;
+	}
+	print_message("the longest wait: %.0f ms\n", (double)longest / 1e6);
+	assert_true(longest < 1000 * NS_PER_MS);
+	end();
+}
+
+/* What was committed while rows were read may be among them in part: the journal has it first. */
+static void new_rows_are_behind_the_journal(void **state)
+{
+	struct rows now = { 0 };
+	char path[400];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/rows-new", disk_kit_dir);
+	begin(1);
+	atomic_store(&is_slow, true);
+	atomic_store(&mark_in_walk, 0);
+	atomic_store(&commits_in_walk, true);
+	for (uint32_t i = 1; !atomic_load(&mark_in_walk); i++) {
+		put(&now, 1, i);
+		usleep(1000);
+	}
+	while (!access(path, F_OK))
+		;
+	assert_true(journal_has(j, atomic_load(&mark_in_walk)));
+	atomic_store(&is_slow, false);
+	now.v[2] = now.v[3] = 77;
+	end();
+	is(&now);
+}
+
 static void a_long_commit_is_several_records(void **state)
 {
 	struct writer entries = { 0 }, w = { 0 };
@@ -564,7 +630,12 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_gap_is_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(new_rows_are_behind_the_journal, setup, teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
