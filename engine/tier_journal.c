@@ -319,7 +319,6 @@ static int rows_write(struct rows *s)
 	return !r && s->bytes - s->synced >= ROWS_SYNC ? rows_sync(s) : r;
 }
 
-
 static int see_row(void *arg, const struct kv_row *row)
 {
 	struct rows *s = arg;
