@@ -284,8 +284,7 @@ static void open_loaded(struct visit *v)
 /* An open that has looked up the name finds it where that name is, or not at all. */
 static bool is_here(const struct visit *v, const struct place *p)
 {
-	return !(v->flags & FILE_HERE) ||
-	       (p->kind == v->place.kind && p->parent == v->place.parent && p->h == v->place.h);
+	return !(v->flags & FILE_HERE) || place_is_same(*p, v->place);
 }
 
 static void loaded(struct load *l, int r)

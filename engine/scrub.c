@@ -193,12 +193,6 @@ static int look_at_extents(void *arg, const struct attr *a, const struct extents
 
 /* What is bad ----------------------------------------------------------------------------- */
 
-static bool is_place(const struct place *a, const struct place *b)
-{
-	return a->kind == b->kind &&
-	       (a->kind != PLACE_NAME || (a->parent == b->parent && a->h == b->h));
-}
-
 /* Its record as it is now, and where. False: it has none any more. Of *ret no name is known if it
  * has moved. */
 static bool read_again(struct scrub *s, const struct index_body *b, struct index_op *op,
@@ -211,7 +205,7 @@ static bool read_again(struct scrub *s, const struct index_body *b, struct index
 		.place = op->entry.place, .attr = op->entry.attr, .body = op->entry.body,
 		.copy = op->entry.copy,
 	};
-	if (is_place(&b->place, &ret->place))
+	if (place_is_same(b->place, ret->place))
 		ret->name = b->name;
 	return true;
 }

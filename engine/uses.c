@@ -308,11 +308,6 @@ static bool apply(struct uses *u)
 	return u->ndir_events && dirs_over(u->dirs, 0, clock_ns(), &pages);
 }
 
-static bool is_place(struct place a, struct place b)
-{
-	return a.kind == b.kind && (a.kind != PLACE_NAME || (a.parent == b.parent && a.h == b.h));
-}
-
 int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)
 {
 	_cleanup_(index_op_fini) struct index_op op = { .fileid = end->fileid,
@@ -328,7 +323,7 @@ int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)
 	u->looked_at = 0;
 	struct place place = op.entry.place;
 	/* Who has moved it has told of it. */
-	if (r || u->overtaken || !is_place(place, end->place))
+	if (r || u->overtaken || !place_is_same(place, end->place))
 		return r;
 	struct index_row row = {
 		.name = { place.parent, place.h }, .is_name = place.kind == PLACE_NAME,

@@ -117,11 +117,6 @@ int line_pick(struct inodes *t, const struct attr *a, struct inode **ret)
 	return busy ? INODE_BUSY : 0;
 }
 
-static bool same_place(const struct place *a, const struct place *b)
-{
-	return a->kind == b->kind && a->parent == b->parent && a->h == b->h;
-}
-
 /* An answer that is on its way may be dropped once more: watched.c. */
 enum { DROPPED_TWICE_NS = 200000000 };
 
@@ -170,7 +165,7 @@ void line_found(struct inodes *t, struct inode *i, struct place p, uint64_t begu
 	s->place_ns = begun_ns;
 	/* A draft's is inode_published()'s, a lost one's know()'s to change. */
 	if (i->place.kind == PLACE_DRAFT || i->place.kind == PLACE_NONE ||
-	    p.kind == PLACE_DRAFT || same_place(&i->place, &p))
+	    p.kind == PLACE_DRAFT || place_is_same(i->place, p))
 		return;
 	i->place = p;
 	line_doubt(t, i);
@@ -270,7 +265,7 @@ bool inode_is_at(struct inodes *t, struct inode *i, const struct place *p)
 {
 	WITH_LOCK(&t->lock);
 
-	return same_place(&i->place, p) && clock_ns() >= i->shown->doubt_ns;
+	return place_is_same(i->place, *p) && clock_ns() >= i->shown->doubt_ns;
 }
 
 bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns)

@@ -137,6 +137,11 @@ struct place {
 	uint64_t h;
 };
 
+static inline bool place_is_same(struct place a, struct place b)
+{
+	return a.kind == b.kind && (a.kind != PLACE_NAME || (a.parent == b.parent && a.h == b.h));
+}
+
 /* One name and what it refers to. */
 struct entry {
 	struct attr attr;
