@@ -82,14 +82,19 @@ void inbox_poke(struct inbox *b)
 	pthread_cond_signal(&b->more);
 }
 
+static bool is_over(const struct pause *p)
+{
+	return clock_ns() >= p->until_ns;
+}
+
 static bool is_due(const struct held *h)
 {
-	return h->waiters && clock_ns() >= h->look_ns;
+	return h->waiters && is_over(&h->pause);
 }
 
 static bool are_due(const struct held_reqs *h)
 {
-	return h->reqs && clock_ns() >= h->look_ns;
+	return h->reqs && is_over(&h->pause);
 }
 
 bool inbox_is_waited(struct inbox *b)
@@ -117,10 +122,10 @@ static uint64_t next_look(const struct inbox *b, uint64_t ms)
 {
 	uint64_t at = clock_ns() + ms * NS_PER_MS;
 
-	if (b->held.waiters && b->held.look_ns < at)
-		at = b->held.look_ns;
-	if (b->held_reqs.reqs && b->held_reqs.look_ns < at)
-		at = b->held_reqs.look_ns;
+	if (b->held.waiters && b->held.pause.until_ns < at)
+		at = b->held.pause.until_ns;
+	if (b->held_reqs.reqs && b->held_reqs.pause.until_ns < at)
+		at = b->held_reqs.pause.until_ns;
 	return at;
 }
 
@@ -212,10 +217,12 @@ static void end_in_vain(struct held *h, struct evict_waiter *w, bool busy, uint3
 	}
 }
 
-static uint32_t next_pause(uint32_t ms, bool is_first)
+static void pause_begin(struct pause *p, bool is_first)
 {
-	ms = is_first ? HOLD_LOOK_MS : ms * 2;
-	return ms < HOLD_PAUSE_MS ? ms : HOLD_PAUSE_MS;
+	p->ms = is_first ? HOLD_LOOK_MS : p->ms * 2;
+	if (p->ms > HOLD_PAUSE_MS)
+		p->ms = HOLD_PAUSE_MS;
+	p->until_ns = clock_ns() + p->ms * NS_PER_MS;
 }
 
 void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy, uint32_t nfree)
@@ -224,7 +231,7 @@ void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy
 	bool is_first = w && !w->vain_ns;
 
 	if (n) {
-		h->none_ns = h->look_ns = 0;
+		h->none_ns = h->pause.until_ns = 0;
 		run_waiters(w, false);
 	}
 	if (n || !w)
@@ -234,8 +241,7 @@ void inbox_answer(struct inbox *b, struct evict_waiter *w, unsigned n, bool busy
 		end_in_vain(h, w, busy, nfree);
 	}
 	h->nfree = nfree;
-	h->pause_ms = next_pause(h->pause_ms, is_first);
-	h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
+	pause_begin(&h->pause, is_first);
 }
 
 static void run_reqs(struct kv *kv, struct kv_req *req, bool in_vain)
@@ -286,8 +292,7 @@ void inbox_answer_reqs(struct inbox *b, struct kv *kv, struct kv_req *req, unsig
 	} else if (is_held(h, busy)) {
 		h->reqs = req;
 		h->used = used;
-		h->pause_ms = next_pause(h->pause_ms, is_first);
-		h->look_ns = clock_ns() + h->pause_ms * NS_PER_MS;
+		pause_begin(&h->pause, is_first);
 	} else {
 		h->vain_ns = 0;
 		run_reqs(kv, req, true);

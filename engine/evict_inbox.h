@@ -37,8 +37,10 @@ struct inbox {
 
 	struct held { /* the thread's */
 		struct evict_waiter *waiters;
-		uint64_t look_ns; /* when the next round is for them */
-		uint32_t pause_ms;
+		struct pause {
+			uint64_t until_ns; /* when the next round is for them */
+			uint32_t ms;
+		} pause;
 		uint32_t nfree;   /* pages, when the last one was */
 		uint64_t none_ns; /* until then nobody is held: it was in vain lately */
 	} held;
@@ -46,8 +48,8 @@ struct inbox {
 		struct kv_req *reqs;
 		uint64_t vain_ns; /* since when nothing could go for them; 0: there are none */
 		uint64_t used;    /* bytes of the index, when the last round was */
-		uint64_t look_ns, none_ns;
-		uint32_t pause_ms;
+		struct pause pause;
+		uint64_t none_ns;
 	} held_reqs;
 };
 

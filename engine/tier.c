@@ -13,7 +13,6 @@
  */
 #include "engine/tier.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -28,6 +27,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/dir.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -136,18 +136,13 @@ static bool is_of(const char *name, enum ours what)
 
 static int each_of(int dir, enum ours what, int (*visit)(int dir, const char *name))
 {
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *d = dir_open_at(dir, ".", 0);
 	int r = d ? 0 : -errno;
 	struct dirent *e;
 
 	while (!r && (e = readdir(d)))
 		if (is_of(e->d_name, what))
 			r = visit(dir, e->d_name);
-	if (d)
-		closedir(d);
-	else if (fd >= 0)
-		close(fd);
 	return r;
 }
 

@@ -11,7 +11,6 @@
  */
 #include "engine/tier_journal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -24,6 +23,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/crash.h"
+#include "common/dir.h"
 #include "common/error.h"
 #include "common/lock.h"
 #include "common/log.h"
@@ -151,8 +151,7 @@ static int remove_one(struct journal *j, const char *name)
 /* Removes those of a number below this one. The first error; what can go goes. */
 static int remove_before(struct journal *j, uint64_t number)
 {
-	int fd = openat(j->o.dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *d = dir_open_at(j->o.dir, ".", 0);
 	int r = d ? 0 : -errno;
 	struct dirent *e;
 	uint64_t n;
@@ -166,10 +165,6 @@ static int remove_before(struct journal *j, uint64_t number)
 	}
 	if (d && !r)
 		r = -errno; /* readdir()'s, or 0 */
-	if (d)
-		closedir(d);
-	else if (fd >= 0)
-		close(fd);
 	return r;
 }
 
@@ -686,17 +681,12 @@ static int read_one(int dir, const char *name, struct reading *g, bool *ret_torn
 /* The last rows-N, and the last journal. 0: there is none. */
 static int find_last(int dir, uint64_t *ret_rows, uint64_t *ret_journal)
 {
-	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *d = dir_open_at(dir, ".", 0);
 	struct dirent *e;
 	uint64_t n;
 
-	if (!d) {
-		int r = -errno;
-		if (fd >= 0)
-			close(fd);
-		return r;
-	}
+	if (!d)
+		return -errno;
 	*ret_rows = *ret_journal = 0;
 	while ((e = readdir(d))) {
 		if (parse_name(e->d_name, "rows", &n) && n > *ret_rows)
@@ -704,7 +694,6 @@ static int find_last(int dir, uint64_t *ret_rows, uint64_t *ret_journal)
 		if (parse_name(e->d_name, "journal", &n) && n > *ret_journal)
 			*ret_journal = n;
 	}
-	closedir(d);
 	return 0;
 }
 

@@ -63,21 +63,6 @@ static void add_dot(struct listing *l, const char *name, uint64_t fileid,
 		add(l, name, &e, off);
 }
 
-/* Attributes for the kernel's inode; false: list it without. */
-static bool entry_attr(struct fs *fs, const struct entry *e, struct attr *ret)
-{
-	struct inode *i;
-	bool here;
-
-	*ret = e->attr;
-	if (!e->draft)
-		return true;
-	i = inode_get(fs->inodes, e->attr.fileid);
-	here = i && inode_attr_here(fs->inodes, i, ret);
-	inode_put(fs->inodes, i);
-	return here;
-}
-
 static bool add_entry(struct listing *l, const struct entry *e)
 {
 	struct fs *fs = l->q->fs;

@@ -17,9 +17,7 @@
 
 /* lookup ---------------------------------------------------------------------- */
 
-/* An entry's attributes, of a draft from here; false: it was one when the index
- * looked and is not any more. */
-static bool show(struct req *q, const struct entry *e, struct attr *ret)
+bool entry_attr(struct fs *fs, const struct entry *e, struct attr *ret)
 {
 	struct inode *i;
 	bool here;
@@ -27,9 +25,9 @@ static bool show(struct req *q, const struct entry *e, struct attr *ret)
 	*ret = e->attr;
 	if (!e->draft)
 		return true;
-	i = inode_get(q->fs->inodes, e->attr.fileid);
-	here = i && inode_attr_here(q->fs->inodes, i, ret);
-	inode_put(q->fs->inodes, i);
+	i = inode_get(fs->inodes, e->attr.fileid);
+	here = i && inode_attr_here(fs->inodes, i, ret);
+	inode_put(fs->inodes, i);
 	return here;
 }
 
@@ -127,7 +125,7 @@ static void lookup_done(struct index_op *op, int r)
 		away_missed(q);
 		metric_add(M_MISSES, r == INDEX_MISS);
 		req_error(q, r == INDEX_MISS || r == -ESTALE ? -ENOENT : r);
-	} else if (!show(q, &op->entry, &a)) {
+	} else if (!entry_attr(q->fs, &op->entry, &a)) {
 		/* Of a draft that is just being made there is nothing to open yet: the kernel
 		 * asks about names that it has without the directory's lock. */
 		if (away_is(q)) {
@@ -152,7 +150,7 @@ static void dot_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 	struct attr a;
 
-	if (r || !show(q, &op->entry, &a)) {
+	if (r || !entry_attr(q->fs, &op->entry, &a)) {
 		req_error(q, r < 0 ? r : -ESTALE);
 		return;
 	}
@@ -381,7 +379,7 @@ static void link_done(struct index_op *op, int r)
 		req_missed(q, link_go, q->fs->shared ? -ESTALE : -ENOENT);
 	} else if (r) {
 		req_error(q, r);
-	} else if (show(q, e, &a)) {
+	} else if (entry_attr(q->fs, e, &a)) {
 		req_entry(q, &a, e->place, link_look);
 	} else {
 		link_look(q); /* published since */

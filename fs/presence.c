@@ -11,7 +11,6 @@
  * that hangs can hold it up, nor is it one of its own requests.
  */
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@
 #include "common/array.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/dir.h"
 #include "fs/priv.h"
 
 enum {
@@ -57,22 +57,13 @@ static void look_at(struct found *f, int at, const char *path)
 		f->v[f->n++] = st.stx_ino;
 }
 
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
 /* /proc/PID, of which `at` is open. */
 static void look_into(struct found *f, int at)
 {
 	look_at(f, at, "cwd");
 	look_at(f, at, "root");
-	int fd = openat(at, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_(closedirp) DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *d = dir_open_at(at, "fd", 0);
 
-	if (!d && fd >= 0)
-		close(fd);
 	for (struct dirent *e; d && (e = readdir(d));)
 		if (isdigit((unsigned char)e->d_name[0]))
 			look_at(f, dirfd(d), e->d_name);

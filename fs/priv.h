@@ -218,6 +218,9 @@ void req_see_through(struct req *q);
 void req_error(struct req *q, int r); /* answers a negative errno; frees */
 void req_ok(struct req *q);
 void req_attr(struct req *q, const struct attr *a);
+/* An entry's attributes, of a draft from here; false: it was one when the index
+ * looked and is not any more. */
+bool entry_attr(struct fs *fs, const struct entry *e, struct attr *ret);
 /* Answers with an entry: enters the inode. a->nlink etc. as the index has them.
  * again(q): it depends on a publish that is under way; called after it. */
 void req_entry(struct req *q, const struct attr *a, struct place p,

@@ -3,7 +3,6 @@
  * slicefs pin, unpin, ttl, priority, evict, quota: what is to stay, and for how long. On a mount
  * they set extended attributes (fs/keep.c), on a node's path what those mean.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include <utlist.h>
 
 #include "common/cleanup.h"
+#include "common/dir.h"
 #include "common/error.h"
 #include "common/size.h"
 #include "common/units.h"
@@ -192,18 +192,9 @@ static int visit_names(struct walk *w, const char *dir, DIR *d)
 /* Never one that a link leads to. */
 static int visit_dir(struct walk *w, const char *dir)
 {
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(closedirp) DIR *d = dir_open_at(AT_FDCWD, dir, O_NOFOLLOW);
 
-	if (!d) {
-		int r = -errno;
-		if (fd >= 0)
-			close(fd);
-		return r;
-	}
-	int r = visit_names(w, dir, d);
-	closedir(d);
-	return r;
+	return d ? visit_names(w, dir, d) : -errno;
 }
 
 static void walk_here(struct walk *w, const char *path)
