@@ -3,10 +3,17 @@
  * Reading directories, without handles: the offset of an entry is its h, which
  * the index can go on from at any time, so nothing is kept between two requests
  * and seekdir() is right whatever has changed (1 and 2 are the offsets of "."
- * and ".."; no h is below 256). OPENDIR is answered ENOSYS, upon which the
- * kernel does without it and keeps listings in its page cache; it drops them
- * itself when it changes the directory. Where others change it, too, it is asked at
- * each OPENDIR whether it may use the list that it has (watched.c).
+ * and ".."; no h is below 256).
+ *
+ * OPENDIR is answered ENOSYS, upon which the kernel does without it and keeps listings
+ * in its page cache; it drops them itself when it changes the directory. Where others
+ * change it, too, it is asked at each OPENDIR whether it may use the list that it has
+ * (watched.c).
+ *
+ * Only at the beginning of a listing does the kernel compare what it has kept with the
+ * directory. What began without that goes on in it, if it finds its offset there, and what
+ * it finds may be older. So each listing has offsets of its own: its number, in the bits that
+ * no h has. What the kernel does not find, it asks for.
  *
  * readdirplus counts a lookup for each entry that the kernel gets, except for
  * those with nodeid 0.
@@ -20,6 +27,7 @@
 enum {
 	DOT = 1,
 	DOTDOT = 2,
+	LISTING = 4, /* the lowest of INDEX_H_FREE */
 	PAGE_ENTRIES_MAX = 512,
 	/* About what an entry takes in the answer, with a name of 16 bytes. */
 	DIRENT_BYTES = 24 + 16,
@@ -81,7 +89,7 @@ static bool add_entry(struct listing *l, const struct entry *e)
 		req_entry_keeps(l->q, e->name, i, &a, e->place, &p);
 		attr_to_stat(&a, &p.attr);
 	}
-	bool fits = add(l, e->name, &p, e->h);
+	bool fits = add(l, e->name, &p, e->h | l->q->listing);
 	if (i && !fits)
 		inode_forget(fs->inodes, i->nodeid, 1);
 	inode_put(fs->inodes, i);
@@ -114,9 +122,9 @@ static void list_done(struct index_op *op, int r)
 		return;
 	}
 	if (q->off < DOT)
-		add_dot(&l, ".", q->inode->fileid, DOT);
+		add_dot(&l, ".", q->inode->fileid, DOT | q->listing);
 	if (q->off < DOTDOT)
-		add_dot(&l, "..", q->attr.fileid, DOTDOT);
+		add_dot(&l, "..", q->attr.fileid, DOTDOT | q->listing);
 	for (uint32_t i = 0; i < op->nentries && !l.full; i++)
 		if (!add_entry(&l, &op->entries[i]))
 			break;
@@ -124,6 +132,15 @@ static void list_done(struct index_op *op, int r)
 		forget_all(q->fs, &l);
 	free(l.buf);
 	req_free(q);
+}
+
+/* Goes on behind that offset, or begins. */
+static void set_off(struct req *q, uint64_t off)
+{
+	if (!off)
+		off = atomic_fetch_add(&q->inode->listings, 1) * LISTING & INDEX_H_FREE;
+	q->listing = off & INDEX_H_FREE;
+	q->off = off & ~INDEX_H_FREE;
 }
 
 static void list_go(struct req *q)
@@ -166,7 +183,7 @@ static void begin_list(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 		return;
 	req_enter(q, ino);
 	q->size = size;
-	q->off = (uint64_t)off;
+	set_off(q, (uint64_t)off);
 	if (q->off >= DOTDOT) {
 		list_go(q);
 		return;

@@ -11,6 +11,7 @@
  * table's lock. `struct file` pointers are the engine's; the table borrows them
  * from the handles that were opened.
  */
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -70,6 +71,7 @@ struct inode {
 	bool pieces : 1;      /* is read in small pieces, or mapped */
 	bool lost : 1;        /* a draft that could not be published */
 	bool gone : 1;        /* for good: who found it had looked before that */
+	atomic_uchar listings; /* that have begun: dir.c */
 	uint16_t publishing;  /* inode_publish_begin() */
 	UT_hash_handle hh;
 	struct shown shown[]; /* one in a shared table, else none */

@@ -165,6 +165,7 @@ struct req {
 	bool back;              /* of a thread that was sent away */
 	size_t size;
 	uint64_t off;
+	uint64_t listing;       /* readdir: which one of the directory; in INDEX_H_FREE */
 	const char *data;       /* in buf */
 	char *text;             /* heap, freed with it */
 	struct layout *layout;  /* layout.c's */

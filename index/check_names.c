@@ -158,7 +158,7 @@ static int slots_read(struct check *c, uint64_t parent, uint64_t base,
 		      struct bytes name, struct slots *s)
 {
 	struct key from = key_prefix_h('D', parent, base);
-	struct key to = key_prefix_end(key_prefix_h('D', parent, base + NAME_SLOTS - 1));
+	struct key to = key_prefix_end(key_prefix_h('D', parent, base + NAME_STEP - 1));
 	struct kv_read read = { key_bytes(&from), key_bytes(&to), 2 * NAME_SLOTS };
 	struct kv_req req = { .reads = &read, .nreads = 1 };
 	int r = kv_wait(c->kv, &req);
@@ -167,7 +167,7 @@ static int slots_read(struct check *c, uint64_t parent, uint64_t base,
 		struct name_key k;
 		if (key_parse_name(req.rows[0].rows[i].key, &k))
 			continue;
-		s->taken[k.h % NAME_SLOTS] = true;
+		s->taken[k.h % NAME_STEP] = true;
 		if (bytes_eq(k.name, name))
 			s->same = k.h;
 	}
@@ -209,7 +209,7 @@ static int name_check_place(struct names *n, const struct kv_row *row, const str
 
 	n->parent = k->parent;
 	n->h = k->h;
-	if ((k->h & ~(uint64_t)(NAME_SLOTS - 1)) == base && !taken)
+	if (h_hash(k->h) == base && !taken)
 		return 0;
 	complain(c, "name %s in directory %llu lies %s", show_name(k->name, shown),
 		 (unsigned long long)k->parent,

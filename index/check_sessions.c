@@ -86,9 +86,9 @@ int check_writers(struct check *c)
 /* Does a key of this kind give the name another h, or its h to another name? */
 static int name_clashes(struct check *c, char kind, const struct name_key *k, bool *ret)
 {
-	uint64_t base = k->h & ~(uint64_t)(NAME_SLOTS - 1);
+	uint64_t base = h_hash(k->h);
 	struct key from = key_prefix_h(kind, k->parent, base);
-	struct key to = key_prefix_end(key_prefix_h(kind, k->parent, base + NAME_SLOTS - 1));
+	struct key to = key_prefix_end(key_prefix_h(kind, k->parent, base + NAME_STEP - 1));
 	struct kv_read read = { key_bytes(&from), key_bytes(&to), UINT32_MAX };
 	struct kv_req req = { .reads = &read, .nreads = 1 };
 	int r = kv_wait(c->kv, &req);

@@ -41,6 +41,7 @@ enum {
  * with what that one has, but for the quota. All zeros: nothing was said. */
 enum { KEEP_LOW = -1, KEEP_NORMAL = 0, KEEP_HIGH = 1 };
 #define KEEP_FOREVER INT64_MAX
+#define INDEX_H_FREE ((uint64_t)0xfc) /* bits of an h that are never set */
 
 struct keep {
 	int64_t pinned;  /* until then it is not evicted: seconds since the epoch, or

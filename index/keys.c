@@ -194,7 +194,7 @@ int key_parse_name(struct bytes key, struct name_key *ret)
 	nk.session = kv_key_session(key);
 	if (r.bad || (nk.kind != 'D' && nk.kind != 'n'))
 		return -EUCLEAN;
-	if (!nk.parent || nk.h < NAME_SLOTS || nk.h > INT64_MAX || !name_is_valid(nk.name))
+	if (!nk.parent || !h_is_valid(nk.h) || !name_is_valid(nk.name))
 		return -EUCLEAN;
 	*ret = nk;
 	return 0;
@@ -249,7 +249,7 @@ int key_parse_hides(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_parent
 	uint64_t parent = read_be64(&r);
 	uint64_t h = read_be64(&r);
 
-	if (r.bad || r.left || k != 'h' || !fileid || !parent || h < NAME_SLOTS || h > INT64_MAX)
+	if (r.bad || r.left || k != 'h' || !fileid || !parent || !h_is_valid(h))
 		return -EUCLEAN;
 	*ret_fileid = fileid;
 	*ret_parent = parent;
@@ -280,6 +280,18 @@ uint64_t name_hash(const uint8_t hash_key[16], struct bytes name)
 
 	crypto_shorthash_siphash24(out, name.p, name.len, hash_key);
 	struct reader r = reader_of(BYTES_OF(out, sizeof(out)));
-	uint64_t h = read_u64(&r) >> 1 & ~(uint64_t)(NAME_SLOTS - 1);
-	return h < NAME_SLOTS ? NAME_SLOTS : h;
+	uint64_t h = h_hash(read_u64(&r) >> 1);
+	return h < NAME_STEP ? NAME_STEP : h;
+}
+
+_Static_assert(INDEX_H_FREE == NAME_STEP - NAME_SLOTS, "what is between hash and disambiguator");
+
+uint64_t h_hash(uint64_t h)
+{
+	return h & ~(uint64_t)(NAME_STEP - 1);
+}
+
+bool h_is_valid(uint64_t h)
+{
+	return h >= NAME_STEP && h <= INT64_MAX && !(h & INDEX_H_FREE);
 }

@@ -56,9 +56,13 @@ int key_parse_hides(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_parent
 		    uint64_t *ret_h);
 int key_parse_gone(struct bytes key, uint64_t *ret_fileid, uint64_t *ret_number);
 
-/* The 63-bit hash of a name, low 8 bits zero, never below 256. */
+/* The 63-bit hash of a name: a multiple of NAME_STEP, and no less than that. */
 uint64_t name_hash(const uint8_t hash_key[16], struct bytes name);
-enum { NAME_SLOTS = 256 }; /* values of the disambiguator */
+/* An h is the name's hash and a disambiguator, so that few names of a directory may have one
+ * hash. Bits between the two are never set (INDEX_H_FREE). */
+enum { NAME_STEP = 256, NAME_SLOTS = 4 };
+uint64_t h_hash(uint64_t h);
+bool h_is_valid(uint64_t h);
 
 /* Records: the value of D (whole or reference) and F ----------------------- */
 

@@ -99,8 +99,8 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 	if (memchr(v.name.p, '/', v.name.len))
 		return -EINVAL;
 	uint64_t base = name_hash(index_super(plan_index(p))->hash_key, v.name);
-	struct key last_d = key_prefix_h('D', parent, base + NAME_SLOTS - 1);
-	struct key last_n = key_prefix_h('n', parent, base + NAME_SLOTS - 1);
+	struct key last_d = key_prefix_h('D', parent, base + NAME_STEP - 1);
+	struct key last_n = key_prefix_h('n', parent, base + NAME_STEP - 1);
 	int r = plan_both(plan_range(p, key_prefix_h('D', parent, base), key_prefix_end(last_d),
 				     NAME_SLOTS, &v.rows_d),
 			  plan_range(p, key_prefix_h('n', parent, base), key_prefix_end(last_n),
@@ -116,7 +116,7 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 bool index_name_fits(struct index *ix, const char *name, uint64_t h)
 {
 	return name_hash(index_super(ix)->hash_key, bytes_str(name)) ==
-	       (h & ~(uint64_t)(NAME_SLOTS - 1));
+	       h_hash(h);
 }
 
 int name_find_shown(struct plan *p, uint64_t parent, const char *name, struct name_view *ret)
@@ -149,7 +149,7 @@ static void expect_rows(struct plan *p, char kind, uint64_t parent, uint64_t bas
 						   : key_draft_name(parent, k.h, k.name, k.session));
 		from = key_prefix_end(prefix);
 	}
-	struct key end = key_prefix_end(key_prefix_h(kind, parent, base + NAME_SLOTS - 1));
+	struct key end = key_prefix_end(key_prefix_h(kind, parent, base + NAME_STEP - 1));
 	if (bytes_cmp(key_bytes(&from), key_bytes(&end)) < 0)
 		plan_expect_empty(p, from, end);
 }
@@ -161,7 +161,7 @@ void name_expect(struct plan *p, const struct name_view *v)
 		plan_expect_same(p, name_key_n(p, v));
 		return;
 	}
-	uint64_t base = v->h & ~(uint64_t)(NAME_SLOTS - 1);
+	uint64_t base = h_hash(v->h);
 	expect_rows(p, 'D', v->parent, base, v->rows_d);
 	expect_rows(p, 'n', v->parent, base, v->rows_n);
 }

@@ -63,9 +63,9 @@ static bool is_lookup(const struct kv_read *read, char kind)
 	char k = (char)read_u8(&r);
 	uint64_t parent = read_be64(&r), h = read_be64(&r);
 
-	if (r.bad || r.left || k != kind || h % NAME_SLOTS || h > INT64_MAX - NAME_SLOTS)
+	if (r.bad || r.left || k != kind || h_hash(h) != h || h > INT64_MAX - NAME_STEP)
 		return false;
-	struct key end = key_prefix_end(key_prefix_h(kind, parent, h + NAME_SLOTS - 1));
+	struct key end = key_prefix_end(key_prefix_h(kind, parent, h + NAME_STEP - 1));
 	return bytes_eq(read->to, key_bytes(&end));
 }
 

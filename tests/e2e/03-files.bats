@@ -89,6 +89,15 @@ teardown() { cd /; }
 	mkdir gone; (cd gone && seq 3000 | xargs touch); find gone -type f -delete; rmdir gone
 }
 
+@test "what has gone before a listing begins is not in it, whoever lists beside" {
+	local n bigdir="${TWIN%/*}/bigdir"
+	for n in 6 64 3000; do
+		"$bigdir" make turns $n
+		"$bigdir" turns turns $n
+		"$bigdir" remove turns $((n / 2))
+	done
+}
+
 @test "df counts what is used" {
 	# What is available is that and what can be evicted.
 	before=$(df --output=used -B1 . | tail -n1); head -c 20M /dev/zero >z; sync

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bigdir make|list|seek|remove DIR N: a directory of N entries "e0".."eN-1".
+ * bigdir make|list|seek|turns|remove DIR N: a directory of N entries "e0".."eN-1".
  * list: each is there once. seek: at random places telldir(), and after other
  * entries came and went, seekdir() finds the same entry again; entries that were
- * there all the time are listed exactly once meanwhile.
+ * there all the time are listed exactly once meanwhile. turns: two list it, call by
+ * call, and what went before the second one began is not shown to that.
  */
 #include <dirent.h>
 #include <err.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static unsigned long n;
@@ -133,6 +136,51 @@ static void seek(const char *dir)
 	printf("bigdir: the same entries after seekdir, each once\n");
 }
 
+/* One call; what it says of entries that are there yet is counted if `counts`. False:
+ * the end. */
+static bool list_some(int dir, bool counts)
+{
+	char buf[32768];
+	long got = syscall(SYS_getdents64, dir, buf, sizeof(buf));
+
+	if (got < 0)
+		err(1, "getdents64");
+	for (long at = 0; at < got;) {
+		const struct dirent *e = (const void *)(buf + at); /* as the call has it on 64 bits */
+		if (counts)
+			count(e->d_name);
+		at += e->d_reclen;
+	}
+	return got > 0;
+}
+
+/* The second half goes between the first calls of the two; the first one ends between the
+ * calls of the second. */
+static void turns(const char *dir)
+{
+	int one = open(dir, O_RDONLY | O_DIRECTORY), two;
+	char path[4096];
+
+	list_some(one, false);
+	for (unsigned long left = n / 2; n > left; n--) {
+		snprintf(path, sizeof(path), "%s/e%lu", dir, n - 1);
+		if (unlink(path))
+			err(1, "%s", path);
+	}
+	two = open(dir, O_RDONLY | O_DIRECTORY);
+	if (one < 0 || two < 0)
+		err(1, "%s", dir);
+	list_some(two, true);
+	while (list_some(one, false))
+		;
+	while (list_some(two, true))
+		;
+	close(one);
+	close(two);
+	all_seen(0);
+	printf("bigdir: %lu entries, each once, and none that had gone\n", n);
+}
+
 static void remove_all(const char *dir)
 {
 	for_each(dir, remove_entry);
@@ -143,7 +191,7 @@ static void remove_all(const char *dir)
 int main(int argc, char **argv)
 {
 	if (argc != 4)
-		errx(2, "usage: bigdir make|list|seek|remove DIR N");
+		errx(2, "usage: bigdir make|list|seek|turns|remove DIR N");
 	n = strtoul(argv[3], NULL, 10);
 	seen = calloc(n, 1);
 	if (!seen)
@@ -154,6 +202,8 @@ int main(int argc, char **argv)
 		list(argv[2]);
 	else if (!strcmp(argv[1], "seek"))
 		seek(argv[2]);
+	else if (!strcmp(argv[1], "turns"))
+		turns(argv[2]);
 	else
 		remove_all(argv[2]);
 	return 0;

@@ -286,8 +286,8 @@ static void wrong_hash(struct tree *t)
 static void other_slot(struct tree *t)
 {
 	/* Not damage: slots have gaps when names of one hash go. */
-	move_raw(t, name_key_of(t, t->d, "f"), key_name(t->d, hash(t, "f") + 9, bytes_str("f")),
-		 false);
+	move_raw(t, name_key_of(t, t->d, "f"),
+		 key_name(t->d, hash(t, "f") + NAME_SLOTS - 1, bytes_str("f")), false);
 }
 
 static void same_slot(struct tree *t)

@@ -21,7 +21,8 @@ static uint64_t seed;
 static struct key random_key(struct dice *d, char *name)
 {
 	uint64_t a = 1 + roll(d, roll(d, 2) ? 3 : UINT64_MAX - 1);
-	uint64_t b = NAME_SLOTS + roll(d, roll(d, 2) ? 3 : INT64_MAX - NAME_SLOTS);
+	uint64_t b = h_hash(NAME_STEP + roll(d, roll(d, 2) ? 3 : INT64_MAX - NAME_STEP)) +
+		     roll(d, NAME_SLOTS);
 	struct bytes n = BYTES_OF(name, 1 + roll(d, roll(d, 2) ? 3 : 255));
 
 	memset(name, 'a' + (int)roll(d, 3), n.len);
@@ -87,7 +88,7 @@ static void test_a_prefix_is_a_range(void **state)
 		struct key k = random_key(&d, name);
 		uint64_t id = roll(&d, 3) ? roll(&d, 4) : UINT64_MAX - roll(&d, 2);
 		struct key from = roll(&d, 2) ? key_prefix("DFXE"[roll(&d, 4)], id)
-					      : key_prefix_h('D', id, NAME_SLOTS + roll(&d, 3));
+					      : key_prefix_h('D', id, NAME_STEP + roll(&d, 3));
 		struct key to = key_prefix_end(from);
 		bool in = bytes_cmp(key_bytes(&k), key_bytes(&from)) >= 0 &&
 			  bytes_cmp(key_bytes(&k), key_bytes(&to)) < 0;
@@ -110,6 +111,8 @@ static void test_bad_names_are_no_keys(void **state)
 	assert_int_equal(key_parse_name(BYTES_OF(with_nul, sizeof(with_nul)), &k), -EUCLEAN);
 	assert_int_equal(key_parse_name(BYTES_OF(with_nul, 18), &k), 0);
 	struct key low = key_name(1, 255, bytes_str("a")), none = key_name(0, 256, bytes_str("a"));
+	struct key free = key_name(1, 256 + NAME_SLOTS, bytes_str("a"));
+	assert_int_equal(key_parse_name(key_bytes(&free), &k), -EUCLEAN);
 	assert_int_equal(key_parse_name(key_bytes(&low), &k), -EUCLEAN);
 	assert_int_equal(key_parse_name(key_bytes(&none), &k), -EUCLEAN);
 }
@@ -124,8 +127,8 @@ static void test_hashes_are_spread_and_keyed(void **state)
 		char name[32];
 		snprintf(name, sizeof(name), "file-%u", i);
 		uint64_t h = name_hash(key_a, bytes_str(name));
-		assert_int_equal(h % NAME_SLOTS, 0);
-		assert_true(h >= NAME_SLOTS && h <= INT64_MAX);
+		assert_int_equal(h % NAME_STEP, 0);
+		assert_true(h >= NAME_STEP && h <= INT64_MAX);
 		assert_true(h != name_hash(key_b, bytes_str(name)));
 		top[h >> 59]++;
 	}
