@@ -14,7 +14,7 @@ struct dir {
 	uint64_t fileid, parent; /* parent 0: heard of by what is in it only */
 	int64_t pages;           /* of files in it */
 	uint64_t quota;
-	int64_t below;           /* with a quota: pages of all below it */
+	int64_t below;           /* pages of all below it, too, if that is counted */
 	uint64_t rests_ns;       /* not over until then */
 	struct dir *prev, *next; /* of those that have a quota */
 	UT_hash_handle hh;
@@ -22,6 +22,8 @@ struct dir {
 
 struct dirs {
 	struct dir *table, *quotas;
+	bool is_whole;           /* all have been heard of */
+	bool counts;             /* what is below each: while there are quotas */
 };
 
 static struct dir *find(const struct dirs *d, uint64_t fileid)
@@ -54,30 +56,33 @@ static struct dir *above(const struct dirs *d, const struct dir *x)
 static void add_above(struct dirs *d, struct dir *x, int64_t pages)
 {
 	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
-		if (x->quota)
-			x->below += pages;
+		x->below += pages;
 }
 
-static bool is_counted_above(const struct dirs *d, uint64_t dir)
+static void count(struct dirs *d)
 {
-	struct dir *x = find(d, dir);
+	struct dir *x, *next;
 
-	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
-		if (x->quota)
-			return true;
-	return false;
+	HASH_ITER(hh, d->table, x, next)
+		x->below = 0;
+	HASH_ITER(hh, d->table, x, next)
+		add_above(d, x, x->pages);
+}
+
+/* Begins with the first quota, and ends with the last one. */
+static void count_if_wanted(struct dirs *d)
+{
+	bool wanted = d->quotas && d->is_whole;
+
+	if (wanted && !d->counts)
+		count(d);
+	d->counts = wanted;
 }
 
 void dirs_count(struct dirs *d)
 {
-	struct dir *x, *next;
-
-	DL_FOREACH(d->quotas, x)
-		x->below = 0;
-	if (!d->quotas)
-		return;
-	HASH_ITER(hh, d->table, x, next)
-		add_above(d, x, x->pages);
+	d->is_whole = true;
+	count_if_wanted(d);
 }
 
 int dirs_put(struct dirs *d, uint64_t dir, uint64_t parent, uint64_t quota)
@@ -86,17 +91,18 @@ int dirs_put(struct dirs *d, uint64_t dir, uint64_t parent, uint64_t quota)
 
 	if (!x)
 		return -ENOMEM;
-	bool moves = x->parent && x->parent != parent &&
-		     (is_counted_above(d, x->parent) || is_counted_above(d, parent));
-	bool changes = !x->quota != !quota;
+	bool moves = d->counts && x->parent != parent, changes = !x->quota != !quota;
+	if (moves)
+		add_above(d, above(d, x), -x->below);
 	if (changes && quota)
 		DL_APPEND(d->quotas, x);
 	else if (changes)
 		DL_DELETE(d->quotas, x);
 	x->parent = parent;
 	x->quota = quota;
-	if (moves || changes)
-		dirs_count(d);
+	if (moves)
+		add_above(d, above(d, x), x->below);
+	count_if_wanted(d);
 	return 0;
 }
 
@@ -110,6 +116,7 @@ void dirs_remove(struct dirs *d, uint64_t dir)
 		DL_DELETE(d->quotas, x);
 	HASH_DEL(d->table, x);
 	free(x);
+	count_if_wanted(d);
 }
 
 int dirs_add(struct dirs *d, uint64_t dir, int64_t pages)
@@ -119,7 +126,7 @@ int dirs_add(struct dirs *d, uint64_t dir, int64_t pages)
 	if (!x)
 		return -ENOMEM;
 	x->pages += pages;
-	if (d->quotas)
+	if (d->counts)
 		add_above(d, x, pages);
 	return 0;
 }

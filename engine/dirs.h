@@ -7,8 +7,8 @@
  * What is put and added is what rows of the index say. At first in any order, and then
  * dirs_count(); after that a directory comes before what is in it.
  *
- * A change of a file costs a step for each directory above it where there is any quota, and one
- * step where there is none. Renaming directories and setting quotas costs a walk over all.
+ * A change of a file, or the move of a directory, costs a step for each directory above it where
+ * there is any quota, and one step where there is none. The first quota costs a walk over all.
  *
  * Memory: some 110 bytes a directory.
  *
@@ -36,7 +36,7 @@ static inline uint64_t dirs_quota_of(uint64_t bytes)
 	return bytes && bytes < PAGE_BYTES ? 1 : bytes / PAGE_BYTES;
 }
 
-/* All have been heard of. */
+/* All have been heard of, and are counted where there is a quota. Until then nothing is over. */
 void dirs_count(struct dirs *d);
 
 /* Files in it take so many pages more, or less. -ENOMEM: they are not counted. */

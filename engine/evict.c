@@ -385,16 +385,6 @@ static bool serve(struct evict *x, enum what what)
 
 /* Quotas ----------------------------------------------------------------------------------- */
 
-/* It is below that directory, and goes. */
-static bool let_go_below(struct evict *x, const struct policy_object *seen, uint64_t dir)
-{
-	struct policy_object o;
-
-	return seen->parent && uses_is_below(x->uses, seen->parent, dir) &&
-	       policy_take_this(x->policy, seen->fileid, &o) &&
-	       let_go_taken(x, &o, M_EVICTED_QUOTA, NULL);
-}
-
 /* Whoever waits does not wait for all of that. False: it is the end. */
 static bool serve_between(struct evict *x)
 {
@@ -405,27 +395,61 @@ static bool serve_between(struct evict *x)
 	return !inbox_is_ending(&x->inbox);
 }
 
+struct found { /* below a directory */
+	struct policy_object *v;
+	size_t n, cap;
+	uint64_t pages;
+};
+
+/* They go, until `*pages`, which become less, have gone. How many. */
+static unsigned let_go_found(struct evict *x, struct found *f, uint64_t *pages)
+{
+	struct policy_object o;
+	unsigned gone = 0;
+
+	for (size_t i = 0; i < f->n && *pages; i++) {
+		if (i % ROUND == 0 && !serve_between(x))
+			break;
+		if (!policy_take_this(x->policy, f->v[i].fileid, &o) ||
+		    !let_go_taken(x, &o, M_EVICTED_QUOTA, NULL))
+			continue;
+		gone++;
+		*pages -= *pages < o.pages ? *pages : o.pages;
+	}
+	f->n = 0;
+	f->pages = 0;
+	return gone;
+}
+
 /* What is below a directory goes until it has `pages` less, or all has been looked at, in the
- * order in which it would have gone anyway: those that were used last, after the others. */
-static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
+ * order in which it would have gone anyway: those that were used last, after the others. First
+ * so many are found: what goes would have the walk begin anew. */
+static unsigned let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 {
 	struct policy_object v[ROUND];
 	struct policy_cursor c = { 0 };
+	struct found f = { .n = 0 };
 	uint64_t left = nobjects(x);
 	unsigned n, gone = 0;
 
-	while (left && serve_between(x) &&
+	while (left && pages && serve_between(x) &&
 	       (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
-		for (unsigned i = 0; i < n; i++) {
-			if (!let_go_below(x, &v[i], dir))
+		bool full = false;
+		for (unsigned i = 0; i < n && !full; i++) {
+			if (!v[i].parent || !uses_is_below(x->uses, v[i].parent, dir))
 				continue;
-			gone++;
-			if (pages <= v[i].pages)
-				return true;
-			pages -= v[i].pages;
+			full = array_room(f.v, f.cap, f.n + 1, ROUND) < 0;
+			if (full)
+				break;
+			f.v[f.n++] = v[i];
+			f.pages += v[i].pages;
 		}
 		left -= left < n ? left : n;
+		if (full || f.pages >= pages)
+			gone += let_go_found(x, &f, &pages);
 	}
+	gone += let_go_found(x, &f, &pages);
+	free(f.v);
 	return gone;
 }
 
@@ -441,7 +465,7 @@ static bool serve_quotas(struct evict *x)
 	below = uses_below(x->uses, dir);
 	if (below > pages) /* not if much has just gone by itself */
 		pages += (below - pages) / QUOTA_SPARE;
-	bool gone = let_go_of(x, dir, pages);
+	unsigned gone = let_go_of(x, dir, pages);
 	end_round(x);
 	if (!gone)
 		uses_rest(x->uses, dir, clock_ns() + LOOK_MS * NS_PER_MS);
@@ -589,7 +613,9 @@ uint64_t evict_bytes(struct evict *x)
 	if (!x->high)
 		return 0;
 	policy_stat(x->policy, &st);
-	uint64_t held = pool_nheld(x->e->pool); /* somebody has it open: it cannot go now */
+	/* What somebody has open cannot go now; what is pinned by its users is not in the policy. */
+	uint64_t held = pool_nheld(x->e->pool), pinned = uses_pinned(x->uses);
+	held -= pinned < held ? pinned : held;
 	return held < st.pages ? (st.pages - held) * PAGE_BYTES : 0;
 }
 

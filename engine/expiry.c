@@ -13,6 +13,8 @@
 #include "common/lock.h"
 #include "common/table.h"
 
+enum { IDLE_PLACES = 4096 };
+
 struct item {
 	struct expiry_end end;
 	int64_t used; /* s */
@@ -25,8 +27,20 @@ struct expiry {
 	struct item **heap;
 	size_t n, cap;
 	struct item *table;
-	atomic_size_t nidle; /* that a use is of interest to */
+	/* How many a use is of interest to, by a hash of their fileids: all others need no lock. */
+	atomic_uint idle[IDLE_PLACES];
 };
+
+static atomic_uint *idle_of(struct expiry *x, uint64_t fileid)
+{
+	return &x->idle[fileid * 0x9e3779b97f4a7c15ULL >> 32 & (IDLE_PLACES - 1)];
+}
+
+static void count_idle(struct expiry *x, const struct expiry_end *end, unsigned n)
+{
+	if (end->idle)
+		atomic_fetch_add(idle_of(x, end->fileid), n);
+}
 
 static void place_at(struct expiry *x, size_t i, struct item *t)
 {
@@ -76,7 +90,7 @@ static void leave(struct expiry *x, struct item *t)
 		up(x, last->at);
 	}
 	HASH_DEL(x->table, t);
-	x->nidle -= t->end.idle != 0;
+	count_idle(x, &t->end, -1u);
 }
 
 static int enter(struct expiry *x, const struct expiry_end *end)
@@ -89,8 +103,9 @@ static int enter(struct expiry *x, const struct expiry_end *end)
 	if (!t)
 		return -ENOMEM;
 	t->end = *end;
+	t->used = end->used;
 	HASH_ADD(hh, x->table, end.fileid, sizeof(t->end.fileid), t);
-	x->nidle += end->idle != 0;
+	count_idle(x, end, 1);
 	place_at(x, x->n++, t);
 	up(x, t->at);
 	return 0;
@@ -103,7 +118,8 @@ int expiry_put(struct expiry *x, const struct expiry_end *end)
 
 	if (!t)
 		return enter(x, end);
-	x->nidle += (end->idle != 0) - (size_t)(t->end.idle != 0);
+	count_idle(x, &t->end, -1u);
+	count_idle(x, end, 1);
 	t->end = *end;
 	down(x, t->at);
 	up(x, t->at);
@@ -130,7 +146,7 @@ void expiry_remove(struct expiry *x, uint64_t fileid)
 
 void expiry_use(struct expiry *x, uint64_t fileid, int64_t now)
 {
-	if (!x->nidle)
+	if (!atomic_load(idle_of(x, fileid)))
 		return;
 	WITH_LOCK(&x->lock);
 	struct item *t = find(x, fileid);
@@ -139,11 +155,21 @@ void expiry_use(struct expiry *x, uint64_t fileid, int64_t now)
 		t->used = now;
 }
 
+static int64_t later(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Its time, from its last use on; 0: none. */
+static int64_t idle_end(const struct item *t)
+{
+	return t->end.idle && t->used ? t->used + t->end.idle : 0;
+}
+
+/* When it is its turn. */
 static int64_t end_of(const struct item *t)
 {
-	int64_t idle = t->end.idle && t->used ? t->used + t->end.idle : 0;
-
-	return idle > t->end.at ? idle : t->end.at;
+	return t->end.reason == EXPIRY_PIN ? t->end.at : later(t->end.at, idle_end(t));
 }
 
 int expiry_take(struct expiry *x, int64_t now, struct expiry_end *ret, int64_t *ret_at)
@@ -162,6 +188,7 @@ int expiry_take(struct expiry *x, int64_t now, struct expiry_end *ret, int64_t *
 		}
 		leave(x, t);
 		*ret = t->end;
+		ret->used = t->used;
 		free(t);
 		return 0;
 	}
@@ -174,7 +201,9 @@ int64_t expiry_at(struct expiry *x, uint64_t fileid)
 	WITH_LOCK(&x->lock);
 	struct item *t = find(x, fileid);
 
-	return t ? end_of(t) : 0;
+	if (!t || (t->end.reason == EXPIRY_PIN && !t->end.then))
+		return 0;
+	return later(later(t->end.at, t->end.then), idle_end(t));
 }
 
 uint64_t expiry_number(struct expiry *x)

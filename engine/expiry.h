@@ -29,6 +29,8 @@ struct expiry_end {
 	uint64_t fileid;
 	struct place place;        /* of the record */
 	int64_t at;                /* s */
+	int64_t then;              /* EXPIRY_PIN: when it ends itself, which may be earlier; 0: never */
+	int64_t used;              /* s, when it was used last, as far as is known; or 0 */
 	uint32_t idle;             /* s after its last use, if that is later; or 0 */
 	enum expiry_reason reason;
 	bool is_temp;              /* EXPIRY_PIN: by its name, and so it has an end after that */
@@ -43,12 +45,12 @@ int expiry_put(struct expiry *x, const struct expiry_end *end);
 int expiry_keep(struct expiry *x, const struct expiry_end *end);
 /* It has none, or is gone. Unknown is fine. */
 void expiry_remove(struct expiry *x, uint64_t fileid);
-/* It is used, at `now`. Of no effect where that does not matter. */
+/* It is used, at `now`. Of no effect, and without a lock, where that does not matter. */
 void expiry_use(struct expiry *x, uint64_t fileid, int64_t now);
 
 /* Which end comes next: 0, and it is not in here any more; INDEX_MISS: there is none until `now`;
  * *ret_at: that of the first, INT64_MAX: none is known. */
 int expiry_take(struct expiry *x, int64_t now, struct expiry_end *ret, int64_t *ret_at);
-/* When it ends, as far as is known; 0: never. */
+/* When it ends if it is not used, not before its pin does; 0: never, or it is not known. */
 int64_t expiry_at(struct expiry *x, uint64_t fileid);
 uint64_t expiry_number(struct expiry *x);

@@ -136,6 +136,10 @@ int far_alloc(struct node *node, uint32_t npages, struct slice_id *ret,
 	if (!h)
 		return NODE_WAIT;
 	refill(n, bin_at_least(npages));
+	if (far_find(n, h->id)) { /* which the node has given before */
+		free(h);
+		return -EIO;
+	}
 	far_add(n, h);
 	far_pin(h);
 	*ret = h->id;

@@ -25,11 +25,13 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "common/cleanup.h"
 #include "common/lock.h"
 #include "common/metrics.h"
+#include "engine/auth.h"
 #include "engine/buddy.h"
 #include "engine/pool.h"
 #include "engine/segment.h"
@@ -42,6 +44,7 @@ _Static_assert((int)SLICE_PAGES_MAX == (int)BUDDY_TOP_PAGES, "a slice is one blo
 
 struct pool {
 	uint32_t npages;         /* these are set by pool_open() and stay */
+	uint32_t first_gen;      /* of a page that has none yet */
 	struct segment segment;
 	struct slice *table;
 	/* A bit a page: adopted and not verified since. While adopting: in use. */
@@ -206,6 +209,18 @@ static int open_segment(const struct pool_opts *o, struct segment *ret)
 	return 0;
 }
 
+/* What was given out before this start, and is in nobody's record, is known to sessions
+ * yet: so it begins elsewhere each time (I3). */
+static uint32_t random_gen(void)
+{
+	uint8_t random[WIRE_NONCE];
+	uint32_t gen;
+
+	auth_random(random);
+	memcpy(&gen, random, sizeof(gen));
+	return gen >> 1 | 1;
+}
+
 int pool_open(const struct pool_opts *o, struct pool **ret)
 {
 	_cleanup_(finip) struct pool *p = calloc(1, sizeof(*p));
@@ -218,6 +233,7 @@ int pool_open(const struct pool_opts *o, struct pool **ret)
 	if (r < 0)
 		return r;
 	p->npages = (uint32_t)(p->segment.bytes / PAGE_BYTES);
+	p->first_gen = random_gen();
 	p->table = reserve((size_t)p->npages * sizeof(*p->table));
 	p->adopted = reserve(bitmap_bytes(p));
 	if (!p->table || !p->adopted)
@@ -313,7 +329,7 @@ int pool_alloc(struct pool *p, uint32_t npages, struct slice_id *ret,
 		return POOL_FULL;
 	struct slice *e = &p->table[page];
 	if (!e->gen)
-		e->gen = 1;
+		e->gen = p->first_gen;
 	e->flags = ENTRY_HEAD;
 	e->npages = (uint16_t)n;
 	e->state = SLICE_WRITING;

@@ -43,6 +43,12 @@ struct names { /* of a file */
 	UT_hash_handle hh;
 };
 
+struct pinned { /* an object that is to stay: the policy does not have it */
+	uint64_t fileid;
+	uint64_t pages;
+	UT_hash_handle hh;
+};
+
 enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
 
 void uses_complain(struct uses *u, uint64_t fileid, int r)
@@ -115,6 +121,49 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 	return (int)s->n;
 }
 
+/* What is pinned by its users ------------------------------------------------------------- */
+
+static void pinned_remove(struct uses *u, uint64_t fileid)
+{
+	struct pinned *p;
+
+	HASH_FIND(hh, u->pinned, &fileid, sizeof(fileid), p);
+	if (!p)
+		return;
+	atomic_fetch_sub(&u->npinned, p->pages);
+	HASH_DEL(u->pinned, p);
+	free(p);
+}
+
+static int pinned_put(struct uses *u, uint64_t fileid, uint64_t pages)
+{
+	pinned_remove(u, fileid);
+	struct pinned *p = pages ? calloc(1, sizeof(*p)) : NULL;
+
+	if (!p)
+		return pages ? -ENOMEM : 0;
+	p->fileid = fileid;
+	p->pages = pages;
+	HASH_ADD(hh, u->pinned, fileid, sizeof(fileid), p);
+	atomic_fetch_add(&u->npinned, pages);
+	return 0;
+}
+
+static void pinned_free(struct uses *u)
+{
+	struct pinned *p, *next;
+
+	HASH_ITER(hh, u->pinned, p, next) {
+		HASH_DEL(u->pinned, p);
+		free(p);
+	}
+}
+
+uint64_t uses_pinned(const struct uses *u)
+{
+	return atomic_load(&u->npinned);
+}
+
 /* Quotas --------------------------------------------------------------------------------- */
 
 uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages)
@@ -154,23 +203,13 @@ bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
 
 /* What was committed ---------------------------------------------------------------------- */
 
-bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
-		 struct expiry_end *ret)
+/* Apart from its pin. */
+static bool own_end(const struct uses *u, const struct index_row *row, struct expiry_end *ret)
 {
 	const struct keep *k = &row->attr.keep;
 	int64_t used = time_up_s(time_later(row->attr.atime, row->attr.mtime));
 	int64_t changed = time_up_s(row->attr.ctime);
 
-	*ret = (struct expiry_end){
-		.fileid = row->attr.fileid,
-		.place = { row->is_name ? PLACE_NAME : PLACE_FILEID, row->name.parent, row->name.h },
-	};
-	if (k->pinned > now) {
-		ret->reason = EXPIRY_PIN;
-		ret->is_temp = row->is_temp;
-		ret->at = k->pinned;
-		return k->pinned != KEEP_FOREVER;
-	}
 	if (k->ttl) {
 		ret->reason = EXPIRY_TTL;
 		ret->idle = k->ttl_by_use ? k->ttl : 0;
@@ -181,6 +220,27 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 		return false; /* as far away as can be said */
 	ret->idle = u->o.temp_s;
 	return row->is_temp && u->o.temp_s;
+}
+
+bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
+		 struct expiry_end *ret)
+{
+	int64_t pinned = row->attr.keep.pinned;
+
+	*ret = (struct expiry_end){
+		.fileid = row->attr.fileid,
+		.place = { row->is_name ? PLACE_NAME : PLACE_FILEID, row->name.parent, row->name.h },
+	};
+	bool ends = own_end(u, row, ret);
+	if (pinned <= now)
+		return ends;
+	if (!ends)
+		ret->idle = 0;
+	ret->then = ends ? ret->at : 0;
+	ret->reason = EXPIRY_PIN;
+	ret->is_temp = row->is_temp;
+	ret->at = pinned;
+	return pinned != KEEP_FOREVER;
 }
 
 /* Who writes a temporary file is about to rename it. */
@@ -215,17 +275,19 @@ int uses_enter(struct uses *u, const struct index_row *row)
 		r = expiry_put(u->o.expiry, &end);
 	else
 		expiry_remove(u->o.expiry, o.fileid);
-	if (row->attr.keep.pinned > now)
+	if (row->attr.keep.pinned > now) {
 		policy_remove(u->o.policy, o.fileid);
-	else if (!r)
-		r = policy_put(u->o.policy, &o);
-	return r;
+		return r ? r : pinned_put(u, o.fileid, row->attr.pages);
+	}
+	pinned_remove(u, o.fileid);
+	return r ? r : policy_put(u->o.policy, &o);
 }
 
 static void leave(struct uses *u, uint64_t fileid)
 {
 	expiry_remove(u->o.expiry, fileid);
 	policy_remove(u->o.policy, fileid);
+	pinned_remove(u, fileid);
 }
 
 /* All n things said of one object, in order. It is where it came to last; that it went
@@ -330,7 +392,10 @@ int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)
 		.is_record = true, .is_temp = end->is_temp, .attr = op.entry.attr,
 	};
 	row.attr.pages = index_pool_pages(&op.entry.attr, &op.entry.body);
-	return uses_enter(u, &row);
+	r = uses_enter(u, &row);
+	if (!r && end->used)
+		expiry_use(u->o.expiry, end->fileid, end->used);
+	return r;
 }
 
 /* The observer ------------------------------------------------------------------------------ */
@@ -461,6 +526,7 @@ void uses_close(struct uses *u)
 		free(s->v);
 		free(s);
 	}
+	pinned_free(u);
 	dirs_free(u->dirs);
 	uses_forget_told(u);
 	free(u->events);

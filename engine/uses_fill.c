@@ -153,7 +153,13 @@ static int see_kept(struct uses *u, const struct index_row *row)
 	if (!uses_end_of(u, row, now, &end) && row->attr.keep.pinned <= now)
 		return INDEX_MISS;
 	WITH_LOCK(&u->lock);
-	return is_told_id(u, row->attr.fileid) ? 0 : uses_enter(u, row);
+	if (is_told_id(u, row->attr.fileid))
+		return 0;
+	int r = uses_enter(u, row);
+	/* Not each use is in its record: it has all of its time once more. */
+	if (!r && end.idle && end.reason != EXPIRY_TEMP)
+		expiry_use(u->o.expiry, end.fileid, now);
+	return r;
 }
 
 static int see(void *arg, const struct index_row *row)

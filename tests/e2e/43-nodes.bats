@@ -49,6 +49,36 @@ free_bytes() { stat_value 'pool_bytes{state="free"}'; }
 	rm "$MNT/a" "$MNT/b"; stock_is_back; gauges_zero
 }
 
+@test "what was unlinked and open is lost with the node, and is never another one's bytes (P9)" {
+	random_file "$SCRATCH/a" 4194304; cp "$SCRATCH/a" "$MNT/a"
+	exec 5<"$MNT/a"
+	rm "$MNT/a"
+	kill_node; serve "$at"
+	soon ls "$MNT"
+	# What is written then is also where the other one was.
+	python3 - "$MNT" <<-'END'
+		import errno, os, sys
+		files = []
+		for i in range(12):
+		    files.append(open(f"{sys.argv[1]}/z{i}", "wb", 0))
+		    for part in range(4):
+		        files[-1].write(bytes([i + 1]) * (1 << 20))
+		for off in range(0, 4 << 20, 1 << 20):
+		    try:
+		        os.pread(5, 1 << 20, off)
+		        raise SystemExit(f"read at {off}, though the node has lost it")
+		    except OSError as e:
+		        assert e.errno == errno.EIO, e
+		for f in files:
+		    f.close()
+		for i in range(12):
+		    with open(f"{sys.argv[1]}/z{i}", "rb") as f:
+		        assert f.read() == bytes([i + 1]) * (4 << 20), i
+	END
+	exec 5<&-
+	rm "$MNT"/z*; stock_is_back; gauges_zero
+}
+
 @test "what was written and not published is lost with the node, and says so (P5)" {
 	hold "$MNT/draft" 3000000
 	kill_node; serve "$at"

@@ -189,12 +189,14 @@ static void what_is_pinned_is_nobodys(void **state)
 	assert_int_equal(expiry_number(expiry), 0);
 	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = now + 2 });
 	check();
-	assert_int_equal(expiry_at(expiry, f), now + 2);
+	assert_int_equal(expiry_number(expiry), 1);
+	assert_int_equal(expiry_at(expiry, f), 0); /* it does not end */
 	assert_int_equal(expiry_take(expiry, now + 2, &end, &next), 0);
 	assert_int_equal(end.reason, EXPIRY_PIN);
 	assert_int_equal(uses_look(uses, ix, &end), 0); /* early: as it is by now */
 	check();
-	assert_int_equal(expiry_at(expiry, f), now + 2);
+	assert_int_equal(expiry_number(expiry), 1);
+	assert_int_equal(expiry_at(expiry, f), 0); /* it does not end */
 	usleep(2100000);
 	assert_int_equal(uses_look(uses, ix, &end), 0);
 	check();
@@ -202,6 +204,27 @@ static void what_is_pinned_is_nobodys(void **state)
 	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), 0);
 	assert_int_equal(uses_look(uses, ix, &end), INDEX_MISS);
 	check();
+}
+
+/* What was used while it was pinned has its time from then on, whatever its record says. */
+static void what_was_used_while_it_was_pinned_stays(void **state)
+{
+	int64_t now = clock_now().tv_sec, next;
+	struct expiry_end end;
+
+	(void)state;
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "f");
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 50, .ttl_by_use = true, .since = now });
+	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = now + 1 });
+	expiry_use(expiry, f, now + 7);
+	assert_int_equal(expiry_at(expiry, f), now + 57);
+	usleep(1100000);
+	assert_int_equal(expiry_take(expiry, now + 1, &end, &next), 0);
+	assert_int_equal(end.used, now + 7);
+	assert_int_equal(uses_look(uses, ix, &end), 0);
+	check();
+	assert_int_equal(expiry_at(expiry, f), now + 57);
+	assert_int_equal(expiry_take(expiry, now + 56, &end, &next), INDEX_MISS);
 }
 
 /* And has the end that its name gives it. */
@@ -213,7 +236,7 @@ static void what_was_pinned_and_is_temporary_ends(void **state)
 	(void)state;
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f.tmp", "f");
 	set_keep(f, "f.tmp", INDEX_SET_PIN, (struct keep){ .pinned = now + 1 });
-	assert_int_equal(expiry_at(expiry, f), now + 1);
+	assert_in_range(expiry_at(expiry, f), now + TEMP_S, now + TEMP_S + 10);
 	usleep(1100000);
 	assert_int_equal(expiry_take(expiry, now + 1, &end, &next), 0);
 	assert_int_equal(uses_look(uses, ix, &end), 0);
@@ -262,6 +285,22 @@ static void ends_are_known(void **state)
 	assert_int_equal(uses_fill(uses, ix), 0);
 	assert_int_equal(expiry_number(expiry), 2);
 	assert_in_range(expiry_at(expiry, f), now + 50, now + 60);
+	check();
+}
+
+/* Who opened it in the life before is in no record. */
+static void a_time_after_the_last_use_begins_anew_at_the_start(void **state)
+{
+	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "f");
+
+	(void)state;
+	set_keep(f, "f", INDEX_SET_TTL, (struct keep){ .ttl = 1, .ttl_by_use = true });
+	usleep(2100000);
+	int64_t now = clock_now().tv_sec;
+	assert_in_range(expiry_at(expiry, f), 1, now);
+	again();
+	assert_int_equal(uses_fill(uses, ix), 0);
+	assert_in_range(expiry_at(expiry, f), now + 1, now + 10);
 	check();
 }
 
@@ -530,8 +569,10 @@ int main(void)
 		TEST(moved_and_exchanged),
 		TEST(several_names),
 		TEST(what_is_pinned_is_nobodys),
+		TEST(what_was_used_while_it_was_pinned_stays),
 		TEST(what_was_pinned_and_is_temporary_ends),
 		TEST(ends_are_known),
+		TEST(a_time_after_the_last_use_begins_anew_at_the_start),
 		TEST(new_versions_and_times_are_uses),
 		TEST(what_is_stored_is_known_at_start),
 		TEST(times_far_away),
