@@ -535,7 +535,10 @@ void scrub_write(struct scrub *s, struct writer *w)
 	}
 	if (!s->first)
 		s->last = &s->first;
-	m.ended = m.ended && !s->first; /* there is more to be told */
+	if (s->first) { /* there is more to be told first */
+		m.ended = false;
+		m.result = 0;
+	}
 	wire_write_scrub_report(w, &m);
 	while (taken) {
 		struct bad *b = taken;

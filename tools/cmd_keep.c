@@ -120,6 +120,18 @@ static int set_here(struct keeping *k, const char *path, bool is_dir)
 	return r == -ENODATA && !k->value ? 0 : r;
 }
 
+/* A mount that has just begun may not know all names of a file yet. */
+static int set_known_here(struct keeping *k, const char *path, bool is_dir)
+{
+	int r = set_here(k, path, is_dir);
+
+	for (unsigned i = 0; r == -EAGAIN && i < LOOKS; i++) {
+		usleep(LOOK_US);
+		r = set_here(k, path, is_dir);
+	}
+	return r;
+}
+
 /* Directories that are still to be gone through; one is open at a time. */
 struct walk {
 	struct keeping *k;
@@ -146,7 +158,7 @@ static int walk_later(struct walk *w, const char *path)
  * replaced: as good. */
 static void tell(struct keeping *k, int r, const char *path, bool is_named)
 {
-	bool is_gone = r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ESTALE || r == -EAGAIN;
+	bool is_gone = r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ESTALE;
 
 	if (r && (is_named || !is_gone))
 		fail(k, r, path);
@@ -164,7 +176,7 @@ static void visit_here(struct walk *w, const char *path, bool is_named)
 	}
 	bool is_dir = S_ISDIR(st.st_mode);
 	if (is_dir || S_ISREG(st.st_mode))
-		r = set_here(k, path, is_dir);
+		r = set_known_here(k, path, is_dir);
 	else if (is_named)
 		cmd_fail(k->status = EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a "
 			 "directory", path);
@@ -252,6 +264,28 @@ static int set_there(struct keeping *k, uint64_t fileid, struct place place, boo
 	return r;
 }
 
+static int find_there(struct keeping *k, const char *word, struct found *ret)
+{
+	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, ret);
+
+	return !r && !ret->is_there ? -ENOENT : r;
+}
+
+/* It may have moved since it was found, and a node that has just begun may not know all its names
+ * yet: then it is looked for again. */
+static int set_known_there(struct keeping *k, const char *word, struct found *at)
+{
+	int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+
+	for (unsigned i = 0; r == INDEX_MISS && i < LOOKS; i++) {
+		usleep(LOOK_US);
+		r = find_there(k, word, at);
+		if (!r)
+			r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+	}
+	return r == INDEX_MISS ? -EAGAIN : r;
+}
+
 struct level {
 	struct keeping *k;
 	const char *shown;
@@ -271,11 +305,12 @@ static int visit_entry(void *arg, const struct entry *e)
 		return -ENOMEM;
 	if (!is_dir && !S_ISREG(e->attr.mode))
 		return 0;
-	int r = set_there(k, e->attr.fileid, e->place, is_dir);
+	struct found at = { .attr = e->attr, .place = e->place };
+	int r = set_known_there(k, path, &at);
 	if (r < 0 && r != -ENOENT)
 		fail(k, r, path);
 	if (!r && is_dir)
-		list_there(k, &e->attr, path);
+		list_there(k, &at.attr, path);
 	return 0;
 }
 
@@ -286,28 +321,6 @@ static void list_there(struct keeping *k, const struct attr *a, const char *show
 
 	if (r < 0 && r != -ENOENT)
 		fail(k, r, shown);
-}
-
-static int find_there(struct keeping *k, const char *word, struct found *ret)
-{
-	int r = client_find(&k->c, INDEX_ROOT, strchr(word, '/'), false, ret);
-
-	return !r && !ret->is_there ? -ENOENT : r;
-}
-
-/* It may have moved since it was found, and a node that has just begun may not know all its names
- * yet: then it is looked for again. */
-static int set_named(struct keeping *k, const char *word, struct found *at)
-{
-	int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
-
-	for (unsigned i = 0; r == INDEX_MISS && i < LOOKS; i++) {
-		usleep(LOOK_US);
-		r = find_there(k, word, at);
-		if (!r)
-			r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
-	}
-	return r == INDEX_MISS ? -EAGAIN : r;
 }
 
 static int do_there(struct keeping *k, const char *word)
@@ -323,7 +336,7 @@ static int do_there(struct keeping *k, const char *word)
 		return cmd_fail(EXIT_FAILED, k->c.cmd, "%s: is neither a file nor a directory",
 				word);
 	k->status = EXIT_DONE;
-	r = set_named(k, word, &at);
+	r = set_known_there(k, word, &at);
 	if (r)
 		fail(k, r, word);
 	else if (S_ISDIR(at.attr.mode) && !k->only_itself)

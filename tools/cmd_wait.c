@@ -9,8 +9,8 @@
  * such a bell, of its own. A bell may fail to ring, and what has been looked at may be
  * another thing by now: so each path is looked at from its beginning every LOOK_MS.
  *
- * Nothing here calls into a mount but a child process (mounts.c says why), which ends with
- * this one.
+ * Nothing here calls into a mount, or to a node, but child processes: who of them does not
+ * come back in time is left alone. They end with this one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -213,38 +213,6 @@ static int wait_here(const struct waiter *w, const char *path)
 	return status;
 }
 
-/* The status of the child, or EXIT_LATE: it is stuck in the mount. */
-static int await_child(const struct waiter *w, pid_t pid, const char *path)
-{
-	_cleanup_(closep) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	uint64_t until = w->until_ns + GRACE_MS * NS_PER_MS, now;
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int status, n = 0;
-
-	while (w->until_ns && n <= 0 && (now = clock_ns()) < until)
-		n = poll(&p, 1, (int)((until - now) / NS_PER_MS % INT_MAX) + 1);
-	if (w->until_ns && n <= 0) {
-		kill(pid, SIGKILL); /* and not waited for: that would hang as it does */
-		return late(w, path);
-	}
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
-}
-
-static int wait_in_child(const struct waiter *w, const char *path)
-{
-	pid_t self = getpid(), pid = fork();
-
-	if (pid < 0)
-		return fail_here(path, -errno);
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(getppid() == self ? wait_here(w, path) : EXIT_FAILED);
-	}
-	return await_child(w, pid, path);
-}
-
 /* ---- At a node ----------------------------------------------------------------- */
 
 static void ring(void *arg)
@@ -356,24 +324,11 @@ static int parse(struct waiter *w, int argc, char **argv)
 	return status;
 }
 
-/* Those in mounts first: their child processes are made while there is one thread. */
-static int wait_all(struct waiter *w, char **words, int n)
+/* Those of all words that are at the node. */
+static int wait_remote(struct waiter *w, char **words, int n)
 {
-	const char *path;
-	bool remote = false;
-	int status = EXIT_DONE;
+	int status = client_open(&w->c);
 
-	for (int i = 0; i < n && !status; i++)
-		if (client_is_remote(words[i])) {
-			remote = true;
-			status = client_take(&w->c, words[i], &path);
-		}
-	for (int i = 0; i < n && !status; i++)
-		if (!client_is_remote(words[i]))
-			status = wait_in_child(w, words[i]);
-	if (status || !remote)
-		return status;
-	status = client_open(&w->c);
 	if (status)
 		return status;
 	for (int i = 0; i < n && !status; i++)
@@ -381,6 +336,57 @@ static int wait_all(struct waiter *w, char **words, int n)
 			status = wait_at_node(w, strchr(words[i], '/'), words[i]);
 	client_close(&w->c);
 	return status;
+}
+
+/* The status of the child, or EXIT_LATE: it is stuck in the mount, or at the node. */
+static int await_child(const struct waiter *w, pid_t pid, const char *path)
+{
+	_cleanup_(closep) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	uint64_t until = w->until_ns + GRACE_MS * NS_PER_MS, now;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int status, n = 0;
+
+	while (w->until_ns && n <= 0 && (now = clock_ns()) < until)
+		n = poll(&p, 1, (int)((until - now) / NS_PER_MS % INT_MAX) + 1);
+	if (w->until_ns && n <= 0) {
+		kill(pid, SIGKILL); /* and not waited for: that would hang as it does */
+		return late(w, path);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILED;
+}
+
+/* The first of n words, if that is in a mount, or all at the node. */
+static int wait_in_child(struct waiter *w, char **words, int n)
+{
+	pid_t self = getpid(), pid = fork();
+
+	if (pid < 0)
+		return fail_here(*words, -errno);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != self)
+			_exit(EXIT_FAILED);
+		_exit(client_is_remote(*words) ? wait_remote(w, words, n) : wait_here(w, *words));
+	}
+	return await_child(w, pid, *words);
+}
+
+static int wait_all(struct waiter *w, char **words, int n)
+{
+	const char *path;
+	int first = -1, status = EXIT_DONE;
+
+	for (int i = 0; i < n && !status; i++)
+		if (client_is_remote(words[i])) {
+			first = first < 0 ? i : first;
+			status = client_take(&w->c, words[i], &path);
+		}
+	for (int i = 0; i < n && !status; i++)
+		if (!client_is_remote(words[i]))
+			status = wait_in_child(w, words + i, 1);
+	return !status && first >= 0 ? wait_in_child(w, words + first, n - first) : status;
 }
 
 int cmd_wait(int argc, char **argv)

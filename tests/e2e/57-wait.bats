@@ -180,6 +180,11 @@ ended() { # status
 	begin_wait "$at:/killed"
 	soon grep -qx slicefs "/proc/$WAIT/comm"; sleep 0.3
 	kill -TERM "$WAIT"; ended 143
+	# Nor does a node that stands still hold it up.
+	freeze "$(node pid)"
+	within 4 fails 124 'not published within 0.5 s' "$SLICEFS" wait --timeout 0.5 "$at:/never"
+	kill -CONT "$(node pid)"
+	stat "$MNT" >/dev/null
 }
 
 @test "a mount's wait sees what others publish at the node" {
