@@ -322,6 +322,8 @@ static const char *hint(int err)
 		return ": what is there is no file";
 	case -EISDIR:
 		return ". Try: -r";
+	case -E2BIG:
+		return ": more extended attributes than a file may have";
 	case -EBUSY:
 	case -EEXIST:
 		return ": somebody else is writing it. Try: again";

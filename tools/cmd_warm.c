@@ -107,7 +107,7 @@ static void failed(struct warm *w, const char *rel, int err)
 		atomic_store(&w->stopped, true);
 	if (w->json && !w->quiet)
 		progress_event("failed", json_pack("{s:o,s:s}", "path", path_text(w, rel), "error",
-						   error_text(err)));
+						   warm_error(err)));
 }
 
 static void failed_here(struct warm *w, const char *rel, int err)
@@ -153,15 +153,15 @@ static bool is_same_time(const struct stat *a, const struct stat *b)
 }
 
 /* It may have become a FIFO since it was listed: nobody waits for who writes into that. */
-static int open_source(const char *path)
+static int open_source(const struct warm *w, const char *path)
 {
-	return open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	return open(path, O_RDONLY | (w->list.follows ? 0 : O_NOFOLLOW) | O_NONBLOCK | O_CLOEXEC);
 }
 
 static int has_same_bytes(struct warm *w, const struct item *i)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, i->at.rel);
-	_cleanup_(closep) int fd = path ? open_source(path) : -1;
+	_cleanup_(closep) int fd = path ? open_source(w, path) : -1;
 
 	return fd < 0 ? 0 : w->t.ops->same(&w->t, &i->at, fd, (uint64_t)i->st.st_size);
 }
@@ -184,7 +184,7 @@ static bool is_there(struct warm *w, const struct item *i)
 static int copy(struct warm *w, struct item *i)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, i->at.rel);
-	_cleanup_(closep) int fd = path ? open_source(path) : -1;
+	_cleanup_(closep) int fd = path ? open_source(w, path) : -1;
 
 	if (fd < 0 || fstat(fd, &i->st) < 0) {
 		failed_here(w, i->at.rel, path ? -errno : -ENOMEM);
@@ -454,6 +454,21 @@ static void add_all(struct warm *w)
 		add_listed(w, w->list.names[i]);
 }
 
+/* When all is in it. The last thing, its extended attributes: a default ACL is not for what
+ * was copied. */
+static int end_folder(struct warm *w, const struct folder *f)
+{
+	_cleanup_(freep) char *path = warm_path(&w->list, f->at.rel);
+	_cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	int r = w->t.ops->attr(&w->t, &f->at, &f->st);
+
+	if (!r && fd >= 0) /* else that was said when it was listed */
+		r = w->t.ops->xattrs(&w->t, &f->at, fd);
+	if (r < 0)
+		failed_there(w, &f->at, r);
+	return r < 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
 static int end_folders(struct warm *w)
 {
 	int status = EXIT_DONE;
@@ -461,12 +476,8 @@ static int end_folders(struct warm *w)
 	HASH_CLEAR(hh, w->by_rel);
 	for (struct folder *f = w->folders, *next; f; f = next) {
 		next = f->next;
-		int r = w->dry_run || atomic_load(&w->stopped) ? 0 :
-				w->t.ops->attr(&w->t, &f->at, &f->st);
-		if (r < 0) {
-			failed_there(w, &f->at, r);
+		if (!w->dry_run && !atomic_load(&w->stopped) && end_folder(w, f))
 			status = EXIT_FAILED;
-		}
 		free((char *)f->at.rel);
 		free(f);
 	}
@@ -559,6 +570,7 @@ static int take_source(struct warm *w, const char *src, struct stat *ret)
 	if (!r && !S_ISDIR(ret->st_mode)) {
 		w->list.root = !slash ? strdup(".") : slash > src ?
 				       strndup(src, (size_t)(slash - src)) : strdup("/");
+		w->list.follows = true;
 		r = w->names_file ? -ENOTDIR : w->list.root ?
 				    warm_list_add(&w->list, slash ? slash + 1 : src) : -ENOMEM;
 		*ret = (struct stat){ .st_mode = 0755 };

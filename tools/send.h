@@ -3,7 +3,7 @@
 /*
  * What is put into a node's tree, one name at a time: what put and warm share. A file is
  * written as a draft, which nobody else sees, and published by closing it; what fails
- * before that is given up.
+ * before that is given up. A link takes the place of what is there at once.
  *
  * Threads: any; a struct send is only read.
  */
@@ -18,6 +18,10 @@ struct send {
 	bool preserve;   /* mode and times are those of what is sent */
 	bool unchanged;  /* what changes while it is read is not sent */
 	bool owner;      /* and so is the owner; else it is who sends it */
+	bool replaces;   /* as a rename does: other names of a file that is there keep it, and a
+			    link there goes; else what is there has new bytes */
+	/* Before it is published; NULL: nothing. */
+	int (*dress)(const struct send *s, int fd, const struct stat *st, struct file *f);
 	mode_t umask;    /* without preserve */
 };
 
@@ -48,12 +52,12 @@ int send_link(const struct send *s, const char *target, const struct stat *st,
 int send_folder(const struct send *s, const struct stat *st, const struct send_to *to,
 		uint64_t *ret_fileid, bool *ret_new);
 
-/* Gives what is published at place what mask says of st. The same. */
+/* Gives what is at place what mask says of st; of a draft only its access ACL follows. The same. */
 int send_attr(const struct send *s, uint64_t fileid, struct place place, unsigned mask,
 	      const struct stat *st);
 
-/* Takes the name away, of what is no folder. The same. */
-int send_unlink(const struct send *s, const struct send_to *to);
+/* A name more of what was found, in place of what has it now. The same. */
+int send_name(const struct send *s, const struct found *of, const struct send_to *to);
 
 /* An open file here is not what st says any more. */
 bool send_has_changed(int fd, const struct stat *st);

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The lock is held over unlink() and rename(), so that the list is right whenever the
- * process ends, and is never given back by who ends it: nothing is made after that. */
+/*
+ * A name is in the list before it is made, and until it is gone. Nothing is made under the lock,
+ * for calls into a mount may take long: so who ends the process waits for those that are
+ * making something, and for what is removed then, but not for longer than END_MS. Whoever wants
+ * to make something after that waits for the end.
+ */
 #include "tools/temps.h"
 
 #include <errno.h>
@@ -18,7 +22,7 @@
 #include "common/clock.h"
 #include "tools/cmd.h"
 
-enum { TICK_MS = 100, TRIES = 1000 };
+enum { TICK_MS = 100, END_MS = 2000, TRIES = 1000 };
 
 struct temp {
 	struct temp *next;
@@ -26,16 +30,46 @@ struct temp {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct temp *temps;
+static unsigned making;
+static bool ending, removed;
 static uint64_t limit_ns; /* 0: none */
 static const char *limit_sentence;
 static const char *watched_cmd;
 
-static void remove_all(void)
+/* Nobody changes the list any more. */
+static void *remove_temps(void *arg)
 {
-	pthread_mutex_lock(&lock);
 	for (struct temp *t = temps; t; t = t->next)
 		unlink(t->name);
+	pthread_mutex_lock(&lock);
+	removed = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	return arg;
+}
+
+static void remove_all(void)
+{
+	struct timespec until;
+	pthread_t thread;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += END_MS / 1000;
+	pthread_mutex_lock(&lock);
+	if (ending) { /* somebody else does it */
+		pthread_mutex_unlock(&lock);
+		for (;;)
+			pause();
+	}
+	ending = true;
+	while (making && !pthread_cond_timedwait(&changed, &lock, &until))
+		;
+	bool removes = temps && !pthread_create(&thread, NULL, remove_temps, NULL);
+	while (removes && !removed && !pthread_cond_timedwait(&changed, &lock, &until))
+		;
+	pthread_mutex_unlock(&lock);
 }
 
 void temps_exit(int status)
@@ -112,7 +146,7 @@ void temps_limit(uint64_t ms, const char *sentence)
 
 /* ---- Files ------------------------------------------------------------------ */
 
-static char *name_beside(const char *path)
+char *temps_name(const char *path)
 {
 	static atomic_uint counter;
 	const char *base = strrchr(path, '/');
@@ -127,55 +161,85 @@ static char *name_beside(const char *path)
 	return name;
 }
 
-int temps_open(const char *path, mode_t mode, char **ret_name)
+/* Takes the lock; not if the process is about to end. */
+static void enter(void)
 {
-	struct temp *t = malloc(sizeof(*t));
-	int fd = -1;
-
-	if (!t)
-		return -ENOMEM;
 	pthread_mutex_lock(&lock);
-	for (int i = 0; fd < 0 && i < TRIES; i++) {
-		t->name = name_beside(path);
-		fd = t->name ? open(t->name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode) : -1;
-		if (fd >= 0)
-			break;
-		int err = t->name ? errno : ENOMEM;
-		free(t->name);
-		if (err != EEXIST || i == TRIES - 1) {
-			pthread_mutex_unlock(&lock);
-			free(t);
-			return -err;
-		}
-	}
-	t->next = temps;
-	temps = t;
-	pthread_mutex_unlock(&lock);
-	*ret_name = t->name;
-	return fd;
+	while (ending)
+		pthread_cond_wait(&changed, &lock);
 }
 
-/* Under the lock. */
+/* Of a name beside path, which is about to be made. NULL: no memory. */
+static struct temp *begin(const char *path)
+{
+	struct temp *t = malloc(sizeof(*t));
+
+	if (t)
+		t->name = temps_name(path);
+	if (!t || !t->name) {
+		free(t);
+		return NULL;
+	}
+	enter();
+	t->next = temps;
+	temps = t;
+	making++;
+	pthread_mutex_unlock(&lock);
+	return t;
+}
+
+/* It has been made, or not. */
+static void made(void)
+{
+	pthread_mutex_lock(&lock);
+	if (!--making)
+		pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
 static void forget(char *name)
 {
+	struct temp *t = NULL;
+
+	enter();
 	for (struct temp **at = &temps; *at; at = &(*at)->next)
 		if ((*at)->name == name) {
-			struct temp *t = *at;
+			t = *at;
 			*at = t->next;
-			free(t);
 			break;
 		}
+	pthread_mutex_unlock(&lock);
+	free(t);
 	free(name);
+}
+
+int temps_open(const char *path, mode_t mode, char **ret_name)
+{
+	int err = EEXIST;
+
+	for (int i = 0; i < TRIES && err == EEXIST; i++) {
+		struct temp *t = begin(path);
+		if (!t)
+			return -ENOMEM;
+		int fd = open(t->name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode);
+		err = errno;
+		made();
+		if (fd >= 0) {
+			*ret_name = t->name;
+			return fd;
+		}
+		forget(t->name);
+	}
+	return -err;
 }
 
 int temps_keep(char *name, const char *path)
 {
-	pthread_mutex_lock(&lock);
 	int r = rename(name, path) < 0 ? -errno : 0;
+
 	if (r < 0)
 		unlink(name);
 	forget(name);
-	pthread_mutex_unlock(&lock);
 	return r;
 }
 
@@ -183,22 +247,22 @@ void temps_drop(char *name)
 {
 	if (!name)
 		return;
-	pthread_mutex_lock(&lock);
 	unlink(name);
 	forget(name);
-	pthread_mutex_unlock(&lock);
 }
 
 int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg)
 {
-	pthread_mutex_lock(&lock);
-	char *name = name_beside(path);
-	int r = !name ? -ENOMEM : make(name, arg) < 0 ? -errno : 0;
+	struct temp *t = begin(path);
+
+	if (!t)
+		return -ENOMEM;
+	int r = make(t->name, arg) < 0 ? -errno : 0;
+	made();
 	if (!r) {
-		r = rename(name, path) < 0 ? -errno : 0;
-		unlink(name); /* which rename() leaves there if both are one file's */
+		r = rename(t->name, path) < 0 ? -errno : 0;
+		unlink(t->name); /* which rename() leaves there if both are one file's */
 	}
-	pthread_mutex_unlock(&lock);
-	free(name);
+	forget(t->name);
 	return r;
 }

@@ -24,6 +24,9 @@ int temps_open(const char *path, mode_t mode, char **ret_name);
 int temps_keep(char *name, const char *path);
 void temps_drop(char *name); /* removes it, frees name; NULL is fine */
 
+/* A name beside `path`, in its folder: ".path.PID-N.tmp". To be freed; NULL: no memory. */
+char *temps_name(const char *path);
+
 /* What make(as, arg) makes (0, or -1 and errno) beside `path` becomes `path`, whatever was
  * there. 0, or a negative errno: it is gone. */
 int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg);

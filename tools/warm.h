@@ -6,7 +6,8 @@
  * above (cmd_warm.c).
  *
  * What comes to be under its name is whole, whenever it ends (P1): in a mount a file is
- * written under another name (temps.h), at a node as a draft.
+ * written under another name (temps.h), at a node as a draft. What had the name keeps its
+ * other ones.
  *
  * Threads: any, but begin() and end().
  */
@@ -55,6 +56,8 @@ struct warm_ops {
 		      struct warm_at *ret);
 	/* Mode, owner (t->s.owner) and times, of a file or folder. */
 	int (*attr)(struct warm_target *t, const struct warm_at *at, const struct stat *st);
+	/* The extended attributes of a folder here, fd. */
+	int (*xattrs)(struct warm_target *t, const struct warm_at *at, int fd);
 	void (*say)(struct warm_target *t, const struct warm_at *at, int err);
 };
 
@@ -68,7 +71,11 @@ unsigned char *warm_buffer(unsigned which);
 /* As much of fd as there is, up to len. Or a negative errno. */
 ssize_t warm_read(int fd, unsigned char *to, size_t len, uint64_t off);
 
+/* What an errno of the calls above means. */
+const char *warm_error(int err);
+
 /* The extended attributes of fd that can be kept elsewhere: set(arg, ...) for each until it
- * fails. That, 0, or a negative errno. What the other side does not have is no failure. */
+ * fails. That, 0, or a negative errno (-E2BIG: more than the other side has room for in one file).
+ * What the other side does not have at all is no failure. */
 int warm_xattrs(int fd, int (*set)(void *arg, const char *name, const void *value, size_t len),
 		void *arg);

@@ -8,8 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/array.h"
 #include "common/cleanup.h"
+#include "common/table.h"
 #include "tools/client.h"
+
+struct listed {
+	UT_hash_handle hh;
+	char name[];
+};
 
 char *warm_path(const struct warm_list *l, const char *rel)
 {
@@ -37,7 +44,7 @@ static void visit_one(const struct warm_list *l, const char *rel, warm_visit *vi
 
 	if (!path)
 		visit(arg, rel, NULL, -ENOMEM);
-	else if (lstat(path, &st) < 0)
+	else if ((l->follows ? stat(path, &st) : lstat(path, &st)) < 0)
 		visit(arg, rel, NULL, -errno);
 	else if (!S_ISDIR(st.st_mode) || st.st_dev != l->skip_dev || st.st_ino != l->skip_ino)
 		visit(arg, rel, &st, 0);
@@ -90,6 +97,23 @@ void warm_list_name(const struct warm_list *l, const char *rel, warm_visit *visi
 	visit_one(l, rel, visit, arg);
 }
 
+static int add_once(struct warm_list *l, const char *name)
+{
+	size_t len = strlen(name);
+	struct listed *x;
+
+	HASH_FIND(hh, l->table, name, len, x);
+	if (x)
+		return 0;
+	x = array_room(l->names, l->cap, l->nnames + 1, 16) < 0 ? NULL : malloc(sizeof(*x) + len + 1);
+	if (!x)
+		return -ENOMEM;
+	memcpy(x->name, name, len + 1);
+	HASH_ADD_KEYPTR(hh, l->table, x->name, len, x);
+	l->names[l->nnames++] = x->name;
+	return 0;
+}
+
 int warm_list_add(struct warm_list *l, const char *name)
 {
 	_cleanup_(freep) char *plain = calloc(1, strlen(name) + 1);
@@ -110,16 +134,7 @@ int warm_list_add(struct warm_list *l, const char *name)
 		}
 		p += n;
 	}
-	if (to == plain) /* root itself */
-		return 0;
-	if (!(l->nnames & (l->nnames - 1))) { /* a power of two: it is full */
-		char **more = reallocarray(l->names, l->nnames ? 2 * l->nnames : 1, sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		l->names = more;
-	}
-	l->names[l->nnames++] = steal(&plain);
-	return 0;
+	return to == plain ? 0 : add_once(l, plain); /* root itself */
 }
 
 int warm_list_read(struct warm_list *l, const char *file, bool nul, char **ret_bad)
@@ -133,7 +148,7 @@ int warm_list_read(struct warm_list *l, const char *file, bool nul, char **ret_b
 
 	if (!opened && strcmp(file, "-"))
 		return -errno;
-	if (!l->names && !(l->names = malloc(sizeof(*l->names)))) /* none at all is a list, too */
+	if (array_room(l->names, l->cap, 1, 16) < 0) /* none at all is a list, too */
 		return -ENOMEM;
 	errno = 0;
 	while (!r && (n = getdelim(&line, &cap, nul ? '\0' : '\n', f)) > 0) {
@@ -148,8 +163,12 @@ int warm_list_read(struct warm_list *l, const char *file, bool nul, char **ret_b
 
 void warm_list_fini(struct warm_list *l)
 {
-	for (size_t i = 0; i < l->nnames; i++)
-		free(l->names[i]);
+	struct listed *x, *next;
+
+	HASH_ITER(hh, l->table, x, next) {
+		HASH_DEL(l->table, x);
+		free(x);
+	}
 	free(l->names);
 	free(l->root);
 }

@@ -13,8 +13,10 @@ struct warm_list {
 	char *root;      /* SRC, or the folder of the file that it is; heap */
 	char **excludes; /* patterns; borrowed */
 	size_t nexcludes;
-	char **names;    /* below root; NULL: all. Heap */
-	size_t nnames;
+	bool follows;    /* SRC itself may be a link, to what is copied */
+	char **names;    /* below root; NULL: all */
+	size_t nnames, cap;
+	struct listed *table; /* of them */
 	dev_t skip_dev;  /* the folder that it is not to go into: DIR itself */
 	ino_t skip_ino;
 };
@@ -31,7 +33,7 @@ void warm_list_folder(const struct warm_list *l, const char *rel, warm_visit *vi
 /* A name of the list. */
 void warm_list_name(const struct warm_list *l, const char *rel, warm_visit *visit, void *arg);
 
-/* Adds a name: "./a//b/" is "a/b". -EINVAL: it is not below root. */
+/* Adds a name, once: "./a//b/" is "a/b". -EINVAL: it is not below root. */
 int warm_list_add(struct warm_list *l, const char *name);
 /* All that `file` ("-": standard input) lists, a line each, or ended by NUL. 0, or a
  * negative errno; *ret_bad: a name that is not below root, heap. */

@@ -104,7 +104,13 @@ int warm_xattrs(int fd, int (*set)(void *arg, const char *name, const void *valu
 		ssize_t len = fgetxattr(fd, p, value, XATTR_SIZE_MAX);
 		r = len < 0 ? -errno : set(arg, p, value, (size_t)len);
 	}
-	return is_refused(r) ? 0 : r;
+	return is_refused(r) ? 0 : r == -ENOSPC ? -E2BIG : r;
+}
+
+const char *warm_error(int err)
+{
+	return err == -E2BIG ? "has more extended attributes than a file may have there" :
+			       error_text(err);
 }
 
 /* ---- A mount ------------------------------------------------------------------------ */
@@ -118,7 +124,7 @@ static void say(struct warm_target *t, const struct warm_at *at, int err)
 {
 	_cleanup_(freep) char *path = path_of(t, at);
 
-	cmd_fail(EXIT_FAILED, t->c->cmd, "%s: %s%s", path ? path : at->rel, error_text(err),
+	cmd_fail(EXIT_FAILED, t->c->cmd, "%s: %s%s", path ? path : at->rel, warm_error(err),
 		 err != -ENOSPC ? "" : ", and nothing is evicted. Try: slicefs status, "
 				       "--evict-high 95 where it is mounted or served");
 }
@@ -238,7 +244,7 @@ static bool is_own(const struct stat *st)
 	return st->st_uid == geteuid() && st->st_gid == getegid();
 }
 
-/* Of a new file, which has these permissions already if is_plain(). */
+/* A new file may be made with these permissions. */
 static bool is_plain(const struct warm_target *t, const struct stat *st)
 {
 	return !(st->st_mode & 07000) && (!t->s.owner || is_own(st));
@@ -247,10 +253,13 @@ static bool is_plain(const struct warm_target *t, const struct stat *st)
 static int dress(struct warm_target *t, int fd, int out, const struct stat *st)
 {
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
+	struct stat now;
 
 	if (!is_plain(t, st) && t->s.owner && fchown(out, st->st_uid, st->st_gid) < 0)
 		return -errno;
-	if (!is_plain(t, st) && fchmod(out, st->st_mode & 07777) < 0)
+	if (fstat(out, &now) < 0) /* a default ACL of its folder says more than open() */
+		return -errno;
+	if ((now.st_mode ^ st->st_mode) & 07777 && fchmod(out, st->st_mode & 07777) < 0)
 		return -errno;
 	int r = warm_xattrs(fd, set_one, &out);
 	return !r && futimens(out, times) < 0 ? -errno : r;
@@ -375,6 +384,18 @@ static int attr(struct warm_target *t, const struct warm_at *at, const struct st
 		       -errno : 0;
 }
 
+static int set_path(void *arg, const char *name, const void *value, size_t len)
+{
+	return setxattr(arg, name, value, len, 0) < 0 ? -errno : 0;
+}
+
+static int xattrs(struct warm_target *t, const struct warm_at *at, int fd)
+{
+	_cleanup_(freep) char *path = path_of(t, at);
+
+	return path ? warm_xattrs(fd, set_path, path) : -ENOMEM;
+}
+
 const struct warm_ops warm_mount_ops = {
-	begin, end, look, same, file, set_link, read_link, set_name, folder, attr, say,
+	begin, end, look, same, file, set_link, read_link, set_name, folder, attr, xattrs, say,
 };

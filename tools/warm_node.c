@@ -29,36 +29,6 @@ static void say(struct warm_target *t, const struct warm_at *at, int err)
 	client_fail(t->c, err, shown ? shown : at->rel);
 }
 
-static int begin(struct warm_target *t, const struct stat *st, struct warm_at *ret)
-{
-	struct found at;
-	int status = client_open(t->c);
-
-	if (status)
-		return status;
-	*ret = (struct warm_at){ .rel = "" };
-	int r = client_find(t->c, INDEX_ROOT, t->path, true, &at);
-	if (!r && at.is_there && !S_ISDIR(at.attr.mode))
-		r = -ENOTDIR;
-	if (!r && at.is_there)
-		ret->dir = at.attr.fileid;
-	else if (!r && t->only_looks)
-		ret->fresh = true;
-	else if (!r)
-		r = send_folder(&t->s, st, &(struct send_to){ at.parent, at.name, t->word }, &ret->dir,
-				&ret->fresh);
-	if (!r)
-		return EXIT_DONE;
-	client_fail(t->c, r, t->word);
-	client_close(t->c);
-	return EXIT_FAILED;
-}
-
-static void end(struct warm_target *t)
-{
-	client_close(t->c);
-}
-
 static int find(struct warm_target *t, const struct warm_at *at, struct found *ret)
 {
 	/* The folder itself is looked up by its number. */
@@ -124,50 +94,64 @@ static int same(struct warm_target *t, const struct warm_at *at, int fd, uint64_
 /* ---- What is written ------------------------------------------------------------------ */
 
 struct dressed {
-	struct warm_target *t;
-	const struct warm_at *at;
-	struct found there;
-	bool any;
+	struct client *c;
+	struct attr attr;
+	struct place place;
 };
 
 static int set_one(void *arg, const char *name, const void *value, size_t len)
 {
 	struct dressed *d = arg;
-	int r = d->any ? 0 : find(d->t, d->at, &d->there);
+	struct index_op op = { .fileid = d->attr.fileid, .place = d->place, .attr = d->attr,
+			       .name = name, .value = BYTES_OF(value, len) };
+	int r = client_index(d->c, &op, index_setxattr);
 
-	if (r < 0)
-		return r;
-	d->any = true;
-	struct index_op op = { .fileid = d->there.attr.fileid, .place = d->there.place,
-			       .attr = d->there.attr, .name = name, .value = BYTES_OF(value, len) };
-	r = client_index(d->t->c, &op, index_setxattr);
+	if (!r)
+		d->attr = op.entry.attr;
 	index_op_fini(&op);
 	return r > 0 ? -ENOENT : r;
 }
 
-/* A draft has no record yet that attributes would be with, so they come after it. */
+/* Of a draft, with which it is published: first the mode, of which a default ACL of the folder
+ * may have taken something. */
+static int dress(const struct send *s, int fd, const struct stat *st, struct file *f)
+{
+	struct dressed d = { .c = s->c };
+	uint32_t mode = st->st_mode;
+	int r = 0;
+
+	file_attr(f, &d.attr);
+	file_place(f, &d.place);
+	if (d.attr.mode != mode) {
+		d.attr.mode = mode;
+		r = send_attr(s, d.attr.fileid, d.place, INDEX_SET_MODE, st);
+	}
+	if (!r)
+		r = warm_xattrs(fd, set_one, &d);
+	if (!r)
+		file_set_attr(f, INDEX_SET_MODE, &d.attr);
+	return r;
+}
+
 static int file(struct warm_target *t, const struct warm_at *at, int fd, const struct stat *st,
 		const char *local)
 {
 	_cleanup_(freep) char *shown = shown_of(t, at);
-	const struct send_to to = { at->dir, name_of(at), shown };
-	struct dressed d = { .t = t, .at = at };
-	struct stat there;
 
-	if (!shown) {
-		say(t, at, -ENOMEM);
-		return -ENOMEM;
-	}
-	/* Not through a link that is in its place. */
-	if (!at->fresh && !look(t, at, &there) && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode))
-		send_unlink(&t->s, &to);
-	int r = send_file(&t->s, fd, st, &to, local);
-	if (r < 0)
-		return r;
-	r = warm_xattrs(fd, set_one, &d);
-	if (r < 0)
-		say(t, at, r);
-	return r;
+	if (shown)
+		return send_file(&t->s, fd, st, &(struct send_to){ at->dir, name_of(at), shown },
+				 local);
+	say(t, at, -ENOMEM);
+	return -ENOMEM;
+}
+
+static int xattrs(struct warm_target *t, const struct warm_at *at, int fd)
+{
+	struct found f;
+	int r = find(t, at, &f);
+
+	return r ? r : warm_xattrs(fd, set_one,
+				   &(struct dressed){ t->c, f.attr, f.place });
 }
 
 static int set_link(struct warm_target *t, const struct warm_at *at, const char *target,
@@ -195,27 +179,12 @@ static int read_link(struct warm_target *t, const struct warm_at *at, char ret[P
 	return r;
 }
 
-static int make_name(struct warm_target *t, const struct warm_at *at, const struct found *first)
-{
-	struct index_op op = { .fileid = first->attr.fileid, .place = first->place,
-			       .parent = at->dir, .name = name_of(at) };
-	int r = client_index(t->c, &op, index_link);
-
-	index_op_fini(&op);
-	return r > 0 ? -ENOENT : r;
-}
-
 static int set_name(struct warm_target *t, const struct warm_at *at, const struct warm_at *first)
 {
 	struct found f;
 	int r = find(t, first, &f);
 
-	if (!r)
-		r = make_name(t, at, &f);
-	if (r != -EEXIST)
-		return r;
-	r = send_unlink(&t->s, &(struct send_to){ at->dir, name_of(at), NULL });
-	return r < 0 ? r : make_name(t, at, &f);
+	return r ? r : send_name(&t->s, &f, &(struct send_to){ at->dir, name_of(at), NULL });
 }
 
 static int folder(struct warm_target *t, const struct warm_at *at, const struct stat *st,
@@ -235,6 +204,40 @@ static int attr(struct warm_target *t, const struct warm_at *at, const struct st
 	return r ? r : send_attr(&t->s, f.attr.fileid, f.place, mask, st);
 }
 
+/* ---- The beginning and the end --------------------------------------------------------- */
+
+static int begin(struct warm_target *t, const struct stat *st, struct warm_at *ret)
+{
+	struct found at;
+	int status = client_open(t->c);
+
+	t->s.replaces = true;
+	t->s.dress = dress;
+	if (status)
+		return status;
+	*ret = (struct warm_at){ .rel = "" };
+	int r = client_find(t->c, INDEX_ROOT, t->path, true, &at);
+	if (!r && at.is_there && !S_ISDIR(at.attr.mode))
+		r = -ENOTDIR;
+	if (!r && at.is_there)
+		ret->dir = at.attr.fileid;
+	else if (!r && t->only_looks)
+		ret->fresh = true;
+	else if (!r)
+		r = send_folder(&t->s, st, &(struct send_to){ at.parent, at.name, t->word }, &ret->dir,
+				&ret->fresh);
+	if (!r)
+		return EXIT_DONE;
+	client_fail(t->c, r, t->word);
+	client_close(t->c);
+	return EXIT_FAILED;
+}
+
+static void end(struct warm_target *t)
+{
+	client_close(t->c);
+}
+
 const struct warm_ops warm_node_ops = {
-	begin, end, look, same, file, set_link, read_link, set_name, folder, attr, say,
+	begin, end, look, same, file, set_link, read_link, set_name, folder, attr, xattrs, say,
 };

@@ -126,6 +126,56 @@ make_source() {
 	warm "$SRC/a/f1" "$(to zero)"; counts 1 0 0; cmp "$SRC/a/f1" "$MNT/zero/f1"
 }
 
+@test "what is named twice is copied once; a link that is named is followed" {
+	printf '%s\n' a/f1 ./a/f1 a a//f1 a >"$SCRATCH/list"
+	warm -j 8 -T "$SCRATCH/list" "$SRC" "$(to twice)"; counts 1 0 0
+	warm "$SRC/soft" "$(to twice)"; counts 1 0 0
+	[ -f "$MNT/twice/soft" ]; [ ! -L "$MNT/twice/soft" ]; cmp "$SRC/a/f1" "$MNT/twice/soft"
+	warm "$SRC/soft" "$(to twice)"; counts 0 1 0
+	no_temps
+}
+
+@test "other names of what is replaced keep it" {
+	local src=$SCRATCH/names
+	mkdir "$src"; echo one >"$src/x"; ln "$src/x" "$src/y"; ln -s x "$src/link"
+	warm "$src" "$(to names)"
+	ln "$MNT/names/x" "$MNT/names/kept"
+	cp "$src/y" "$src/new"; echo two >>"$src/new"; mv "$src/new" "$src/y"
+	rm "$src/link"; echo no link >"$src/link"
+	warm "$src" "$(to names)"; counts 2 1 0
+	cmp "$src/x" "$MNT/names/x"; cmp "$src/y" "$MNT/names/y"; cmp "$src/link" "$MNT/names/link"
+	echo three >"$src/x"; echo four >"$src/y"
+	warm "$src" "$(to names)"; counts 2 1 0
+	[ "$(cat "$MNT"/names/{x,y,kept,link})" = $'three\nfour\none\nno link' ]
+	[ "$(stat -c %h "$MNT/names/x" "$MNT/names/kept")" = $'1\n1' ]
+	ln -f "$src/x" "$src/y"; rm "$src/link"; ln -s y "$src/link"
+	warm "$src" "$(to names)"
+	diff -r --no-dereference -x kept "$src" "$MNT/names"
+	[ "$(stat -c %i "$MNT/names/x")" = "$(stat -c %i "$MNT/names/y")" ]
+	no_temps
+}
+
+@test "attributes and ACLs of folders are kept, too; what has too many is left out" {
+	[ ! -e "$SCRATCH/no-xattrs" ] || skip "the source has no extended attributes"
+	local i src=$SCRATCH/attrs
+	mkdir -p "$src/d"; echo x >"$src/d/x"; echo x >"$src/many"; touch -d 2001-01-01 "$src/d"
+	setfattr -n user.note -v hello "$src/d"
+	for i in $(seq 70); do setfattr -n user.a$i -v 1 "$src/many"; done
+	! setfacl -d -m u:7:rwx,g::r-x "$src/d" 2>/dev/null || local acl=yes
+	no warm "$src" "$(to attrs)"; counts 1 0 1
+	grep -q 'many: .*more extended attributes than a file may have' "$SCRATCH/err"
+	[ "$(getfattr --only-values -n user.note "$MNT/attrs/d")" = hello ]
+	[ "$(stat -c %Y "$MNT/attrs/d")" = "$(stat -c %Y "$src/d")" ]
+	[ ! -e "$MNT/attrs/many" ]
+	[ -z "${acl:-}" ] || diff <(cd "$src" && getfacl -n d) <(cd "$MNT/attrs" && getfacl -n d)
+	# Modes are those of the source, whatever a folder's default ACL says.
+	mkdir "$MNT/acl"; setfacl -d -m u::rw,g::-,o::- "$MNT/acl"
+	chmod 644 "$src/d/x"
+	warm "$src/d" "$(to acl)"
+	[ "$(stat -c %a "$MNT/acl/x")" = 644 ]
+	no_temps
+}
+
 @test "ended in the middle there is no half file, and the next one goes on" {
 	local sig i status ended=0
 	mkdir -p "$SCRATCH/many"
@@ -163,10 +213,16 @@ make_source() {
 
 @test "a source that changes is not copied as a mix of two" {
 	head -c 50000000 /dev/zero >"$SCRATCH/moving"
-	(for _ in $(seq 200); do printf x | dd of="$SCRATCH/moving" conv=notrunc bs=1 status=none; sleep 0.005; done) 3>&- & local pid=$!
+	timeout 60 python3 - "$SCRATCH/moving" 3>&- <<-'END' & local pid=$!
+		import os, sys
+		fd = os.open(sys.argv[1], os.O_WRONLY)
+		while True:
+		    os.pwrite(fd, b"x", 0)
+	END
+	soon eval '[ "$(head -c 1 "$SCRATCH/moving")" = x ]'
 	no warm "$SCRATCH/moving" "$(to moving)"
 	grep -q 'it was changed while it was read' "$SCRATCH/err"
-	wait $pid
+	kill $pid; wait $pid || true
 	[ ! -e "$MNT/moving/moving" ]
 	warm "$SCRATCH/moving" "$(to moving)"; counts 1 0 0
 	rm -r "$MNT/moving"; no_temps
