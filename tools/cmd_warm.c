@@ -459,7 +459,8 @@ static void add_all(struct warm *w)
 static int end_folder(struct warm *w, const struct folder *f)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, f->at.rel);
-	_cleanup_(closep) int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	_cleanup_(closep) int fd = path ? open(path, flags) : -1;
 	int r = w->t.ops->attr(&w->t, &f->at, &f->st);
 
 	if (!r && fd >= 0) /* else that was said when it was listed */
