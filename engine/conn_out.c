@@ -9,6 +9,8 @@
 #include "common/clock.h"
 #include "engine/conn_priv.h"
 
+enum { MUCH = 64 << 10 };
+
 struct out {
 	struct conn *conn;
 	uint8_t header[WIRE_HEADER];
@@ -26,6 +28,8 @@ static void on_sent(void *arg, int r)
 	struct conn *c = o.conn;
 	struct conn_entry *e = o.entry;
 
+	bool was_full = c->out_bytes > CONN_OUT_MAX;
+
 	free(arg);
 	c->out_bytes -= o.bytes;
 	writer_fini(&o.body);
@@ -37,7 +41,10 @@ static void on_sent(void *arg, int r)
 		c->stopped = true; /* by the stream, or before */
 		return;
 	}
-	c->heard_ns = clock_ns(); /* the other side takes what we send */
+	/* So much fits into no buffer on the way for long: the other side takes it. Small messages
+	 * say nothing of it. */
+	if (o.bytes >= MUCH || was_full)
+		c->heard_ns = clock_ns();
 	if (e && e->is_answered)
 		conn_entry_end(c, e, e->result, BYTES_NONE);
 	conn_start_waiting(c);

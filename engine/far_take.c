@@ -58,7 +58,9 @@ static int pins_answer(struct ask *a, const struct wire_results *got, bool wante
 			struct wire_item *w = &a->v[i].wire;
 			if (a->v[i].here)
 				continue;
-			int bad = pinned_locked(n, w, got->v[k++]);
+			/* After the end nobody takes anything out of the table. */
+			int bad = !wanted && n->closing ? -ESHUTDOWN : pinned_locked(n, w, got->v[k]);
+			k++;
 			if (bad < 0) {
 				far_unpins_add(&back, w->slice, 1);
 				r = bad;
@@ -201,7 +203,8 @@ static int opened_pins(struct ask *a, const struct extents *x, const struct wire
 	int r = 0;
 	{
 		WITH_LOCK(&n->lock);
-		for (; !r && i < x->n; i++)
+		bool keeps = wanted || !n->closing;
+		for (; keeps && !r && i < x->n; i++)
 			r = opened_pin(n, &x->v[i], pins->v[i]);
 		if (r < 0)
 			i--; /* it has none of ours */

@@ -15,9 +15,12 @@
 #include <stdlib.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/open.h"
+
+enum { REGAIN_S = 10 };
 
 static bool line_lost(struct file *f)
 {
@@ -65,7 +68,8 @@ static void regained(struct file_op *op, int64_t r)
 {
 	struct file *f = op->known;
 
-	if (r < 0) {
+	/* Who was not answered in time is told of when it is published, or in the next session. */
+	if (r < 0 && r != -ETIMEDOUT) {
 		WITH_LOCK(&f->lock);
 		f->lost = true;
 		log_error("file", "file %llu cannot be written to any more: %s",
@@ -87,6 +91,7 @@ static void regain(struct engine *e, struct regain *g)
 	file_place(f, &place);
 	g->op.arg = g;
 	g->op.done = regained;
+	g->op.call.deadline_ns = clock_ns() + REGAIN_S * NS_PER_S; /* others wait for the file */
 	file_open(e, f->fileid, place, FILE_WRITE | FILE_KNOWN, &g->op);
 }
 

@@ -43,6 +43,7 @@ static void ask_again(void *arg)
 	int r;
 
 	if (is_full(a, &k->asked, &got, &r, &number) && !k->waiter.in_vain) {
+		wire_items_fini(&got);
 		evict_wait(a->evict, number, &k->waiter);
 		return;
 	}

@@ -31,7 +31,7 @@
 #include "index/index.h"
 
 enum {
-	PEERS_MAX = 1024, /* connections, sessions or not */
+	PEERS_MAX = 1024, /* connections, sessions or not; twice that while some are ending */
 	HELLO_BYTES = 512,
 	HELLO_S = 5,
 	DRAIN_LOOK_NS = 20000000,
@@ -47,6 +47,7 @@ struct peer {
 	struct session *session;
 	uint64_t number; /* of the session; WAITING: of the one before */
 	enum peer_state state;
+	bool is_out;     /* to make room for another one */
 	struct writer hello; /* as it was sent */
 	uint64_t lane_of;    /* a session's number; 0: it is no data connection */
 	uint32_t lane;       /* its own */
@@ -370,9 +371,25 @@ static int peer_message(void *arg, const struct wire_header *h, struct bytes bod
 
 static const struct conn_ops peer_ops = { .message = peer_message, .ended = peer_ended };
 
-static bool has_room(const struct server *s, const char *who)
+/* Who has proved nothing yet makes room for who comes, the first one first: so silence keeps
+ * nobody out. */
+static bool make_room(struct server *s)
 {
-	if (s->npeers < PEERS_MAX)
+	struct peer *oldest = NULL;
+
+	for (struct peer *p = s->peers; p; p = p->next)
+		if ((p->state == PEER_NEW || p->state == PEER_CHALLENGED) && !p->is_out)
+			oldest = p;
+	if (!oldest || s->npeers >= 2 * PEERS_MAX)
+		return false;
+	oldest->is_out = true;
+	conn_stop(oldest->conn, -EUSERS);
+	return true;
+}
+
+static bool has_room(struct server *s, const char *who)
+{
+	if (s->npeers < PEERS_MAX || make_room(s))
 		return true;
 	log_warn("node", "%s was not let in: %u connections are enough", who, s->npeers);
 	return false;

@@ -325,6 +325,7 @@ struct chore {
 		uint64_t number;
 		struct wire_object object;
 	};
+	uint64_t deadline_ns; /* not begun after that; 0: whenever */
 	int (*fn)(struct chore *c);
 	int r;
 	struct loop_call post;
@@ -342,7 +343,7 @@ static void chore_on_ends(void *arg)
 {
 	struct chore *c = arg;
 
-	c->r = c->fn(c);
+	c->r = c->deadline_ns && clock_ns() > c->deadline_ns ? -ETIMEDOUT : c->fn(c);
 	c->post = (struct loop_call){ .fn = chore_answer, .arg = c };
 	loop_post_call(c->session->o.loop, &c->post);
 }
@@ -380,6 +381,8 @@ static int on_evict(struct session *s, const struct wire_header *h, struct bytes
 
 	if (wire_read_object(body, &c.object) < 0)
 		return -EPROTO;
+	if (h->timeout_ms)
+		c.deadline_ns = clock_ns() + h->timeout_ms * NS_PER_MS;
 	if (s->o.read_only || !s->o.evict)
 		refuse(s, h, s->o.evict ? -EROFS : -EOPNOTSUPP);
 	else

@@ -4,6 +4,8 @@
  * let in, what a session holds and that it is given back, and what becomes of
  * requests that have no answer. Hostile peers speak through plain sockets.
  */
+#include <sys/resource.h>
+
 #include "tests/unit/net_kit.h"
 #include "tests/unit/refs_kit.h"
 
@@ -240,6 +242,25 @@ struct raw {
 	uint64_t id;
 	struct auth_key before; /* secret of the session that it takes the place of */
 };
+
+/* Who says nothing makes room for who does. */
+static void test_silent_connections_keep_nobody_out(void **state)
+{
+	enum { MANY = 1100 };
+	const struct rlimit files = { 8192, 8192 };
+	struct remote *x;
+	int fds[MANY];
+
+	(void)state;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+	start();
+	for (unsigned i = 0; i < MANY; i++)
+		fds[i] = raw_connect(server_port(server));
+	assert_int_equal(join_as(&token, false, &x), 0);
+	remote_close(x);
+	for (unsigned i = 0; i < MANY; i++)
+		close(fds[i]);
+}
 
 static struct raw raw_begin(void)
 {
@@ -1294,6 +1315,7 @@ int main(void)
 		T(test_only_who_has_the_token_is_let_in),
 		T(test_who_listens_to_all_has_a_token),
 		T(test_a_full_node_lets_nobody_in),
+		T(test_silent_connections_keep_nobody_out),
 		T(test_the_beginning_goes_one_way_only),
 		T(test_a_proof_that_was_heard_is_of_no_use),
 		T(test_what_does_not_parse_ends_the_session),
