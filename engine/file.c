@@ -310,7 +310,10 @@ void file_set_attr(struct file *f, unsigned mask, const struct attr *a)
 	WITH_LOCK(&f->lock);
 	struct attr *to = &f->attr;
 	/* The index has said when, except of a draft, which it does not know. */
-	to->ctime = f->draft ? clock_now() : a->ctime;
+	if (!f->draft)
+		to->ctime = a->ctime;
+	else if (mask & INDEX_SET_CTIME)
+		to->ctime = clock_now();
 	attr_apply(to, mask, a);
 	set_nlink(f, a->nlink);
 	to->has_xattrs = a->has_xattrs;

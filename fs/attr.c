@@ -62,7 +62,7 @@ static void learn_go(struct req *q)
 static void stat_missed(struct req *q)
 {
 	index_op_fini(&q->ix);
-	if (req_again(q, learn_go))
+	if (req_inode_again(q, learn_go))
 		return;
 	if (inode_attr_missed(q->fs->inodes, q->inode, &q->now))
 		q->learned(q);
@@ -149,6 +149,14 @@ static void root_stat(struct req *q)
 	index_stat(q->fs->ix, &q->ix);
 }
 
+static void getattr_go(struct req *q)
+{
+	if (q->inode->nodeid == INDEX_ROOT && engine_is_remote(q->fs->engine))
+		root_stat(q);
+	else
+		stat_go(q);
+}
+
 void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)fi;
@@ -157,10 +165,8 @@ void fs_getattr(fuse_req_t f, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	struct req *q = req_begin_on(f, MOP_GETATTR, ino);
-	if (q && ino == INDEX_ROOT && engine_is_remote(q->fs->engine))
-		root_stat(q);
-	else if (q)
-		stat_go(q);
+	if (q)
+		getattr_go(q);
 }
 
 /* statx: the kernel asks so for the time of birth ------------------------------- */
@@ -240,7 +246,7 @@ void fs_statx(fuse_req_t f, fuse_ino_t ino, int flags, int mask,
 	if (!q)
 		return;
 	q->statx = true;
-	stat_go(q);
+	getattr_go(q);
 }
 #else
 void reply_statx(struct req *q, const struct attr *a)
@@ -305,7 +311,7 @@ static void change_go(struct req *q)
 static void change_missed(struct req *q)
 {
 	index_op_fini(&q->ix);
-	if (req_again(q, change_go))
+	if (req_inode_again(q, change_go))
 		return;
 	if (inode_set_missed(q->fs->inodes, q->inode, q->mask, &q->attr))
 		q->then(q);

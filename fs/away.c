@@ -29,13 +29,7 @@
 
 #include "fs/priv.h"
 
-enum { PROMISE_MS = 2000, MISSES = 8 };
-
-static struct sent_away *slot_of(struct req *q, pid_t *ret_pid)
-{
-	*ret_pid = fuse_req_ctx(q->fuse)->pid;
-	return &q->fs->away[(unsigned)*ret_pid % SENT_AWAY_SLOTS];
-}
+enum { PROMISE_MS = 2000, MISSES = 8, TRIES = 8 /* slots that a thread may have */ };
 
 void promise_drop(struct fs *fs, struct handle *h)
 {
@@ -59,22 +53,64 @@ static struct handle *clear(struct sent_away *s)
 	return h;
 }
 
-static bool is_his(struct req *q, const struct sent_away *s, pid_t pid)
+/* What it was sent away from is too long ago to be the same call. */
+static bool is_over(const struct fs *fs, const struct sent_away *s, uint64_t now)
 {
-	return s->ns && s->pid == pid &&
-	       (q->start_ns < s->ns || q->start_ns - s->ns < q->fs->timeout_ms * NS_PER_MS);
+	return !s->ns || (now > s->ns && now - s->ns >= fs->timeout_ms * NS_PER_MS);
+}
+
+static struct sent_away *slot_at(struct fs *fs, pid_t pid, unsigned i)
+{
+	return &fs->away[((unsigned)pid + i) % SENT_AWAY_SLOTS];
+}
+
+/* The thread's, whatever has become of it; NULL: it has none. Under the lock, as the next. */
+static struct sent_away *slot_of(struct req *q)
+{
+	pid_t pid = fuse_req_ctx(q->fuse)->pid;
+
+	for (unsigned i = 0; i < TRIES; i++) {
+		struct sent_away *s = slot_at(q->fs, pid, i);
+		if (s->ns && s->pid == pid)
+			return s;
+	}
+	return NULL;
+}
+
+/* And if the call that was sent away may go on. */
+static struct sent_away *slot_in_use(struct req *q)
+{
+	struct sent_away *s = slot_of(q);
+
+	return s && !is_over(q->fs, s, q->start_ns) ? s : NULL;
+}
+
+/* One for the thread: its own, or one that nobody needs, or that of who was sent away first. */
+static struct sent_away *slot_for(struct req *q, pid_t pid)
+{
+	struct sent_away *s = slot_of(q), *first = slot_at(q->fs, pid, 0);
+	uint64_t now = clock_ns();
+
+	for (unsigned i = 0; !s && i < TRIES; i++) {
+		struct sent_away *x = slot_at(q->fs, pid, i);
+		if (is_over(q->fs, x, now))
+			s = x;
+		else if (x->ns < first->ns)
+			first = x;
+	}
+	return s ? s : first;
 }
 
 bool away_note(struct req *q)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
+	pid_t pid = fuse_req_ctx(q->fuse)->pid;
 	struct handle *h;
 
 	if (!q->fs->shared)
 		return false;
 	{
 		WITH_LOCK(&q->fs->away_lock);
+		struct sent_away *s = slot_for(q, pid);
 		h = clear(s);
 		*s = (struct sent_away){
 			.pid = pid, .ns = clock_ns(), .kind = q->kind,
@@ -87,27 +123,25 @@ bool away_note(struct req *q)
 
 bool away_is(struct req *q)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
-
 	if (!q->fs->shared)
 		return false;
 	WITH_LOCK(&q->fs->away_lock);
-	s->looked |= is_his(q, s, pid);
-	return is_his(q, s, pid);
+	struct sent_away *s = slot_in_use(q);
+	if (s)
+		s->looked = true;
+	return s;
 }
 
 void away_promise(struct req *q, struct handle *h)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
 	uint64_t now = clock_ns();
 	struct handle *old = h;
 
 	q->promises = true;
 	{
 		WITH_LOCK(&q->fs->away_lock);
-		if (is_his(q, s, pid)) {
+		struct sent_away *s = slot_in_use(q);
+		if (s) {
 			old = s->promise;
 			s->promise = h;
 			s->until_ns = now + PROMISE_MS * NS_PER_MS;
@@ -138,17 +172,16 @@ static bool is_of_walk(enum metric_op kind)
 
 void away_begin(struct req *q)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
 	struct handle *h = NULL;
 
 	if (is_of_walk(q->kind))
 		return;
 	{
 		WITH_LOCK(&q->fs->away_lock);
-		if (s->pid == pid && s->kind == MOP_LOOKUP && q->kind == MOP_OPEN)
+		struct sent_away *s = slot_of(q);
+		if (s && s->kind == MOP_LOOKUP && q->kind == MOP_OPEN)
 			s->kind = MOP_OPEN; /* which was sent away on its walk */
-		if (s->ns && s->pid == pid && s->kind != q->kind)
+		if (s && s->kind != q->kind)
 			h = clear(s); /* the call that was sent away is over */
 	}
 	promise_drop(q->fs, h);
@@ -156,15 +189,14 @@ void away_begin(struct req *q)
 
 void away_take(struct req *q)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
 	struct handle *h = NULL;
 
 	if (!q->fs->shared)
 		return;
 	{
 		WITH_LOCK(&q->fs->away_lock);
-		if (!is_his(q, s, pid) || s->kind != q->kind)
+		struct sent_away *s = slot_in_use(q);
+		if (!s || s->kind != q->kind)
 			return;
 		uint64_t ns = s->ns;
 		q->back = s->looked && !has_missed(q, s);
@@ -180,16 +212,16 @@ void away_take(struct req *q)
 
 static void forget(struct req *q, unsigned least)
 {
-	pid_t pid;
-	struct sent_away *s = slot_of(q, &pid);
 	struct handle *h = NULL;
 
 	if (!q->fs->shared)
 		return;
 	{
 		WITH_LOCK(&q->fs->away_lock);
-		s->looked |= is_his(q, s, pid);
-		if (is_his(q, s, pid) && s->missed++ >= least)
+		struct sent_away *s = slot_in_use(q);
+		if (s)
+			s->looked = true;
+		if (s && s->missed++ >= least)
 			h = clear(s);
 	}
 	promise_drop(q->fs, h);

@@ -710,7 +710,9 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 	WITH_LOCK(&t->lock);
 	struct attr now = { 0 };
 
-	if (i->opens && i->publishing && i->place.kind == PLACE_DRAFT)
+	/* What is being published has the attributes that it began with. */
+	if (i->opens && i->publishing &&
+	    (i->place.kind == PLACE_DRAFT || mask & INDEX_SET_CTIME))
 		return INODE_BUSY;
 	if (i->place.kind == PLACE_NONE && mask & INDEX_SET_KEEP)
 		return -ESTALE;
@@ -740,6 +742,13 @@ void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 		i->shown->heard_ns = clock_ns();
 	if (i->opens)
 		file_set_attr(i->opens->file, mask, a);
+}
+
+bool inode_is_gone(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->gone;
 }
 
 uint32_t inode_mode(struct inodes *t, struct inode *i)
@@ -899,6 +908,8 @@ static void last_close(struct inodes *t, struct inode *i)
 	}
 	if (i->place.kind == PLACE_NONE)
 		keep_file(t, i, i->opens->file);
+	/* What was written last is none of it: its pages go before anybody reads them. */
+	i->tainted |= i->opens->failed && i->pages;
 	if (t->shared) {
 		file_attr(i->opens->file, &a);
 		i->shown->version = a.version;

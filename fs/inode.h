@@ -166,7 +166,7 @@ int inode_check_lost(struct inodes *t, struct inode *i);
 
 enum inode_outcome {
 	INODE_INDEX = 1, /* the index has to do it, then inode_set_done() */
-	INODE_BUSY = 2,  /* a draft is being published: again after that */
+	INODE_BUSY = 2,  /* it is being published: again after that */
 };
 /* Changes attributes (INDEX_SET_*) of what lives here only. 0, or the above; or -ESTALE: of
  * what has lost its last name, by an eviction maybe, nothing can be said of how long it stays
@@ -176,6 +176,8 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 /* The index has set them: tells the open file. */
 void inode_set_done(struct inodes *t, struct inode *i, unsigned mask,
 		    const struct attr *a);
+/* It has lost its last name, for good. */
+bool inode_is_gone(struct inodes *t, struct inode *i);
 uint32_t inode_mode(struct inodes *t, struct inode *i);
 /* holds: what was heard last is so. */
 bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds);

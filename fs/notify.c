@@ -3,7 +3,9 @@
  * What this mount tells the kernel unasked: drop these pages, ask for these
  * attributes again. The kernel may have to wait for a page that a request under
  * way has locked; so it is told from a thread of its own, which holds no lock
- * and whom no worker waits for.
+ * and whom no worker waits for. Dropping a name waits for its directory as a whole, in which
+ * creates may be waiting in a row: so names have another thread, and who waits for an answer
+ * does not wait for them.
  */
 #include <errno.h>
 #include <linux/fuse.h>
@@ -36,6 +38,7 @@ struct notify {
 	bool ending;
 
 	struct fs *fs;
+	const char *name;       /* the thread's */
 	pthread_t thread;
 };
 
@@ -127,7 +130,7 @@ static void *run(void *arg)
 	struct notify *n = arg;
 	struct note *note;
 
-	pthread_setname_np(pthread_self(), "fs-notify");
+	pthread_setname_np(pthread_self(), n->name);
 	for (bool end = false; (note = next_note(n, &end)) || !end;) {
 		if (!note) {
 			expire(n);
@@ -150,13 +153,14 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int notify_new(struct fs *fs, struct notify **ret)
+int notify_new(struct fs *fs, const char *name, struct notify **ret)
 {
 	struct notify *n = calloc(1, sizeof(*n));
 
 	if (!n)
 		return -ENOMEM;
 	n->fs = fs;
+	n->name = name;
 	lock_init(&n->lock, LOCK_FS_NOTIFY);
 	lock_cond_init(&n->more);
 	int r = pthread_create(&n->thread, NULL, run, n);
@@ -227,7 +231,7 @@ void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir)
 	struct note note = { .dir = dir, .name = strdup(name), .drop = !is_dir };
 
 	if (note.name)
-		enqueue(fs->notify, &note);
+		enqueue(fs->notify_names, &note);
 }
 
 void notify_forget(struct fs *fs, uint64_t dir, const char *name, uint64_t nodeid)

@@ -378,6 +378,7 @@ void req_leave(struct req *q, unsigned flags, void (*next)(struct req *q))
 
 static void told_stale(struct req *q)
 {
+	q->sent_away = !q->away_ns;
 	q->opened(&q->file, -ESTALE);
 }
 
@@ -449,7 +450,10 @@ void open_inode(struct req *q, unsigned flags,
 
 void open_stale(struct req *q, void (*again)(struct req *q))
 {
-	if (!req_again(q, again))
+	bool away = q->sent_away; /* whatever moves here: the path is looked up again */
+
+	q->sent_away = false;
+	if (away || !req_inode_again(q, again))
 		req_error(q, -ESTALE);
 }
 
@@ -497,6 +501,8 @@ static void open_end(struct req *q)
 static void cut_failed(struct req *q, int64_t r)
 {
 	(void)r; /* it has been told already, or will be by the other error */
+	if (q->kind == MOP_CREATE) /* found_shown() has counted it */
+		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
 	if (q->made_told)
 		inode_dropped(q->fs->inodes, q->inode);
 	req_error(q, (int)q->size);
@@ -738,7 +744,7 @@ static void found_shown(struct req *q, const struct entry *e)
 {
 	struct attr a = e->attr;
 	struct place place = e->place;
-	int r = inode_show(q->fs->inodes, &a, place, clock_ns(), &q->inode);
+	int r = inode_show(q->fs->inodes, &a, place, q->looked_ns, &q->inode);
 
 	index_op_fini(&q->ix);
 	if (r == INODE_BUSY) {
@@ -775,6 +781,7 @@ static void create_looked(struct index_op *op, int r)
 static void create_look(struct req *q)
 {
 	req_place(q);
+	q->looked_ns = clock_ns();
 	q->ix.done = create_looked;
 	index_lookup(q->fs->ix, &q->ix);
 }
@@ -852,7 +859,7 @@ static void mknod_looked(struct index_op *op, int r)
 		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
 	q->retried = true;
 	if (r)
-		req_error(q, r < 0 ? r : -EIO);
+		req_error(q, r < 0 ? r : -ESTALE); /* it has gone, or elsewhere: looked for again */
 	else
 		req_entry(q, &op->entry.attr, op->entry.place, mknod_look);
 }

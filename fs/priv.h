@@ -76,7 +76,7 @@ struct fs {
 	struct index *ix;
 	struct fuse_session *se;
 	struct inodes *inodes;
-	struct notify *notify;
+	struct notify *notify, *notify_names;
 	struct workers *workers;
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
@@ -100,7 +100,7 @@ struct fs {
 	struct lately lately;
 
 	struct lock away_lock;
-	struct sent_away away[SENT_AWAY_SLOTS]; /* by pid */
+	struct sent_away away[SENT_AWAY_SLOTS]; /* from that of the pid on */
 
 	struct lock handles_lock;
 	struct handle *handles; /* all open ones, for the end */
@@ -157,6 +157,8 @@ struct req {
 	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
 	bool resize;            /* setattr: to `off` bytes */
 	bool close;             /* setattr: file.file was opened for this only */
+	bool sent_away;         /* open_inode() wants the path to be looked up again */
+	uint64_t looked_ns;     /* CREATE: what it found there it looked for then */
 	uint64_t away_ns;       /* this thread was sent away then, and is back; or 0 */
 	struct handle *promise; /* with what it was promised: away.c */
 	struct file *known;     /* held while it is opened */
@@ -250,6 +252,8 @@ void req_place(struct req *q);
  * the caller's. False: nothing has moved, it is not there.
  */
 bool req_again(struct req *q, void (*again)(struct req *q));
+/* The same of q->inode: what has lost its last name for good comes back by no move. */
+bool req_inode_again(struct req *q, void (*again)(struct req *q));
 /* The same after q->ix missed; if it is not there, answers err. */
 void req_missed(struct req *q, void (*again)(struct req *q), int err);
 
@@ -485,7 +489,7 @@ void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
 
 /* notify.c -------------------------------------------------------------------- */
 
-int notify_new(struct fs *fs, struct notify **ret);
+int notify_new(struct fs *fs, const char *name, struct notify **ret); /* name: its thread's */
 /* Sends what is queued, ends the thread. Returns NULL; NULL is fine. */
 struct notify *notify_free(struct notify *n);
 /* The kernel drops its pages of [off, off + len), then done(q) is called on the

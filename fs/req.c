@@ -347,6 +347,11 @@ bool req_again(struct req *q, void (*again)(struct req *q))
 	return true;
 }
 
+bool req_inode_again(struct req *q, void (*again)(struct req *q))
+{
+	return !inode_is_gone(q->fs->inodes, q->inode) && req_again(q, again);
+}
+
 void req_missed(struct req *q, void (*again)(struct req *q), int err)
 {
 	index_op_fini(&q->ix);

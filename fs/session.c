@@ -210,7 +210,9 @@ static int do_mount(struct fs *fs, const char *options, char **ret_why)
 		if (fuse_session_mount(fs->se, fs->dir) == 0) {
 			r = fs_amend_init(fs);
 			if (r == 0)
-				r = notify_new(fs, &fs->notify);
+				r = notify_new(fs, "fs-notify", &fs->notify);
+			if (r == 0)
+				r = notify_new(fs, "fs-names", &fs->notify_names);
 			if (r < 0)
 				fuse_session_unmount(fs->se);
 		} else {
@@ -298,6 +300,7 @@ static void finish(struct fs *fs)
 	fs->accesses = accesses_free(fs->accesses);
 	fs->workers = workers_free(fs->workers);
 	fs->watched = watched_free(fs->watched);
+	fs->notify_names = notify_free(fs->notify_names);
 	fs->notify = notify_free(fs->notify);
 }
 
@@ -340,6 +343,7 @@ void fs_free(struct fs *fs)
 	if (fs->se) {
 		fuse_session_unmount(fs->se);
 		watched_free(fs->watched);
+		notify_free(fs->notify_names);
 		notify_free(fs->notify);
 		fuse_session_destroy(fs->se);
 	}
