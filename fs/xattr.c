@@ -203,6 +203,21 @@ static void not_there(struct req *q)
 	change_attr(q, req_ok);
 }
 
+/* Who was sent away looked the path up again, and what he found has lost its name since: as if
+ * it had a moment later. */
+static void set_missed(struct req *q)
+{
+	int err = q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA;
+
+	index_op_fini(&q->ix);
+	if (req_again(q, set_go))
+		return;
+	if (q->promise)
+		req_ok(q);
+	else
+		req_error(q, q->fs->shared ? -ESTALE : err);
+}
+
 static void set_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
@@ -212,8 +227,7 @@ static void set_done(struct index_op *op, int r)
 		return;
 	}
 	if (r == INDEX_MISS || r == -ENOENT) {
-		int err = q->kind == MOP_SETXATTR ? -ENOENT : -ENODATA;
-		req_missed(q, set_go, q->fs->shared ? -ESTALE : err);
+		set_missed(q);
 		return;
 	}
 	if (r) {
