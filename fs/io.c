@@ -16,7 +16,7 @@ static void read_done(struct file_op *op, int64_t r)
 	struct req *q = op->arg;
 
 	if (r < 0) {
-		req_error(q, (int)r);
+		req_io_error(q, r);
 		return;
 	}
 	fuse_req_t f = req_answer(q, 0);
@@ -164,7 +164,7 @@ static void write_done(struct file_op *op, int64_t r)
 		return;
 	}
 	if (r < 0) {
-		req_error(q, (int)r);
+		req_io_error(q, r);
 		return;
 	}
 	/* What the kernel writes back from its cache, its cache has. */
@@ -221,7 +221,7 @@ static void fallocate_done(struct file_op *op, int64_t r)
 	if (req_made_room(q, r))
 		fallocate_go(q);
 	else if (r < 0)
-		req_error(q, (int)r);
+		req_io_error(q, r);
 	else
 		req_ok(q);
 }
@@ -245,7 +245,7 @@ static void seek_done(struct file_op *op, int64_t r)
 	struct req *q = op->arg;
 
 	if (r < 0) {
-		req_error(q, (int)r);
+		req_io_error(q, r);
 		return;
 	}
 	fuse_reply_lseek(req_answer(q, 0), r);
@@ -279,7 +279,7 @@ static void copy_done(struct file_op *op, int64_t r)
 		return;
 	}
 	if (r < 0) {
-		req_error(q, (int)r);
+		req_io_error(q, r);
 		return;
 	}
 	fuse_reply_write(req_answer(q, 0), (size_t)r);

@@ -129,7 +129,7 @@ static void flush_done(struct file_op *op, int64_t r)
 		publish(q->fs, q->inode, op, op->off ? PUBLISH_ALL : PUBLISH_WRITTEN,
 			flush_replaced);
 	else if (r < 0)
-		req_error(q, (int)r);
+		req_io_error(q, r);
 	else
 		req_ok(q);
 }

@@ -242,6 +242,9 @@ double req_attr_keeps(struct req *q, const struct attr *a);
 /* There may be extended attributes of q->inode, for all that is known. */
 bool req_maybe_xattrs(struct req *q);
 
+/* Of what is open: what it needed of the session before is lost, and no other path leads there. */
+void req_io_error(struct req *q, int64_t r);
+
 void move_begin(struct fs *fs);
 void move_end(struct fs *fs);
 /* Notes how things stand and fills q->ix.fileid and .place from q->inode. */

@@ -347,6 +347,11 @@ bool req_again(struct req *q, void (*again)(struct req *q))
 	return true;
 }
 
+void req_io_error(struct req *q, int64_t r)
+{
+	req_error(q, r == -ESTALE ? -EIO : (int)r);
+}
+
 bool req_inode_again(struct req *q, void (*again)(struct req *q))
 {
 	return !inode_is_gone(q->fs->inodes, q->inode) && req_again(q, again);
