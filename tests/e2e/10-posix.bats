@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shapes: own node
 # labels: short
-# long: tsan node
+# long: asan tsan node
 # Every system call on names, attributes and bytes, by three users, on the mount
 # and on tmpfs side by side: results and what they leave behind.
 load lib
