@@ -401,8 +401,13 @@ struct found { /* below a directory */
 	uint64_t pages;
 };
 
+static bool is_below(const struct evict *x, const struct policy_object *o, uint64_t dir)
+{
+	return o->parent && uses_is_below(x->uses, o->parent, dir);
+}
+
 /* They go, until `*pages`, which become less, have gone. How many. */
-static unsigned let_go_found(struct evict *x, struct found *f, uint64_t *pages)
+static unsigned let_go_found(struct evict *x, struct found *f, uint64_t dir, uint64_t *pages)
 {
 	struct policy_object o;
 	unsigned gone = 0;
@@ -410,8 +415,13 @@ static unsigned let_go_found(struct evict *x, struct found *f, uint64_t *pages)
 	for (size_t i = 0; i < f->n && *pages; i++) {
 		if (i % ROUND == 0 && !serve_between(x))
 			break;
-		if (!policy_take_this(x->policy, f->v[i].fileid, &o) ||
-		    !let_go_taken(x, &o, M_EVICTED_QUOTA, NULL))
+		if (!policy_take_this(x->policy, f->v[i].fileid, &o))
+			continue;
+		if (!is_below(x, &o, dir)) { /* by now it is elsewhere */
+			policy_keep(x->policy, o.fileid);
+			continue;
+		}
+		if (!let_go_taken(x, &o, M_EVICTED_QUOTA, NULL))
 			continue;
 		gone++;
 		*pages -= *pages < o.pages ? *pages : o.pages;
@@ -434,21 +444,19 @@ static unsigned let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 
 	while (left && pages && serve_between(x) &&
 	       (n = policy_see(x->policy, POLICY_PAGES, &c, v, ROUND))) {
-		bool full = false;
-		for (unsigned i = 0; i < n && !full; i++) {
-			if (!v[i].parent || !uses_is_below(x->uses, v[i].parent, dir))
+		for (unsigned i = 0; i < n; i++) {
+			if (!is_below(x, &v[i], dir))
 				continue;
-			full = array_room(f.v, f.cap, f.n + 1, ROUND) < 0;
-			if (full)
-				break;
+			if (array_room(f.v, f.cap, f.n + 1, ROUND) < 0)
+				break; /* out of memory: another time */
 			f.v[f.n++] = v[i];
 			f.pages += v[i].pages;
 		}
 		left -= left < n ? left : n;
-		if (full || f.pages >= pages)
-			gone += let_go_found(x, &f, &pages);
+		if (f.pages >= pages)
+			gone += let_go_found(x, &f, dir, &pages);
 	}
-	gone += let_go_found(x, &f, &pages);
+	gone += let_go_found(x, &f, dir, &pages);
 	free(f.v);
 	return gone;
 }
@@ -613,9 +621,7 @@ uint64_t evict_bytes(struct evict *x)
 	if (!x->high)
 		return 0;
 	policy_stat(x->policy, &st);
-	/* What somebody has open cannot go now; what is pinned by its users is not in the policy. */
-	uint64_t held = pool_nheld(x->e->pool), pinned = uses_pinned(x->uses);
-	held -= pinned < held ? pinned : held;
+	uint64_t held = pool_nheld(x->e->pool); /* somebody has it open: it cannot go now */
 	return held < st.pages ? (st.pages - held) * PAGE_BYTES : 0;
 }
 

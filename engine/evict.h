@@ -62,7 +62,8 @@ uint64_t evict_dirs_ms(const struct evict *x); /* as it was opened with */
 /* As engine_watch_eviction(). */
 void evict_watch(struct evict *x, const struct eviction *v);
 
-/* Bytes of objects that could go, about: some of them may be open. */
+/* Bytes of objects that could go, no more than that: what is open cannot, and what is both open and
+ * pinned by its users is left out twice. */
 uint64_t evict_bytes(struct evict *x);
 
 /* Sets the gauges of quotas. */

@@ -118,8 +118,8 @@ int expiry_put(struct expiry *x, const struct expiry_end *end)
 
 	if (!t)
 		return enter(x, end);
+	count_idle(x, end, 1); /* first: at no time are there too few */
 	count_idle(x, &t->end, -1u);
-	count_idle(x, end, 1);
 	t->end = *end;
 	down(x, t->at);
 	up(x, t->at);

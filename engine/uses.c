@@ -43,12 +43,6 @@ struct names { /* of a file */
 	UT_hash_handle hh;
 };
 
-struct pinned { /* an object that is to stay: the policy does not have it */
-	uint64_t fileid;
-	uint64_t pages;
-	UT_hash_handle hh;
-};
-
 enum { KEEP_EVENTS = 1024 }; /* of the list's memory, from one commit to the next */
 
 void uses_complain(struct uses *u, uint64_t fileid, int r)
@@ -119,49 +113,6 @@ int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret)
 		return -ENOMEM;
 	memcpy(*ret, s->v, s->n * sizeof(**ret));
 	return (int)s->n;
-}
-
-/* What is pinned by its users ------------------------------------------------------------- */
-
-static void pinned_remove(struct uses *u, uint64_t fileid)
-{
-	struct pinned *p;
-
-	HASH_FIND(hh, u->pinned, &fileid, sizeof(fileid), p);
-	if (!p)
-		return;
-	atomic_fetch_sub(&u->npinned, p->pages);
-	HASH_DEL(u->pinned, p);
-	free(p);
-}
-
-static int pinned_put(struct uses *u, uint64_t fileid, uint64_t pages)
-{
-	pinned_remove(u, fileid);
-	struct pinned *p = pages ? calloc(1, sizeof(*p)) : NULL;
-
-	if (!p)
-		return pages ? -ENOMEM : 0;
-	p->fileid = fileid;
-	p->pages = pages;
-	HASH_ADD(hh, u->pinned, fileid, sizeof(fileid), p);
-	atomic_fetch_add(&u->npinned, pages);
-	return 0;
-}
-
-static void pinned_free(struct uses *u)
-{
-	struct pinned *p, *next;
-
-	HASH_ITER(hh, u->pinned, p, next) {
-		HASH_DEL(u->pinned, p);
-		free(p);
-	}
-}
-
-uint64_t uses_pinned(const struct uses *u)
-{
-	return atomic_load(&u->npinned);
 }
 
 /* Quotas --------------------------------------------------------------------------------- */
@@ -275,19 +226,17 @@ int uses_enter(struct uses *u, const struct index_row *row)
 		r = expiry_put(u->o.expiry, &end);
 	else
 		expiry_remove(u->o.expiry, o.fileid);
-	if (row->attr.keep.pinned > now) {
+	if (row->attr.keep.pinned > now)
 		policy_remove(u->o.policy, o.fileid);
-		return r ? r : pinned_put(u, o.fileid, row->attr.pages);
-	}
-	pinned_remove(u, o.fileid);
-	return r ? r : policy_put(u->o.policy, &o);
+	else if (!r)
+		r = policy_put(u->o.policy, &o);
+	return r;
 }
 
 static void leave(struct uses *u, uint64_t fileid)
 {
 	expiry_remove(u->o.expiry, fileid);
 	policy_remove(u->o.policy, fileid);
-	pinned_remove(u, fileid);
 }
 
 /* All n things said of one object, in order. It is where it came to last; that it went
@@ -526,7 +475,6 @@ void uses_close(struct uses *u)
 		free(s->v);
 		free(s);
 	}
-	pinned_free(u);
 	dirs_free(u->dirs);
 	uses_forget_told(u);
 	free(u->events);

@@ -45,9 +45,6 @@ int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end);
  * -ENOENT: it has one or none; -ENOMEM. */
 int uses_names(struct uses *u, uint64_t fileid, struct index_name **ret);
 
-/* Pages of all that its users have pinned, which the policy does not have; no lock. */
-uint64_t uses_pinned(const struct uses *u);
-
 /* As of dirs.h, in pages. */
 uint64_t uses_over(struct uses *u, uint64_t after, uint64_t *ret_pages);
 void uses_rest(struct uses *u, uint64_t dir, uint64_t until_ns);

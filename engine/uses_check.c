@@ -17,8 +17,7 @@ struct below { /* what is in a directory, itself */
 struct check {
 	struct uses *u;
 	struct policy *policy;
-	uint64_t objects, pages, pinned;
-	bool unpins; /* something is not pinned any more, and may not have had its turn */
+	uint64_t objects, pages;
 	struct below *dirs;
 	size_t ndirs, cap;
 	struct violations found;
@@ -53,9 +52,6 @@ static void check_object(struct check *c, const struct index_row *row)
 		c->objects++;
 		c->pages += o.pages;
 	}
-	if (pinned > now)
-		c->pinned += row->attr.pages;
-	c->unpins |= pinned && pinned <= now;
 	if (pinned > now && known)
 		violation(&c->found, "object %llu is pinned, and the policy has it", fileid);
 	/* What is not pinned any more comes when its end has its turn. */
@@ -128,9 +124,6 @@ static void check_sums(struct check *c)
 			  "of %llu",
 			  (unsigned long long)objects, (unsigned long long)st.pages,
 			  (unsigned long long)c->objects, (unsigned long long)c->pages);
-	if (uses_pinned(c->u) < c->pinned || (!c->unpins && uses_pinned(c->u) != c->pinned))
-		violation(&c->found, "%llu pages are pinned, and %llu known to be",
-			  (unsigned long long)c->pinned, (unsigned long long)uses_pinned(c->u));
 	for (size_t i = 0; i < c->ndirs; i++) {
 		const struct below *d = &c->dirs[i];
 		uint64_t is = uses_below(c->u, d->dir.dir), should = d->dir.quota ? d->pages : 0;

@@ -20,8 +20,6 @@ struct uses {
 	struct dirs *dirs;
 	struct lock lock;
 	struct names *names;
-	struct pinned *pinned;
-	_Atomic uint64_t npinned; /* their pages */
 	bool is_filling;
 	struct told *told; /* meanwhile */
 	uint64_t counted;  /* what files up to this fileid take is in `dirs` */

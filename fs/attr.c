@@ -380,8 +380,10 @@ static void setattr_reply(struct req *q)
 
 static void truncated(struct req *q, int64_t r)
 {
-	if (r < 0)
+	if (r < 0 && q->close)
 		req_error(q, (int)r);
+	else if (r < 0)
+		req_io_error(q, r);
 	else if (q->mask & ~INDEX_SET_CTIME)
 		change_attr(q, setattr_reply);
 	else

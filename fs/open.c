@@ -262,7 +262,7 @@ void handle_close(struct fs *fs, struct handle *h,
 static void release_done(struct req *q, int64_t r)
 {
 	if (r < 0)
-		req_error(q, (int)r);
+		req_io_error(q, r);
 	else
 		req_ok(q);
 }
@@ -858,8 +858,10 @@ static void mknod_looked(struct index_op *op, int r)
 	if (!q->retried)
 		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
 	q->retried = true;
-	if (r)
-		req_error(q, r < 0 ? r : -ESTALE); /* it has gone, or elsewhere: looked for again */
+	if (r == INDEX_MISS)
+		req_missed(q, mknod_look, -ENOENT); /* somebody has taken it away at once */
+	else if (r)
+		req_error(q, r);
 	else
 		req_entry(q, &op->entry.attr, op->entry.place, mknod_look);
 }

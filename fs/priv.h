@@ -255,7 +255,8 @@ void req_place(struct req *q);
  * the caller's. False: nothing has moved, it is not there.
  */
 bool req_again(struct req *q, void (*again)(struct req *q));
-/* The same of q->inode: what has lost its last name for good comes back by no move. */
+/* The same of q->inode: who knew, when he looked, that it has lost its last name for good has
+ * looked for what is left of it, and no move brings it back. */
 bool req_inode_again(struct req *q, void (*again)(struct req *q));
 /* The same after q->ix missed; if it is not there, answers err. */
 void req_missed(struct req *q, void (*again)(struct req *q), int err);

@@ -354,7 +354,9 @@ void req_io_error(struct req *q, int64_t r)
 
 bool req_inode_again(struct req *q, void (*again)(struct req *q))
 {
-	return !inode_is_gone(q->fs->inodes, q->inode) && req_again(q, again);
+	bool knew = q->ix.place.kind == PLACE_NONE && inode_is_gone(q->fs->inodes, q->inode);
+
+	return !knew && req_again(q, again);
 }
 
 void req_missed(struct req *q, void (*again)(struct req *q), int err)

@@ -34,6 +34,10 @@ enum {
 	INDEX_BODY_MAX = 4096,  /* extents beyond this go to blocks */
 	PAGE_BYTES = 4096,      /* unit of extents and slices */
 	REGION_PAGES = 1024,    /* extents never cross a multiple of 4 MiB */
+	/* Extended attributes of an object, and their bytes with names: they move and go in one
+	 * transaction. */
+	INDEX_XATTRS_MAX = 64,
+	INDEX_XATTRS_BYTES_MAX = 131072,
 	SUM_PAGES = 16,         /* a checksum covers 64 KiB of a slice */
 };
 

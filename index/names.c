@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A name in its directory. Its key holds a hash of which the low 8 bits are a
+ * A name in its directory. Its key holds a hash of which the lowest bits are a
  * disambiguator, chosen when the name is made: the first value that no other name
  * of that hash has, published or a draft of any session. A name that is several of
  * these (drafts of two sessions, and what they hide) has one value of h: so whoever

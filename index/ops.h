@@ -14,12 +14,10 @@
 enum {
 	FILE_LINKS_MAX = 2000,     /* names of a published file: evicted in one transaction */
 	DRAFT_NAMES_MAX = 32,      /* of a draft: published in one transaction */
-	XATTRS_MAX = 64,           /* of one object, and in how many bytes: they */
-	XATTRS_BYTES_MAX = 131072, /* move and go in one transaction as well */
 };
 
 /* Each name, the times of its directory, extended attributes; and what the object itself writes. */
-_Static_assert(2 * FILE_LINKS_MAX + XATTRS_MAX + 32 <= KV_LOCAL_MAX, "evicted in one transaction");
+_Static_assert(2 * FILE_LINKS_MAX + INDEX_XATTRS_MAX + 32 <= KV_LOCAL_MAX, "evicted in one transaction");
 
 /* The worse of two results: negative, PLAN_WAIT, else 0 (a miss is no trouble;
  * its output was not written). */

@@ -7,7 +7,7 @@
  * is inherited by what is made in it.
  *
  * All attributes of an object are few enough to be moved or deleted in one
- * transaction (XATTRS_MAX, XATTRS_BYTES_MAX). Each change rewrites the record (or
+ * transaction (INDEX_XATTRS_MAX, INDEX_XATTRS_BYTES_MAX). Each change rewrites the record (or
  * a draft's `w`), which is what makes two changes, or a change and a publish,
  * notice each other.
  */
@@ -75,7 +75,7 @@ int xattrs_read(struct plan *p, char kind, uint64_t fileid, const struct kv_rows
 {
 	struct key prefix = key_prefix(kind, fileid);
 
-	return plan_range(p, prefix, key_prefix_end(prefix), XATTRS_MAX + 1, ret);
+	return plan_range(p, prefix, key_prefix_end(prefix), INDEX_XATTRS_MAX + 1, ret);
 }
 
 int xattrs_drop(struct plan *p, char kind, uint64_t fileid)
@@ -349,8 +349,8 @@ static int setxattr_plan(struct plan *p, struct index_op *op)
 		return -ENODATA;
 	if (value.len > XATTR_SIZE_MAX)
 		return -E2BIG;
-	if (c.others >= XATTRS_MAX ||
-	    c.others_bytes + c.name.len + value.len > XATTRS_BYTES_MAX)
+	if (c.others >= INDEX_XATTRS_MAX ||
+	    c.others_bytes + c.name.len + value.len > INDEX_XATTRS_BYTES_MAX)
 		return -ENOSPC;
 	if (c.access || c.dflt)
 		return change_acl(p, op, &c);

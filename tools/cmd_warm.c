@@ -454,17 +454,17 @@ static void add_all(struct warm *w)
 		add_listed(w, w->list.names[i]);
 }
 
-/* When all is in it. The last thing, its extended attributes: a default ACL is not for what
- * was copied. */
+/* When all is in it: a default ACL is not for what was copied. The mode may be one with which
+ * nothing can be set any more. Of one that cannot be read none are. */
 static int end_folder(struct warm *w, const struct folder *f)
 {
 	_cleanup_(freep) char *path = warm_path(&w->list, f->at.rel);
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	_cleanup_(closep) int fd = path ? open(path, flags) : -1;
-	int r = w->t.ops->attr(&w->t, &f->at, &f->st);
+	int r = fd >= 0 ? w->t.ops->xattrs(&w->t, &f->at, fd) : 0;
 
-	if (!r && fd >= 0) /* else that was said when it was listed */
-		r = w->t.ops->xattrs(&w->t, &f->at, fd);
+	if (!r)
+		r = w->t.ops->attr(&w->t, &f->at, &f->st);
 	if (r < 0)
 		failed_there(w, &f->at, r);
 	return r < 0 ? EXIT_FAILED : EXIT_DONE;

@@ -88,7 +88,8 @@ static int rename_at(const struct send *s, uint64_t dir, const char *from, const
 }
 
 /* make(s, arg, dir, name) makes something that is no folder; where the name is taken, beside
- * it first, and then it has the name. */
+ * it first, and then it has the name. Who is killed between leaves a "*.tmp", which goes by
+ * itself. */
 static int into_place(const struct send *s, const struct send_to *to,
 		      int (*make)(const struct send *s, const void *arg, uint64_t dir,
 				  const char *name), const void *arg)

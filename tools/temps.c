@@ -66,6 +66,7 @@ static void remove_all(void)
 	ending = true;
 	while (making && !pthread_cond_timedwait(&changed, &lock, &until))
 		;
+	until.tv_sec += END_MS / 1000;
 	bool removes = temps && !pthread_create(&thread, NULL, remove_temps, NULL);
 	while (removes && !removed && !pthread_cond_timedwait(&changed, &lock, &until))
 		;

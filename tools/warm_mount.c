@@ -88,6 +88,7 @@ int warm_xattrs(int fd, int (*set)(void *arg, const char *name, const void *valu
 	ssize_t n = flistxattr(fd, few, sizeof(few));
 	_cleanup_(freep) char *many = n < 0 && errno == ERANGE ? malloc(XATTR_LIST_MAX) : NULL;
 	_cleanup_(freep) char *value = NULL;
+	size_t number = 0, bytes = 0;
 	int r = 0;
 
 	if (many)
@@ -103,8 +104,12 @@ int warm_xattrs(int fd, int (*set)(void *arg, const char *name, const void *valu
 			return -ENOMEM;
 		ssize_t len = fgetxattr(fd, p, value, XATTR_SIZE_MAX);
 		r = len < 0 ? -errno : set(arg, p, value, (size_t)len);
+		bytes += strlen(p) + (len < 0 ? 0 : (size_t)len);
+		if (r == -ENOSPC && (++number > INDEX_XATTRS_MAX || bytes > INDEX_XATTRS_BYTES_MAX))
+			r = -E2BIG; /* which is no want of room */
+		number += !r;
 	}
-	return is_refused(r) ? 0 : r == -ENOSPC ? -E2BIG : r;
+	return is_refused(r) ? 0 : r;
 }
 
 const char *warm_error(int err)

@@ -247,7 +247,7 @@ struct raw {
 static void test_silent_connections_keep_nobody_out(void **state)
 {
 	enum { MANY = 1100 };
-	const struct rlimit files = { 8192, 8192 };
+	const struct rlimit files = { 4096, 4096 };
 	struct remote *x;
 	int fds[MANY];
 
