@@ -17,7 +17,8 @@ enum {
 };
 
 /* Each name, the times of its directory, extended attributes; and what the object itself writes. */
-_Static_assert(2 * FILE_LINKS_MAX + INDEX_XATTRS_MAX + 32 <= KV_LOCAL_MAX, "evicted in one transaction");
+_Static_assert(2 * FILE_LINKS_MAX + INDEX_XATTRS_MAX + 32 <= KV_LOCAL_MAX,
+	       "evicted in one transaction");
 
 /* The worse of two results: negative, PLAN_WAIT, else 0 (a miss is no trouble;
  * its output was not written). */

@@ -319,6 +319,8 @@ static void test_the_index_goes_on(void **state)
 	} while (remote_session(x) < begun + 10);
 	pthread_join(t, NULL);
 	WAIT_FOR(remote_is_up(x));
+	/* What is asked now comes after the watch. */
+	assert_int_equal(kv_do(k, "D1", "w"), 0);
 	rings = 0;
 	assert_int_equal(kv_do(kv, "D2", "v"), 0); /* the node's own */
 	WAIT_FOR(rings >= 1);
