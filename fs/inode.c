@@ -687,7 +687,7 @@ bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const st
 	WITH_LOCK(&t->lock);
 	struct attr now;
 
-	if (!t->shared || !i->opens || mask & INDEX_SET_KEEP)
+	if (!i->opens || mask & INDEX_SET_KEEP)
 		return false;
 	file_attr(i->opens->file, &now);
 	attr_apply(&now, mask, a);

@@ -156,9 +156,9 @@ bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret);
 void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a);
 /* The kernel is being told these. */
 void inode_told(struct inodes *t, struct inode *i, const struct attr *a);
-/* The index does not find it, and others may have removed it (shared tables only). Who
- * has it open goes on with it as with an object without a name, and who has no more than
- * its nodeid sees it as the kernel knew it last. */
+/* The index does not find it: another mount may have removed it, or an eviction that has not told
+ * of it yet. Who has it open goes on with it as with an object without a name, and who has no
+ * more than its nodeid sees it as the kernel knew it last (in shared tables). */
 bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret);
 bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a);
 /* -ESTALE: the name was given up with its draft. */

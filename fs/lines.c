@@ -196,12 +196,14 @@ bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret)
 {
 	WITH_LOCK(&t->lock);
 
-	if (!t->shared || (!i->opens && !i->shown->told_ns))
-		return false;
 	if (i->opens)
 		file_attr(i->opens->file, ret);
-	else
+	else if (t->shared && i->shown->told_ns)
 		*ret = i->shown->told;
+	else if (i->relic)
+		*ret = i->relic->attr;
+	else
+		return false;
 	ret->nlink = 0;
 	return true;
 }
