@@ -92,6 +92,16 @@ void auth_random(uint8_t ret[WIRE_NONCE])
 	randombytes_buf(ret, WIRE_NONCE);
 }
 
+uint64_t auth_random_number(void)
+{
+	uint8_t random[WIRE_NONCE];
+	uint64_t n;
+
+	auth_random(random);
+	memcpy(&n, random, sizeof(n));
+	return n;
+}
+
 void auth_prove(const struct auth_key *key, enum auth_side side, struct bytes hello,
 		const struct wire_challenge *c, uint8_t ret[WIRE_NONCE])
 {

@@ -29,6 +29,7 @@ int auth_key_load(const char *path, struct auth_key *ret, char **ret_why);
 
 /* Unpredictable bytes: a nonce, or the secret of a session. */
 void auth_random(uint8_t ret[WIRE_NONCE]);
+uint64_t auth_random_number(void);
 
 /* `hello` is the body as it was sent; of `c` all but its proof counts. */
 void auth_prove(const struct auth_key *key, enum auth_side side, struct bytes hello,

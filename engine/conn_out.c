@@ -27,7 +27,6 @@ static void on_sent(void *arg, int r)
 	struct out o = *(struct out *)arg;
 	struct conn *c = o.conn;
 	struct conn_entry *e = o.entry;
-
 	bool was_full = c->out_bytes > CONN_OUT_MAX;
 
 	free(arg);

@@ -434,7 +434,7 @@ static unsigned let_go_found(struct evict *x, struct found *f, uint64_t dir, uin
 /* What is below a directory goes until it has `pages` less, or all has been looked at, in the
  * order in which it would have gone anyway: those that were used last, after the others. First
  * so many are found: what goes would have the walk begin anew. */
-static unsigned let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
+static bool let_go_of(struct evict *x, uint64_t dir, uint64_t pages)
 {
 	struct policy_object v[ROUND];
 	struct policy_cursor c = { 0 };
@@ -473,7 +473,7 @@ static bool serve_quotas(struct evict *x)
 	below = uses_below(x->uses, dir);
 	if (below > pages) /* not if much has just gone by itself */
 		pages += (below - pages) / QUOTA_SPARE;
-	unsigned gone = let_go_of(x, dir, pages);
+	bool gone = let_go_of(x, dir, pages);
 	end_round(x);
 	if (!gone)
 		uses_rest(x->uses, dir, clock_ns() + LOOK_MS * NS_PER_MS);

@@ -33,7 +33,7 @@ struct expiry {
 
 static atomic_uint *idle_of(struct expiry *x, uint64_t fileid)
 {
-	return &x->idle[fileid * 0x9e3779b97f4a7c15ULL >> 32 & (IDLE_PLACES - 1)];
+	return &x->idle[random_mix(fileid) % IDLE_PLACES];
 }
 
 static void count_idle(struct expiry *x, const struct expiry_end *end, unsigned n)

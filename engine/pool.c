@@ -25,7 +25,6 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "common/cleanup.h"
@@ -209,18 +208,6 @@ static int open_segment(const struct pool_opts *o, struct segment *ret)
 	return 0;
 }
 
-/* What was given out before this start, and is in nobody's record, is known to sessions
- * yet: so it begins elsewhere each time (I3). */
-static uint32_t random_gen(void)
-{
-	uint8_t random[WIRE_NONCE];
-	uint32_t gen;
-
-	auth_random(random);
-	memcpy(&gen, random, sizeof(gen));
-	return gen >> 1 | 1;
-}
-
 int pool_open(const struct pool_opts *o, struct pool **ret)
 {
 	_cleanup_(finip) struct pool *p = calloc(1, sizeof(*p));
@@ -233,7 +220,9 @@ int pool_open(const struct pool_opts *o, struct pool **ret)
 	if (r < 0)
 		return r;
 	p->npages = (uint32_t)(p->segment.bytes / PAGE_BYTES);
-	p->first_gen = random_gen();
+	/* What was given out before this start, and is in nobody's record, is known to sessions
+	 * yet: so it begins elsewhere each time (I3). */
+	p->first_gen = (uint32_t)auth_random_number() >> 1 | 1;
 	p->table = reserve((size_t)p->npages * sizeof(*p->table));
 	p->adopted = reserve(bitmap_bytes(p));
 	if (!p->table || !p->adopted)

@@ -544,7 +544,6 @@ static uint32_t usual_threads(void)
 static struct server *server_new(const struct server_opts *o)
 {
 	struct server *s = calloc(1, sizeof(*s));
-	uint8_t chance[WIRE_NONCE];
 
 	if (!s)
 		return NULL;
@@ -561,8 +560,7 @@ static struct server *server_new(const struct server_opts *o)
 	s->o.threads = lesser(o->threads ? o->threads : usual_threads(), THREADS_MAX);
 	if (o->key)
 		s->key = *o->key;
-	auth_random(chance);
-	memcpy(&s->incarnation, chance, sizeof(s->incarnation));
+	s->incarnation = auth_random_number();
 	sem_init(&s->ended, 0, 0);
 	return s;
 }

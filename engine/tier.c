@@ -239,7 +239,6 @@ static bool has_room(int fd, uint64_t bytes)
 static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 {
 	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
-	uint8_t random[32]; /* auth_random() fills so many */
 
 	t->made_data = true;
 	if (!o->bytes)
@@ -248,9 +247,7 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	if (cut(t, bytes) < 0)
 		return why(ret_why, -EINVAL, "disk %s: %s is too little or too much. Try: "
 			   "--ssd-size 1G", t->path, size_text(bytes).s);
-	auth_random(random);
-	memcpy(&t->head.pool_id, random, sizeof(t->head.pool_id));
-	t->head.pool_id |= 1;
+	t->head.pool_id = auth_random_number() | 1;
 	t->is_new = true;
 	int r = each_of_ours(t->dir, DATA, remove_one);
 	if (!r)

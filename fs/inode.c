@@ -627,6 +627,19 @@ static bool is_draft(const struct inode *i)
 	       file_is_draft(i->opens->file);
 }
 
+/* Of what has no name: as it is open, or as it was. */
+static bool attr_left(const struct inode *i, struct attr *ret)
+{
+	if (i->opens)
+		file_attr(i->opens->file, ret);
+	else if (i->relic)
+		*ret = i->relic->attr;
+	else
+		return false;
+	ret->nlink = 0;
+	return true;
+}
+
 bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret)
 {
 	WITH_LOCK(&t->lock);
@@ -635,12 +648,16 @@ bool inode_attr_here(struct inodes *t, struct inode *i, struct attr *ret)
 		file_attr(i->opens->file, ret);
 		return true;
 	}
-	if (i->place.kind != PLACE_NONE || (!i->opens && !i->relic))
-		return false;
-	if (i->opens)
-		file_attr(i->opens->file, ret);
-	else
-		*ret = i->relic->attr;
+	return i->place.kind == PLACE_NONE && attr_left(i, ret);
+}
+
+bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	if (i->opens || !t->shared || !i->shown->told_ns)
+		return attr_left(i, ret);
+	*ret = i->shown->told;
 	ret->nlink = 0;
 	return true;
 }
@@ -682,16 +699,23 @@ void inode_attr_overlay(struct inodes *t, struct inode *i, struct attr *a)
 	overlay(t, i, a);
 }
 
-bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a)
+/* Of what is open, and only there. */
+static void set_open(struct inode *i, unsigned mask, const struct attr *a)
 {
-	WITH_LOCK(&t->lock);
 	struct attr now;
 
-	if (!i->opens || mask & INDEX_SET_KEEP)
-		return false;
 	file_attr(i->opens->file, &now);
 	attr_apply(&now, mask, a);
 	file_set_attr(i->opens->file, mask, &now);
+}
+
+bool inode_set_missed(struct inodes *t, struct inode *i, unsigned mask, const struct attr *a)
+{
+	WITH_LOCK(&t->lock);
+
+	if (!i->opens || mask & INDEX_SET_KEEP)
+		return false;
+	set_open(i, mask, a);
 	if (mask & INDEX_SET_MODE)
 		i->mode = (i->mode & S_IFMT) | (a->mode & 07777);
 	return true;
@@ -708,7 +732,6 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 		   const struct attr *a)
 {
 	WITH_LOCK(&t->lock);
-	struct attr now = { 0 };
 
 	/* What is being published has the attributes that it began with. */
 	if (i->opens && i->publishing &&
@@ -717,9 +740,7 @@ int inode_set_here(struct inodes *t, struct inode *i, unsigned mask,
 	if (i->place.kind == PLACE_NONE && mask & INDEX_SET_KEEP)
 		return -ESTALE;
 	if (is_draft(i) || (i->place.kind == PLACE_NONE && i->opens)) {
-		file_attr(i->opens->file, &now);
-		attr_apply(&now, mask, a);
-		file_set_attr(i->opens->file, mask, &now);
+		set_open(i, mask, a);
 	} else if (i->place.kind == PLACE_NONE && i->relic) {
 		attr_apply(&i->relic->attr, mask, a);
 	} else {

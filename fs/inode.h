@@ -260,9 +260,8 @@ void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);
-/* Around file_publish(), which said r: attributes of a draft stand still meanwhile, and times that
- * somebody sets of what is published. The
- * file need not be open as i (truncate(2)), nor i be open at both times; a reference of
- * i is held from one to the other. */
+/* Around file_publish(), which said r: attributes of a draft stand still meanwhile, and what
+ * somebody sets with a new ctime of what is published. The file need not be open as i
+ * (truncate(2)), nor i be open at both times; a reference of i is held from one to the other. */
 void inode_publish_begin(struct inodes *t, struct inode *i);
 void inode_publish_end(struct inodes *t, struct inode *i, int64_t r);

@@ -192,22 +192,6 @@ void inode_told(struct inodes *t, struct inode *i, const struct attr *a)
 	line_told(i, a);
 }
 
-bool inode_attr_missed(struct inodes *t, struct inode *i, struct attr *ret)
-{
-	WITH_LOCK(&t->lock);
-
-	if (i->opens)
-		file_attr(i->opens->file, ret);
-	else if (t->shared && i->shown->told_ns)
-		*ret = i->shown->told;
-	else if (i->relic)
-		*ret = i->relic->attr;
-	else
-		return false;
-	ret->nlink = 0;
-	return true;
-}
-
 bool line_is_open_as(struct inodes *t, struct inode *i, const struct file *f)
 {
 	FOR_LINES(t, other, i->fileid)

@@ -219,6 +219,9 @@ void req_enter(struct req *q, uint64_t dir);
 void req_see_through(struct req *q);
 
 void req_error(struct req *q, int r); /* answers a negative errno; frees */
+/* The same of what is open: what it needed of the session before is lost, and no other path leads
+ * there. */
+void req_io_error(struct req *q, int64_t r);
 void req_ok(struct req *q);
 void req_attr(struct req *q, const struct attr *a);
 /* An entry's attributes, of a draft from here; false: it was one when the index
@@ -241,9 +244,6 @@ void req_entry_keeps(struct req *q, const char *name, struct inode *i,
 double req_attr_keeps(struct req *q, const struct attr *a);
 /* There may be extended attributes of q->inode, for all that is known. */
 bool req_maybe_xattrs(struct req *q);
-
-/* Of what is open: what it needed of the session before is lost, and no other path leads there. */
-void req_io_error(struct req *q, int64_t r);
 
 void move_begin(struct fs *fs);
 void move_end(struct fs *fs);

@@ -237,6 +237,11 @@ double req_attr_keeps(struct req *q, const struct attr *a)
 					       : watched_attr(w, i->nodeid, q->since_ns));
 }
 
+void req_io_error(struct req *q, int64_t r)
+{
+	req_error(q, r == -ESTALE ? -EIO : (int)r);
+}
+
 bool req_maybe_xattrs(struct req *q)
 {
 	struct watched *w = q->fs->watched;
@@ -345,11 +350,6 @@ bool req_again(struct req *q, void (*again)(struct req *q))
 	}
 	again(q);
 	return true;
-}
-
-void req_io_error(struct req *q, int64_t r)
-{
-	req_error(q, r == -ESTALE ? -EIO : (int)r);
 }
 
 bool req_inode_again(struct req *q, void (*again)(struct req *q))

@@ -32,12 +32,12 @@ enum {
 	INDEX_NAME_MAX = 255,
 	INDEX_INLINE_MAX = 1024,/* content up to this is kept in the record */
 	INDEX_BODY_MAX = 4096,  /* extents beyond this go to blocks */
-	PAGE_BYTES = 4096,      /* unit of extents and slices */
-	REGION_PAGES = 1024,    /* extents never cross a multiple of 4 MiB */
 	/* Extended attributes of an object, and their bytes with names: they move and go in one
 	 * transaction. */
 	INDEX_XATTRS_MAX = 64,
 	INDEX_XATTRS_BYTES_MAX = 131072,
+	PAGE_BYTES = 4096,      /* unit of extents and slices */
+	REGION_PAGES = 1024,    /* extents never cross a multiple of 4 MiB */
 	SUM_PAGES = 16,         /* a checksum covers 64 KiB of a slice */
 };
 
@@ -45,7 +45,6 @@ enum {
  * with what that one has, but for the quota. All zeros: nothing was said. */
 enum { KEEP_LOW = -1, KEEP_NORMAL = 0, KEEP_HIGH = 1 };
 #define KEEP_FOREVER INT64_MAX
-#define INDEX_H_FREE ((uint64_t)0xfc) /* bits of an h that are never set */
 
 struct keep {
 	int64_t pinned;  /* until then it is not evicted: seconds since the epoch, or
@@ -146,6 +145,8 @@ static inline bool place_is_same(struct place a, struct place b)
 {
 	return a.kind == b.kind && (a.kind != PLACE_NAME || (a.parent == b.parent && a.h == b.h));
 }
+
+#define INDEX_H_FREE ((uint64_t)0xfc) /* bits of an h that are never set */
 
 /* One name and what it refers to. */
 struct entry {

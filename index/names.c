@@ -115,8 +115,7 @@ int name_find(struct plan *p, uint64_t parent, const char *name, struct name_vie
 
 bool index_name_fits(struct index *ix, const char *name, uint64_t h)
 {
-	return name_hash(index_super(ix)->hash_key, bytes_str(name)) ==
-	       h_hash(h);
+	return name_hash(index_super(ix)->hash_key, bytes_str(name)) == h_hash(h);
 }
 
 int name_find_shown(struct plan *p, uint64_t parent, const char *name, struct name_view *ret)

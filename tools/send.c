@@ -223,23 +223,22 @@ int send_file(const struct send *s, int fd, const struct stat *st, const struct 
 	struct sent sent = { 0 };
 	bool is_local = false;
 	int r = open_for(s, to, st, &sent);
+	bool is_open = !r;
 
-	if (!r) {
+	if (is_open)
 		r = fill(s, fd, st, &sent, to->shown, &is_local);
-		/* Said first: where the node is gone, closing would take as long again. */
-		if (r < 0 && is_local)
-			send_fail_here(s, r, local);
-		else if (r < 0)
-			client_fail(s->c, r, to->shown);
-		if (r < 0)
-			client_close_file(s->c, sent.f, FILE_WRITE | FILE_DISCARD);
-		is_local = r < 0;
-		if (r >= 0)
-			r = close_file(s, &sent, st);
+	if (is_open && !r) {
+		is_open = false;
+		r = close_file(s, &sent, st);
 	}
 	free(sent.temp);
-	if (r < 0 && !is_local)
+	if (r < 0 && is_local)
+		send_fail_here(s, r, local);
+	else if (r < 0)
 		client_fail(s->c, r, to->shown);
+	/* Said first: where the node is gone, closing would take as long again. */
+	if (is_open)
+		client_close_file(s->c, sent.f, FILE_WRITE | FILE_DISCARD);
 	return r;
 }
 

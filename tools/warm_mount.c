@@ -105,9 +105,9 @@ int warm_xattrs(int fd, int (*set)(void *arg, const char *name, const void *valu
 		ssize_t len = fgetxattr(fd, p, value, XATTR_SIZE_MAX);
 		r = len < 0 ? -errno : set(arg, p, value, (size_t)len);
 		bytes += strlen(p) + (len < 0 ? 0 : (size_t)len);
-		if (r == -ENOSPC && (++number > INDEX_XATTRS_MAX || bytes > INDEX_XATTRS_BYTES_MAX))
+		number += !is_refused(r);
+		if (r == -ENOSPC && (number > INDEX_XATTRS_MAX || bytes > INDEX_XATTRS_BYTES_MAX))
 			r = -E2BIG; /* which is no want of room */
-		number += !r;
 	}
 	return is_refused(r) ? 0 : r;
 }

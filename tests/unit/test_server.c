@@ -233,16 +233,6 @@ static void test_a_full_node_lets_nobody_in(void **state)
 	remote_close(y);
 }
 
-/* Peers that are none ------------------------------------------------------------------ */
-
-struct raw {
-	int fd;
-	struct writer hello, in;
-	struct wire_challenge challenge;
-	uint64_t id;
-	struct auth_key before; /* secret of the session that it takes the place of */
-};
-
 /* Who says nothing makes room for who does. */
 static void test_silent_connections_keep_nobody_out(void **state)
 {
@@ -261,6 +251,16 @@ static void test_silent_connections_keep_nobody_out(void **state)
 	for (unsigned i = 0; i < MANY; i++)
 		close(fds[i]);
 }
+
+/* Peers that are none ------------------------------------------------------------------ */
+
+struct raw {
+	int fd;
+	struct writer hello, in;
+	struct wire_challenge challenge;
+	uint64_t id;
+	struct auth_key before; /* secret of the session that it takes the place of */
+};
 
 static struct raw raw_begin(void)
 {
