@@ -1,19 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* What conn.c, conn_in.c and conn_out.c share, and nobody else. */
+#include "common/table.h"
 #include "engine/conn.h"
-
-/* Ids rise by one: their low bits are spread already. */
-static inline unsigned conn_id_hash(const void *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return (unsigned)((v * 0x9e3779b97f4a7c15ULL) >> 32);
-}
-#undef HASH_FUNCTION
-#define HASH_FUNCTION(p, len, hash) ((hash) = conn_id_hash(p))
-#include <uthash.h>
 
 enum { CONN_IN_BYTES = 64 * 1024 };
 

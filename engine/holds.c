@@ -9,18 +9,8 @@
 #include <assert.h>
 #include <errno.h>
 
-/* Pages are spread by one multiplication. */
-static inline unsigned slice_hash(const void *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return (unsigned)((v * 0x9e3779b97f4a7c15ULL) >> 32);
-}
-#define HASH_FUNCTION(p, len, hash) ((hash) = slice_hash(p))
-#include <uthash.h>
-
 #include "common/lock.h"
+#include "common/table.h"
 #include "index/index.h"
 
 struct hold {

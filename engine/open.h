@@ -23,19 +23,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Fileids are numbers in a row: their low bits are spread already, after one
- * multiplication. (And clang does not like how uthash's own falls through.) */
-static inline unsigned fileid_hash(const void *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return (unsigned)((v * 0x9e3779b97f4a7c15ULL) >> 32);
-}
-#define HASH_FUNCTION(p, len, hash) ((hash) = fileid_hash(p))
-#include <uthash.h>
-
 #include "common/lock.h"
+#include "common/table.h"
 #include "engine/file.h"
 #include "engine/map.h"
 #include "engine/put.h"

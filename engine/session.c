@@ -20,23 +20,13 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/table.h"
 #include "engine/auth.h"
 #include "engine/serve_alloc.h"
 #include "engine/scrub.h"
 #include "engine/serve_open.h"
 #include "engine/serve_recall.h"
 #include "index/index.h"
-
-/* Watches are numbered by the mount, from 0 or 1 on as a rule. */
-static inline unsigned number_hash(const void *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v * 0x9e3779b9u;
-}
-#define HASH_FUNCTION(p, len, hash) ((hash) = number_hash(p))
-#include <uthash.h>
 
 enum { WATCHES_MAX = 1024 };
 

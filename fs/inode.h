@@ -15,12 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* nodeids are numbers given in turn: spread by one multiplication. */
-#define HASH_FUNCTION(key, len, hashv)                                         \
-	((hashv) = (unsigned)(*(const uint64_t *)(key) * 0x9e3779b97f4a7c15ULL >> 32))
-#include <uthash.h>
-
 #include "common/lock.h"
+#include "common/table.h"
 #include "engine/engine.h"
 
 struct accesses;

@@ -440,7 +440,7 @@ static struct told *next_old(struct watched *t, struct dir *d, uint64_t *ret_run
 
 static struct busy *busy_of(struct watched *t, uint64_t dir)
 {
-	return &t->busy[(dir * 0x9e3779b97f4a7c15ULL >> 32) % BUSY_SLOTS];
+	return &t->busy[table_hash(&dir, sizeof(dir)) % BUSY_SLOTS];
 }
 
 void watched_enter(struct watched *t, uint64_t dir)

@@ -21,6 +21,7 @@
 #include "common/lock.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/random.h"
 
 _Thread_local struct kv *kv_completing;
 
@@ -351,8 +352,7 @@ static unsigned watch_hash(const uint8_t *head)
 	uint64_t id;
 
 	memcpy(&id, head + WATCH_HEAD - sizeof(id), sizeof(id));
-	id = (id ^ head[0]) * 0x9e3779b97f4a7c15ULL;
-	return 1 + (unsigned)((id >> 32) % (WATCH_LISTS - 1));
+	return 1 + (unsigned)(random_mix(id ^ head[0]) % (WATCH_LISTS - 1));
 }
 
 static struct kv_watch **watch_list(struct kv *kv, const struct kv_watch *w)

@@ -209,6 +209,14 @@ int64_t client_await(struct client *c, struct client_wait *w, const char *about)
 	return w->r;
 }
 
+/* Of a call of the index's kind. */
+static int outcome_of(struct client *c, struct client_wait *w)
+{
+	int64_t r = client_await(c, w, "");
+
+	return r == INDEX_MISS ? -ENOENT : (int)r;
+}
+
 static void index_done(struct index_op *op, int outcome)
 {
 	wait_end(op->arg, outcome);
@@ -223,7 +231,7 @@ int client_index(struct client *c, struct index_op *op,
 	op->done = index_done;
 	op->arg = &w;
 	call(c->ix, op);
-	return (int)client_await(c, &w, "");
+	return outcome_of(c, &w);
 }
 
 static void ask_done(struct engine_ask *a, int r)
@@ -240,7 +248,7 @@ int client_ask(struct client *c, struct engine_ask *a,
 	a->done = ask_done;
 	a->arg = &w;
 	call(c->engine, a);
-	return (int)client_await(c, &w, "");
+	return outcome_of(c, &w);
 }
 
 static void file_done(struct file_op *op, int64_t r)
@@ -360,7 +368,7 @@ static int stat_dir(struct client *c, uint64_t dir, struct found *ret)
 				       .is_there = true, .attr = op.entry.attr,
 				       .place = op.entry.place };
 	index_op_fini(&op);
-	return r > 0 ? -ENOENT : r;
+	return r;
 }
 
 static int go_up(struct walk *w)
@@ -408,7 +416,7 @@ static int walk_name(struct walk *w, size_t len, const char *behind, bool slash,
 	memcpy(f.name, w->rest, len);
 	int r = client_index(w->c, &op, index_lookup);
 	const struct entry *e = &op.entry;
-	if (r == INDEX_MISS) {
+	if (r == -ENOENT) {
 		r = *behind ? -ENOENT : 0;
 	} else if (!r && S_ISLNK(e->attr.mode) && (follow || slash)) {
 		r = follow_link(w, e->body.bytes, slash && !*behind ? "." : behind);
@@ -475,7 +483,7 @@ int client_link(struct client *c, const struct attr *a, struct place place, char
 		r = *ret ? 0 : -ENOMEM;
 	}
 	index_op_fini(&op);
-	return r > 0 ? -ENOENT : r;
+	return r;
 }
 
 int client_list(struct client *c, uint64_t dir, bool plus,

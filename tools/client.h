@@ -64,7 +64,7 @@ void client_close(struct client *c); /* when all is done; NULL engine is fine */
 
 /* ---- Calls -------------------------------------------------------------------- */
 
-/* The outcome of call(). */
+/* The outcome of call(), -ENOENT for INDEX_MISS. */
 int client_index(struct client *c, struct index_op *op,
 		 void (*call)(struct index *ix, struct index_op *op));
 int client_ask(struct client *c, struct engine_ask *a,

@@ -99,7 +99,7 @@ static int show_there(struct keeping *k, const struct found *at, const char *dir
 	if (keep_get(&at->attr.keep, "quota", &quota) < 0)
 		return has_none(k, dir);
 	int r = client_ask(&k->c, &a, engine_about);
-	return r ? fail(k, r == INDEX_MISS ? -ENOENT : r, dir) : show(dir, a.used, quota.s);
+	return r ? fail(k, r, dir) : show(dir, a.used, quota.s);
 }
 
 /* ---- On a mount -------------------------------------------------------------------- */
@@ -275,15 +275,17 @@ static int find_there(struct keeping *k, const char *word, struct found *ret)
  * yet: then it is looked for again. */
 static int set_known_there(struct keeping *k, const char *word, struct found *at)
 {
-	int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
-
-	for (unsigned i = 0; r == INDEX_MISS && i < LOOKS; i++) {
+	for (unsigned i = 0;; i++) {
+		int r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+		if (r != -ENOENT)
+			return r;
+		if (i == LOOKS)
+			return -EAGAIN;
 		usleep(LOOK_US);
 		r = find_there(k, word, at);
-		if (!r)
-			r = set_there(k, at->attr.fileid, at->place, S_ISDIR(at->attr.mode));
+		if (r)
+			return r;
 	}
-	return r == INDEX_MISS ? -EAGAIN : r;
 }
 
 struct level {

@@ -37,7 +37,7 @@ static int remove_name(struct names *x, uint64_t dir, const char *name,
 	if (!r)
 		client_drop(&x->c, &op);
 	index_op_fini(&op);
-	return r == INDEX_MISS ? -ENOENT : r;
+	return r;
 }
 
 static int remove_tree(struct names *x, uint64_t dir, const char *name, const struct attr *a,
@@ -181,7 +181,7 @@ static int move_to(struct names *x, const struct found *from, uint64_t dir, cons
 		return EXIT_DONE;
 	if (r == -EINVAL)
 		return cmd_fail(EXIT_FAILED, "mv", "%s: cannot be moved into itself", shown);
-	return r ? client_fail(&x->c, r == INDEX_MISS ? -ENOENT : r, shown) : EXIT_DONE;
+	return r ? client_fail(&x->c, r, shown) : EXIT_DONE;
 }
 
 static int move_word(struct names *x, const char *word, const struct found *to)

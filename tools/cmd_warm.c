@@ -16,12 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <uthash.h>
-
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/size.h"
+#include "common/table.h"
 #include "tools/cmd.h"
 #include "tools/jobs.h"
 #include "tools/output.h"

@@ -21,11 +21,6 @@ int send_fail_here(const struct send *s, int err, const char *path)
 			err == -ESTALE ? "it was changed while it was read" : error_text(err));
 }
 
-static int outcome(int r)
-{
-	return r > 0 ? -ENOENT : r;
-}
-
 /* ---- Attributes -------------------------------------------------------------- */
 
 static struct attr attr_of(const struct send *s, const struct stat *st)
@@ -49,7 +44,7 @@ int send_attr(const struct send *s, uint64_t fileid, struct place place, unsigne
 	int r = client_index(s->c, &op, index_setattr);
 
 	index_op_fini(&op);
-	return outcome(r);
+	return r;
 }
 
 /* Of an open draft: what is published with it. */
@@ -73,7 +68,7 @@ static int unlink_at(const struct send *s, uint64_t dir, const char *name)
 	if (!r)
 		client_drop(s->c, &op);
 	index_op_fini(&op);
-	return outcome(r);
+	return r;
 }
 
 static int rename_at(const struct send *s, uint64_t dir, const char *from, const char *to)
@@ -84,7 +79,7 @@ static int rename_at(const struct send *s, uint64_t dir, const char *from, const
 	if (!r)
 		client_drop(s->c, &op);
 	index_op_fini(&op);
-	return outcome(r);
+	return r;
 }
 
 /* make(s, arg, dir, name) makes something that is no folder; where the name is taken, beside
@@ -275,7 +270,7 @@ static int make_name(const struct send *s, const void *arg, uint64_t dir, const 
 	int r = client_index(s->c, &op, index_link);
 
 	index_op_fini(&op);
-	return outcome(r);
+	return r;
 }
 
 int send_name(const struct send *s, const struct found *of, const struct send_to *to)

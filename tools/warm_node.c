@@ -109,7 +109,7 @@ static int set_one(void *arg, const char *name, const void *value, size_t len)
 	if (!r)
 		d->attr = op.entry.attr;
 	index_op_fini(&op);
-	return r > 0 ? -ENOENT : r;
+	return r;
 }
 
 /* Of a draft, with which it is published: first the mode, of which a default ACL of the folder
