@@ -13,7 +13,8 @@ enum {
 	LOOKS = 8,      /* for them, in the time that they stay, */
 	LOOK_MS = 1000, /* but no more often than that, */
 	MAX_MS = 600 * 1000, /* and no less */
-	PRESSED = 1000, /* what is left of the time that they stay if there is no room */
+	PRESSED = 1000, /* what is left of the time that they stay if there is no room, but */
+	TOLD = 2,       /* as long as mounts need to say twice that one is in use */
 };
 
 struct emptied {
@@ -42,6 +43,13 @@ static uint64_t every_ns(const struct emptied *x)
 	uint64_t ms = x->ms / LOOKS;
 
 	return (ms < LOOK_MS ? LOOK_MS : ms > MAX_MS ? MAX_MS : ms) * NS_PER_MS;
+}
+
+static uint64_t pressed_ms(const struct emptied *x)
+{
+	uint64_t part = x->ms / PRESSED, told = TOLD * engine_dirs_tell_ms(x->ms);
+
+	return part > told ? part : told;
 }
 
 /* Those in which nothing has happened for so long since an eviction; some have names still. */
@@ -85,7 +93,7 @@ unsigned emptied_press(struct emptied *x)
 	if (gone || !x->ms || clock_ns() < x->press_ns)
 		return gone;
 	if (!x->n)
-		look(x, x->ms / PRESSED);
+		look(x, pressed_ms(x));
 	do {
 		gone = let_go(x);
 	} while (!gone && x->n);

@@ -20,5 +20,5 @@ uint64_t emptied_ms(const struct emptied *x); /* as it was made with */
 /* Some go, if it is time to. True: there are more that may. Blocks in the index. */
 bool emptied_serve(struct emptied *x);
 /* The index is full, and nothing else can go: some that have been so for a thousandth of that time
- * (ten minutes of a week). How many. */
+ * (ten minutes of a week), or for so long that mounts have said twice which are in use. How many. */
 unsigned emptied_press(struct emptied *x);

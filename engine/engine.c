@@ -481,6 +481,7 @@ static void space_of_peer(struct engine *e, struct engine_space *ret)
 		.total_bytes = st.total,
 		.free_bytes = st.free,
 		.evictable_bytes = st.evictable,
+		.evictable_objects = st.evictable_objects,
 		.index_size_bytes = st.index_size,
 		.index_used_bytes = st.index_used,
 		.pool_id = e->node->pool_id,
@@ -503,6 +504,7 @@ static void space_of_store(struct engine *e, struct engine_space *ret)
 		.total_bytes = (uint64_t)pool_npages(e->pool) * PAGE_BYTES,
 		.free_bytes = (uint64_t)pool_nfree(e->pool) * PAGE_BYTES,
 		.evictable_bytes = e->evict ? evict_bytes(e->evict) : 0,
+		.evictable_objects = e->evict ? evict_objects(e->evict) : 0,
 		.index_size_bytes = st.size_bytes,
 		.index_used_bytes = st.used_bytes,
 		.pool_id = pool_id(e->pool),
@@ -521,6 +523,14 @@ void engine_space(struct engine *e, struct engine_space *ret)
 	metric_set(M_EVICTABLE, (int64_t)ret->evictable_bytes);
 	metric_set(M_INDEX_BYTES, (int64_t)ret->index_used_bytes);
 	metric_set(M_INDEX_SIZE, (int64_t)ret->index_size_bytes);
+}
+
+unsigned engine_dirs_tell_ms(uint64_t evict_dirs_ms)
+{
+	enum { PART = 8, LEAST_MS = 500, MOST_MS = 300 * 1000 };
+	uint64_t ms = evict_dirs_ms ? evict_dirs_ms / PART : MOST_MS;
+
+	return ms < LEAST_MS ? LEAST_MS : ms > MOST_MS ? MOST_MS : (unsigned)ms;
 }
 
 void engine_print_stats(struct engine *e, struct writer *w)

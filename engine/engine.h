@@ -126,6 +126,7 @@ bool engine_is_remote(const struct engine *e);
 struct engine_space {
 	uint64_t total_bytes, free_bytes; /* of the pool */
 	uint64_t evictable_bytes;         /* of what is not free, about; nobody has it open */
+	uint64_t evictable_objects;       /* about */
 	uint64_t index_size_bytes, index_used_bytes;
 	uint64_t pool_id;
 	uint64_t evict_dirs_ms; /* as of struct engine_opts */
@@ -133,6 +134,10 @@ struct engine_space {
 };
 
 void engine_space(struct engine *e, struct engine_space *ret); /* local, cheap */
+
+/* How often a mount says which directories are in use, where unused ones go after evict_dirs_ms
+ * (0: never). */
+unsigned engine_dirs_tell_ms(uint64_t evict_dirs_ms);
 
 /* Appends all counters of this process (metrics_print()), those up to date that are the
  * engine's to tell. Local. */

@@ -625,6 +625,19 @@ uint64_t evict_bytes(struct evict *x)
 	return held < st.pages ? (st.pages - held) * PAGE_BYTES : 0;
 }
 
+uint64_t evict_objects(struct evict *x)
+{
+	struct policy_stat st;
+	uint64_t n = 0;
+
+	if (!x->high)
+		return 0;
+	policy_stat(x->policy, &st);
+	for (unsigned i = 0; i < POLICY_KINDS; i++)
+		n += st.objects[i];
+	return n;
+}
+
 void evict_use(struct evict *x, uint64_t fileid)
 {
 	policy_use(x->policy, fileid);

@@ -62,9 +62,10 @@ uint64_t evict_dirs_ms(const struct evict *x); /* as it was opened with */
 /* As engine_watch_eviction(). */
 void evict_watch(struct evict *x, const struct eviction *v);
 
-/* Bytes of objects that could go, no more than that: what is open cannot, and what is both open and
- * pinned by its users is left out twice. */
+/* Bytes of objects that could go: what is open cannot, and what is both open and pinned by its users is
+ * left out twice. What several share counts for each, also what one of them keeps here. */
 uint64_t evict_bytes(struct evict *x);
+uint64_t evict_objects(struct evict *x); /* that are known, and not pinned by users */
 
 /* Sets the gauges of quotas. */
 void evict_count_quotas(struct evict *x);

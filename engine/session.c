@@ -251,6 +251,7 @@ static int on_stat(struct session *s, const struct wire_header *h)
 			.total = (uint64_t)pool_npages(s->o.pool) * PAGE_BYTES,
 			.free = (uint64_t)pool_nfree(s->o.pool) * PAGE_BYTES,
 			.evictable = s->o.evict ? evict_bytes(s->o.evict) : 0,
+			.evictable_objects = s->o.evict ? evict_objects(s->o.evict) : 0,
 			.evict_dirs_ms = s->o.evict ? evict_dirs_ms(s->o.evict) : 0,
 			.index_size = st.size_bytes, .index_used = st.used_bytes,
 			.keys = st.keys, .session_keys = st.session_keys,

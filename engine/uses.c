@@ -352,7 +352,8 @@ int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)
 static bool is_use(const struct index_row *before, const struct index_row *after)
 {
 	return before->attr.version != after->attr.version ||
-	       time_is_after(after->attr.atime, before->attr.atime);
+	       time_is_after(after->attr.atime, before->attr.atime) ||
+	       time_is_after(after->attr.mtime, before->attr.mtime);
 }
 
 /* What does not decode was said elsewhere, and refused (refs.c). */

@@ -26,7 +26,7 @@
 enum {
 	WIRE_HEADER = 24,
 	WIRE_BODY_MAX = 1179648,  /* of one message: 1 MiB + 128 KiB */
-	WIRE_VERSION = 5,
+	WIRE_VERSION = 6,
 	WIRE_NONCE = 32,          /* bytes of a nonce, a proof, a secret */
 	WIRE_NAME_MAX = 255,
 	WIRE_KV_COMPARES = 1024,  /* what fits into one KV, whatever the engine */
@@ -155,6 +155,7 @@ int wire_read_welcome(struct bytes body, struct wire_welcome *ret);
 
 struct wire_stat {
 	uint64_t total, free, evictable; /* bytes of the pool */
+	uint64_t evictable_objects;
 	uint64_t evict_dirs_ms; /* as of struct engine_opts */
 	uint64_t index_size, index_used, keys, session_keys;
 	bool index_full;

@@ -12,6 +12,7 @@ void wire_write_stat(struct writer *w, const struct wire_stat *m)
 	write_u64(w, m->total);
 	write_u64(w, m->free);
 	write_u64(w, m->evictable);
+	write_u64(w, m->evictable_objects);
 	write_u64(w, m->evict_dirs_ms);
 	write_u64(w, m->index_size);
 	write_u64(w, m->index_used);
@@ -27,6 +28,7 @@ int wire_read_stat(struct bytes body, struct wire_stat *ret)
 
 	m.free = read_u64(&r);
 	m.evictable = read_u64(&r);
+	m.evictable_objects = read_u64(&r);
 	m.evict_dirs_ms = read_u64(&r);
 	m.index_size = read_u64(&r);
 	m.index_used = read_u64(&r);

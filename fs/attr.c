@@ -657,15 +657,20 @@ void fs_statfs(fuse_req_t f, fuse_ino_t ino)
 		available = s.total_bytes;
 	uint64_t left = s.index_size_bytes > s.index_used_bytes ?
 				s.index_size_bytes - s.index_used_bytes : 0;
+	/* The kernel asks for no available ones apart from the free ones. */
+	uint64_t files = s.index_size_bytes / INDEX_BYTES_A_FILE;
+	uint64_t more = left / INDEX_BYTES_A_FILE + s.evictable_objects;
+	if (more > files)
+		more = files;
 	struct statvfs v = {
 		.f_bsize = PAGE_BYTES,
 		.f_frsize = PAGE_BYTES,
 		.f_blocks = s.total_bytes / PAGE_BYTES,
 		.f_bfree = s.free_bytes / PAGE_BYTES,
 		.f_bavail = available / PAGE_BYTES,
-		.f_files = s.index_size_bytes / INDEX_BYTES_A_FILE,
-		.f_ffree = left / INDEX_BYTES_A_FILE,
-		.f_favail = left / INDEX_BYTES_A_FILE,
+		.f_files = files,
+		.f_ffree = more,
+		.f_favail = more,
 		.f_namemax = INDEX_NAME_MAX,
 	};
 	fuse_reply_statfs(req_answer(q, 0), &v);

@@ -619,8 +619,10 @@ void new_object(struct req *q, fuse_ino_t parent, const char *name, mode_t mode)
 	q->ix.parent = parent;
 	q->ix.name = name;
 	q->ix.umask = c->umask;
-	q->ix.attr = (struct attr){ .mode = mode, .uid = c->uid, .gid = c->gid,
-				      .keep = q->fs->keep };
+	q->ix.attr = (struct attr){ .mode = mode, .uid = c->uid, .gid = c->gid };
+	/* Not of directories: what others make in them is not by way of this mount. */
+	if (!S_ISDIR(mode))
+		q->ix.attr.keep = q->fs->keep;
 }
 
 /* It could not be opened after all: its names are given up. */

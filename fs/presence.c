@@ -25,9 +25,6 @@
 #include "fs/priv.h"
 
 enum {
-	LOOKS = 8,               /* in the time after which a directory goes */
-	LOOK_MAX_MS = 300 * 1000,
-	LOOK_MIN_MS = 500,
 	FOUND_MAX = 4096,
 	TELL_MS = 2000,          /* for all of them: an end is not seen meanwhile (fs_run()) */
 };
@@ -99,13 +96,6 @@ static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms, uint64_t unt
 	index_op_fini(&op);
 }
 
-static uint64_t interval_ms(uint64_t dirs_ms)
-{
-	uint64_t ms = dirs_ms / LOOKS;
-
-	return ms < LOOK_MIN_MS ? LOOK_MIN_MS : ms > LOOK_MAX_MS ? LOOK_MAX_MS : ms;
-}
-
 static uint64_t dirs_ms(struct fs *fs)
 {
 	struct engine_space s;
@@ -116,7 +106,9 @@ static uint64_t dirs_ms(struct fs *fs)
 
 void presence_tell(struct fs *fs)
 {
-	uint64_t ms = fs->read_only ? 0 : dirs_ms(fs);
+	/* A session that only reads can tell nobody. */
+	bool may = !fs->read_only || engine_is_alone(fs->engine);
+	uint64_t ms = may ? dirs_ms(fs) : 0;
 	struct found f = { 0 };
 	struct statx st;
 
@@ -127,13 +119,11 @@ void presence_tell(struct fs *fs)
 	look_around(&f);
 	uint64_t until_ns = clock_ns() + TELL_MS * NS_PER_MS;
 	for (size_t i = 0; i < f.n && clock_ns() < until_ns; i++)
-		is_used(fs, f.v[i], interval_ms(ms), until_ns);
+		is_used(fs, f.v[i], engine_dirs_tell_ms(ms), until_ns);
 	free(f.v);
 }
 
 unsigned presence_interval_ms(struct fs *fs)
 {
-	uint64_t ms = dirs_ms(fs);
-
-	return (unsigned)(ms ? interval_ms(ms) : LOOK_MAX_MS);
+	return (unsigned)engine_dirs_tell_ms(dirs_ms(fs));
 }

@@ -128,20 +128,30 @@ void index_evict(struct index *ix, struct index_op *op)
 
 /* Directories --------------------------------------------------------------------------- */
 
+/* One that is made anew would be told the same by the directory above it. */
+static bool says_nothing_new(const struct keep *k, const struct keep *above)
+{
+	return !k->quota && !(keep_diff(k, above) & ~(unsigned)INDEX_SET_QUOTA);
+}
+
 /* Nothing has happened in it, or to it, since then, but that it was emptied. */
 static int is_left(struct plan *p, const struct object *o, struct timespec since, bool *ret)
 {
 	const struct attr *a = &o->rec.attr;
 	const struct kv_row *row;
 	struct dir_times t = { 0 };
-	int r = plan_get(p, key_times(o->fileid), &row);
+	struct object above;
+	int r_t = plan_get(p, key_times(o->fileid), &row);
+	int r_a = object_find(p, o->rec.parent, (struct place){ .kind = PLACE_FILEID }, &above);
+	int r = plan_both(r_t, r_a);
 
-	if (!r)
+	if (!r && !r_t)
 		r = dir_times_decode(row->value, &t);
-	if (r < 0 || r == PLAN_WAIT)
+	if (r)
 		return r;
-	*ret = t.evicted && !time_is_after(t.mtime, since) && !time_is_after(a->atime, since) &&
-	       !time_is_after(a->ctime, since) && !a->has_xattrs && !keep_said(&a->keep);
+	*ret = !r_a && t.evicted && !time_is_after(t.mtime, since) && !time_is_after(a->atime, since) &&
+	       !time_is_after(a->ctime, since) && !a->has_xattrs &&
+	       says_nothing_new(&a->keep, &above.rec.attr.keep);
 	plan_expect_same(p, key_times(o->fileid));
 	return 0;
 }

@@ -412,7 +412,8 @@ void index_evict(struct index *ix, struct index_op *op);
 
 /* fileid of a directory, attr.mtime -> gone; entries: its name. It goes if what happened last to
  * its names was that one was evicted, and nothing else has happened in it, or to it, since attr.mtime.
- * Else -EBUSY; -ENOTEMPTY; INDEX_MISS: it is not there. Never one that has extended attributes. */
+ * Else -EBUSY; -ENOTEMPTY; INDEX_MISS: it is not there. Never one that has extended
+ * attributes, or of which something was said (struct keep) that it did not inherit. */
 void index_evict_dir(struct index *ix, struct index_op *op);
 /* Those that may be such; blocks. What is written meanwhile may be seen or not. */
 int index_all_evicted(struct index *ix, struct timespec since,

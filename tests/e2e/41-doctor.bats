@@ -138,7 +138,7 @@ skips_from() { # step
 	finds "node port" ok 'connected after [0-9.]+ ms'
 	finds "path MTU" '(ok|warn)' '[0-9]+ bytes by lo'
 	finds "node token" ok 'lets anybody in'
-	finds "node session" ok 'protocol version 5, .* pool of 64 MiB, 64 MiB free'
+	finds "node session" ok 'protocol version 6, .* pool of 64 MiB, 64 MiB free'
 	finds "node ping" ok '100 by TCP: min 0\.[0-9]+, avg [0-9.]+, max [0-9.]+ ms'
 	finds "tcp write" ok '[1-9][0-9]* MB/s'
 	finds "tcp read" ok '[1-9][0-9]* MB/s'

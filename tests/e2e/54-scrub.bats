@@ -70,6 +70,7 @@ remount_with() { # options of whoever has pool and index
 	rot one; rot two
 	no scrub --evict-bad >"$SCRATCH/out"
 	[ "$(ending bad)" = 2 ]; [ "$(ending evicted)" = 2 ]
+	[ "$(store_value 'evictions_total{reason="bad"}')" = 2 ]
 	[ "$(bad | grep -cE '^(one|two|a/second)$')" = 2 ]
 	soon [ ! -e "$MNT/one" ]; soon [ ! -e "$MNT/two" ]; soon [ ! -e "$MNT/a/second" ]
 	[ "$(head -c 7 "$MNT/three")" = needle- ]
@@ -171,6 +172,20 @@ print(m[2900000:2900004])' "$MNT/open" | grep qqqq
 	needle open 3000000
 	read_directly open | cmp - "$MNT/open"
 	rm "$MNT/open"
+}
+
+@test "what rotted while nobody served the store is found on the first read" {
+	needle away; needle good
+	"$SLICEFS" umount "$MNT"
+	! is_of_node || end_node
+	rot away
+	if is_of_node; then serve; fi
+	mount_fs
+	no cat "$MNT/away" >"$SCRATCH/read"
+	no grep -q needle "$SCRATCH/read"
+	[ "$(head -c 7 "$MNT/good")" = needle- ]
+	[ "$(stat_value checksum_failures_total)" -ge 1 ]
+	rm "$MNT/away"
 }
 
 @test "killed under a scrub: the next start is right" {

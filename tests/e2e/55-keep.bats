@@ -34,6 +34,7 @@ put() { yes "file $1" | head -c 500000 | into "$MNT/$1"; } # name
 is_whole() { yes "file $1" | head -c 500000 | cmp - "$MNT/$1"; } # name
 says() { getfattr --only-values -n "user.slicefs.$1" "$2"; } # what path
 asked() { slicefs status --json "$1" | jq ".[0].node.evicted.asked"; } # node
+evicted() { store_value "evictions_total{reason=\"$1\"}"; } # reason
 # Everything anew, where nothing goes for want of room.
 remount_off() {
 	EVICTS=(--evict-high 0 --evict-dirs $((3 * U))s)
@@ -141,6 +142,7 @@ fill() {
 	yes "file renamed.tmp" | head -c 500000 | cmp - "$MNT/renamed"
 	[ -e "$MNT/used.tmp" ]
 	[ -e "$MNT/open.tmp" ]
+	(($(evicted temp) >= 1))
 	yes "file open.tmp" | head -c 500000 | cmp - <(cat <&5)
 	exec 5<&-
 	soon eval '[ ! -e "$MNT/used.tmp" ]'
@@ -187,22 +189,26 @@ for what, value in ("pin", b"forever"), ("ttl", b"1h"), ("priority", b"high"):
 }
 
 @test "directories that eviction emptied go, but not who has been there" {
-	mkdir -p "$MNT/a/b" "$MNT/cwd" "$MNT/open" "$MNT/by-hand" "$MNT/xattr" "$MNT/never"
+	mkdir -p "$MNT/a/b" "$MNT/cwd" "$MNT/open" "$MNT/by-hand" "$MNT/xattr" "$MNT/never" "$MNT/told"
 	local d
-	for d in a/b cwd open by-hand xattr; do put "$d/f"; done
+	slicefs ttl 1h "$MNT/told"
+	mkdir "$MNT/told/inherits"
+	for d in a/b cwd open by-hand xattr told/inherits; do put "$d/f"; done
 	rm "$MNT/by-hand/f"
 	setfattr -n user.x -v y "$MNT/xattr"
 	(cd "$MNT/cwd" && exec sleep $((60 * U)) 3>&-) &
 	local there=$!
 	exec 5<"$MNT/open"
-	slicefs evict "$MNT/a" "$MNT/cwd" "$MNT/open" "$MNT/xattr"
-	tries $((200 * SLOW)) 0.1 eval '[ ! -e "$MNT/a" ]'
+	slicefs evict "$MNT/a" "$MNT/cwd" "$MNT/open" "$MNT/xattr" "$MNT/told"
+	tries $((200 * SLOW)) 0.1 eval '[ ! -e "$MNT/a" ] && [ ! -e "$MNT/told/inherits" ]'
+	[ -d "$MNT/told" ]
 	[ -d "$MNT/cwd" ]; [ -d "$MNT/open" ]; [ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]
 	[ -d "$MNT/never" ]
 	exec 5<&-
 	kill $there; wait $there || true
 	tries $((200 * SLOW)) 0.1 eval '[ ! -e "$MNT/cwd" ] && [ ! -e "$MNT/open" ]'
-	[ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]; [ -d "$MNT/never" ]
+	[ -d "$MNT/by-hand" ]; [ -d "$MNT/xattr" ]; [ -d "$MNT/never" ]; [ -d "$MNT/told" ]
+	(($(evicted empty) >= 5))
 }
 
 @test "a directory over its quota lets go of its own, also of what is below it" {
@@ -384,7 +390,7 @@ END
 	mkdir "$MNT/q" "$MNT/t"
 	put stays; put gone; put t/a; put left.tmp
 	slicefs ttl 1s "$MNT/t/a"
-	slicefs evict "$MNT/gone"; [ ! -e "$MNT/gone" ]
+	slicefs evict "$MNT/gone"; soon eval '[ ! -e "$MNT/gone" ]'
 	soon eval '[ ! -e "$MNT/t/a" ]'
 	soon eval '[ ! -e "$MNT/t" ]' # emptied
 	slicefs quota set "$MNT/q" 1M
@@ -398,7 +404,7 @@ END
 
 @test "an index full of directories that eviction emptied has room again" {
 	requires python3
-	EVICTS=(--evict-high 95 --evict-low 90 --evict-dirs 1000s) INDEX=1M
+	EVICTS=(--evict-high 95 --evict-low 90 --evict-dirs $((12 * U))s) INDEX=1M
 	if is_of_node; then
 		"$SLICEFS" umount "$MNT"; end_node
 		"$SLICEFS" store rm "$STORE"
@@ -406,7 +412,12 @@ END
 	else
 		mount_fresh "${EVICTS[@]}"
 	fi
-	python3 - "$MNT" $((10 * SLOW)) <<'END'
+	mkdir "$MNT/cwd"
+	put cwd/f
+	slicefs evict "$MNT/cwd"
+	(cd "$MNT/cwd" && exec sleep 1000 3>&-) &
+	local there=$!
+	python3 - "$MNT" $((8 * U)) <<'END'
 import os, sys, time
 
 for i in range(6000):
@@ -417,13 +428,15 @@ for i in range(6000):
             with open(f"{sys.argv[1]}/d{i}/f", "x") as f:
                 f.write("x")
             break
-        except OSError as e:  # it has a thousandth of its time at least
+        except OSError as e:  # they have a quarter of their time, so that mounts can say who is there
             if time.monotonic() > until:
                 sys.exit(f"directory {i}: {e}")
             time.sleep(0.05)
 END
 	[ "$(ls -f "$MNT" | wc -l)" -lt 5000 ]
 	[ -e "$MNT/d5999/f" ]
+	[ -d "$MNT/cwd" ]
+	kill $there; wait $there || true
 }
 
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; }

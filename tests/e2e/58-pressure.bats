@@ -46,14 +46,8 @@ storm() { # options...
 	python3 "$BATS_TEST_DIRNAME/storm.py" "$MNT" "$LONG" --bytes 42000000 "$@"
 }
 
-# Whoever has the store counts.
-counted() { # series
-	local of=stats
-	! is_of_node || of=node-stats
-	awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/$of"
-}
 counts() { # series at-least
-	[[ $(counted "$1") -ge $2 ]] || { echo "$1: $(counted "$1"), and not $2"; return 1; }
+	[[ $(store_value "$1") -ge $2 ]] || { echo "$1: $(store_value "$1"), and not $2"; return 1; }
 }
 
 # Nothing is in flight, of the mount and of the node, when the disk has ended, too.
@@ -96,8 +90,8 @@ anon_kib() {
 	is_sanitized || [ $((after - before)) -le $most ] # what was freed is kept for a while there
 	counts 'disk_objects_total{to="disk"}' 50
 	counts 'disk_objects_total{to="memory"}' 50
-	[ "$(counted 'evictions_total{reason="pool"}')" = 0 ]
-	[ "$(counted pool_full_total)" = 0 ]
+	[ "$(store_value 'evictions_total{reason="pool"}')" = 0 ]
+	[ "$(store_value pool_full_total)" = 0 ]
 }
 
 @test "a disk that is slow holds up nobody beyond its time" {
@@ -124,7 +118,7 @@ anon_kib() {
 	begin eio=1,only=writes
 	storm
 	goes_on 'disk: .*cannot write: Input/output error'
-	[ "$(counted 'disk_objects_total{to="disk"}')" = 0 ]
+	[ "$(store_value 'disk_objects_total{to="disk"}')" = 0 ]
 	counts 'disk_refused_total{reason="failed"}' 1
 }
 

@@ -186,6 +186,10 @@ stat_value() { # series, as in .slicefs/stats without its prefix
 	awk -v s="slicefs_$1" '$1 == s { print $2 }' "$MNT/.slicefs/stats"
 }
 
+# The same of whoever has pool and index.
+store_stats() { if is_of_node; then echo "$MNT/.slicefs/node-stats"; else echo "$MNT/.slicefs/stats"; fi; }
+store_value() { awk -v s="slicefs_$1" '$1 == s { print $2 }' "$(store_stats)"; }
+
 # What each is at: its name, and where in the kernel.
 threads_of() { # pid
 	local task

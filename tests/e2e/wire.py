@@ -12,7 +12,7 @@ import socket
 import struct
 
 HELLO, CHALLENGE, PROOF, WELCOME = 1, 2, 3, 4
-VERSION = 5
+VERSION = 6
 PING, BYE, STAT = 16, 17, 18
 ALLOC, SEAL, PIN, UNPIN = 32, 33, 34, 35
 HEADER = struct.Struct("<IHHQiI")
@@ -74,9 +74,9 @@ class Mount:
         return self.receive(kind)
 
     def stat(self):
-        names = ("total", "free", "evictable", "evict_dirs", "index_size", "index_used",
-                 "keys", "session_keys")
-        return dict(zip(names, struct.unpack_from("<8Q", self.ask(STAT))))
+        names = ("total", "free", "evictable", "evictable_objects", "evict_dirs", "index_size",
+                 "index_used", "keys", "session_keys")
+        return dict(zip(names, struct.unpack_from("<9Q", self.ask(STAT))))
 
     def alloc(self, pages):
         """A slice: (page, gen, pages)."""

@@ -371,7 +371,7 @@ static inline void random_text(struct dice *d, struct writer *w)
 
 static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 {
-	struct wire_stat s = { roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0),
+	struct wire_stat s = { roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 0),
 			       roll(d, 0), roll(d, 0), roll(d, 0), roll(d, 2) };
 	struct wire_watch watch = { (uint32_t)roll(d, 0), random_run(d, 0, KV_KEY_MAX) };
 	struct wire_span span = { { (uint32_t)roll(d, 0), (uint32_t)roll(d, 0) },

@@ -216,6 +216,13 @@ static uint64_t the_evicted(struct index *ix, time_t since)
 	return dir;
 }
 
+static int keep_dir(struct index *ix, struct index_op *op, uint64_t dir, struct keep k)
+{
+	return kit(ix, op, index_setattr, (struct index_op){
+		.fileid = dir, .place = by_id, .attr.keep = k,
+		.mask = INDEX_SET_PIN | INDEX_SET_TTL | INDEX_SET_PRIORITY | INDEX_SET_QUOTA });
+}
+
 /* Only of what the eviction emptied, and nobody has touched since. */
 static void emptied_directories_go(void **state)
 {
@@ -255,6 +262,19 @@ static void emptied_directories_go(void **state)
 	assert_string_equal(op.entries[0].name, "dir");
 	assert_int_equal(kit_lookup(ix, &op, up, "dir"), INDEX_MISS);
 	assert_int_equal(evict_dir(ix, &op, dir, 2000), INDEX_MISS);
+	/* Nor one of which something was said; what it has from above it would have again. */
+	assert_int_equal(keep_dir(ix, &op, up, (struct keep){ .priority = KEEP_LOW }), 0);
+	dir = kit_mkdir(ix, up, "dir");
+	fileid = kit_file(ix, dir, "f", "content");
+	assert_int_equal(evict_at(ix, &op, fileid, name_of(ix, dir, "f")), 0);
+	assert_int_equal(kit_dir_attr(ix, dir).keep.priority, KEEP_LOW);
+	assert_int_equal(keep_dir(ix, &op, dir, (struct keep){ .priority = KEEP_HIGH }), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -EBUSY);
+	assert_int_equal(keep_dir(ix, &op, dir, (struct keep){ .priority = KEEP_LOW, .quota = 1 }), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), -EBUSY);
+	assert_int_equal(keep_dir(ix, &op, dir, (struct keep){ .priority = KEEP_LOW }), 0);
+	assert_int_equal(evict_dir(ix, &op, dir, 60), 0);
+	assert_int_equal(keep_dir(ix, &op, up, (struct keep){ 0 }), 0);
 	/* Now the one above it has been emptied, too. */
 	assert_int_equal(the_evicted(ix, 60), up);
 	assert_int_equal(kit_dir_attr(ix, up).nlink, 2);

@@ -307,18 +307,21 @@ static void a_time_after_the_last_use_begins_anew_at_the_start(void **state)
 /* Who is written or read anew has been used: it stays when others go. */
 static void new_versions_and_times_are_uses(void **state)
 {
-	uint64_t f[4];
+	uint64_t f[5];
 	char name[] = "0";
 	struct policy_object o;
 
 	(void)state;
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 5; i++) {
 		name[0] = (char)('0' + i);
 		f[i] = kit_file(ix, INDEX_ROOT, name, "x");
 	}
 	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
 		.fileid = f[0], .place = place_of("0"), .mask = INDEX_SET_ATIME,
 		.attr = { .atime = { 1ULL << 33, 0 } } }), 0);
+	assert_int_equal(kit(ix, &op, index_setattr, (struct index_op){
+		.fileid = f[4], .place = place_of("4"), .mask = INDEX_SET_MTIME,
+		.attr = { .mtime = { 1ULL << 33, 0 } } }), 0);
 	struct attr a = kit_entry(ix, INDEX_ROOT, "2").attr;
 	assert_int_equal(kit(ix, &op, index_writer, (struct index_op){
 		.fileid = f[2], .place = place_of("2") }), 0);
@@ -331,6 +334,7 @@ static void new_versions_and_times_are_uses(void **state)
 	assert_int_equal(o.fileid, f[1]);
 	assert_true(policy_take(policy, POLICY_BARE, &o));
 	assert_int_equal(o.fileid, f[3]);
+	assert_int_equal(policy_hits(policy, f[4]), 1);
 }
 
 /* In the order of their last use. */
