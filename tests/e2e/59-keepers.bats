@@ -12,7 +12,7 @@ load lib
 setup_file() {
 	begin_file
 	export POOL=16M INDEX=8M LEDGER=$SCRATCH/ledger MNT2=$SCRATCH/mnt2 SEED=${SEED:-1}
-	if is_of_node; then export ROUNDS=1 EVENTS=2; else export ROUNDS=3; fi
+	if is_of_node; then export ROUNDS=1 EVENTS=2 TIMEOUT_S=2; else export ROUNDS=3; fi
 	if [[ -n ${SLICEFS_FULL:-} ]]; then
 		ROUNDS=$((ROUNDS * 12)) EVENTS=4
 	fi
@@ -44,7 +44,7 @@ start_store() { # address or nothing
 }
 
 start_mount() { # dir
-	! is_of_node || mount_at --log "$SCRATCH/mount.log" --timeout 2s "$(node at)" "$1"
+	! is_of_node || mount_at --log "$SCRATCH/mount.log" --timeout "${TIMEOUT_S}s" "$(node at)" "$1"
 }
 
 begin() {

@@ -7,6 +7,9 @@
  * the deadline or said anything but ENOENT (and what the engine itself takes for an answer:
  * the third argument). The parent sees one that does not come back at all.
  *
+ * Listings: what its only writer had stored before one began, and can open after it, was in
+ * it, once.
+ *
  * Payloads: a file says in its first 28 bytes which key it belongs to, which version it is
  * and how long, and carries a checksum of all that follows. All that is read is checked
  * from the first byte to the last: a part of a file, another file's bytes, zeros, two
@@ -62,10 +65,12 @@ static struct shared {
 	_Atomic bool there[KEYS];              /* stored, and neither missed nor removed since */
 	_Atomic uint64_t stored, hits, misses;
 	_Atomic uint64_t forgotten;            /* misses of what had been stored */
-	_Atomic uint64_t lost;                 /* forgotten between close and rename */
+	_Atomic uint64_t lost;                 /* forgotten between close and rename, */
+	_Atomic uint64_t lost_tmp;             /* of these: with a name like *.tmp */
 	_Atomic uint64_t outlived;             /* mappings whose name had gone, or another file's */
 	_Atomic uint64_t deleted;              /* by the engine's own evictor */
 	_Atomic uint64_t listed;
+	_Atomic uint64_t expected;             /* names that a listing had to have */
 	_Atomic bool ended, failed;
 
 	_Atomic uint64_t count[NCALLS], longest_ns[NCALLS];
@@ -121,6 +126,12 @@ static void call_begin(enum call c, const char *path)
 	errno = 0;
 }
 
+/* Whether what a call returned says that errno does. readdir() returns NULL at the end, too. */
+static bool has_failed(enum call c, long r, int e)
+{
+	return r == -1 || (!r && e && (c == C_opendir || c == C_readdir));
+}
+
 /* `fine`: one error more that is an answer; 0: none. */
 static void call_end(long r, int fine)
 {
@@ -134,7 +145,7 @@ static void call_end(long r, int fine)
 		;
 	if (took > deadline_ns)
 		fail("%s %s took %.1f s", call_names[c], S->now[me].path, (double)took / 1e9);
-	if (r == -1 && e != ENOENT && e != fine)
+	if (has_failed(c, r, e) && e != ENOENT && e != fine)
 		fail("%s %s: %s", call_names[c], S->now[me].path, strerror(e));
 	errno = e;
 }
