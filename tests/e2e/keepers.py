@@ -41,7 +41,7 @@ FOREVER = -1
 LATE_S = 15  # what has an end goes in this time after it, on any host
 # No call takes longer (P6) than --timeout, and what it takes on a machine at work until four
 # keepers, two mounts and a node have had their turns: single calls are up to a second late then.
-CALL_S = float(os.environ.get("TIMEOUT_S", 10)) + 4 * int(os.environ.get("SLOW", 1))
+CALL_S = float(os.environ.get("TIMEOUT_S", 10)) + 6 * int(os.environ.get("SLOW", 1))
 INLINE_MAX = 1024
 GONE = (errno.ENOENT, errno.ESTALE)
 CUT = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
