@@ -28,6 +28,7 @@ enum { JOBS = 4, TRIES = 16 };
 struct get {
 	struct client c;
 	bool recursive, no_clobber, preserve;
+	const char *to;
 	unsigned njobs;
 	mode_t umask;
 	struct jobs *jobs;
@@ -343,25 +344,10 @@ static int cat_one(struct get *g, const char *path, const char *shown)
 	return status;
 }
 
-/* The last name of a path, as in "a/b/": what it becomes in a folder, to be freed. Of
- * ".", ".." and "/" it is "." */
-static char *name_of(const char *path)
-{
-	size_t n = strlen(path);
-
-	while (n && path[n - 1] == '/')
-		n--;
-	const char *base = path + n;
-	while (base > path && base[-1] != '/')
-		base--;
-	n -= (size_t)(base - path);
-	return !n || (n == 2 && !memcmp(base, "..", 2)) ? strdup(".") : strndup(base, n);
-}
-
 static int get_one(struct get *g, const char *path, const char *shown, const char *to,
 		   bool into)
 {
-	_cleanup_(freep) char *name = name_of(path);
+	_cleanup_(freep) char *name = client_name_of(path);
 	_cleanup_(freep) char *inside = name && into ? client_join(to, name) : NULL;
 	struct found at;
 	int r = client_find(&g->c, INDEX_ROOT, path, !g->recursive, &at);
@@ -378,16 +364,21 @@ static int get_one(struct get *g, const char *path, const char *shown, const cha
 static int get_words(struct get *g, char **words, int n, const char *to)
 {
 	struct stat st;
-	bool into = !stat(to, &st) && S_ISDIR(st.st_mode);
-	int status = EXIT_DONE;
+	bool is_stdout = !strcmp(to, "-");
+	bool into = !is_stdout && !stat(to, &st) && S_ISDIR(st.st_mode);
+	bool needs_folder = n > 1 || (to[strlen(to) - 1] == '/' && !g->recursive);
+	g->to = to;
+	int status = into ? client_check_names(&g->c, words, n, NULL) : EXIT_DONE;
 
-	if (!into && (n > 1 || to[strlen(to) - 1] == '/') && strcmp(to, "-") && !g->recursive)
+	if (status)
+		return status;
+	if (!into && needs_folder && !is_stdout)
 		return cmd_fail(EXIT_FAILED, "get", "%s: no such folder%s. Try: mkdir -p %s", to,
 				n > 1 ? ", which several files need" : "", to);
 	for (int i = 0; i < n; i++) {
 		const char *path = strchr(words[i], '/');
-		int s = strcmp(to, "-") ? get_one(g, path, words[i], to, into) :
-					  cat_one(g, path, words[i]);
+		int s = is_stdout ? cat_one(g, path, words[i]) :
+				    get_one(g, path, words[i], to, into);
 		status = s ? s : status;
 	}
 	return status;
@@ -415,7 +406,7 @@ static int parse(struct get *g, int argc, char **argv)
 		else
 			status = client_option(&g->c, option, argv);
 	}
-	if (!status && argc - optind < 2)
+	if (!status && (argc - optind < 2 || !*argv[argc - 1]))
 		return cmd_usage("get", argc == optind ? "which file, and where to?" :
 							 "where to? Try: a folder here, or -");
 	return status;

@@ -162,6 +162,24 @@ all_is_free() { # bytes
 	[ "$("$SLICEFS" ls "$AT:/")" = tree ]
 }
 
+@test "words that would become one file are refused before anything is done" {
+	mkdir "$SCRATCH/dup"
+	"$SLICEFS" mkdir "$AT:/w" "$AT:/w/a" "$AT:/w/b" "$AT:/w/dir"
+	echo a | "$SLICEFS" put - "$AT:/w/a/x"; echo b | "$SLICEFS" put - "$AT:/w/b/x"
+	fails 2 'both become "x"' "$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/b/x" "$AT:/w/dir"
+	fails 2 'both become "x"' "$SLICEFS" get "$AT:/w/a/x" "$AT:/w/b/x" "$SCRATCH/dup"
+	fails 1 'no such folder, which several' "$SLICEFS" get -r "$AT:/w/a" "$AT:/w/b" "$SCRATCH/dup/new"
+	[ -z "$("$SLICEFS" ls "$AT:/w/dir")" ]; [ -z "$(ls "$SCRATCH/dup")" ]
+	echo - | fails 2 'standard input needs a name.*/dir/NAME' "$SLICEFS" put /proc/version - "$AT:/w/dir/"
+	[ -z "$("$SLICEFS" ls "$AT:/w/dir")" ]
+	fails 1 '/new/: no such folder' "$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/new/"
+	"$SLICEFS" mv "$AT:/w/dir" "$AT:/w/new/"
+	"$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/b" "$AT:/w/new/"
+	[ "$("$SLICEFS" ls "$AT:/w/new")" = $'b\nx' ]
+	fails 2 'where to' "$SLICEFS" get "$AT:/w/new/x" ""
+	"$SLICEFS" rm -r "$AT:/w"
+}
+
 @test "a mount of the node sees at once what was put, and the reverse" {
 	requires_root
 	mount_node
