@@ -148,28 +148,32 @@ static int fetch_new(struct get *g, struct file *f, const char *shown, const cha
 }
 
 /* A device, a pipe: there is nothing to take the place of. */
-static int fetch_through(struct get *g, struct file *f, const char *shown, const char *local)
+static int fetch_through(struct get *g, struct file *f, const char *shown, const char *local,
+			 int flags)
 {
-	_cleanup_(closep) int fd = open(local, O_WRONLY | O_CLOEXEC);
+	_cleanup_(closep) int fd = open(local, O_WRONLY | O_CLOEXEC | flags);
 
 	return fd < 0 ? fail_here(g, -errno, local) : carry_to(g, f, fd, false, shown, local);
 }
 
-/* Where a link stands in its place, what it leads to is replaced, as cp would. */
+/* Where a link stands in its place, what it leads to is replaced, as cp would; but with -r the
+ * link itself, unless it is TO: one that came with the tree could lead anywhere. */
 static int fetch_to(struct get *g, struct file *f, const char *shown, const char *local)
 {
 	_cleanup_(freep) char *real = NULL;
 	struct stat st;
-	bool any = !stat(local, &st);
+	bool follows = !g->recursive || !strcmp(local, g->to);
+	bool any = !(follows ? stat(local, &st) : lstat(local, &st));
+	bool is_link = any && S_ISLNK(st.st_mode);
 
 	if (any && g->no_clobber)
 		return EXIT_DONE;
 	if (any && S_ISDIR(st.st_mode))
 		return fail_here(g, -EISDIR, local);
-	if (any && !S_ISREG(st.st_mode))
-		return fetch_through(g, f, shown, local);
-	real = any ? realpath(local, NULL) : NULL;
-	return fetch_new(g, f, shown, real ? real : local, any ? &st : NULL);
+	if (any && !S_ISREG(st.st_mode) && !is_link)
+		return fetch_through(g, f, shown, local, follows ? 0 : O_NOFOLLOW);
+	real = any && follows ? realpath(local, NULL) : NULL;
+	return fetch_new(g, f, shown, real ? real : local, any && !is_link ? &st : NULL);
 }
 
 static int fetch_file(void *arg)
@@ -193,20 +197,23 @@ static int fetch_file(void *arg)
 
 /* ---- Folders and links ------------------------------------------------------- */
 
+static int make_link(const char *as, const void *target)
+{
+	return symlink(target, as);
+}
+
 static int get_link(struct get *g, const struct attr *a, struct place place, const char *shown,
 		    const char *local)
 {
 	_cleanup_(freep) char *target = NULL;
-	struct stat st;
 	int r = client_link(&g->c, a, place, &target);
 
 	if (r < 0)
 		return client_fail(&g->c, r, shown);
-	r = symlink(target, local) < 0 ? -errno : 0;
-	if (r == -EEXIST && g->no_clobber)
-		return EXIT_DONE;
-	if (r == -EEXIST && !lstat(local, &st) && !S_ISDIR(st.st_mode) && !unlink(local))
-		r = symlink(target, local) < 0 ? -errno : 0;
+	if (g->no_clobber)
+		r = symlink(target, local) < 0 && errno != EEXIST ? -errno : 0;
+	else
+		r = temps_make(local, make_link, target);
 	return r < 0 ? fail_here(g, r, local) : EXIT_DONE;
 }
 
@@ -221,14 +228,16 @@ static int remember_folder(struct get *g, const char *local, const struct attr *
 	return f->path ? 0 : -ENOMEM;
 }
 
-/* Ours alone until all is in it: then it gets its mode. */
+/* Ours alone until all is in it: then it gets its mode. A link that stands there is not followed. */
 static int make_folder(struct get *g, const char *local, const struct attr *a)
 {
 	struct stat st;
 	bool is_new = !mkdir(local, 0700);
 
-	if (!is_new && (errno != EEXIST || stat(local, &st) < 0))
+	if (!is_new && (errno != EEXIST || lstat(local, &st) < 0))
 		return -errno;
+	if (!is_new && S_ISLNK(st.st_mode))
+		return -ELOOP;
 	if (!is_new && !S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return is_new || g->preserve ? remember_folder(g, local, a) : 0;
@@ -276,6 +285,9 @@ static int get_folder(struct get *g, const struct attr *a, const char *shown, co
 		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: is a directory. Try: slicefs get -r",
 				shown);
 	int r = make_folder(g, local, a);
+	if (r == -ELOOP)
+		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: a link is there, which -r does not "
+				"follow", local);
 	if (r < 0)
 		return fail_here(g, r, local);
 	r = client_list(&g->c, a->fileid, true, get_name, &l);
@@ -316,9 +328,11 @@ static int get_any(struct get *g, uint64_t dir, const char *name, const struct a
 
 static int end_folders(struct get *g, int status)
 {
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
 	for (struct folder *f = g->folders, *next; f; f = next) {
 		next = f->next;
-		int fd = f->path ? open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+		int fd = f->path ? open(f->path, flags) : -1;
 		int r = fd < 0 ? -errno : set_mode(g, fd, &f->attr, NULL);
 		if (r < 0)
 			status = fail_here(g, r, f->path ? f->path : "a folder");

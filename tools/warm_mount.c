@@ -302,20 +302,6 @@ static int file(struct warm_target *t, const struct warm_at *at, int fd, const s
 
 /* ---- The rest -------------------------------------------------------------------------- */
 
-/* A link, by a name of its own first, so that it takes the place of what is there at once. */
-static int into_place(const char *path, int (*make)(const char *as, const void *arg),
-		      const void *arg)
-{
-	struct stat st;
-	int r = make(path, arg) < 0 ? -errno : 0;
-
-	if (r != -EEXIST)
-		return r;
-	if (!lstat(path, &st) && S_ISDIR(st.st_mode))
-		return -EISDIR;
-	return temps_make(path, make, arg);
-}
-
 static int make_link(const char *as, const void *arg)
 {
 	return symlink(arg, as);
@@ -331,7 +317,7 @@ static int set_link(struct warm_target *t, const struct warm_at *at, const char 
 {
 	_cleanup_(freep) char *path = path_of(t, at);
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
-	int r = path ? into_place(path, make_link, target) : -ENOMEM;
+	int r = path ? temps_make(path, make_link, target) : -ENOMEM;
 
 	if (!r && t->s.owner && !is_own(st) && lchown(path, st->st_uid, st->st_gid) < 0)
 		r = -errno;
@@ -354,7 +340,7 @@ static int set_name(struct warm_target *t, const struct warm_at *at, const struc
 	_cleanup_(freep) char *path = path_of(t, at);
 	_cleanup_(freep) char *other = path_of(t, first);
 
-	return path && other ? into_place(path, make_name, other) : -ENOMEM;
+	return path && other ? temps_make(path, make_name, other) : -ENOMEM;
 }
 
 /* Ours alone until all is in it, if it is one that we could not write into. */

@@ -180,6 +180,25 @@ all_is_free() { # bytes
 	"$SLICEFS" rm -r "$AT:/w"
 }
 
+@test "get -r follows no link below TO" {
+	local l=$SCRATCH/l got=$SCRATCH/got out=$SCRATCH/out
+	mkdir -p "$l/d" "$got/l" "$out" "$SCRATCH/real"
+	echo in >"$l/d/f"; echo top >"$l/f"; ln -s target "$l/link"
+	"$SLICEFS" put -r "$l" "$AT:/"
+	echo keep >"$out/f"; ln -s "$out" "$got/l/d"; ln -s "$out/f" "$got/l/f"; ln -s old "$got/l/link"
+	"$SLICEFS" get -rn "$AT:/l/f" "$AT:/l/link" "$got/l"
+	[ "$(readlink "$got/l/f" "$got/l/link")" = "$out/f"$'\nold' ]
+	fails 1 '/l/d: a link is there' "$SLICEFS" get -r "$AT:/l" "$got"
+	[ "$(cat "$out/f")" = keep ]
+	[ ! -L "$got/l/f" ]; [ "$(cat "$got/l/f")" = top ]; [ "$(readlink "$got/l/link")" = target ]
+	ln -s "$SCRATCH/real" "$SCRATCH/there"; ln -s "$SCRATCH/real/l/d/f" "$SCRATCH/file"
+	"$SLICEFS" get -r "$AT:/l" "$SCRATCH/there"
+	diff -r --no-dereference "$l" "$SCRATCH/real/l"
+	"$SLICEFS" get -r "$AT:/l/f" "$SCRATCH/file" # TO itself may be one
+	[ "$(cat "$SCRATCH/real/l/d/f")" = top ]
+	"$SLICEFS" rm -r "$AT:/l"
+}
+
 @test "a mount of the node sees at once what was put, and the reverse" {
 	requires_root
 	mount_node
