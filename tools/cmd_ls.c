@@ -130,7 +130,10 @@ static void print_long(const struct row *r)
 	print_owner(u ? u->pw_name : NULL, a->uid);
 	struct group *g = getgrgid(a->gid);
 	print_owner(g ? g->gr_name : NULL, a->gid);
-	strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", localtime_r(&a->mtime.tv_sec, &tm));
+	if (localtime_r(&a->mtime.tv_sec, &tm)) /* not of a year that has no number */
+		strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", &tm);
+	else
+		snprintf(time, sizeof(time), "%lld", (long long)a->mtime.tv_sec);
 	if (S_ISCHR(a->mode) || S_ISBLK(a->mode))
 		printf("%5u, %4u %s ", major(a->rdev), minor(a->rdev), time);
 	else

@@ -199,6 +199,16 @@ all_is_free() { # bytes
 	"$SLICEFS" rm -r "$AT:/l"
 }
 
+@test "a time of no year that has a number is shown in seconds" {
+	requires_root
+	requires python3
+	mount_node
+	echo x >"$MNT/late"
+	python3 -c 'import os, sys; os.utime(sys.argv[1], (1 << 61, 1 << 61))' "$MNT/late"
+	"$SLICEFS" ls -l "$AT:/late" | grep " $((1 << 61)) $AT:/late"
+	rm "$MNT/late"
+}
+
 @test "a mount of the node sees at once what was put, and the reverse" {
 	requires_root
 	mount_node
