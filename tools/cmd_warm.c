@@ -365,6 +365,7 @@ static struct folder *add_folder(struct warm *w, const struct warm_at *at, const
 	if (!r && w->dry_run) {
 		f->inside.fresh = at->fresh || w->t.ops->look(&w->t, at, &there) < 0;
 		f->inside.dir = f->inside.fresh ? 0 : there.st_ino;
+		r = f->inside.fresh || S_ISDIR(there.st_mode) ? 0 : -ENOTDIR;
 	}
 	if (!r) {
 		f->next = w->folders;

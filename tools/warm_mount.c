@@ -354,7 +354,7 @@ static int folder(struct warm_target *t, const struct warm_at *at, const struct 
 
 	if (!fresh && err != EEXIST)
 		return -err;
-	if (!fresh && stat(path, &there) < 0)
+	if (!fresh && lstat(path, &there) < 0) /* a link could lead out of the mount */
 		return -errno;
 	if (!fresh && !S_ISDIR(there.st_mode))
 		return -ENOTDIR;
@@ -369,15 +369,16 @@ static int attr(struct warm_target *t, const struct warm_at *at, const struct st
 
 	if (!path)
 		return -ENOMEM;
-	if (t->s.owner && chown(path, st->st_uid, st->st_gid) < 0)
+	if (t->s.owner && lchown(path, st->st_uid, st->st_gid) < 0)
 		return -errno;
-	return chmod(path, st->st_mode & 07777) < 0 || utimensat(AT_FDCWD, path, times, 0) < 0 ?
-		       -errno : 0;
+	if (fchmodat(AT_FDCWD, path, st->st_mode & 07777, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 static int set_path(void *arg, const char *name, const void *value, size_t len)
 {
-	return setxattr(arg, name, value, len, 0) < 0 ? -errno : 0;
+	return lsetxattr(arg, name, value, len, 0) < 0 ? -errno : 0;
 }
 
 static int xattrs(struct warm_target *t, const struct warm_at *at, int fd)

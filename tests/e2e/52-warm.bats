@@ -240,6 +240,20 @@ make_source() {
 	rm -r "$MNT/bar" "$SCRATCH/large"
 }
 
+@test "a link that stands in DIR is not followed" {
+	local src=$SCRATCH/in out=$SCRATCH/outside
+	! is_of_node || out=$MNT/outside
+	mkdir -p "$src/d" "$out" "$MNT/in"; chmod 700 "$src/d"; echo in >"$src/d/f"; echo top >"$src/f"
+	chmod 755 "$out"; echo keep >"$out/f"
+	ln -s "$(realpath --relative-to "$MNT/in" "$out")" "$MNT/in/d"
+	no warm -n "$src" "$(to in)"; grep -q 'in/d: Not a directory' "$SCRATCH/err"
+	no warm "$src" "$(to in)"; counts 1 0 1; grep -q 'in/d: Not a directory' "$SCRATCH/err"
+	[ "$(cat "$out/f")" = keep ]; [ "$(stat -c %a "$out")" = 755 ]
+	rm "$MNT/in/d"; ln -s in "$MNT/to-in"
+	warm "$src" "$(to to-in)"; counts 1 1 0 # DIR itself may be one
+	diff -r "$src" "$MNT/in"
+}
+
 @test "what cannot be is said in a line" {
 	fails 2 'what, and where to' "$SLICEFS" warm
 	fails 2 'where to' "$SLICEFS" warm "$SRC"
