@@ -29,7 +29,7 @@ struct client {
 	enum engine_bytes_by by;    /* ENGINE_NONE at first: names only */
 	struct engine *engine;
 	struct index *ix;
-	_Atomic uint64_t *moved;    /* or NULL: bytes that were read to be sent are added */
+	struct progress *progress;  /* or NULL: is told of bytes that were read to be sent */
 };
 
 /* ---- The command line -------------------------------------------------------- */

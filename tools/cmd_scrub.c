@@ -24,6 +24,7 @@
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 #include "tools/stores.h"
 #include "tools/temps.h"
 
@@ -98,6 +99,7 @@ static void say_progress(struct scrubbing *s, const struct scrub_report *r)
 {
 	uint64_t total = total_of(r), now = clock_ns();
 	int bar = sizeof(full) - 1;
+	char line[256];
 	int done = total ? (int)((double)r->bytes / (double)total * bar) : bar;
 
 	if (s->json) {
@@ -111,9 +113,10 @@ static void say_progress(struct scrubbing *s, const struct scrub_report *r)
 	}
 	s->has_line = true;
 	uint64_t left = left_s(s, r);
-	fprintf(stderr, "\r\033[K[%.*s%.*s] %s of %s, %s/s, %" PRIu64 ":%02" PRIu64 " left", done, full,
-		bar - done, empty, size_text(r->bytes).s, size_text(total).s,
-		size_text(rate_of(s, r)).s, left / 60, left % 60);
+	snprintf(line, sizeof(line), "[%.*s%.*s] %s of %s, %s/s, %" PRIu64 ":%02" PRIu64 " left",
+		 done, full, bar - done, empty, size_text(r->bytes).s, size_text(total).s,
+		 size_text(rate_of(s, r)).s, left / 60, left % 60);
+	progress_show(line);
 }
 
 static void clear_line(struct scrubbing *s)

@@ -18,6 +18,7 @@
 #include "tools/carry.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
+#include "tools/progress.h"
 #include "tools/temps.h"
 #include "tools/warm.h"
 
@@ -219,7 +220,7 @@ static int pour_run(struct warm_target *t, int fd, int out, uint64_t off, uint64
 		if (*ret_local)
 			return n < 0 ? (int)n : -ESTALE;
 		r = write_full(out, buf, len, off);
-		atomic_fetch_add(t->moved, len);
+		progress_moved(t->progress, len);
 		off += len;
 	}
 	return r;
