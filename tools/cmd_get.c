@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,13 +90,10 @@ static int open_remote(struct client *c, uint64_t dir, const char *path, struct 
 	return r;
 }
 
-/* Whoever reads our output has enough: the end that programs have then. */
 static int fail_write(const struct get *g, int err, const char *path)
 {
-	if (err == -EPIPE) {
-		signal(SIGPIPE, SIG_DFL);
-		raise(SIGPIPE);
-	}
+	if (err == -EPIPE)
+		cmd_end_by_pipe();
 	return fail_here(g, err, path);
 }
 

@@ -283,8 +283,6 @@ static int list_words(struct ls *l, char **words)
 		putchar('\n');
 	}
 	json_decref(l->all);
-	if (fflush(stdout) || ferror(stdout))
-		status = cmd_fail(EXIT_FAILED, "ls", "standard output: %s", strerror(errno));
 	return status;
 }
 

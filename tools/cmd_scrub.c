@@ -76,6 +76,11 @@ static void say_json(json_t *o)
 	putchar('\n');
 	fflush(stdout);
 	json_decref(o);
+	if (!fflush(stdout))
+		return;
+	if (errno == EPIPE)
+		cmd_end_by_pipe();
+	temps_exit(cmd_fail(EXIT_FAILED, "scrub", "standard output: %s", error_text(errno)));
 }
 
 static json_t *numbers(const struct scrubbing *s, const char *event, const struct scrub_report *r)

@@ -3,6 +3,8 @@
  * slicefs: one binary, one table of subcommands. Called as mount.slicefs (by
  * mount(8)) it is `slicefs mount`.
  */
+#include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -218,7 +220,25 @@ static bool is_help(const char *s)
 	return !strcmp(s, "--help") || !strcmp(s, "-h");
 }
 
-int main(int argc, char **argv)
+void cmd_end_by_pipe(void)
+{
+	signal(SIGPIPE, SIG_DFL);
+	raise(SIGPIPE);
+}
+
+/* What could not be printed was not done. */
+static int end_output(int status)
+{
+	errno = 0;
+	if (!fflush(stdout) && !ferror(stdout))
+		return status;
+	if (errno == EPIPE)
+		cmd_end_by_pipe();
+	return cmd_fail(EXIT_FAILED, NULL, "standard output: %s",
+			errno ? error_text(errno) : "not all could be written");
+}
+
+static int run(int argc, char **argv)
 {
 	const char *self = strrchr(argv[0], '/');
 
@@ -243,4 +263,9 @@ int main(int argc, char **argv)
 		if (is_help(argv[i]))
 			return help_of(c);
 	return c->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	return end_output(run(argc, argv));
 }

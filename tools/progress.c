@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/progress.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/size.h"
 #include "tools/cmd.h"
 
@@ -133,6 +135,7 @@ static void show_bar(const struct progress *p, const struct rate *r)
 
 void progress_event(const char *event, json_t *more)
 {
+	static bool is_lost; /* under the lock of stdout */
 	json_t *o = json_pack("{s:s}", "event", event);
 
 	if (o && more)
@@ -142,7 +145,11 @@ void progress_event(const char *event, json_t *more)
 		flockfile(stdout);
 		json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 		putchar('\n');
-		fflush(stdout);
+		if (fflush(stdout) && !is_lost) {
+			is_lost = true;
+			cmd_fail(EXIT_FAILED, NULL, "standard output: %s. It goes on without",
+				 error_text(errno));
+		}
 		funlockfile(stdout);
 	}
 	json_decref(o);

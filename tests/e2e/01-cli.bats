@@ -74,6 +74,13 @@ teardown_file() { end_file; }
 	"$SLICEFS" umount --discard "$odd"
 }
 
+@test "what cannot be printed has failed" {
+	local c
+	for c in help version "help put" "store ls" "store ls --json"; do
+		fails 1 'standard output: No space left' bash -c '"$0" '"$c"' >/dev/full' "$SLICEFS"
+	done
+}
+
 @test "status without a mount is an empty table; of a directory that is none, status 1" {
 	"$SLICEFS" status --json | jq -e 'type == "array"'
 	fails 1 'no slicefs is mounted there' "$SLICEFS" status "$MNT"

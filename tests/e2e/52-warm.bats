@@ -269,6 +269,18 @@ slowly() { # pid
 	rm -r "$MNT/bar"
 }
 
+@test "who reads nothing any more is told of, and all is copied" {
+	local status=0
+	mkdir "$SCRATCH/go"; : >"$SCRATCH/go/1"; : >"$SCRATCH/go/2"
+	"$SLICEFS" warm "$SCRATCH/go" "$(to go)" 2>"$SCRATCH/err" >/dev/full 3>&- || status=$?
+	[ $status = 1 ]; grep -q 'No space left' "$SCRATCH/err"
+	[ "$(ls "$MNT/go")" = $'1\n2' ]
+	"$SLICEFS" warm --json "$SCRATCH/shown" "$(to bar)" 2>"$SCRATCH/err" 3>&- | true
+	[ "${PIPESTATUS[0]}" != 0 ]; grep -q 'Broken pipe. It goes on' "$SCRATCH/err"
+	[ "$(stat -c %s "$MNT/bar/large")" = 100000000 ]
+	rm -r "$MNT/bar" "$SCRATCH/shown"
+}
+
 @test "a link that stands in DIR is not followed" {
 	local src=$SCRATCH/in out=$SCRATCH/outside
 	! is_of_node || out=$MNT/outside

@@ -103,6 +103,11 @@ remount_with() { # options of whoever has pool and index
 	is_sound
 }
 
+@test "it ends when nobody reads it any more" {
+	within 6 eval '"$SLICEFS" scrub --rate 500K "$(store_at)" | head -n1'
+	soon no is_scrubbing
+}
+
 @test "no faster than it was told" {
 	local from=$EPOCHREALTIME
 	"$SLICEFS" scrub --rate 4M "$(store_at)" >"$SCRATCH/out"
