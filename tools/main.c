@@ -135,12 +135,19 @@ int cmd_usage(const char *cmd, const char *fmt, ...)
 	return EXIT_USAGE;
 }
 
-/* optind is not behind a short option that has others behind it: "-xy". */
+/* optind is not behind a short option that has others behind it: "-xy". Of a long option that is
+ * known, but takes no value, optopt is what it would have given. */
 int cmd_bad_option(const char *cmd, char **argv)
 {
+	const char *word = argv[optind - 1], *next = argv[optind];
+	size_t n = strcspn(word, "=");
+	bool in_next = next && *next == '-' && next[1] != '-' && strchr(next, optopt);
+
+	if (optopt && !strncmp(word, "--", 2) && word[n] && !in_next)
+		return cmd_usage(cmd, "option \"%.*s\" takes no value", (int)n, word);
 	if (optopt > ' ')
 		return cmd_usage(cmd, "unknown option \"-%c\"", optopt);
-	return cmd_usage(cmd, "unknown option \"%s\"", argv[optind - 1]);
+	return cmd_usage(cmd, "unknown option \"%s\"", word);
 }
 
 static void usage(FILE *to)

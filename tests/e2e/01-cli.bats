@@ -41,6 +41,10 @@ teardown_file() { end_file; }
 		fails 2 'unknown option "-x"' "$SLICEFS" "$c" /tmp -x
 	done
 	fails 2 'nonsense' "$SLICEFS" mount -o nonsense /tmp
+	fails 2 'option "--json" takes no value' "$SLICEFS" status --json=yes /tmp
+	fails 2 'option "--recursive" takes no value' "$SLICEFS" put /tmp --recursive=1
+	fails 2 'option "--after-use" takes no value' "$SLICEFS" ttl --after-use=1h /tmp
+	fails 2 'unknown option "-x"' "$SLICEFS" ls --timeout=1s -xy
 }
 
 @test "a missing argument is status 2" {
@@ -50,6 +54,12 @@ teardown_file() { end_file; }
 	fails 2 'which store' "$SLICEFS" fsck
 	fails 2 'ls, or rm' "$SLICEFS" store
 	fails 2 'which store' "$SLICEFS" store rm
+}
+
+@test "store rm removes nothing if one of the names is none" {
+	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$MNT"; "$SLICEFS" umount "$MNT"
+	fails 2 "is no store's name" "$SLICEFS" store rm "$STORE" bad/name
+	"$SLICEFS" store rm "$STORE"
 }
 
 @test "options go before or behind, and -- ends them" {
