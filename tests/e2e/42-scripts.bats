@@ -225,6 +225,13 @@ all_is_free() { # bytes
 	[ "$(ls "$MNT")" = tree ]
 }
 
+@test "a mount of the node has no store that it could give back" {
+	requires_root
+	mount_node
+	fails 1 "its store is that of node $AT" "$SLICEFS" umount --discard "$MNT"
+	is_mounted
+}
+
 @test "who reads a file goes on with its version while another takes its place" {
 	requires_root
 	mount_node
