@@ -79,14 +79,10 @@ static int by_name(const void *a, const void *b)
 
 /* ---- Printing ---------------------------------------------------------------- */
 
-/* A terminal is not to obey what somebody called his file. */
 static void print_name(const char *name)
 {
-	size_t cap = 4 * strlen(name) + 8;
-	_cleanup_(freep) char *quoted = isatty(STDOUT_FILENO) ? malloc(cap) : NULL;
+	_cleanup_(freep) char *quoted = name_quoted(name);
 
-	if (quoted)
-		error_quote(quoted, cap, name);
 	fputs(quoted ? quoted : name, stdout);
 }
 

@@ -84,6 +84,18 @@ teardown_file() { end_file; }
 	"$SLICEFS" umount --discard "$odd"
 }
 
+@test "a terminal does not obey what somebody called his folder" {
+	requires script
+	local odd=$SCRATCH/$'e\x1b[31md'
+	mkdir "$odd"
+	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$odd"
+	script -qec "$SLICEFS status '$odd'" /dev/null >"$SCRATCH/tty" </dev/null
+	"$SLICEFS" status "$odd" >"$SCRATCH/out"
+	"$SLICEFS" umount --discard "$odd"
+	grep -aqF 'e\x1b[31md' "$SCRATCH/tty"; no grep -aq $'\x1b\[31m' "$SCRATCH/tty"
+	grep -qF $'e\x1b[31md' "$SCRATCH/out"
+}
+
 @test "what cannot be printed has failed" {
 	local c
 	for c in help version "help put" "store ls" "store ls --json"; do

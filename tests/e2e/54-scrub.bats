@@ -78,6 +78,20 @@ remount_with() { # options of whoever has pool and index
 	fsck_clean "$MNT"
 }
 
+@test "fsck --repair says each in a line, whatever it is called" {
+	! is_of_node || skip "the same, of the node's store"
+	local odd=$'a/new\nline'
+	needle "$odd"
+	"$SLICEFS" umount "$MNT"
+	rot "$odd"
+	no "$SLICEFS" fsck "$STORE"
+	"$SLICEFS" fsck --repair "$STORE" >"$SCRATCH/out" || true
+	grep -qE '^dropped object [0-9]+: /?a/new\\x0aline$' "$SCRATCH/out"; no grep -q ^line "$SCRATCH/out"
+	fsck_clean
+	mount_fs
+	[ ! -e "$MNT/$odd" ]
+}
+
 @test "what is open keeps its bytes, whatever becomes of its name" {
 	needle held
 	exec 5<"$MNT/held"
