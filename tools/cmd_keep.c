@@ -58,6 +58,10 @@ static int fail(struct keeping *k, int err, const char *path)
 		return cmd_fail(EXIT_FAILED, cmd, "%s: is moving about, or not known there yet. "
 				"Try: again", path);
 	case -EOPNOTSUPP:
+		if (!client_is_remote(path) && lgetxattr(path, "slicefs.layout", NULL, 0) < 0 &&
+		    errno == EOPNOTSUPP)
+			return cmd_fail(EXIT_FAILED, cmd, "%s: it is mounted with --no-xattrs. Try: "
+					"HOST:/PATH, if it is a node's", path);
 		return cmd_fail(EXIT_FAILED, cmd, "%s: it knows nothing of that. Try: a newer "
 				"slicefs there", path);
 	default:

@@ -74,7 +74,6 @@ static void say_json(json_t *o)
 {
 	json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	putchar('\n');
-	fflush(stdout);
 	json_decref(o);
 	if (!fflush(stdout))
 		return;
@@ -243,22 +242,28 @@ static int look_once(struct scrubbing *s, int *ret_status)
 }
 
 /* A daemon that does not answer must not keep this process. */
+static void limit(const struct scrubbing *s)
+{
+	static char late[300];
+
+	snprintf(late, sizeof(late), "%.200s: no answer in time. Try: slicefs status", s->what);
+	temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+}
+
 static int watch(struct scrubbing *s)
 {
 	const struct timespec pause = { .tv_nsec = LOOK_MS * NS_PER_MS };
-	static char late[300];
 	int status = EXIT_FAILED, r;
 
-	snprintf(late, sizeof(late), "%.200s: no answer in time. Try: slicefs status", s->what);
 	s->begun_ns = s->said_ns = clock_ns();
-	temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+	limit(s);
 	r = begin(s);
 	if (r < 0)
 		return fail(s, r);
 	while (!look_once(s, &status)) {
 		temps_limit(0, NULL);
 		nanosleep(&pause, NULL);
-		temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+		limit(s);
 	}
 	temps_limit(0, NULL);
 	return status;
@@ -287,8 +292,10 @@ static int scrub_mount(struct scrubbing *s, const struct mount_line *m)
 	int r = mounts_probe(m->dir, ANSWER_MS);
 	if (!r)
 		r = temps_watch("scrub");
-	if (!r)
+	if (!r) {
+		limit(s);
 		r = s->fd = mounts_open_control(m->dir, "scrub", O_RDWR);
+	}
 	if (r == -ENOENT)
 		r = -EOPNOTSUPP;
 	if (r < 0)
