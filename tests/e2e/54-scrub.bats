@@ -136,6 +136,9 @@ remount_with() { # options of whoever has pool and index
 	grep -q '\[#.* MiB of .*/s, .* left' "$SCRATCH/tty"
 	grep -q '6 objects\|7 objects' "$SCRATCH/tty"
 	grep -q '0 bad' "$SCRATCH/tty"
+	script -qec "stty cols 40; $SLICEFS scrub --rate 8M $(store_at)" /dev/null </dev/null | tr '\r' '\n' >"$SCRATCH/tty"
+	grep -q '\[#.* MiB of' "$SCRATCH/tty"
+	no grep -E '\[#.{40}' "$SCRATCH/tty"
 }
 
 @test "by the name of the store; and what cannot be scrubbed is said" {
