@@ -339,6 +339,21 @@ static int push(struct repair *p, uint64_t fileid, const char *parent, const cha
 	return 0;
 }
 
+/* In one line, whatever the names are. */
+static void write_dropped(struct writer *report, uint64_t fileid, const char *dir, const char *name)
+{
+	_cleanup_(freep) char *path = NULL;
+	size_t cap = 4 * (strlen(dir) + strlen(name)) + 8;
+	_cleanup_(freep) char *quoted = malloc(cap);
+
+	if (!quoted || asprintf(&path, "%s%s", dir, name) < 0) {
+		report->bad = true;
+		return;
+	}
+	error_quote(quoted, cap, path);
+	write_format(report, "dropped object %" PRIu64 ": %s\n", fileid, quoted);
+}
+
 static int drop_name(struct repair *p, const struct todo *dir, const struct entry *en)
 {
 	struct index_op op = { .parent = dir->fileid, .name = en->name };
@@ -346,8 +361,7 @@ static int drop_name(struct repair *p, const struct todo *dir, const struct entr
 
 	if (!r) {
 		engine_drop(p->e, &op.gone);
-		write_format(p->report, "dropped object %" PRIu64 ": %s%s\n", en->attr.fileid,
-			     dir->path, en->name);
+		write_dropped(p->report, en->attr.fileid, dir->path, en->name);
 		p->repaired += op.gone.attr.nlink == 0;
 	}
 	index_op_fini(&op);

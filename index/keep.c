@@ -69,8 +69,9 @@ static int parse_moment(const char *s, int64_t *ret)
 		const char *end = strptime(s, forms[i], &tm);
 		if (!end || *end)
 			continue;
-		*ret = timegm(&tm);
-		return *ret > 0 ? 0 : -EINVAL;
+		int day = tm.tm_mday;
+		*ret = timegm(&tm); /* makes the 3rd of March of the 31st of February */
+		return *ret > 0 && tm.tm_mday == day ? 0 : -EINVAL;
 	}
 	return -EINVAL;
 }

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tools/progress.h"
+
 enum {
 	LOT_BYTES = 1 << 20,
 	WINDOW = 8,
@@ -115,8 +117,8 @@ static uint64_t in_run(struct ring *g, uint64_t off, uint64_t end)
 		if (n <= 0)
 			break;
 		begin_write(g, l, off, (uint64_t)n);
-		if (g->c->moved)
-			atomic_fetch_add(g->c->moved, (uint64_t)n);
+		if (g->c->progress)
+			progress_moved(g->c->progress, (uint64_t)n);
 		off += (uint64_t)n;
 		if (off < to)
 			break;

@@ -473,6 +473,48 @@ int client_find(struct client *c, uint64_t from, const char *path, bool follow,
 	return r;
 }
 
+char *client_name_of(const char *path)
+{
+	size_t n = strlen(path);
+
+	while (n && path[n - 1] == '/')
+		n--;
+	const char *base = path + n;
+	while (base > path && base[-1] != '/')
+		base--;
+	n -= (size_t)(base - path);
+	return !n || (n == 2 && !memcmp(base, "..", 2)) ? strdup(".") : strndup(base, n);
+}
+
+/* What is in "." goes into the folder itself, by names of its own. */
+static int check_names(const struct client *c, char **words, char **names, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < i; k++)
+			if (!strcmp(names[i], names[k]) && strcmp(names[i], "."))
+				return cmd_fail(EXIT_USAGE, c->cmd, "%s and %s would both become "
+						"\"%s\". Try: a command for each", words[k], words[i],
+						names[i]);
+	return EXIT_DONE;
+}
+
+int client_check_names(const struct client *c, char **words, int n,
+		       char *(*name_of)(const char *word))
+{
+	char **names = calloc((size_t)n, sizeof(*names));
+	bool all = names;
+
+	for (int i = 0; all && i < n; i++)
+		all = (names[i] = name_of ? name_of(words[i]) :
+					    client_name_of(strchr(words[i], '/')));
+	int status = all ? check_names(c, words, names, n) :
+			   cmd_fail(EXIT_FAILED, c->cmd, "%s", error_text(-ENOMEM));
+	for (int i = 0; names && i < n; i++)
+		free(names[i]);
+	free(names);
+	return status;
+}
+
 int client_link(struct client *c, const struct attr *a, struct place place, char **ret)
 {
 	struct index_op op = { .fileid = a->fileid, .place = place };

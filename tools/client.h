@@ -29,7 +29,7 @@ struct client {
 	enum engine_bytes_by by;    /* ENGINE_NONE at first: names only */
 	struct engine *engine;
 	struct index *ix;
-	_Atomic uint64_t *moved;    /* or NULL: bytes that were read to be sent are added */
+	struct progress *progress;  /* or NULL: is told of bytes that were read to be sent */
 };
 
 /* ---- The command line -------------------------------------------------------- */
@@ -104,6 +104,15 @@ struct found {
  * missing: is_there. -ENOENT (one before it is), -ENOTDIR, -ELOOP, -ENAMETOOLONG. */
 int client_find(struct client *c, uint64_t from, const char *path, bool follow,
 		struct found *ret);
+
+/* The last name of a path, as in "a/b/", to be freed: what it becomes in a folder. Of ".", ".." and
+ * "/" it is ".". NULL: no memory. */
+char *client_name_of(const char *path);
+
+/* Words that would become one name in a folder are refused: which of them would be luck.
+ * name_of(word): that name, to be freed; NULL: client_name_of() its path on a node. Exit status. */
+int client_check_names(const struct client *c, char **words, int n,
+		       char *(*name_of)(const char *word));
 
 /* What a link says, to be freed. */
 int client_link(struct client *c, const struct attr *a, struct place place, char **ret);

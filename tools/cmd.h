@@ -31,6 +31,10 @@ int cmd_usage(const char *cmd, const char *fmt, ...)
 /* The same for the option that getopt_long() has just answered '?' to. */
 int cmd_bad_option(const char *cmd, char **argv);
 
+/* Whoever reads our output has enough: the end that programs have then. Returns where SIGPIPE is
+ * blocked. */
+void cmd_end_by_pipe(void);
+
 int cmd_mount(int argc, char **argv);
 void cmd_mount_help(void);
 int cmd_serve(int argc, char **argv);

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +27,7 @@ enum { JOBS = 4, TRIES = 16 };
 struct get {
 	struct client c;
 	bool recursive, no_clobber, preserve;
+	const char *to;
 	unsigned njobs;
 	mode_t umask;
 	struct jobs *jobs;
@@ -90,13 +90,10 @@ static int open_remote(struct client *c, uint64_t dir, const char *path, struct 
 	return r;
 }
 
-/* Whoever reads our output has enough: the end that programs have then. */
 static int fail_write(const struct get *g, int err, const char *path)
 {
-	if (err == -EPIPE) {
-		signal(SIGPIPE, SIG_DFL);
-		raise(SIGPIPE);
-	}
+	if (err == -EPIPE)
+		cmd_end_by_pipe();
 	return fail_here(g, err, path);
 }
 
@@ -147,28 +144,32 @@ static int fetch_new(struct get *g, struct file *f, const char *shown, const cha
 }
 
 /* A device, a pipe: there is nothing to take the place of. */
-static int fetch_through(struct get *g, struct file *f, const char *shown, const char *local)
+static int fetch_through(struct get *g, struct file *f, const char *shown, const char *local,
+			 int flags)
 {
-	_cleanup_(closep) int fd = open(local, O_WRONLY | O_CLOEXEC);
+	_cleanup_(closep) int fd = open(local, O_WRONLY | O_CLOEXEC | flags);
 
 	return fd < 0 ? fail_here(g, -errno, local) : carry_to(g, f, fd, false, shown, local);
 }
 
-/* Where a link stands in its place, what it leads to is replaced, as cp would. */
+/* Where a link stands in its place, what it leads to is replaced, as cp would; but with -r the
+ * link itself, unless it is TO: one that came with the tree could lead anywhere. */
 static int fetch_to(struct get *g, struct file *f, const char *shown, const char *local)
 {
 	_cleanup_(freep) char *real = NULL;
 	struct stat st;
-	bool any = !stat(local, &st);
+	bool follows = !g->recursive || !strcmp(local, g->to);
+	bool any = !(follows ? stat(local, &st) : lstat(local, &st));
+	bool is_link = any && S_ISLNK(st.st_mode);
 
 	if (any && g->no_clobber)
 		return EXIT_DONE;
 	if (any && S_ISDIR(st.st_mode))
 		return fail_here(g, -EISDIR, local);
-	if (any && !S_ISREG(st.st_mode))
-		return fetch_through(g, f, shown, local);
-	real = any ? realpath(local, NULL) : NULL;
-	return fetch_new(g, f, shown, real ? real : local, any ? &st : NULL);
+	if (any && !S_ISREG(st.st_mode) && !is_link)
+		return fetch_through(g, f, shown, local, follows ? 0 : O_NOFOLLOW);
+	real = any && follows ? realpath(local, NULL) : NULL;
+	return fetch_new(g, f, shown, real ? real : local, any && !is_link ? &st : NULL);
 }
 
 static int fetch_file(void *arg)
@@ -192,20 +193,23 @@ static int fetch_file(void *arg)
 
 /* ---- Folders and links ------------------------------------------------------- */
 
+static int make_link(const char *as, const void *target)
+{
+	return symlink(target, as);
+}
+
 static int get_link(struct get *g, const struct attr *a, struct place place, const char *shown,
 		    const char *local)
 {
 	_cleanup_(freep) char *target = NULL;
-	struct stat st;
 	int r = client_link(&g->c, a, place, &target);
 
 	if (r < 0)
 		return client_fail(&g->c, r, shown);
-	r = symlink(target, local) < 0 ? -errno : 0;
-	if (r == -EEXIST && g->no_clobber)
-		return EXIT_DONE;
-	if (r == -EEXIST && !lstat(local, &st) && !S_ISDIR(st.st_mode) && !unlink(local))
-		r = symlink(target, local) < 0 ? -errno : 0;
+	if (g->no_clobber)
+		r = symlink(target, local) < 0 && errno != EEXIST ? -errno : 0;
+	else
+		r = temps_make(local, make_link, target);
 	return r < 0 ? fail_here(g, r, local) : EXIT_DONE;
 }
 
@@ -220,14 +224,16 @@ static int remember_folder(struct get *g, const char *local, const struct attr *
 	return f->path ? 0 : -ENOMEM;
 }
 
-/* Ours alone until all is in it: then it gets its mode. */
+/* Ours alone until all is in it: then it gets its mode. A link that stands there is not followed. */
 static int make_folder(struct get *g, const char *local, const struct attr *a)
 {
 	struct stat st;
 	bool is_new = !mkdir(local, 0700);
 
-	if (!is_new && (errno != EEXIST || stat(local, &st) < 0))
+	if (!is_new && (errno != EEXIST || lstat(local, &st) < 0))
 		return -errno;
+	if (!is_new && S_ISLNK(st.st_mode))
+		return -ELOOP;
 	if (!is_new && !S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return is_new || g->preserve ? remember_folder(g, local, a) : 0;
@@ -275,6 +281,9 @@ static int get_folder(struct get *g, const struct attr *a, const char *shown, co
 		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: is a directory. Try: slicefs get -r",
 				shown);
 	int r = make_folder(g, local, a);
+	if (r == -ELOOP)
+		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: a link is there, which -r does not "
+				"follow", local);
 	if (r < 0)
 		return fail_here(g, r, local);
 	r = client_list(&g->c, a->fileid, true, get_name, &l);
@@ -315,9 +324,11 @@ static int get_any(struct get *g, uint64_t dir, const char *name, const struct a
 
 static int end_folders(struct get *g, int status)
 {
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
 	for (struct folder *f = g->folders, *next; f; f = next) {
 		next = f->next;
-		int fd = f->path ? open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+		int fd = f->path ? open(f->path, flags) : -1;
 		int r = fd < 0 ? -errno : set_mode(g, fd, &f->attr, NULL);
 		if (r < 0)
 			status = fail_here(g, r, f->path ? f->path : "a folder");
@@ -343,25 +354,10 @@ static int cat_one(struct get *g, const char *path, const char *shown)
 	return status;
 }
 
-/* The last name of a path, as in "a/b/": what it becomes in a folder, to be freed. Of
- * ".", ".." and "/" it is "." */
-static char *name_of(const char *path)
-{
-	size_t n = strlen(path);
-
-	while (n && path[n - 1] == '/')
-		n--;
-	const char *base = path + n;
-	while (base > path && base[-1] != '/')
-		base--;
-	n -= (size_t)(base - path);
-	return !n || (n == 2 && !memcmp(base, "..", 2)) ? strdup(".") : strndup(base, n);
-}
-
 static int get_one(struct get *g, const char *path, const char *shown, const char *to,
 		   bool into)
 {
-	_cleanup_(freep) char *name = name_of(path);
+	_cleanup_(freep) char *name = client_name_of(path);
 	_cleanup_(freep) char *inside = name && into ? client_join(to, name) : NULL;
 	struct found at;
 	int r = client_find(&g->c, INDEX_ROOT, path, !g->recursive, &at);
@@ -378,16 +374,21 @@ static int get_one(struct get *g, const char *path, const char *shown, const cha
 static int get_words(struct get *g, char **words, int n, const char *to)
 {
 	struct stat st;
-	bool into = !stat(to, &st) && S_ISDIR(st.st_mode);
-	int status = EXIT_DONE;
+	bool is_stdout = !strcmp(to, "-");
+	bool into = !is_stdout && !stat(to, &st) && S_ISDIR(st.st_mode);
+	bool needs_folder = n > 1 || (to[strlen(to) - 1] == '/' && !g->recursive);
+	g->to = to;
+	int status = into ? client_check_names(&g->c, words, n, NULL) : EXIT_DONE;
 
-	if (!into && (n > 1 || to[strlen(to) - 1] == '/') && strcmp(to, "-") && !g->recursive)
+	if (status)
+		return status;
+	if (!into && needs_folder && !is_stdout)
 		return cmd_fail(EXIT_FAILED, "get", "%s: no such folder%s. Try: mkdir -p %s", to,
 				n > 1 ? ", which several files need" : "", to);
 	for (int i = 0; i < n; i++) {
 		const char *path = strchr(words[i], '/');
-		int s = strcmp(to, "-") ? get_one(g, path, words[i], to, into) :
-					  cat_one(g, path, words[i]);
+		int s = is_stdout ? cat_one(g, path, words[i]) :
+				    get_one(g, path, words[i], to, into);
 		status = s ? s : status;
 	}
 	return status;
@@ -415,7 +416,7 @@ static int parse(struct get *g, int argc, char **argv)
 		else
 			status = client_option(&g->c, option, argv);
 	}
-	if (!status && argc - optind < 2)
+	if (!status && (argc - optind < 2 || !*argv[argc - 1]))
 		return cmd_usage("get", argc == optind ? "which file, and where to?" :
 							 "where to? Try: a folder here, or -");
 	return status;

@@ -58,6 +58,10 @@ static int fail(struct keeping *k, int err, const char *path)
 		return cmd_fail(EXIT_FAILED, cmd, "%s: is moving about, or not known there yet. "
 				"Try: again", path);
 	case -EOPNOTSUPP:
+		if (!client_is_remote(path) && lgetxattr(path, "slicefs.layout", NULL, 0) < 0 &&
+		    errno == EOPNOTSUPP)
+			return cmd_fail(EXIT_FAILED, cmd, "%s: it is mounted with --no-xattrs. Try: "
+					"HOST:/PATH, if it is a node's", path);
 		return cmd_fail(EXIT_FAILED, cmd, "%s: it knows nothing of that. Try: a newer "
 				"slicefs there", path);
 	default:
@@ -348,35 +352,44 @@ static int do_there(struct keeping *k, const char *word)
 
 /* ---- All words --------------------------------------------------------------------- */
 
-static int open_node(struct keeping *k, char **words)
+static int take_node(struct keeping *k, char **words)
 {
 	const char *path;
-	bool any = false;
+	int status = EXIT_DONE;
 
-	for (; *words; words++) {
-		if (!client_is_remote(*words))
-			continue;
-		int status = client_take(&k->c, *words, &path);
-		if (status)
-			return status;
-		any = true;
-	}
-	return any ? client_open(&k->c) : EXIT_DONE;
+	for (; *words && !status; words++)
+		if (client_is_remote(*words))
+			status = client_take(&k->c, *words, &path);
+	return status;
 }
 
-/* Each of them, also after one that failed. */
+static int do_each(struct keeping *k, char **words, bool remote,
+		   int (*fn)(struct keeping *k, const char *word))
+{
+	int worst = EXIT_DONE;
+
+	for (; *words; words++) {
+		int status = client_is_remote(*words) == remote ? fn(k, *words) : EXIT_DONE;
+		worst = status ? status : worst;
+	}
+	return worst;
+}
+
+/* Each of them, also after one that failed. A node that is gone ends the process: so those that are
+ * here come first. */
 static int do_words(struct keeping *k, char **words)
 {
-	int worst = open_node(k, words);
-	bool opened = !worst;
+	int status = take_node(k, words);
 
-	for (; opened && *words; words++) {
-		int status = client_is_remote(*words) ? do_there(k, *words) : do_here(k, *words);
-		if (status)
-			worst = status;
-	}
+	if (status)
+		return status;
+	int here = do_each(k, words, false, do_here);
+	if (*k->c.node)
+		status = client_open(&k->c);
+	if (*k->c.node && !status)
+		status = do_each(k, words, true, do_there);
 	client_close(&k->c);
-	return worst;
+	return status ? status : here;
 }
 
 /* What is to be set, as its extended attribute has it. */
@@ -401,12 +414,13 @@ struct words {
 	int n;
 };
 
-/* `first`: what stands before the PATHs, of which there is one at least; or NULL. */
-static int parse(struct words *w, int argc, char **argv, const struct option *options,
-		 const char *first)
+/* `letters`: ":d", or ":". `first`: what stands before the PATHs, of which there is one at least; or
+ * NULL. */
+static int parse(struct words *w, int argc, char **argv, const char *letters,
+		 const struct option *options, const char *first)
 {
 	client_init(&w->k.c, argv[0], false);
-	for (int o; (o = getopt_long(argc, argv, ":d", options, NULL)) != -1;) {
+	for (int o; (o = getopt_long(argc, argv, letters, options, NULL)) != -1;) {
 		if (o == 'd')
 			w->k.only_itself = true;
 		else if (o == OPTION_UNTIL)
@@ -460,7 +474,7 @@ int cmd_pin(int argc, char **argv)
 	struct words w = { 0 };
 	struct keep_text until;
 	uint64_t us;
-	int status = parse(&w, argc, argv, options, NULL);
+	int status = parse(&w, argc, argv, ":d", options, NULL);
 
 	if (status)
 		return status;
@@ -490,7 +504,7 @@ void cmd_unpin_help(void)
 int cmd_unpin(int argc, char **argv)
 {
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, plain, NULL);
+	int status = parse(&w, argc, argv, ":d", plain, NULL);
 
 	if (status)
 		return status;
@@ -513,7 +527,7 @@ int cmd_ttl(int argc, char **argv)
 	};
 	struct words w = { 0 };
 	char value[64];
-	int status = parse(&w, argc, argv, options, "TIME");
+	int status = parse(&w, argc, argv, ":d", options, "TIME");
 
 	if (status)
 		return status;
@@ -533,7 +547,7 @@ void cmd_priority_help(void)
 int cmd_priority(int argc, char **argv)
 {
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, plain, "priority");
+	int status = parse(&w, argc, argv, ":d", plain, "priority");
 
 	if (status)
 		return status;
@@ -553,7 +567,7 @@ int cmd_evict(int argc, char **argv)
 {
 	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, options, NULL);
+	int status = parse(&w, argc, argv, ":", options, NULL);
 
 	if (status)
 		return status;
@@ -583,7 +597,8 @@ static int quota_words(struct words *w, const char *verb)
 		return cmd_usage("quota", "no DIR was given");
 	if (unset)
 		take_value(&w->k, "quota", NULL);
-	else if (set && take_value(&w->k, "quota", w->v[2]) < 0)
+	else if (set && (take_value(&w->k, "quota", w->v[2]) < 0 ||
+			 (!w->k.keep.quota && strcmp(w->v[2], "none"))))
 		return cmd_usage("quota", "\"%s\" is no size. Try: 512M, 10G, none", w->v[2]);
 	if (set)
 		w->v[2] = NULL;
@@ -594,7 +609,7 @@ int cmd_quota(int argc, char **argv)
 {
 	static const struct option options[] = { CLIENT_OPTIONS, { 0 } };
 	struct words w = { 0 };
-	int status = parse(&w, argc, argv, options, NULL);
+	int status = parse(&w, argc, argv, ":", options, NULL);
 
 	return status ? status : quota_words(&w, w.v[0]);
 }

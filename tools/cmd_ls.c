@@ -79,14 +79,10 @@ static int by_name(const void *a, const void *b)
 
 /* ---- Printing ---------------------------------------------------------------- */
 
-/* A terminal is not to obey what somebody called his file. */
 static void print_name(const char *name)
 {
-	size_t cap = 4 * strlen(name) + 8;
-	_cleanup_(freep) char *quoted = isatty(STDOUT_FILENO) ? malloc(cap) : NULL;
+	_cleanup_(freep) char *quoted = name_quoted(name);
 
-	if (quoted)
-		error_quote(quoted, cap, name);
 	fputs(quoted ? quoted : name, stdout);
 }
 
@@ -130,7 +126,10 @@ static void print_long(const struct row *r)
 	print_owner(u ? u->pw_name : NULL, a->uid);
 	struct group *g = getgrgid(a->gid);
 	print_owner(g ? g->gr_name : NULL, a->gid);
-	strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", localtime_r(&a->mtime.tv_sec, &tm));
+	if (localtime_r(&a->mtime.tv_sec, &tm)) /* not of a year that has no number */
+		strftime(time, sizeof(time), "%Y-%m-%d %H:%M:%S", &tm);
+	else
+		snprintf(time, sizeof(time), "%lld", (long long)a->mtime.tv_sec);
 	if (S_ISCHR(a->mode) || S_ISBLK(a->mode))
 		printf("%5u, %4u %s ", major(a->rdev), minor(a->rdev), time);
 	else
@@ -280,8 +279,6 @@ static int list_words(struct ls *l, char **words)
 		putchar('\n');
 	}
 	json_decref(l->all);
-	if (fflush(stdout) || ferror(stdout))
-		status = cmd_fail(EXIT_FAILED, "ls", "standard output: %s", strerror(errno));
 	return status;
 }
 

@@ -184,7 +184,8 @@ static int move_to(struct names *x, const struct found *from, uint64_t dir, cons
 	return r ? client_fail(&x->c, r, shown) : EXIT_DONE;
 }
 
-static int move_word(struct names *x, const char *word, const struct found *to)
+/* `last`: `to`, as the user wrote it. */
+static int move_word(struct names *x, const char *word, const struct found *to, const char *last)
 {
 	bool into = to->is_there && S_ISDIR(to->attr.mode);
 	struct found from;
@@ -197,6 +198,9 @@ static int move_word(struct names *x, const char *word, const struct found *to)
 	if (!*from.name)
 		return cmd_fail(EXIT_FAILED, "mv", "%s: the root, \".\" and \"..\" are not "
 				"moved", word);
+	if (!into && last[strlen(last) - 1] == '/' && !S_ISDIR(from.attr.mode))
+		return cmd_fail(EXIT_FAILED, "mv", "%s: no such folder. Try: slicefs mkdir -p %s",
+				last, last);
 	return into ? move_to(x, &from, to->attr.fileid, from.name, word) :
 		      move_to(x, &from, to->parent, to->name, word);
 }
@@ -204,17 +208,20 @@ static int move_word(struct names *x, const char *word, const struct found *to)
 static int move_words(struct names *x, char **words, int n)
 {
 	const char *last = words[n - 1];
-	int status = EXIT_DONE;
 	struct found to;
 	int r = client_find(&x->c, INDEX_ROOT, strchr(last, '/'), true, &to);
 
 	if (r < 0)
 		return client_fail(&x->c, r, last);
-	if (n > 2 && !(to.is_there && S_ISDIR(to.attr.mode)))
+	bool into = to.is_there && S_ISDIR(to.attr.mode);
+	if (n > 2 && !into)
 		return cmd_fail(EXIT_FAILED, "mv", "%s: no such folder, which several files need. "
 				"Try: slicefs mkdir -p %s", last, last);
+	int status = into ? client_check_names(&x->c, words, n - 1, NULL) : EXIT_DONE;
+	if (status)
+		return status;
 	for (int i = 0; i < n - 1; i++) {
-		int s = move_word(x, words[i], &to);
+		int s = move_word(x, words[i], &to, last);
 		status = s ? s : status;
 	}
 	return status;

@@ -93,8 +93,6 @@ static int put_item(void *arg)
 
 /* ---- Folders and links ------------------------------------------------------- */
 
-/* ---- Folders and links ------------------------------------------------------- */
-
 static int put_link(struct put *p, const char *local, const struct stat *st, uint64_t dir,
 		    const char *name, const char *shown)
 {
@@ -212,65 +210,39 @@ static int put_any(struct put *p, const char *local, bool follow, uint64_t dir,
  * "/" it is ".": what is in them goes into the folder itself. */
 static char *name_of(const char *local)
 {
-	_cleanup_(freep) char *whole = NULL;
 	size_t n = strlen(local);
 
-	while (n > 1 && local[n - 1] == '/')
+	while (n && local[n - 1] == '/')
 		n--;
-	const char *base = local + n;
-	while (base > local && base[-1] != '/')
-		base--;
-	n -= (size_t)(base - local);
-	if (n == 2 && !memcmp(base, "..", 2)) {
-		whole = realpath(local, NULL);
-		base = whole ? strrchr(whole, '/') + 1 : ".";
-		n = strlen(base);
-	}
-	return n ? strndup(base, n) : strdup(".");
+	bool is_up = n >= 2 && !memcmp(local + n - 2, "..", 2) && (n == 2 || local[n - 3] == '/');
+	_cleanup_(freep) char *whole = is_up ? realpath(local, NULL) : NULL;
+	return client_name_of(whole ? whole : local);
 }
 
-/* Two words that would become one file: which of them would be luck. */
-static int check_names(const char *const *words, char **names, int n)
+/* "-" has no name that it could have in a folder. Exit status. */
+static int check_words(const struct put *p, char **words, int n, const char *shown)
 {
 	for (int i = 0; i < n; i++)
-		for (int k = 0; k < i; k++)
-			if (!strcmp(names[i], names[k]) && strcmp(names[i], "."))
-				return cmd_fail(EXIT_USAGE, "put", "%s and %s would both become "
-						"\"%s\". Try: a command for each", words[k], words[i],
-						names[i]);
-	return EXIT_DONE;
+		if (!strcmp(words[i], "-"))
+			return cmd_fail(EXIT_USAGE, "put", "%s: standard input needs a name. Try: "
+					"slicefs put - %s%sNAME", shown, shown,
+					shown[strlen(shown) - 1] == '/' ? "" : "/");
+	return client_check_names(&p->c, words, n, name_of);
 }
 
-static int put_into(struct put *p, char **words, char **names, int n, uint64_t dir,
-		    const char *shown)
+static int put_into(struct put *p, char **words, int n, uint64_t dir, const char *shown)
 {
-	int status = check_names((const char *const *)words, names, n);
+	int status = check_words(p, words, n, shown);
 
-	for (int i = 0; i < n && status != EXIT_USAGE; i++) {
-		_cleanup_(freep) char *to = client_join(shown, names[i]);
-		int s = !strcmp(words[i], "-") ?
-				cmd_fail(EXIT_USAGE, "put", "%s: standard input needs a name. Try: "
-					 "slicefs put - %s", shown, to ? to : "") :
-				to ? put_any(p, words[i], true, dir, names[i], to) :
-				     fail_here(p, -ENOMEM, words[i]);
+	if (status)
+		return status;
+	for (int i = 0; i < n; i++) {
+		_cleanup_(freep) char *name = name_of(words[i]);
+		_cleanup_(freep) char *to = name ? client_join(shown, name) : NULL;
+		int s = to ? put_any(p, words[i], true, dir, name, to) :
+			     fail_here(p, -ENOMEM, words[i]);
 		status = s ? s : status;
 	}
-	return status;
-}
-
-static int put_into_names(struct put *p, char **words, int n, uint64_t dir, const char *shown)
-{
-	char **names = calloc((size_t)n, sizeof(*names));
-	bool all = names;
-	int status = EXIT_FAILED;
-
-	for (int i = 0; all && i < n; i++)
-		all = (names[i] = name_of(words[i]));
-	if (all)
-		status = put_into(p, words, names, n, dir, shown);
-	for (int i = 0; names && i < n; i++)
-		free(names[i]);
-	free(names);
 	return status;
 }
 
@@ -282,7 +254,7 @@ static int put_words(struct put *p, char **words, int n, const char *path, const
 	if (r < 0)
 		return client_fail(&p->c, r, shown);
 	if (at.is_there && S_ISDIR(at.attr.mode))
-		return put_into_names(p, words, n, at.attr.fileid, shown);
+		return put_into(p, words, n, at.attr.fileid, shown);
 	if (n > 1 || path[strlen(path) - 1] == '/')
 		return cmd_fail(EXIT_FAILED, "put", "%s: no such folder%s. Try: slicefs mkdir -p %s",
 				shown, n > 1 ? ", which several files need" : "", shown);

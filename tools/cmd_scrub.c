@@ -24,6 +24,7 @@
 #include "tools/cmd.h"
 #include "tools/mounts.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 #include "tools/stores.h"
 #include "tools/temps.h"
 
@@ -73,8 +74,12 @@ static void say_json(json_t *o)
 {
 	json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 	putchar('\n');
-	fflush(stdout);
 	json_decref(o);
+	if (!fflush(stdout))
+		return;
+	if (errno == EPIPE)
+		cmd_end_by_pipe();
+	temps_exit(cmd_fail(EXIT_FAILED, "scrub", "standard output: %s", error_text(errno)));
 }
 
 static json_t *numbers(const struct scrubbing *s, const char *event, const struct scrub_report *r)
@@ -98,6 +103,7 @@ static void say_progress(struct scrubbing *s, const struct scrub_report *r)
 {
 	uint64_t total = total_of(r), now = clock_ns();
 	int bar = sizeof(full) - 1;
+	char line[256];
 	int done = total ? (int)((double)r->bytes / (double)total * bar) : bar;
 
 	if (s->json) {
@@ -111,9 +117,10 @@ static void say_progress(struct scrubbing *s, const struct scrub_report *r)
 	}
 	s->has_line = true;
 	uint64_t left = left_s(s, r);
-	fprintf(stderr, "\r\033[K[%.*s%.*s] %s of %s, %s/s, %" PRIu64 ":%02" PRIu64 " left", done, full,
-		bar - done, empty, size_text(r->bytes).s, size_text(total).s,
-		size_text(rate_of(s, r)).s, left / 60, left % 60);
+	snprintf(line, sizeof(line), "[%.*s%.*s] %s of %s, %s/s, %" PRIu64 ":%02" PRIu64 " left",
+		 done, full, bar - done, empty, size_text(r->bytes).s, size_text(total).s,
+		 size_text(rate_of(s, r)).s, left / 60, left % 60);
+	progress_show(line);
 }
 
 static void clear_line(struct scrubbing *s)
@@ -235,22 +242,28 @@ static int look_once(struct scrubbing *s, int *ret_status)
 }
 
 /* A daemon that does not answer must not keep this process. */
+static void limit(const struct scrubbing *s)
+{
+	static char late[300];
+
+	snprintf(late, sizeof(late), "%.200s: no answer in time. Try: slicefs status", s->what);
+	temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+}
+
 static int watch(struct scrubbing *s)
 {
 	const struct timespec pause = { .tv_nsec = LOOK_MS * NS_PER_MS };
-	static char late[300];
 	int status = EXIT_FAILED, r;
 
-	snprintf(late, sizeof(late), "%.200s: no answer in time. Try: slicefs status", s->what);
 	s->begun_ns = s->said_ns = clock_ns();
-	temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+	limit(s);
 	r = begin(s);
 	if (r < 0)
 		return fail(s, r);
 	while (!look_once(s, &status)) {
 		temps_limit(0, NULL);
 		nanosleep(&pause, NULL);
-		temps_limit(s->client.timeout_ms + ANSWER_MS, late);
+		limit(s);
 	}
 	temps_limit(0, NULL);
 	return status;
@@ -279,8 +292,10 @@ static int scrub_mount(struct scrubbing *s, const struct mount_line *m)
 	int r = mounts_probe(m->dir, ANSWER_MS);
 	if (!r)
 		r = temps_watch("scrub");
-	if (!r)
+	if (!r) {
+		limit(s);
 		r = s->fd = mounts_open_control(m->dir, "scrub", O_RDWR);
+	}
 	if (r == -ENOENT)
 		r = -EOPNOTSUPP;
 	if (r < 0)

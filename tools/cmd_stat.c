@@ -3,37 +3,38 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
-#include <linux/limits.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/xattr.h>
 
+#include "common/bytes.h"
 #include "common/cleanup.h"
+#include "common/error.h"
 #include "common/size.h"
 #include "tools/cmd.h"
+#include "tools/mounts.h"
 #include "tools/output.h"
+
+enum { ANSWER_MS = 10000 };
 
 void cmd_stat_help(void)
 {
 	printf("  --json  an array with an object for each PATH, with its extents\n");
 }
 
-/* The attribute's text, on the heap; NULL and errno. */
-static char *layout_of(const char *path)
+static const char *reason(int err)
 {
-	char *text = malloc(XATTR_SIZE_MAX + 1);
-	ssize_t n = text ? lgetxattr(path, "slicefs.layout", text, XATTR_SIZE_MAX) : -1;
-
-	if (n < 0) {
-		int err = errno;
-		free(text);
-		errno = err;
-		return NULL;
+	switch (err) {
+	case -ENODATA:
+	case -EOPNOTSUPP:
+		return "not in a slicefs mount. Try: slicefs status";
+	case -ENOSYS:
+		return "its mount has --no-xattrs, by which this would be asked";
+	case -ETIMEDOUT:
+		return "no answer within 10 s. Try: slicefs status";
+	default:
+		return error_text(err);
 	}
-	text[n] = '\0';
-	return text;
 }
 
 static void print_object(const char *path, json_t *o)
@@ -64,15 +65,13 @@ static void print_object(const char *path, json_t *o)
 
 static int stat_one(const char *path, json_t *all)
 {
-	_cleanup_(freep) char *text = layout_of(path);
+	_cleanup_(writer_fini) struct writer w = { 0 };
+	int r = mounts_read_layout(path, ANSWER_MS, &w);
 
-	if (!text)
-		return cmd_fail(EXIT_FAILED, "stat", "%s: %s", path,
-				errno == ENODATA || errno == EOPNOTSUPP ?
-					"not in a slicefs mount. Try: slicefs status" :
-					strerror(errno));
+	if (r < 0)
+		return cmd_fail(EXIT_FAILED, "stat", "%s: %s", path, reason(r));
 	json_error_t err;
-	json_t *o = json_loads(text, 0, &err);
+	json_t *o = json_loadb((const char *)w.p, w.len, 0, &err);
 	if (!o)
 		return cmd_fail(EXIT_FAILED, "stat", "%s: cannot read its layout: %s", path,
 				err.text);

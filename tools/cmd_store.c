@@ -65,9 +65,6 @@ static int store_rm(const char *name)
 	char dir[PATH_MAX];
 	struct store_stat st;
 
-	if (!stores_name_ok(name))
-		return cmd_usage("store", "\"%s\" is no store's name: letters, digits, '.', '_' "
-					  "and '-', at most %d", name, STORES_NAME_MAX);
 	stores_dir(name, dir);
 	int r = engine_store_remove(dir, true);
 	if (r == -ENOENT)
@@ -86,6 +83,16 @@ static int store_rm(const char *name)
 	return EXIT_DONE;
 }
 
+/* Before any is gone. */
+static int check_names(char **names)
+{
+	for (; *names; names++)
+		if (!stores_name_ok(*names))
+			return cmd_usage("store", "\"%s\" is no store's name: letters, digits, '.', "
+					 "'_' and '-', at most %d", *names, STORES_NAME_MAX);
+	return EXIT_DONE;
+}
+
 int cmd_store(int argc, char **argv)
 {
 	int status = EXIT_DONE;
@@ -99,6 +106,9 @@ int cmd_store(int argc, char **argv)
 	if (argc >= 2 && !strcmp(argv[1], "rm")) {
 		if (argc == 2)
 			return cmd_usage("store", "rm: which store?");
+		status = check_names(argv + 2);
+		if (status)
+			return status;
 		for (int i = 2; i < argc; i++) {
 			int s = store_rm(argv[i]);
 			status = s ? s : status;

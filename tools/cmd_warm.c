@@ -207,14 +207,19 @@ static void item_free(struct item *i)
 
 static int do_item(struct warm *w, struct item *i)
 {
+	uint64_t counted = (uint64_t)i->st.st_size;
+
 	if (atomic_load(&w->stopped))
 		return EXIT_FAILED;
 	if (is_there(w, i)) {
-		skipped(w, (uint64_t)i->st.st_size);
+		skipped(w, counted);
 		return EXIT_DONE;
 	}
-	if (!w->dry_run)
-		return copy(w, i);
+	if (!w->dry_run) {
+		int status = copy(w, i);
+		progress_ended(&w->p, counted);
+		return status;
+	}
 	would_copy(w, i->at.rel);
 	copied(w, (uint64_t)i->st.st_size);
 	return EXIT_DONE;
@@ -247,12 +252,13 @@ static int add_name(struct warm *w, struct item *i)
 		}
 		int r = w->t.ops->name(&w->t, &i->at, first);
 		if (!r) {
-			atomic_fetch_add(&w->p.moved, (uint64_t)i->st.st_size);
+			progress_ended(&w->p, (uint64_t)i->st.st_size);
 			copied(w, 0);
 			return EXIT_DONE;
 		}
 		if (r != -ENOENT && r != -ESTALE && r != -EMLINK) {
 			failed_there(w, &i->at, r);
+			progress_ended(&w->p, (uint64_t)i->st.st_size);
 			return EXIT_FAILED;
 		}
 	}
@@ -365,6 +371,7 @@ static struct folder *add_folder(struct warm *w, const struct warm_at *at, const
 	if (!r && w->dry_run) {
 		f->inside.fresh = at->fresh || w->t.ops->look(&w->t, at, &there) < 0;
 		f->inside.dir = f->inside.fresh ? 0 : there.st_ino;
+		r = f->inside.fresh || S_ISDIR(there.st_mode) ? 0 : -ENOTDIR;
 	}
 	if (!r) {
 		f->next = w->folders;
@@ -525,7 +532,8 @@ static void print_summary(const struct warm *w)
 	if (w->json) {
 		json_t *o = progress_numbers(p);
 		json_object_set_new(o, "seconds", json_real(s));
-		progress_event(w->dry_run ? "would be done" : "done", o);
+		progress_event(atomic_load(&w->stopped) ? "stopped" :
+			       w->dry_run ? "would be done" : "done", o);
 		return;
 	}
 	printf("%llu files (%s) %s, %llu (%s) skipped, %llu failed, in %.1f s (%s/s)\n",
@@ -592,7 +600,7 @@ static int take_target(struct warm *w, const char *dir)
 	w->t.word = dir;
 	w->t.c = &w->c;
 	w->t.only_looks = w->c.only_reads = w->dry_run;
-	w->t.moved = w->c.moved = &w->p.moved;
+	w->t.progress = w->c.progress = &w->p;
 	w->t.s = (struct send){ .c = &w->c, .preserve = true, .unchanged = true,
 				.owner = !geteuid() };
 	w->t.ops = &warm_mount_ops;

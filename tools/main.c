@@ -3,6 +3,8 @@
  * slicefs: one binary, one table of subcommands. Called as mount.slicefs (by
  * mount(8)) it is `slicefs mount`.
  */
+#include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -133,12 +135,19 @@ int cmd_usage(const char *cmd, const char *fmt, ...)
 	return EXIT_USAGE;
 }
 
-/* optind is not behind a short option that has others behind it: "-xy". */
+/* optind is not behind a short option that has others behind it: "-xy". Of a long option that is
+ * known, but takes no value, optopt is what it would have given. */
 int cmd_bad_option(const char *cmd, char **argv)
 {
+	const char *word = argv[optind - 1], *next = argv[optind];
+	size_t n = strcspn(word, "=");
+	bool in_next = next && *next == '-' && next[1] != '-' && strchr(next, optopt);
+
+	if (optopt && !strncmp(word, "--", 2) && word[n] && !in_next)
+		return cmd_usage(cmd, "option \"%.*s\" takes no value", (int)n, word);
 	if (optopt > ' ')
 		return cmd_usage(cmd, "unknown option \"-%c\"", optopt);
-	return cmd_usage(cmd, "unknown option \"%s\"", argv[optind - 1]);
+	return cmd_usage(cmd, "unknown option \"%s\"", word);
 }
 
 static void usage(FILE *to)
@@ -218,7 +227,25 @@ static bool is_help(const char *s)
 	return !strcmp(s, "--help") || !strcmp(s, "-h");
 }
 
-int main(int argc, char **argv)
+void cmd_end_by_pipe(void)
+{
+	signal(SIGPIPE, SIG_DFL);
+	raise(SIGPIPE);
+}
+
+/* What could not be printed was not done. */
+static int end_output(int status)
+{
+	errno = 0;
+	if (!fflush(stdout) && !ferror(stdout))
+		return status;
+	if (errno == EPIPE)
+		cmd_end_by_pipe();
+	return cmd_fail(EXIT_FAILED, NULL, "standard output: %s",
+			errno ? error_text(errno) : "not all could be written");
+}
+
+static int run(int argc, char **argv)
 {
 	const char *self = strrchr(argv[0], '/');
 
@@ -243,4 +270,9 @@ int main(int argc, char **argv)
 		if (is_help(argv[i]))
 			return help_of(c);
 	return c->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	return end_output(run(argc, argv));
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -231,19 +232,42 @@ int mounts_is_dead(const char *dir, unsigned timeout_ms)
 	return r == -ETIMEDOUT ? r : 0;
 }
 
-/* The control directory's name can be chosen at mount; the root tells it. */
+/* The control directory's name can be chosen at mount; the root tells it, but with --no-xattrs: then
+ * it is looked for by the name that it has unless one was chosen. What has that may be anybody's: no
+ * link is followed. */
 int mounts_open_control(const char *dir, const char *file, int flags)
 {
-	char name[256], path[PATH_MAX];
+	char name[256] = ".slicefs", path[PATH_MAX];
 	ssize_t n = lgetxattr(dir, "slicefs.control", name, sizeof(name) - 1);
 
-	if (n < 0)
+	if (n < 0 && errno != EOPNOTSUPP)
 		return -errno;
-	name[n] = '\0';
-	if (snprintf(path, sizeof(path), "%s/%s/%s", dir, name, file) >= (int)sizeof(path))
+	if (n >= 0)
+		name[n] = '\0';
+	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	int fd = open(path, flags | O_CLOEXEC);
+	_cleanup_(closep) int at = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = at < 0 ? -1 : openat(at, file, flags | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
+}
+
+static int copy_layout(const char *path, const char *file, int fd)
+{
+	_cleanup_(freep) char *text = malloc(XATTR_SIZE_MAX);
+	ssize_t n = text ? lgetxattr(path, "slicefs.layout", text, XATTR_SIZE_MAX) : -1;
+	struct stat st;
+
+	(void)file;
+	if (n < 0 && errno == EOPNOTSUPP && !lstat(path, &st) && mounts_is_device(st.st_dev))
+		return ENOSYS;
+	if (n < 0)
+		return errno;
+	return write(fd, text, (size_t)n) == n ? 0 : EIO;
+}
+
+int mounts_read_layout(const char *path, unsigned timeout_ms, struct writer *w)
+{
+	return in_child(copy_layout, path, NULL, timeout_ms, w);
 }
 
 static int copy_control(const char *dir, const char *file, int fd)

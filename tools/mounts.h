@@ -42,6 +42,10 @@ int mounts_probe(const char *dir, unsigned timeout_ms);
 int mounts_read_control(const char *dir, const char *file, unsigned timeout_ms,
 			struct writer *w);
 
+/* The same for what the cache knows of the object at path, as JSON. -ENODATA, -EOPNOTSUPP: it is in
+ * no slicefs mount; -ENOSYS: in one with --no-xattrs. */
+int mounts_read_layout(const char *path, unsigned timeout_ms, struct writer *w);
+
 /* Opens it, for who stays with it: in this process, which waits as long as the mount does
  * (mounts_probe() first). A descriptor, or negative errno. */
 int mounts_open_control(const char *dir, const char *file, int flags);

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/error.h"
 #include "common/size.h"
 
 void table_init(struct table *t, const char *const *columns)
@@ -52,6 +54,16 @@ void table_size(struct table *t, uint64_t bytes)
 	put(t, json_integer((json_int_t)bytes));
 }
 
+char *name_quoted(const char *name)
+{
+	size_t cap = 4 * strlen(name) + 8;
+	char *quoted = isatty(STDOUT_FILENO) ? malloc(cap) : NULL;
+
+	if (quoted)
+		error_quote(quoted, cap, name);
+	return quoted;
+}
+
 static const char *cell(const struct table *t, json_t *row, unsigned c, char buf[32])
 {
 	json_t *v = json_object_get(row, t->columns[c]);
@@ -67,6 +79,22 @@ static const char *cell(const struct table *t, json_t *row, unsigned c, char buf
 	return buf;
 }
 
+/* Before it is known how wide they are. */
+static void quote(const struct table *t)
+{
+	const char *key;
+	size_t i;
+	json_t *row, *v;
+
+	json_array_foreach(t->rows, i, row)
+		json_object_foreach(row, key, v) {
+			_cleanup_(freep) char *quoted = json_is_string(v) ?
+				name_quoted(json_string_value(v)) : NULL;
+			if (quoted)
+				json_string_set(v, quoted);
+		}
+}
+
 static void print_text(const struct table *t)
 {
 	int width[64] = { 0 };
@@ -74,6 +102,7 @@ static void print_text(const struct table *t)
 	size_t i;
 	json_t *row;
 
+	quote(t);
 	for (unsigned c = 0; c < t->ncolumns; c++)
 		width[c] = (int)strlen(t->columns[c]);
 	json_array_foreach(t->rows, i, row)

@@ -24,6 +24,10 @@ void table_size(struct table *t, uint64_t bytes); /* text: "5.9 GiB" */
 void table_print(struct table *t, bool json);
 void table_fini(struct table *t);
 
+/* On a terminal, which is not to obey what somebody called his file, a name without what does not
+ * print, to be freed; NULL: as it is. */
+char *name_quoted(const char *name);
+
 /* n bytes as a JSON string; bytes of what is not UTF-8 as \xNN. NULL: no memory. */
 json_t *json_text(const char *s, size_t n);
 

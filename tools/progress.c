@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/progress.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,13 +10,14 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/size.h"
 #include "tools/cmd.h"
 
 enum {
 	BAR_MS = 200,
 	LINE_MS = 1000,
-	BAR_WIDTH = 20,
+	BAR_WIDTH = 10, /* so that the rest has room in 80 columns */
 	RATE_S = 3, /* what was moved before that counts for less and less */
 };
 
@@ -25,6 +27,21 @@ static pthread_t thread;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed;
 static bool ending; /* under the lock */
+
+static _Thread_local uint64_t moved_here; /* of the file that this thread copies */
+
+void progress_moved(struct progress *p, uint64_t bytes)
+{
+	atomic_fetch_add(&p->moved, bytes);
+	moved_here += bytes;
+}
+
+void progress_ended(struct progress *p, uint64_t bytes)
+{
+	if (bytes > moved_here)
+		atomic_fetch_add(&p->passed, bytes - moved_here);
+	moved_here = 0;
+}
 
 struct rate {
 	uint64_t ns, moved;
@@ -43,10 +60,16 @@ static void rate_next(struct rate *r, uint64_t moved)
 	r->moved = moved;
 }
 
+/* Of total_bytes. */
+static uint64_t done_bytes(const struct progress *p)
+{
+	return atomic_load(&p->moved) + atomic_load(&p->passed) + atomic_load(&p->skipped_bytes);
+}
+
 /* Seconds; negative: nobody knows. */
 static double left_s(const struct progress *p, const struct rate *r)
 {
-	uint64_t done = atomic_load(&p->moved) + atomic_load(&p->skipped_bytes);
+	uint64_t done = done_bytes(p);
 	uint64_t total = atomic_load(&p->total_bytes);
 
 	if (!atomic_load(&p->is_total) || r->per_s < 1)
@@ -69,17 +92,26 @@ static unsigned columns(void)
 	return !ioctl(STDERR_FILENO, TIOCGWINSZ, &w) && w.ws_col ? w.ws_col : 80;
 }
 
-/* "[#####     ]  12%", of bytes; nothing while the total is not known. */
+void progress_show(const char *line)
+{
+	flockfile(stderr);
+	clear_bar();
+	fprintf(stderr, "%.*s", (int)columns() - 1, line);
+	fflush(stderr);
+	funlockfile(stderr);
+}
+
+/* "[#         ]  12%", of bytes; nothing while the total is not known. */
 static void put_bar(char *to, size_t cap, const struct progress *p)
 {
-	uint64_t done = atomic_load(&p->moved) + atomic_load(&p->skipped_bytes);
+	uint64_t done = done_bytes(p);
 	uint64_t total = atomic_load(&p->total_bytes);
 	double part = total && done < total ? (double)done / (double)total : 1;
 	int n = (int)(part * BAR_WIDTH);
 
 	*to = '\0';
 	if (atomic_load(&p->is_total))
-		snprintf(to, cap, "[%.*s%*s] %3d%%  ", n, "####################", BAR_WIDTH - n, "",
+		snprintf(to, cap, "[%.*s%*s] %3d%%  ", n, "##########", BAR_WIDTH - n, "",
 			 (int)(part * 100));
 }
 
@@ -94,19 +126,16 @@ static void show_bar(const struct progress *p, const struct rate *r)
 		snprintf(eta, sizeof(eta), "  ETA %d:%02d", (int)(s / 60), (int)s % 60);
 	snprintf(line, sizeof(line), "%s%llu of %llu files  %s of %s  %s/s%s", bar,
 		 (unsigned long long)files, (unsigned long long)atomic_load(&p->total_files),
-		 size_column(atomic_load(&p->moved) + atomic_load(&p->skipped_bytes)).s,
+		 size_column(done_bytes(p)).s,
 		 size_column(atomic_load(&p->total_bytes)).s, size_column((uint64_t)r->per_s).s, eta);
-	flockfile(stderr);
-	clear_bar();
-	fprintf(stderr, "%.*s", (int)columns() - 1, line);
-	fflush(stderr);
-	funlockfile(stderr);
+	progress_show(line);
 }
 
 /* ---- As lines ------------------------------------------------------------------ */
 
 void progress_event(const char *event, json_t *more)
 {
+	static bool is_lost; /* under the lock of stdout */
 	json_t *o = json_pack("{s:s}", "event", event);
 
 	if (o && more)
@@ -116,7 +145,11 @@ void progress_event(const char *event, json_t *more)
 		flockfile(stdout);
 		json_dumpf(o, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
 		putchar('\n');
-		fflush(stdout);
+		if (fflush(stdout) && !is_lost) {
+			is_lost = true;
+			cmd_fail(EXIT_FAILED, NULL, "standard output: %s. It goes on without",
+				 error_text(errno));
+		}
 		funlockfile(stdout);
 	}
 	json_decref(o);

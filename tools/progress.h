@@ -14,6 +14,7 @@
 
 struct progress {
 	_Atomic uint64_t moved;      /* bytes, also of files that are not done yet */
+	_Atomic uint64_t passed;     /* bytes that need not be moved: holes, what failed */
 	_Atomic uint64_t files, bytes;                 /* copied */
 	_Atomic uint64_t skipped, skipped_bytes;       /* there, and equal */
 	_Atomic uint64_t failed;
@@ -23,10 +24,18 @@ struct progress {
 
 enum progress_how { PROGRESS_NONE, PROGRESS_BAR, PROGRESS_LINES };
 
+/* This thread has copied so much of a file. */
+void progress_moved(struct progress *p, uint64_t bytes);
+/* And is done with it, however that ended: it was counted in total_bytes with so many. */
+void progress_ended(struct progress *p, uint64_t bytes);
+
 /* Begins to show *p; once in a process. Without a thread nothing is shown. */
 void progress_begin(struct progress *p, enum progress_how how);
 /* The bar goes; nothing is shown any more. */
 void progress_end(void);
+
+/* A line of ASCII on the terminal (stderr), over the last one, and no wider than it. */
+void progress_show(const char *line);
 
 /* Prints {"event": event, ...} on stdout, with what `more` has (taken; or NULL). */
 void progress_event(const char *event, json_t *more);

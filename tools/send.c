@@ -293,7 +293,7 @@ int send_folder(const struct send *s, const struct stat *st, const struct send_t
 	*ret_new = !r;
 	if (r != -EEXIST)
 		return r;
-	r = client_find(s->c, to->dir, to->name, true, &at);
+	r = client_find(s->c, to->dir, to->name, !s->replaces, &at);
 	if (r >= 0 && (!at.is_there || !S_ISDIR(at.attr.mode)))
 		return -ENOTDIR;
 	if (r >= 0)

@@ -254,11 +254,12 @@ void temps_drop(char *name)
 
 int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg)
 {
-	struct temp *t = begin(path);
+	int r = make(path, arg) < 0 ? -errno : 0;
+	struct temp *t = r == -EEXIST ? begin(path) : NULL;
 
 	if (!t)
-		return -ENOMEM;
-	int r = make(t->name, arg) < 0 ? -errno : 0;
+		return r == -EEXIST ? -ENOMEM : r;
+	r = make(t->name, arg) < 0 ? -errno : 0;
 	made();
 	if (!r) {
 		r = rename(t->name, path) < 0 ? -errno : 0;

@@ -27,8 +27,8 @@ void temps_drop(char *name); /* removes it, frees name; NULL is fine */
 /* A name beside `path`, in its folder: ".path.PID-N.tmp". To be freed; NULL: no memory. */
 char *temps_name(const char *path);
 
-/* What make(as, arg) makes (0, or -1 and errno) beside `path` becomes `path`, whatever was
- * there. 0, or a negative errno: it is gone. */
+/* What make(as, arg) makes (0, or -1 and errno) becomes `path` at once, whatever was there but a
+ * folder. 0, or a negative errno: it is gone. */
 int temps_make(const char *path, int (*make)(const char *as, const void *arg), const void *arg);
 
 /* Until temps_limit(0, NULL): if `ms` pass, the process ends with status 1 and this

@@ -28,7 +28,7 @@ struct warm_target {
 	const struct warm_ops *ops;
 	const char *word;        /* DIR, as the user wrote it */
 	bool only_looks;
-	_Atomic uint64_t *moved; /* bytes that are copied are added to it */
+	struct progress *progress; /* is told of bytes that are copied */
 	struct send s;           /* s.owner: owners are kept; the rest is the node's */
 	struct client *c;        /* also in a mount: the command's name */
 	const char *path;        /* at a node: word without HOST */

@@ -18,6 +18,7 @@
 #include "tools/carry.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
+#include "tools/progress.h"
 #include "tools/temps.h"
 #include "tools/warm.h"
 
@@ -219,7 +220,7 @@ static int pour_run(struct warm_target *t, int fd, int out, uint64_t off, uint64
 		if (*ret_local)
 			return n < 0 ? (int)n : -ESTALE;
 		r = write_full(out, buf, len, off);
-		atomic_fetch_add(t->moved, len);
+		progress_moved(t->progress, len);
 		off += len;
 	}
 	return r;
@@ -302,20 +303,6 @@ static int file(struct warm_target *t, const struct warm_at *at, int fd, const s
 
 /* ---- The rest -------------------------------------------------------------------------- */
 
-/* A link, by a name of its own first, so that it takes the place of what is there at once. */
-static int into_place(const char *path, int (*make)(const char *as, const void *arg),
-		      const void *arg)
-{
-	struct stat st;
-	int r = make(path, arg) < 0 ? -errno : 0;
-
-	if (r != -EEXIST)
-		return r;
-	if (!lstat(path, &st) && S_ISDIR(st.st_mode))
-		return -EISDIR;
-	return temps_make(path, make, arg);
-}
-
 static int make_link(const char *as, const void *arg)
 {
 	return symlink(arg, as);
@@ -331,7 +318,7 @@ static int set_link(struct warm_target *t, const struct warm_at *at, const char 
 {
 	_cleanup_(freep) char *path = path_of(t, at);
 	const struct timespec times[2] = { st->st_atim, st->st_mtim };
-	int r = path ? into_place(path, make_link, target) : -ENOMEM;
+	int r = path ? temps_make(path, make_link, target) : -ENOMEM;
 
 	if (!r && t->s.owner && !is_own(st) && lchown(path, st->st_uid, st->st_gid) < 0)
 		r = -errno;
@@ -354,7 +341,7 @@ static int set_name(struct warm_target *t, const struct warm_at *at, const struc
 	_cleanup_(freep) char *path = path_of(t, at);
 	_cleanup_(freep) char *other = path_of(t, first);
 
-	return path && other ? into_place(path, make_name, other) : -ENOMEM;
+	return path && other ? temps_make(path, make_name, other) : -ENOMEM;
 }
 
 /* Ours alone until all is in it, if it is one that we could not write into. */
@@ -368,7 +355,7 @@ static int folder(struct warm_target *t, const struct warm_at *at, const struct 
 
 	if (!fresh && err != EEXIST)
 		return -err;
-	if (!fresh && stat(path, &there) < 0)
+	if (!fresh && lstat(path, &there) < 0) /* a link could lead out of the mount */
 		return -errno;
 	if (!fresh && !S_ISDIR(there.st_mode))
 		return -ENOTDIR;
@@ -383,15 +370,16 @@ static int attr(struct warm_target *t, const struct warm_at *at, const struct st
 
 	if (!path)
 		return -ENOMEM;
-	if (t->s.owner && chown(path, st->st_uid, st->st_gid) < 0)
+	if (t->s.owner && lchown(path, st->st_uid, st->st_gid) < 0)
 		return -errno;
-	return chmod(path, st->st_mode & 07777) < 0 || utimensat(AT_FDCWD, path, times, 0) < 0 ?
-		       -errno : 0;
+	if (fchmodat(AT_FDCWD, path, st->st_mode & 07777, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 static int set_path(void *arg, const char *name, const void *value, size_t len)
 {
-	return setxattr(arg, name, value, len, 0) < 0 ? -errno : 0;
+	return lsetxattr(arg, name, value, len, 0) < 0 ? -errno : 0;
 }
 
 static int xattrs(struct warm_target *t, const struct warm_at *at, int fd)

@@ -41,6 +41,10 @@ teardown_file() { end_file; }
 		fails 2 'unknown option "-x"' "$SLICEFS" "$c" /tmp -x
 	done
 	fails 2 'nonsense' "$SLICEFS" mount -o nonsense /tmp
+	fails 2 'option "--json" takes no value' "$SLICEFS" status --json=yes /tmp
+	fails 2 'option "--recursive" takes no value' "$SLICEFS" put /tmp --recursive=1
+	fails 2 'option "--after-use" takes no value' "$SLICEFS" ttl --after-use=1h /tmp
+	fails 2 'unknown option "-x"' "$SLICEFS" ls --timeout=1s -xy
 }
 
 @test "a missing argument is status 2" {
@@ -50,6 +54,12 @@ teardown_file() { end_file; }
 	fails 2 'which store' "$SLICEFS" fsck
 	fails 2 'ls, or rm' "$SLICEFS" store
 	fails 2 'which store' "$SLICEFS" store rm
+}
+
+@test "store rm removes nothing if one of the names is none" {
+	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$MNT"; "$SLICEFS" umount "$MNT"
+	fails 2 "is no store's name" "$SLICEFS" store rm "$STORE" bad/name
+	"$SLICEFS" store rm "$STORE"
 }
 
 @test "options go before or behind, and -- ends them" {
@@ -72,6 +82,25 @@ teardown_file() { end_file; }
 	"$SLICEFS" stat --json "$odd/"$'\xff' | jq -re '.[0].path' | grep -qF 'd\xfe/\xff'
 	"$SLICEFS" fsck --json "$odd" | jq -re '.target' | grep -qF 'o\xffd\xfe'
 	"$SLICEFS" umount --discard "$odd"
+}
+
+@test "a terminal does not obey what somebody called his folder" {
+	requires script
+	local odd=$SCRATCH/$'e\x1b[31md'
+	mkdir "$odd"
+	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$odd"
+	script -qec "$SLICEFS status '$odd'" /dev/null >"$SCRATCH/tty" </dev/null
+	"$SLICEFS" status "$odd" >"$SCRATCH/out"
+	"$SLICEFS" umount --discard "$odd"
+	grep -aqF 'e\x1b[31md' "$SCRATCH/tty"; no grep -aq $'\x1b\[31m' "$SCRATCH/tty"
+	grep -qF $'e\x1b[31md' "$SCRATCH/out"
+}
+
+@test "what cannot be printed has failed" {
+	local c
+	for c in help version "help put" "store ls" "store ls --json"; do
+		fails 1 'standard output: No space left' bash -c '"$0" '"$c"' >/dev/full' "$SLICEFS"
+	done
 }
 
 @test "status without a mount is an empty table; of a directory that is none, status 1" {

@@ -170,4 +170,16 @@ layout() {
 	"$SLICEFS" umount "$MNT"; mount_fs
 }
 
+@test "without extended attributes it is found, too, and what needs them says so" {
+	"$SLICEFS" umount "$MNT"
+	mount_fs --no-xattrs
+	echo x >"$MNT/plain"; no getfattr -n user.x "$MNT/plain"
+	[ "$("$SLICEFS" status --json "$MNT" | jq -r '.[0].state')" = mounted ]
+	fsck_clean "$MNT"
+	is_of_node || "$SLICEFS" scrub --rate 0 "$MNT"
+	fails 1 'its mount has --no-xattrs' "$SLICEFS" stat "$MNT/plain"
+	fails 1 'mounted with --no-xattrs' "$SLICEFS" pin "$MNT/plain"
+	"$SLICEFS" umount "$MNT"; mount_fs; rm "$MNT/plain"
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

@@ -16,6 +16,13 @@ teardown_file() { end_file; }
 	[ "$(cat "$MNT/f")" = x ]
 }
 
+@test "stat does not wait for a stopped daemon" {
+	freeze "$(daemon_pid)"
+	within 15 fails 1 'no answer within 10 s' "$SLICEFS" stat "$MNT/f"
+	kill -CONT "$(daemon_pid)"
+	"$SLICEFS" stat "$MNT/f" | grep -q 'size .*2 bytes'
+}
+
 @test "umount --abort ends a stopped daemon's mount; its data is there again" {
 	freeze "$(daemon_pid)"
 	pid=$(daemon_pid)

@@ -162,6 +162,53 @@ all_is_free() { # bytes
 	[ "$("$SLICEFS" ls "$AT:/")" = tree ]
 }
 
+@test "words that would become one file are refused before anything is done" {
+	mkdir "$SCRATCH/dup"
+	"$SLICEFS" mkdir "$AT:/w" "$AT:/w/a" "$AT:/w/b" "$AT:/w/dir"
+	echo a | "$SLICEFS" put - "$AT:/w/a/x"; echo b | "$SLICEFS" put - "$AT:/w/b/x"
+	fails 2 'both become "x"' "$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/b/x" "$AT:/w/dir"
+	fails 2 'both become "x"' "$SLICEFS" get "$AT:/w/a/x" "$AT:/w/b/x" "$SCRATCH/dup"
+	fails 1 'no such folder, which several' "$SLICEFS" get -r "$AT:/w/a" "$AT:/w/b" "$SCRATCH/dup/new"
+	[ -z "$("$SLICEFS" ls "$AT:/w/dir")" ]; [ -z "$(ls "$SCRATCH/dup")" ]
+	echo - | fails 2 'standard input needs a name.*/dir/NAME' "$SLICEFS" put /proc/version - "$AT:/w/dir/"
+	[ -z "$("$SLICEFS" ls "$AT:/w/dir")" ]
+	fails 1 '/new/: no such folder' "$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/new/"
+	"$SLICEFS" mv "$AT:/w/dir" "$AT:/w/new/"
+	"$SLICEFS" mv "$AT:/w/a/x" "$AT:/w/b" "$AT:/w/new/"
+	[ "$("$SLICEFS" ls "$AT:/w/new")" = $'b\nx' ]
+	fails 2 'where to' "$SLICEFS" get "$AT:/w/new/x" ""
+	"$SLICEFS" rm -r "$AT:/w"
+}
+
+@test "get -r follows no link below TO" {
+	local l=$SCRATCH/l got=$SCRATCH/got out=$SCRATCH/out
+	mkdir -p "$l/d" "$got/l" "$out" "$SCRATCH/real"
+	echo in >"$l/d/f"; echo top >"$l/f"; ln -s target "$l/link"
+	"$SLICEFS" put -r "$l" "$AT:/"
+	echo keep >"$out/f"; ln -s "$out" "$got/l/d"; ln -s "$out/f" "$got/l/f"; ln -s old "$got/l/link"
+	"$SLICEFS" get -rn "$AT:/l/f" "$AT:/l/link" "$got/l"
+	[ "$(readlink "$got/l/f" "$got/l/link")" = "$out/f"$'\nold' ]
+	fails 1 '/l/d: a link is there' "$SLICEFS" get -r "$AT:/l" "$got"
+	[ "$(cat "$out/f")" = keep ]
+	[ ! -L "$got/l/f" ]; [ "$(cat "$got/l/f")" = top ]; [ "$(readlink "$got/l/link")" = target ]
+	ln -s "$SCRATCH/real" "$SCRATCH/there"; ln -s "$SCRATCH/real/l/d/f" "$SCRATCH/file"
+	"$SLICEFS" get -r "$AT:/l" "$SCRATCH/there"
+	diff -r --no-dereference "$l" "$SCRATCH/real/l"
+	"$SLICEFS" get -r "$AT:/l/f" "$SCRATCH/file" # TO itself may be one
+	[ "$(cat "$SCRATCH/real/l/d/f")" = top ]
+	"$SLICEFS" rm -r "$AT:/l"
+}
+
+@test "a time of no year that has a number is shown in seconds" {
+	requires_root
+	requires python3
+	mount_node
+	echo x >"$MNT/late"
+	python3 -c 'import os, sys; os.utime(sys.argv[1], (1 << 61, 1 << 61))' "$MNT/late"
+	"$SLICEFS" ls -l "$AT:/late" | grep " $((1 << 61)) $AT:/late"
+	rm "$MNT/late"
+}
+
 @test "a mount of the node sees at once what was put, and the reverse" {
 	requires_root
 	mount_node
@@ -176,6 +223,13 @@ all_is_free() { # bytes
 	cmp "$SCRATCH/big" "$MNT/dir/big"
 	"$SLICEFS" rm -r "$AT:/dir" "$AT:/moved"
 	[ "$(ls "$MNT")" = tree ]
+}
+
+@test "a mount of the node has no store that it could give back" {
+	requires_root
+	mount_node
+	fails 1 "its store is that of node $AT" "$SLICEFS" umount --discard "$MNT"
+	is_mounted
 }
 
 @test "who reads a file goes on with its version while another takes its place" {

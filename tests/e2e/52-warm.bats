@@ -228,16 +228,71 @@ make_source() {
 	rm -r "$MNT/moving"; no_temps
 }
 
-@test "on a terminal there is a bar, and a sentence at the end" {
+# The process of this number does its work in pieces, so that it takes seconds on any machine.
+slowly() { # pid
+	local _
+	for _ in $(seq 40); do
+		grep -qs '^State:.[^Z]' /proc/"$1"/status || return 0
+		kill -STOP "$1" || return 0
+		sleep 0.3
+		kill -CONT "$1"
+		sleep 0.01
+	done
+}
+
+@test "on a terminal there is a bar with rate and time left, and a sentence at the end" {
 	requires python3
-	head -c 30000000 /dev/urandom >"$SCRATCH/large"
-	python3 - "$SLICEFS" "$SCRATCH/large" "$(to bar)" >"$SCRATCH/tty" <<-'E'
+	mkdir "$SCRATCH/shown"
+	head -c 100000000 /dev/urandom >"$SCRATCH/shown/large"; truncate -s 1G "$SCRATCH/shown/hole"
+	printf 'hole\nlarge\n' >"$SCRATCH/list"
+	python3 - "$SLICEFS" "$SCRATCH" "$(to bar)" >"$SCRATCH/tty" 3>&- <<-'E' & local pid=$!
 		import os, pty, sys
-		sys.exit(os.waitstatus_to_exitcode(pty.spawn(["sh", "-c", '"$0" warm "$1" "$2"', *sys.argv[1:]])))
+		run = 'echo $$ >"$1/pid"; exec "$0" warm -j1 -T "$1/list" "$1/shown" "$2"'
+		sys.exit(os.waitstatus_to_exitcode(pty.spawn(["sh", "-c", run, *sys.argv[1:]])))
 	E
-	grep -aq '1 files (28.6 MiB) copied, 0 (0 B) skipped, 0 failed' "$SCRATCH/tty"
-	"$SLICEFS" warm -q "$SCRATCH/large" "$(to bar)" >"$SCRATCH/out" 2>&1; [ ! -s "$SCRATCH/out" ]
-	rm -r "$MNT/bar" "$SCRATCH/large"
+	soon test -s "$SCRATCH/pid"
+	slowly "$(<"$SCRATCH/pid")"
+	wait $pid
+	grep -aqE '\[#+ *\] +[0-9]+%  [12] of 2 files  .*iB of 1\.1 GiB  .*iB/s  ETA [0-9]+:[0-9][0-9]' "$SCRATCH/tty"
+	grep -aqE '\] +9[0-9]%' "$SCRATCH/tty" # what is a hole is done, too
+	grep -aq '2 files (1.1 GiB) copied, 0 (0 B) skipped, 0 failed' "$SCRATCH/tty"
+	"$SLICEFS" warm -q "$SCRATCH/shown" "$(to bar)" >"$SCRATCH/out" 2>&1; [ ! -s "$SCRATCH/out" ]
+	rm -r "$MNT/bar"
+}
+
+@test "elsewhere there is a line of JSON each second" {
+	"$SLICEFS" warm "$SCRATCH/shown/large" "$(to bar)" >"$SCRATCH/out" 2>"$SCRATCH/err" 3>&- & local pid=$!
+	slowly $pid
+	wait $pid
+	jq -e -s 'any(.event == "progress" and .total_bytes == 100000000 and .moved > 0 and .bytes_per_s > 0 and .eta_s != null)' "$SCRATCH/out"
+	counts 1 0 0
+	rm -r "$MNT/bar"
+}
+
+@test "who reads nothing any more is told of, and all is copied" {
+	local status=0
+	mkdir "$SCRATCH/go"; : >"$SCRATCH/go/1"; : >"$SCRATCH/go/2"
+	"$SLICEFS" warm "$SCRATCH/go" "$(to go)" 2>"$SCRATCH/err" >/dev/full 3>&- || status=$?
+	[ $status = 1 ]; grep -q 'No space left' "$SCRATCH/err"
+	[ "$(ls "$MNT/go")" = $'1\n2' ]
+	"$SLICEFS" warm --json "$SCRATCH/shown" "$(to bar)" 2>"$SCRATCH/err" 3>&- | true
+	[ "${PIPESTATUS[0]}" != 0 ]; grep -q 'Broken pipe. It goes on' "$SCRATCH/err"
+	[ "$(stat -c %s "$MNT/bar/large")" = 100000000 ]
+	rm -r "$MNT/bar" "$SCRATCH/shown"
+}
+
+@test "a link that stands in DIR is not followed" {
+	local src=$SCRATCH/in out=$SCRATCH/outside
+	! is_of_node || out=$MNT/outside
+	mkdir -p "$src/d" "$out" "$MNT/in"; chmod 700 "$src/d"; echo in >"$src/d/f"; echo top >"$src/f"
+	chmod 755 "$out"; echo keep >"$out/f"
+	ln -s "$(realpath --relative-to "$MNT/in" "$out")" "$MNT/in/d"
+	no warm -n "$src" "$(to in)"; grep -q 'in/d: Not a directory' "$SCRATCH/err"
+	no warm "$src" "$(to in)"; counts 1 0 1; grep -q 'in/d: Not a directory' "$SCRATCH/err"
+	[ "$(cat "$out/f")" = keep ]; [ "$(stat -c %a "$out")" = 755 ]
+	rm "$MNT/in/d"; ln -s in "$MNT/to-in"
+	warm "$src" "$(to to-in)"; counts 1 1 0 # DIR itself may be one
+	diff -r "$src" "$MNT/in"
 }
 
 @test "what cannot be is said in a line" {
@@ -272,6 +327,7 @@ make_source() {
 	no warm "$dir" "$(to more)"
 	grep -qi 'no space' "$SCRATCH/err"
 	[ "$(wc -l <"$SCRATCH/err")" -le 5 ]
+	tail -n1 "$SCRATCH/out" | jq -e '.event == "stopped" and .failed > 0'
 	"$SLICEFS" umount "$MNT"; ! is_of_node || end_node
 	"$SLICEFS" store rm "$STORE"
 	if is_of_node; then POOL=16M serve; mount_fs; else POOL=16M mount_fs; fi

@@ -79,6 +79,20 @@ remount_with() { # options of whoever has pool and index
 	fsck_clean "$MNT"
 }
 
+@test "fsck --repair says each in a line, whatever it is called" {
+	! is_of_node || skip "the same, of the node's store"
+	local odd=$'a/new\nline'
+	needle "$odd"
+	"$SLICEFS" umount "$MNT"
+	rot "$odd"
+	no "$SLICEFS" fsck "$STORE"
+	"$SLICEFS" fsck --repair "$STORE" >"$SCRATCH/out" || true
+	grep -qE '^dropped object [0-9]+: /?a/new\\x0aline$' "$SCRATCH/out"; no grep -q ^line "$SCRATCH/out"
+	fsck_clean
+	mount_fs
+	[ ! -e "$MNT/$odd" ]
+}
+
 @test "what is open keeps its bytes, whatever becomes of its name" {
 	needle held
 	exec 5<"$MNT/held"
@@ -104,6 +118,11 @@ remount_with() { # options of whoever has pool and index
 	is_sound
 }
 
+@test "it ends when nobody reads it any more" {
+	within 6 eval '"$SLICEFS" scrub --rate 500K "$(store_at)" | head -n1'
+	soon no is_scrubbing
+}
+
 @test "no faster than it was told" {
 	local from=$EPOCHREALTIME
 	"$SLICEFS" scrub --rate 4M "$(store_at)" >"$SCRATCH/out"
@@ -118,6 +137,9 @@ remount_with() { # options of whoever has pool and index
 	grep -q '\[#.* MiB of .*/s, .* left' "$SCRATCH/tty"
 	grep -q '6 objects\|7 objects' "$SCRATCH/tty"
 	grep -q '0 bad' "$SCRATCH/tty"
+	script -qec "stty cols 40; $SLICEFS scrub --rate 8M $(store_at)" /dev/null </dev/null | tr '\r' '\n' >"$SCRATCH/tty"
+	grep -q '\[#.* MiB of' "$SCRATCH/tty"
+	no grep -E '\[#.{40}' "$SCRATCH/tty"
 }
 
 @test "by the name of the store; and what cannot be scrubbed is said" {

@@ -114,18 +114,18 @@ fill() {
 }
 
 @test "settings of a mount are those of what is made by way of it" {
-	umount "$MNT"
+	slicefs umount "$MNT"
 	start --ttl 1h --ttl-from use --priority low
 	put a; mkdir "$MNT/d"
 	slicefs ttl 2h "$MNT/d"
 	put d/b
 	[ "$(says ttl "$MNT/a")" = "1h after use" ]; [ "$(says priority "$MNT/a")" = low ]
 	[ "$(says ttl "$MNT/d/b")" = 2h ]; [ "$(says priority "$MNT/d/b")" = low ]
-	umount "$MNT"
+	slicefs umount "$MNT"
 	start --pin
 	put p
 	[ "$(says pin "$MNT/p")" = forever ]
-	umount "$MNT"
+	slicefs umount "$MNT"
 	start
 	put q
 	no getfattr -n user.slicefs.pin "$MNT/q"
@@ -334,6 +334,8 @@ END
 	[ "$status" = 1 ]; [ "${#lines[@]}" = 2 ]
 	[[ ${lines[0]} == *none:* && ${lines[1]} == */etc/hostname:* ]]
 	[ "$(says pin "$MNT/a")" = forever ]; [ "$(says pin "$MNT/b")" = forever ]
+	fails 1 "127.0.0.1:1: Connection refused" slicefs unpin 127.0.0.1:1:/x "$MNT/a"
+	[ "$(says pin "$MNT/a")" != forever ]
 }
 
 @test "what goes below a directory while that is pinned is no failure" {
@@ -365,6 +367,10 @@ END
 	fails 2 "no priority" slicefs priority best "$MNT/a"
 	fails 2 "no size" slicefs quota set "$MNT" much
 	fails 2 "no size" slicefs quota set "$MNT" 50%
+	fails 2 '"0" is no size. Try: .*none' slicefs quota set "$MNT" 0
+	fails 2 'unknown option "-d"' slicefs quota -d show "$MNT"
+	fails 2 'unknown option "-d"' slicefs evict -d "$MNT"
+	fails 2 "no time" slicefs pin --until 2027-02-29 "$MNT/a"
 	fails 2 "none of set, unset and show" slicefs quota "$MNT"
 	fails 2 "one DIR and a SIZE" slicefs quota set "$MNT"
 	fails 2 "no DIR" slicefs quota show

@@ -60,6 +60,9 @@ static void pins(void **state)
 	says("pin", "1960-01-01", NULL);
 	says("pin", "2026-13-01", NULL);
 	says("pin", "2026-12-01 ", NULL);
+	says("pin", "2028-02-29", "2028-02-29T00:00:00Z");
+	says("pin", "2026-02-29", NULL);
+	says("pin", "2026-04-31T12:00:00Z", NULL);
 }
 
 static void ttls(void **state)
