@@ -24,17 +24,18 @@ struct fsck {
 	const char *what; /* as the user named it */
 	struct writer report;
 	unsigned repaired;
+	int left; /* problems, after a repair */
 };
 
 void cmd_fsck_help(void)
 {
 	printf("  --repair  free or drop what is reported; never invents anything\n"
-	       "  --json    an object: target, problems (array), repaired\n"
+	       "  --json    an object: target, problems (array), repaired, left\n"
 	       "  STORE     a stopped store (slicefs store ls)\n"
 	       "  DIR       a mounted directory: checked while it works\n");
 }
 
-static unsigned print_text(const struct fsck *f)
+static void print_text(const struct fsck *f)
 {
 	unsigned n = 0;
 
@@ -43,13 +44,13 @@ static unsigned print_text(const struct fsck *f)
 	print_writer(&f->report);
 	if (n == 0)
 		printf("%s: clean\n", f->what);
+	else if (f->repair)
+		printf("%s: %u repaired, %d left\n", f->what, f->repaired, f->left);
 	else
-		printf("%s: %u problem%s, %u repaired\n", f->what, n, n == 1 ? "" : "s",
-		       f->repaired);
-	return n;
+		printf("%s: %d problem%s\n", f->what, f->left, f->left == 1 ? "" : "s");
 }
 
-static unsigned print_json(const struct fsck *f)
+static void print_json(const struct fsck *f)
 {
 	json_t *problems = json_array();
 	const char *p = (const char *)f->report.p, *end = p + f->report.len;
@@ -60,20 +61,20 @@ static unsigned print_json(const struct fsck *f)
 		json_array_append_new(problems, json_text(p, n));
 		p += n + 1;
 	}
-	unsigned n = (unsigned)json_array_size(problems);
-	json_t *o = json_pack("{s:o, s:o, s:i}", "target", json_text(f->what, strlen(f->what)),
-			      "problems", problems, "repaired", (int)f->repaired);
+	json_t *o = json_pack("{s:o, s:o, s:i, s:i}", "target", json_text(f->what, strlen(f->what)),
+			      "problems", problems, "repaired", (int)f->repaired, "left", f->left);
 	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
 	putchar('\n');
 	json_decref(o);
-	return n;
 }
 
 static int answer(const struct fsck *f)
 {
-	unsigned n = f->json ? print_json(f) : print_text(f);
-
-	return n > f->repaired ? EXIT_FAILED : EXIT_DONE;
+	if (f->json)
+		print_json(f);
+	else
+		print_text(f);
+	return f->left ? EXIT_FAILED : EXIT_DONE;
 }
 
 static int check_mounted(struct fsck *f, const char *dir)
@@ -85,7 +86,18 @@ static int check_mounted(struct fsck *f, const char *dir)
 	int r = mounts_read_control(dir, "check", CHECK_MS, &f->report);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", dir, strerror(-r));
+	for (size_t i = 0; i < f->report.len; i++)
+		f->left += f->report.p[i] == '\n';
 	return answer(f);
+}
+
+/* What a repair has left. */
+static int look_again(struct engine *e)
+{
+	_cleanup_(writer_fini) struct writer report = { 0 };
+	unsigned repaired = 0;
+
+	return engine_check(e, false, &report, &repaired);
 }
 
 static int check_stopped(struct fsck *f, const char *name)
@@ -105,9 +117,12 @@ static int check_stopped(struct fsck *f, const char *name)
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s", why ? why : strerror(-r));
 	r = engine_check(e, f->repair, &f->report, &f->repaired);
+	if (r > 0 && f->repair)
+		r = look_again(e);
 	engine_close(e);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", name, strerror(-r));
+	f->left = r;
 	return answer(f);
 }
 
