@@ -91,13 +91,21 @@ static int check_mounted(struct fsck *f, const char *dir)
 	return answer(f);
 }
 
-/* What a repair has left. */
-static int look_again(struct engine *e)
+/* What a repair has left, as the next start finds it. */
+static int look_again(const char *dir)
 {
 	_cleanup_(writer_fini) struct writer report = { 0 };
+	struct engine_opts o = { .dir = dir, .read_only = true };
+	_cleanup_(freep) char *why = NULL;
 	unsigned repaired = 0;
+	struct engine *e;
+	int r = engine_open(&o, &e, &why);
 
-	return engine_check(e, false, &report, &repaired);
+	if (r < 0)
+		return r;
+	r = engine_check(e, false, &report, &repaired);
+	engine_close(e);
+	return r;
 }
 
 static int check_stopped(struct fsck *f, const char *name)
@@ -117,9 +125,9 @@ static int check_stopped(struct fsck *f, const char *name)
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s", why ? why : strerror(-r));
 	r = engine_check(e, f->repair, &f->report, &f->repaired);
-	if (r > 0 && f->repair)
-		r = look_again(e);
 	engine_close(e);
+	if (r > 0 && f->repair)
+		r = look_again(dir);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", name, strerror(-r));
 	f->left = r;

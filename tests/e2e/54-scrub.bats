@@ -86,7 +86,7 @@ remount_with() { # options of whoever has pool and index
 	"$SLICEFS" umount "$MNT"
 	rot "$odd"
 	no "$SLICEFS" fsck "$STORE"
-	"$SLICEFS" fsck --repair "$STORE" >"$SCRATCH/out"
+	"$SLICEFS" fsck --repair "$STORE" >"$SCRATCH/out" || { cat "$SCRATCH/out"; false; }
 	grep -q ', 0 left$' "$SCRATCH/out"
 	grep -qE '^dropped object [0-9]+: /?a/new\\x0aline$' "$SCRATCH/out"; no grep -q ^line "$SCRATCH/out"
 	fsck_clean
