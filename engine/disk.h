@@ -58,6 +58,7 @@ struct disk_faults {
 	_Atomic uint32_t journal_ms; /* a sync of the journal takes so much longer, */
 	_Atomic uint32_t sync_ms; /* and one of rows, for each MiB of them */
 	_Atomic bool journal_stays; /* nor can its files be removed: EROFS */
+	_Atomic uint64_t stays_in; /* nor its n-th file, and all after it */
 };
 
 /* Takes `inner` over. *f is lent. */

@@ -185,20 +185,26 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 	return 0;
 }
 
+/* The n-th, or one after it? */
+static bool has_come(_Atomic uint64_t *in)
+{
+	uint64_t n = atomic_load(in);
+
+	while (n > 1 && !atomic_compare_exchange_weak(in, &n, n - 1))
+		;
+	return n == 1;
+}
+
 int disk_fault_of_journal(struct disk_faults *f)
 {
-	uint64_t n = f ? atomic_load(&f->journal_full_in) : 0;
-
 	if (!f)
 		return 0;
-	while (n > 1 && !atomic_compare_exchange_weak(&f->journal_full_in, &n, n - 1))
-		;
-	return n == 1 ? -ENOSPC : atomic_load(&f->journal_error);
+	return has_come(&f->journal_full_in) ? -ENOSPC : atomic_load(&f->journal_error);
 }
 
 int disk_fault_of_removal(struct disk_faults *f)
 {
-	return f && atomic_load(&f->journal_stays) ? -EROFS : 0;
+	return f && (atomic_load(&f->journal_stays) || has_come(&f->stays_in)) ? -EROFS : 0;
 }
 
 void disk_fault_sync(struct disk_faults *f, uint64_t bytes)

@@ -449,6 +449,10 @@ static int open_log(struct tier *t, char **ret_why)
 	if (t->found.torn)
 		log_info("disk", "%s: the end of its journal was cut off, which is what a power loss "
 			 "leaves", t->path);
+	if (!used && t->found.next > 1)
+		log_warn("disk", "%s: its journal has no rows to go on from, as when it failed and was "
+			 "to be removed: what is on the disk is there as far as memory knows of it",
+			 t->path);
 	t->is_new = !used;
 	return tier_log_new(t->head.pool_id, t->nsegments, t->segment_pages, used ? v : NULL,
 			    used ? g.newest : t->nsegments - 1, &t->log);

@@ -148,23 +148,46 @@ static int remove_one(struct journal *j, const char *name)
 	return fault ? fault : unlinkat(j->o.dir, name, 0) && errno != ENOENT ? -errno : 0;
 }
 
-/* Removes those of a number below this one. The first error; what can go goes. */
-static int remove_before(struct journal *j, uint64_t number)
+/* The one of the smallest number from `from` on; 0: there is none. */
+static int find_first(int dir, const char *what, uint64_t from, uint64_t *ret)
 {
-	_cleanup_(closedirp) DIR *d = dir_open_at(j->o.dir, ".", 0);
-	int r = d ? 0 : -errno;
+	_cleanup_(closedirp) DIR *d = dir_open_at(dir, ".", 0);
 	struct dirent *e;
 	uint64_t n;
 
-	while (d && (errno = 0, e = readdir(d))) {
-		if ((!parse_name(e->d_name, "rows", &n) && !parse_name(e->d_name, "journal", &n)) ||
-		    n >= number)
-			continue;
-		int one = remove_one(j, e->d_name);
-		r = r ? r : one;
+	if (!d)
+		return -errno;
+	*ret = 0;
+	while ((errno = 0, e = readdir(d)))
+		if (parse_name(e->d_name, what, &n) && n >= from && (!*ret || n < *ret))
+			*ret = n;
+	return -errno;
+}
+
+/* Those of a number below this one, the oldest first. */
+static int remove_before(struct journal *j, const char *what, uint64_t number)
+{
+	uint64_t n = 0;
+	int r;
+
+	while (!(r = find_first(j->o.dir, what, n + 1, &n)) && n && n < number) {
+		r = remove_one(j, name_of(what, n).s);
+		if (r < 0)
+			return r;
 	}
-	if (d && !r)
-		r = -errno; /* readdir()'s, or 0 */
+	return r;
+}
+
+/* Rows are gone for good before the first journal goes: without those that follow them they are what
+ * there was before. So whatever stops this leaves all that is known, or nothing. */
+static int remove_all(struct journal *j)
+{
+	int r = remove_before(j, "rows", UINT64_MAX);
+
+	if (!r)
+		r = fsync(j->o.dir) ? -errno : 0;
+	if (!r)
+		r = remove_before(j, "journal", UINT64_MAX);
 	return r;
 }
 
@@ -193,9 +216,7 @@ static void fail(struct journal *j, int r)
 		if (j->error)
 			return;
 	}
-	int removed = remove_before(j, UINT64_MAX);
-	if (!removed)
-		removed = fsync(j->o.dir) ? -errno : 0;
+	int removed = remove_all(j);
 	{
 		WITH_LOCK(&j->lock);
 		j->error = r;
@@ -387,7 +408,9 @@ static int write_rows(struct journal *j)
 		return r;
 	}
 	j->rows_bytes = s.bytes;
-	remove_before(j, j->number); /* or they are there, and count for nothing */
+	/* Or they are there, and count for nothing. */
+	if (!remove_before(j, "rows", j->number))
+		remove_before(j, "journal", j->number);
 	return 0;
 }
 
@@ -702,7 +725,7 @@ static bool is_bare(int dir, uint64_t journal)
 {
 	struct stat st;
 
-	return !journal || fstatat(dir, name_of("journal", journal).s, &st, AT_SYMLINK_NOFOLLOW) ||
+	return fstatat(dir, name_of("journal", journal).s, &st, AT_SYMLINK_NOFOLLOW) ||
 	       st.st_size <= RECORD_FIRST;
 }
 
@@ -717,15 +740,16 @@ int journal_read(int dir, const struct record_visitor *v, struct journal_found *
 	if (r < 0)
 		return r;
 	*ret = (struct journal_found){ .next = (last > rows ? last : rows) + 1 };
-	if (!rows && last <= 1 && is_bare(dir, last))
+	if (!rows)
 		return 0;
 	name = name_of("rows", g.number = rows);
 	r = read_one(dir, name.s, &g, NULL);
 	if (!r && !g.whole)
 		r = -EUCLEAN;
-	/* Those that were to follow, and were not made any more, are no loss. Behind what was cut off
-	 * there is nothing: else it was not a power loss that did it. */
-	for (g.number = rows; !r && g.number <= last; g.number++) {
+	/* The first one was there before the rows, and goes after them. Those that were to follow, and
+	 * were not made any more, are no loss. Behind what was cut off there is nothing: else it was
+	 * not a power loss that did it. */
+	for (g.number = rows; !r && (g.number == rows || g.number <= last); g.number++) {
 		struct file_name now = name_of("journal", g.number);
 		bool bare = g.number > rows && is_bare(dir, g.number), torn = false;
 		if (ret->torn && !bare) {

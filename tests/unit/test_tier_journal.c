@@ -396,7 +396,7 @@ static void nothing_is_left_when_it_is_told(void **state)
 
 	(void)state;
 	begin(0);
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < 500; i++) {
 		snprintf(name, sizeof(name), "%s/journal-%08x", disk_kit_dir, 0x1000 + i);
 		store(name, NULL, 0);
 	}
@@ -447,7 +447,7 @@ static void journals_that_were_never_begun_are_no_loss(void **state)
 
 /* A journal goes on in another one when the rows cannot be written anew: *ret of the first, until
  * there is a second with something in it. */
-static void make_two_journals(struct rows *now, char first[400], char second[400])
+static void begin_two_journals(struct rows *now, char first[400], char second[400])
 {
 	char path[400];
 	struct stat st;
@@ -461,8 +461,21 @@ static void make_two_journals(struct rows *now, char first[400], char second[400
 		put(now, i % 7, i);
 		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
 	}
+}
+
+static void end_two_journals(void)
+{
+	char path[400];
+
 	end();
+	snprintf(path, sizeof(path), "%s/rows-new", disk_kit_dir);
 	assert_int_equal(rmdir(path), 0);
+}
+
+static void make_two_journals(struct rows *now, char first[400], char second[400])
+{
+	begin_two_journals(now, first, second);
+	end_two_journals();
 }
 
 static void without_new_rows_the_old_ones_are_good(void **state)
@@ -495,6 +508,58 @@ static void a_gap_is_damage(void **state)
 	assert_int_equal(truncate(second, RECORD_FIRST), 0);
 	assert_int_equal(read_it(&r, &found), 0);
 	assert_true(found.torn);
+}
+
+/* Wherever it is stopped, by a kill or a file that stays. */
+static void a_failure_leaves_all_or_nothing(void **state)
+{
+	enum { FILES = 3 };
+	struct journal_found found;
+	char first[400], second[400];
+
+	for (unsigned n = 1; n <= FILES + 1; n++) {
+		struct rows now = { 0 }, r;
+		put(&now, 9, 9);
+		begin_two_journals(&now, first, second);
+		put(&now, 9, 0);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
+		r = now;
+		atomic_store(&faults.stays_in, n);
+		atomic_store(&faults.journal_error, -EIO);
+		put(&r, 1, 77);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), -EIO);
+		assert_int_equal(journal_stays(j), n <= FILES);
+		end_two_journals();
+		assert_int_equal(read_it(&r, &found), 0);
+		assert_int_equal(found.head.version != 0, n == 1);
+		if (n == 1)
+			assert_memory_equal(&r, &now, sizeof(r));
+		atomic_store(&faults.stays_in, 0);
+		atomic_store(&faults.journal_error, 0);
+		now.v[1] = 77;
+		begin(0); /* anew, from what memory knows */
+		end();
+		is(&now);
+		assert_int_equal(teardown(state), 0);
+		assert_int_equal(setup(state), 0);
+	}
+}
+
+/* They are what there was before. */
+static void rows_without_their_journal_are_refused(void **state)
+{
+	struct rows now = { 0 }, r;
+	struct journal_found found;
+	char path[400];
+
+	(void)state;
+	put(&now, 1, 1);
+	begin(0);
+	put(&now, 1, 0);
+	end();
+	assert_true(disk_kit_find("journal-", path, sizeof(path)));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(read_it(&r, &found), -ENOENT);
 }
 
 /* Records of what is in memory only, of which the journal takes none. */
@@ -629,6 +694,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_new_rows_the_old_ones_are_good, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_gap_is_damage, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_failure_leaves_all_or_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(rows_without_their_journal_are_refused, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup,
 						teardown),
