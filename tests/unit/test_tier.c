@@ -1171,10 +1171,13 @@ static void what_is_left_of_another_is_in_nobodys_way(void **state)
 		engine_close(e);
 	}
 	assert_true(disk_kit_find("rows-2024.csv", path, sizeof(path)));
-	/* Aside: rows first, so that what is left is not believed. */
-	snprintf(path, sizeof(path), "%s/old", folder);
+	snprintf(path, sizeof(path), "%s/aside", folder);
 	assert_int_equal(mkdir(path, 0700), 0);
-	move_to("rows-0", "old/");
+	move_to("rows-0", "aside/");
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_true(is_there("3"));
+	engine_close(e);
+	assert_int_equal(access(path, F_OK), -1);
 	const struct engine_opts o = { .in_memory = true, .fresh = true };
 	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
 	assert_false(is_there("3"));
@@ -1183,6 +1186,60 @@ static void what_is_left_of_another_is_in_nobodys_way(void **state)
 	snprintf(path, sizeof(path), "%s/old/data", folder);
 	assert_int_equal(access(path, F_OK), 0);
 	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EEXIST);
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
+/* Whatever it is refused for, and killed in the midst of it. */
+static void what_fresh_is_refused_for_is_there(void **state)
+{
+	const struct engine_opts o = { .in_memory = true, .fresh = true };
+	char path[400];
+
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	engine_close(e);
+	assert_int_equal(begin_with(o, 0, PATIENT_MS), -EINVAL);
+	assert_int_equal(begin_with(o, 1ULL << 43, PATIENT_MS), -ENOSPC);
+	atomic_store(&faults.journal_error, -EIO);
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EIO);
+	atomic_store(&faults.journal_error, 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	engine_close(e);
+	snprintf(path, sizeof(path), "%s/aside", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	move_to("rows-0", "aside/");
+	move_to("journal-0", "aside/");
+	move_to("data", "aside/");
+	store_text("rows-00000001", "the new one's");
+	store_text("data", "the new one's");
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	snprintf(path, sizeof(path), "%s/old", folder);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+/* Killed when it had its size, and no head yet. */
+static void what_was_never_made_is_made(void **state)
+{
+	char path[400];
+
+	(void)state;
+	engine_close(e);
+	disk_kit_empty(folder);
+	store_text("data", "");
+	snprintf(path, sizeof(path), "%s/data", folder);
+	assert_int_equal(truncate(path, DISK_BYTES / 2), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	engine_close(e);
+	/* It was: that is damage. */
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(truncate(path, DISK_BYTES), 0);
+	assert_int_equal(try(folder, 0, "not what slicefs writes"), -EUCLEAN);
+	disk_kit_empty(folder);
 	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
@@ -1471,6 +1528,8 @@ int main(void)
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
+		TEST(what_fresh_is_refused_for_is_there, setup),
+		TEST(what_was_never_made_is_made, setup),
 		TEST(what_is_not_ours_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
