@@ -30,6 +30,7 @@ struct faulty {
 	struct disk *inner;
 	struct disk_faults *f;
 	struct disk_req *ended; /* in the order of their ending */
+	uint64_t last_ns;       /* when the last one is to end */
 };
 
 /* Is it its turn? */
@@ -97,10 +98,21 @@ static int write_other(struct faulty *x, struct disk_req *r, bool torn)
 	return 0;
 }
 
+/* 0: when it does. */
+static uint64_t due(struct faulty *x)
+{
+	uint64_t late_ms = atomic_load(&x->f->delay_ms), apart_ms = atomic_load(&x->f->apart_ms);
+
+	if (!late_ms && !apart_ms)
+		return 0;
+	uint64_t ns = clock_ns() + late_ms * NS_PER_MS, next = x->last_ns + apart_ms * NS_PER_MS;
+	x->last_ns = apart_ms && next > ns ? next : ns;
+	return x->last_ns;
+}
+
 static int faulty_submit(struct disk *d, struct disk_req *r)
 {
 	struct faulty *x = (struct faulty *)d;
-	uint32_t late_ms = atomic_load(&x->f->delay_ms);
 	int only = atomic_load(&x->f->only);
 	bool is_meant = !only || (only == DISK_WRITES) == r->write;
 	int error = error_for(x->f, is_meant, r->write);
@@ -108,7 +120,7 @@ static int faulty_submit(struct disk *d, struct disk_req *r)
 	bool tears = r->write && (counts(&x->f->tear_in) || happens(x->f, DISK_TEAR));
 
 	atomic_fetch_add(&x->f->count, 1);
-	r->due_ns = late_ms ? clock_ns() + late_ms * NS_PER_MS : 0;
+	r->due_ns = due(x);
 	r->next = NULL;
 	if (error) {
 		end_now(x, r, error);

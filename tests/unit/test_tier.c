@@ -920,6 +920,29 @@ static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 	assert_int_equal(read_it("a", 5), LARGE_BYTES);
 }
 
+/* What is under way of a read that was given up comes to its end: who asks meanwhile has it anew. */
+static void who_asks_while_another_one_gives_up_is_served(void **state)
+{
+	struct opening o, after;
+
+	(void)state;
+	assert_int_equal(put("a", 5, LARGE_BYTES), 0);
+	push_out("a");
+	unlink_others();
+	atomic_store(&faults.apart_ms, 100);
+	uint64_t count = atomic_load(&faults.count);
+	begin_open(&o, "a", 0);
+	wait_requests(count + 7);
+	atomic_store(&o.op.call.cancelled, true);
+	assert_int_equal(kit_wait(&o.w), -ECANCELED);
+	usleep(200000); /* one more has ended, and others have not */
+	begin_open(&after, "a", 0);
+	assert_int_equal(kit_wait(&after.w), 0);
+	atomic_store(&faults.apart_ms, 0);
+	assert_int_equal(kit_close(after.op.file, 0), 0);
+	assert_int_equal(read_it("a", 5), LARGE_BYTES);
+}
+
 /* Who waits behind others and gives up costs them nothing. */
 static void what_nobody_waits_for_is_not_read(void **state)
 {
@@ -1520,6 +1543,7 @@ int main(void)
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
 		TEST(a_dead_disk_does_not_hold_the_eviction, setup_hasty),
 		TEST(who_waits_for_a_long_read_gives_up_in_time, setup),
+		TEST(who_asks_while_another_one_gives_up_is_served, setup),
 		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
