@@ -599,6 +599,45 @@ static void a_copy_makes_way(void **state)
 	assert_int_equal(read_it("a", 5), FILE_BYTES);
 }
 
+static void pin(const char *name)
+{
+	struct index_op op = { .mask = INDEX_SET_PIN };
+	struct attr a = { 0 };
+
+	assert_int_equal(kit_lookup(e, name, &a, &op.place), 0);
+	op.fileid = a.fileid;
+	op.attr.keep.pinned = KEEP_FOREVER;
+	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
+	index_op_fini(&op);
+}
+
+/* And to those of what is pinned, of which there is some in each segment. */
+static void copies_of_what_is_pinned_make_way(void **state)
+{
+	enum { N = 30, BYTES = 64 << 10 };
+	int64_t demoted;
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		assert_int_equal(put(name, i + 1, BYTES), 0);
+		push_out(name);
+		assert_int_equal(read_it(name, i + 1), BYTES);
+		assert_true(attr_of(name).copied);
+		pin(name);
+	}
+	demoted = metric_get(M_DISK_DEMOTED);
+	put_many(100, FILE_BYTES);
+	assert_true(metric_get(M_DISK_DEMOTED) - demoted > 50);
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		assert_false(attr_of(name).away);
+		assert_int_equal(read_it(name, i + 1), BYTES);
+	}
+	check();
+}
+
 /* What has a copy goes back, whatever the disk does. */
 static void a_copy_costs_a_failing_disk_nothing(void **state)
 {
@@ -1533,6 +1572,7 @@ int main(void)
 		TEST(what_is_copied_is_there_after_a_reboot, setup),
 		TEST(what_was_written_is_there_or_nothing, setup),
 		TEST(a_copy_makes_way, setup_small),
+		TEST(copies_of_what_is_pinned_make_way, setup_small),
 		TEST(a_copy_costs_a_failing_disk_nothing, setup),
 		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
 		TEST(what_came_back_meanwhile_stays, setup),
