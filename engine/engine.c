@@ -317,6 +317,22 @@ static int keep_tier(struct engine *e, const struct engine_opts *o, char **ret_w
 	return r < 0 ? r : tier_keep(e->tier, ret_why);
 }
 
+/* It had a disk, and is to go on without. Nothing is there any more (the rebuild has looked), so
+ * what was copied can be written, once nothing on that disk can bring back what it was. */
+static int leave_disk(struct engine *e)
+{
+	int r = e->store ? store_forget_disk(e->store) : 0;
+
+	if (r < 0) {
+		log_warn("disk", "store %s: its journal there cannot be removed: %s. What it had a copy "
+			 "of there is not opened for writing. Try: a start with --ssd", dir_of(e),
+			 error_text(r));
+		return 0;
+	}
+	r = index_end_copies(e->ix);
+	return r < 0 ? r : index_set_disk(e->ix, e->disk_id = 0);
+}
+
 static bool is_lost(const struct engine *e)
 {
 	return e->store ? store_is_new(e->store) : !e->pool_is_lent;
@@ -362,6 +378,8 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 		r = refs_open(e->pool, e->tier, index_kv(e->ix), &e->refs);
 	if (!r && e->tier && e->refs)
 		r = begin_tier(e, ret_why);
+	if (!r && !e->tier && e->refs && e->disk_id)
+		r = leave_disk(e);
 	if (!r)
 		r = open_transport(e, o, ret_why);
 	if (!r)

@@ -464,7 +464,7 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return r < 0 ? r : make_data(t, o, ret_why);
 }
 
-int tier_remove(const char *dir, const char *store)
+static int remove_of(const char *dir, const char *store, enum ours end)
 {
 	struct tier t = { .path = (char *)dir, .fd = -1 };
 	_cleanup_(closep) int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -481,14 +481,24 @@ int tier_remove(const char *dir, const char *store)
 		return -EBUSY;
 	int r = put_back(folder);
 	if (r)
-		return r < 0 ? r : tier_remove(dir, store); /* it is another file by now */
+		return r < 0 ? r : remove_of(dir, store, end); /* it is another file by now */
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
 		return 0;
-	r = each_of_ours(folder, OURS, remove_one);
+	r = each_of_ours(folder, end, remove_one);
 	if (!r)
 		rmdir(dir); /* others may have something in it */
 	return r;
+}
+
+int tier_remove(const char *dir, const char *store)
+{
+	return remove_of(dir, store, OURS);
+}
+
+int tier_forget(const char *dir, const char *store)
+{
+	return remove_of(dir, store, DATA);
 }
 
 /* The log as it was ----------------------------------------------------------------------------- */

@@ -54,6 +54,8 @@ int tier_keep(struct tier *t, char **ret_why);
 /* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use.
  * After another error, or an interruption, it can be called again. */
 int tier_remove(const char *dir, const char *store);
+/* The same of what is known of it, so that none of it comes back; its room stays taken. */
+int tier_forget(const char *dir, const char *store);
 uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */
 uint64_t tier_fs(const struct tier *t);   /* whose file system it has something of; 0: nobody's */

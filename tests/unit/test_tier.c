@@ -42,6 +42,7 @@ static bool is_kept;
 static uint64_t disk_bytes;
 static unsigned high; /* percent; 0: what is usual */
 static uint32_t end_ms;
+static bool has_no_disk;
 
 static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 {
@@ -51,7 +52,7 @@ static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 	o.verify = true;
 	o.evict_high = high;
 	o.evict_low = 90;
-	o.ssd = folder;
+	o.ssd = has_no_disk ? NULL : folder;
 	o.ssd_bytes = bytes;
 	o.ssd_wait_ms = wait_ms;
 	o.ssd_end_ms = end_ms;
@@ -1161,6 +1162,52 @@ static void without_a_journal_memory_knows(void **state)
 	assert_true(away(n));
 }
 
+/* As it is in between when it is going to be written; and the journal has that not yet. */
+static void drop_copy(const char *name)
+{
+	struct index_op op = { 0 };
+	struct attr a = { 0 };
+
+	assert_int_equal(kit_lookup(e, name, &a, &op.place), 0);
+	op.fileid = a.fileid;
+	assert_int_equal(index_wait(engine_index(e), &op, index_copy_drop), 0);
+	index_op_fini(&op);
+}
+
+/* Nothing is there any more, and nothing of it comes back: with the disk, and when memory is lost. */
+static void without_its_disk_all_is_written(void **state)
+{
+	char path[400];
+	struct stat st;
+
+	(void)state;
+	for (unsigned is_lost = 0; is_lost < 2; is_lost++) {
+		kit_unlink(e, "a");
+		assert_int_equal(put("a", 5, FILE_BYTES), 0);
+		push_out("a");
+		unlink_others();
+		assert_int_equal(read_it("a", 5), FILE_BYTES);
+		assert_int_equal(sync_names(0), 0);
+		assert_true(disk_kit_find("journal-", path, sizeof(path)));
+		assert_int_equal(stat(path, &st), 0);
+		drop_copy("a");
+		assert_true(attr_of("a").copied);
+		engine_close(e);
+		assert_int_equal(truncate(path, st.st_size), 0);
+		has_no_disk = true;
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_int_equal(touch("a"), 0);
+		assert_false(attr_of("a").copied);
+		assert_true(write_again("a", 7, FILE_BYTES));
+		engine_close(e);
+		has_no_disk = false;
+		assert_true(!is_lost || !engine_store_remove(kept, false));
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_true(is_there("a") == !is_lost);
+		assert_true(is_lost || read_it("a", 7) == FILE_BYTES);
+	}
+}
+
 /* Refused ---------------------------------------------------------------------------------- */
 
 static int try(const char *dir, uint64_t bytes, const char *says)
@@ -1591,6 +1638,7 @@ int main(void)
 		TEST(what_was_done_to_names_is_synced, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
+		TEST(without_its_disk_all_is_written, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
 		TEST(what_fresh_is_refused_for_is_there, setup),
 		TEST(what_was_never_made_is_made, setup),
