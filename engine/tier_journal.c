@@ -53,6 +53,7 @@ struct journal {
 	uint64_t ncommits;     /* that have been told of, */
 	bool in_commit;        /* and one is about to be: its rows may be seen already */
 	bool data_written, ending, ended;
+	int lost;   /* why it is going to fail: something was not added */
 	int error;
 	bool stays; /* after it: its files could not be removed */
 	pthread_cond_t more, done;
@@ -207,6 +208,12 @@ static void complain(int r, int removed)
 		  "Try: a look at the disk, then another start", error_text(r), error_text(removed));
 }
 
+static void drop_buffer(struct journal *j)
+{
+	writer_fini(&j->buffer);
+	j->buffer = (struct writer){ 0 };
+}
+
 /* Who waits is told when nothing is left that could bring back what he may change then; or that
  * there is. */
 static void fail(struct journal *j, int r)
@@ -221,19 +228,22 @@ static void fail(struct journal *j, int r)
 		WITH_LOCK(&j->lock);
 		j->error = r;
 		j->stays = removed;
-		writer_fini(&j->buffer);
-		j->buffer = (struct writer){ 0 };
+		drop_buffer(j);
 		pthread_cond_broadcast(&j->done);
 	}
 	complain(r, removed);
 }
 
-/* Under the lock. */
+/* Under the lock. A disk that does not answer must not cost all memory: the thread finds it lost
+ * when it comes back from there, and who waits is told then. */
 static uint64_t add(struct journal *j, struct bytes entries)
 {
-	if (!j->error) {
+	if (!j->lost && !j->error) {
 		write_u32(&j->buffer, (uint32_t)entries.len);
 		write_bytes(&j->buffer, entries.p, entries.len);
+		j->lost = j->buffer.bad ? -ENOMEM : j->buffer.len > BUFFER_MAX ? -ENOBUFS : 0;
+		if (j->lost)
+			drop_buffer(j);
 	}
 	pthread_cond_signal(&j->more);
 	return ++j->added;
@@ -256,8 +266,6 @@ static int write_commits(struct journal *j, const struct writer *commits)
 	struct reader r = reader_of(writer_bytes(commits));
 	struct writer w = { 0 };
 
-	if (commits->bad || commits->len > BUFFER_MAX)
-		return -ENOBUFS;
 	while (r.left) {
 		uint32_t n = read_u32(&r);
 		records_write(&w, &j->next_record, BYTES_OF(read_bytes(&r, n), n));
@@ -277,6 +285,7 @@ static int flush(struct journal *j)
 {
 	struct writer w;
 	uint64_t added;
+	int r;
 
 	{
 		WITH_LOCK(&j->lock);
@@ -285,8 +294,10 @@ static int flush(struct journal *j)
 		j->buffer = (struct writer){ 0 };
 		if (j->error)
 			return j->error;
+		r = j->lost;
 	}
-	int r = sync_data(j);
+	if (!r)
+		r = sync_data(j);
 	if (!r)
 		r = write_commits(j, &w);
 	writer_fini(&w);
@@ -466,9 +477,9 @@ static bool must_rotate(const struct journal *j)
 static bool wait_for_more(struct journal *j)
 {
 	WITH_LOCK(&j->lock);
-	while (!j->buffer.len && !j->ending)
+	while (!j->buffer.len && !(j->lost && !j->error) && !j->ending)
 		lock_wait(&j->lock, &j->more);
-	return j->buffer.len;
+	return j->buffer.len || (j->lost && !j->error);
 }
 
 static void *run(void *arg)
@@ -624,7 +635,7 @@ uint64_t journal_mark(struct journal *j)
 bool journal_has(struct journal *j, uint64_t mark)
 {
 	WITH_LOCK(&j->lock);
-	return !j->error && j->durable >= mark;
+	return !j->error && !j->lost && j->durable >= mark;
 }
 
 int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns)

@@ -631,6 +631,38 @@ static void who_waits_does_not_wait_for_their_sync(void **state)
 	end();
 }
 
+/* What it is behind costs so much memory and no more; who waits is told when nothing is left there. */
+static void a_disk_that_does_not_answer_loses_the_journal(void **state)
+{
+	enum { ROW_BYTES = 128 << 10, N = 600 };
+	_cleanup_(freep) uint32_t *value = calloc(1, ROW_BYTES);
+	struct rows now = { 0 }, r;
+	struct kv_write w = { { "X\0\0\0\0\0\0\0\1long", 13 }, { value, ROW_BYTES } };
+	struct journal_found found;
+
+	(void)state;
+	assert_non_null(value);
+	begin(0);
+	atomic_store(&faults.journal_ms, 3000);
+	put(&now, 1, 1);
+	uint64_t mark = journal_mark(j);
+	usleep(100000);
+	for (unsigned i = 0; i < N; i++) {
+		struct kv_req req = { .writes = &w, .nwrites = 1 };
+		value[0] = i + 1;
+		assert_int_equal(kv_wait(kv, &req), 0);
+		kv_req_fini(&req);
+	}
+	assert_false(journal_has(j, 0));
+	assert_int_equal(journal_wait(j, journal_mark(j), clock_ns() + NS_PER_MS), -ETIMEDOUT);
+	assert_int_equal(journal_wait(j, mark, 0), 0);
+	assert_int_equal(journal_wait(j, journal_mark(j), 0), -ENOBUFS);
+	assert_false(journal_stays(j));
+	assert_int_equal(read_it(&r, &found), 0);
+	assert_int_equal(found.head.version, 0);
+	end();
+}
+
 /* What was committed while rows were read may be among them in part: the journal has it first. */
 static void new_rows_are_behind_the_journal(void **state)
 {
@@ -701,6 +733,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(new_rows_are_behind_the_journal, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_disk_that_does_not_answer_loses_the_journal, setup,
+						teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
 	if (getenv("ONLY"))
