@@ -324,9 +324,9 @@ static int leave_disk(struct engine *e)
 	int r = e->store ? store_forget_disk(e->store) : 0;
 
 	if (r < 0) {
-		log_warn("disk", "store %s: its journal there cannot be removed: %s. What it had a copy "
-			 "of there is not opened for writing. Try: a start with --ssd", dir_of(e),
-			 error_text(r));
+		log_warn("disk", "store %s: the journal on its disk cannot be removed: %s. What had a "
+			 "copy there is not opened for writing. Try: a start with --ssd",
+			 dir_of(e), error_text(r));
 		return 0;
 	}
 	r = index_end_copies(e->ix);

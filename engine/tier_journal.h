@@ -25,8 +25,8 @@
  * When it cannot be written, its files are removed before anybody has an answer, all rows first:
  * rows without their journals would be what there was before, journals without rows are nothing.
  * Where they stay, who is going to write has an error. So nothing that could be changed comes back
- * as it was before. What was unlinked or renamed over may, if that was in the last moment. An object that
- * is in memory and has a copy is kept as if it were away.
+ * as it was before. What was unlinked or renamed over may, if that was in the last moment. An object
+ * that is in memory and has a copy is kept as if it were away.
  *
  * Threads: one of its own ("journal"), which writes and waits for the disk. Observing and the
  * calls take LOCK_JOURNAL for moments.
