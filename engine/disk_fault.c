@@ -221,12 +221,15 @@ int disk_fault_of_removal(struct disk_faults *f)
 
 void disk_fault_sync(struct disk_faults *f, uint64_t bytes)
 {
+	uint64_t begun = clock_ns();
+
 	if (!f)
 		return;
-	uint64_t ms = bytes ? (bytes >> 10) * atomic_load(&f->sync_ms) >> 10 :
-			      atomic_load(&f->journal_ms);
-	if (ms)
-		usleep((useconds_t)ms * 1000);
+	if (bytes)
+		usleep((useconds_t)((bytes >> 10) * atomic_load(&f->sync_ms) >> 10) * 1000);
+	else /* until it is so late, or the fault is taken away */
+		while (clock_ns() - begun < atomic_load(&f->journal_ms) * NS_PER_MS)
+			usleep(1000);
 }
 
 /* As text ---------------------------------------------------------------------------------- */
