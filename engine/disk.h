@@ -48,7 +48,8 @@ struct disk_faults {
 	_Atomic int only;         /* DISK_*: fail and flip those; 0: both */
 	_Atomic uint64_t fail_in; /* the n-th ends with `error`; 0: none does */
 	_Atomic int error;        /* -EIO, -ENOSPC, ... */
-	_Atomic uint32_t delay_ms;/* each ends so late */
+	_Atomic uint32_t delay_ms;/* each ends so late, */
+	_Atomic uint32_t apart_ms;/* and so long after the one before it */
 	_Atomic uint64_t tear_in; /* of the n-th write only the first half is done, and nothing said */
 	_Atomic uint64_t flip_in; /* the n-th request's first bit is another one, on disk or as read */
 	_Atomic uint32_t often[DISK_FAULTS]; /* beside it: so many of a million (ENOSPC: writes) */
@@ -58,6 +59,7 @@ struct disk_faults {
 	_Atomic uint32_t journal_ms; /* a sync of the journal takes so much longer, */
 	_Atomic uint32_t sync_ms; /* and one of rows, for each MiB of them */
 	_Atomic bool journal_stays; /* nor can its files be removed: EROFS */
+	_Atomic uint64_t stays_in; /* nor its n-th file, and all after it */
 };
 
 /* Takes `inner` over. *f is lent. */

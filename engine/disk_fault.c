@@ -30,6 +30,7 @@ struct faulty {
 	struct disk *inner;
 	struct disk_faults *f;
 	struct disk_req *ended; /* in the order of their ending */
+	uint64_t last_ns;       /* when the last one is to end */
 };
 
 /* Is it its turn? */
@@ -97,10 +98,21 @@ static int write_other(struct faulty *x, struct disk_req *r, bool torn)
 	return 0;
 }
 
+/* 0: when it does. */
+static uint64_t due(struct faulty *x)
+{
+	uint64_t late_ms = atomic_load(&x->f->delay_ms), apart_ms = atomic_load(&x->f->apart_ms);
+
+	if (!late_ms && !apart_ms)
+		return 0;
+	uint64_t ns = clock_ns() + late_ms * NS_PER_MS, next = x->last_ns + apart_ms * NS_PER_MS;
+	x->last_ns = apart_ms && next > ns ? next : ns;
+	return x->last_ns;
+}
+
 static int faulty_submit(struct disk *d, struct disk_req *r)
 {
 	struct faulty *x = (struct faulty *)d;
-	uint32_t late_ms = atomic_load(&x->f->delay_ms);
 	int only = atomic_load(&x->f->only);
 	bool is_meant = !only || (only == DISK_WRITES) == r->write;
 	int error = error_for(x->f, is_meant, r->write);
@@ -108,7 +120,7 @@ static int faulty_submit(struct disk *d, struct disk_req *r)
 	bool tears = r->write && (counts(&x->f->tear_in) || happens(x->f, DISK_TEAR));
 
 	atomic_fetch_add(&x->f->count, 1);
-	r->due_ns = late_ms ? clock_ns() + late_ms * NS_PER_MS : 0;
+	r->due_ns = due(x);
 	r->next = NULL;
 	if (error) {
 		end_now(x, r, error);
@@ -185,30 +197,39 @@ int disk_fault_open(struct disk *inner, struct disk_faults *f, struct disk **ret
 	return 0;
 }
 
+/* The n-th, or one after it? */
+static bool has_come(_Atomic uint64_t *in)
+{
+	uint64_t n = atomic_load(in);
+
+	while (n > 1 && !atomic_compare_exchange_weak(in, &n, n - 1))
+		;
+	return n == 1;
+}
+
 int disk_fault_of_journal(struct disk_faults *f)
 {
-	uint64_t n = f ? atomic_load(&f->journal_full_in) : 0;
-
 	if (!f)
 		return 0;
-	while (n > 1 && !atomic_compare_exchange_weak(&f->journal_full_in, &n, n - 1))
-		;
-	return n == 1 ? -ENOSPC : atomic_load(&f->journal_error);
+	return has_come(&f->journal_full_in) ? -ENOSPC : atomic_load(&f->journal_error);
 }
 
 int disk_fault_of_removal(struct disk_faults *f)
 {
-	return f && atomic_load(&f->journal_stays) ? -EROFS : 0;
+	return f && (atomic_load(&f->journal_stays) || has_come(&f->stays_in)) ? -EROFS : 0;
 }
 
 void disk_fault_sync(struct disk_faults *f, uint64_t bytes)
 {
+	uint64_t begun = clock_ns();
+
 	if (!f)
 		return;
-	uint64_t ms = bytes ? (bytes >> 10) * atomic_load(&f->sync_ms) >> 10 :
-			      atomic_load(&f->journal_ms);
-	if (ms)
-		usleep((useconds_t)ms * 1000);
+	if (bytes)
+		usleep((useconds_t)((bytes >> 10) * atomic_load(&f->sync_ms) >> 10) * 1000);
+	else /* until it is so late, or the fault is taken away */
+		while (clock_ns() - begun < atomic_load(&f->journal_ms) * NS_PER_MS)
+			usleep(1000);
 }
 
 /* As text ---------------------------------------------------------------------------------- */

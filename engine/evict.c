@@ -261,6 +261,18 @@ static int find(void *arg, uint64_t fileid, struct index_op *ret)
 	return policy_get(x->policy, fileid, &o) ? stat_object(x, &o, ret) : INDEX_MISS;
 }
 
+/* Also what is pinned, which is no victim. */
+static int find_any(void *arg, uint64_t fileid, struct index_op *ret)
+{
+	struct evict *x = arg;
+	struct place place;
+
+	if (!expiry_place(x->expiry, fileid, &place))
+		return find(arg, fileid, ret);
+	*ret = (struct index_op){ .fileid = fileid, .place = place };
+	return index_wait(x->e->ix, ret, index_stat);
+}
+
 /* The thread's own question. */
 static bool is_waited(void *arg)
 {
@@ -303,7 +315,7 @@ static void end_condemned(struct evict *x)
 
 static void begin_disk(struct evict *x)
 {
-	const struct tier_calls c = { .evict = leave_disk, .condemn = condemn, .find = find,
+	const struct tier_calls c = { .evict = leave_disk, .condemn = condemn, .find = find_any,
 				      .is_waited = is_waited, .arg = x };
 
 	if (x->e->tier)

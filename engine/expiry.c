@@ -201,9 +201,19 @@ int64_t expiry_at(struct expiry *x, uint64_t fileid)
 	WITH_LOCK(&x->lock);
 	struct item *t = find(x, fileid);
 
-	if (!t || (t->end.reason == EXPIRY_PIN && !t->end.then))
+	if (!t || (t->end.reason == EXPIRY_PIN && (!t->end.then || t->end.at == KEEP_FOREVER)))
 		return 0;
 	return later(later(t->end.at, t->end.then), idle_end(t));
+}
+
+bool expiry_place(struct expiry *x, uint64_t fileid, struct place *ret)
+{
+	WITH_LOCK(&x->lock);
+	struct item *t = find(x, fileid);
+
+	if (t)
+		*ret = t->end.place;
+	return t;
 }
 
 uint64_t expiry_number(struct expiry *x)

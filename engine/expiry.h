@@ -2,7 +2,8 @@
 #pragma once
 /*
  * Which objects have an end, and when: of those that somebody gave a time to live, or pinned
- * until some day, and of temporary files that nobody has renamed. All others are not in here.
+ * until some day (or for ever, which never comes: nobody else knows where these are), and of
+ * temporary files that nobody has renamed. All others are not in here.
  *
  * Times are seconds since the epoch, as in records: what is to live for a day does so across
  * a restart, and across a clock that was set, by that clock.
@@ -53,4 +54,6 @@ void expiry_use(struct expiry *x, uint64_t fileid, int64_t now);
 int expiry_take(struct expiry *x, int64_t now, struct expiry_end *ret, int64_t *ret_at);
 /* When it ends if it is not used, not before its pin does; 0: never, or it is not known. */
 int64_t expiry_at(struct expiry *x, uint64_t fileid);
+/* Where the record is of one that is in here. */
+bool expiry_place(struct expiry *x, uint64_t fileid, struct place *ret);
 uint64_t expiry_number(struct expiry *x);

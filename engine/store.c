@@ -522,6 +522,26 @@ int store_note_disk(struct store *s, const char *path)
 	return r;
 }
 
+/* What it has on a disk. One that is not there any more is no error, nor another store's. */
+static int leave_disk(const char *dir, int (*leave)(const char *disk, const char *store))
+{
+	_cleanup_(freep) char *text = folder_join(dir, "disk.txt");
+	char path[PATH_MAX];
+
+	if (!text)
+		return -ENOMEM;
+	_cleanup_(fclosep) FILE *f = fopen(text, "re");
+	if (!f || !fgets(path, sizeof(path), f))
+		return 0;
+	path[strcspn(path, "\n")] = 0;
+	return leave(path, dir);
+}
+
+int store_forget_disk(struct store *s)
+{
+	return leave_disk(s->dir, tier_forget);
+}
+
 struct store *store_free(struct store *s)
 {
 	if (!s)
@@ -584,21 +604,6 @@ static int remove_contents(const char *data)
 	return r;
 }
 
-/* What it had on a disk. One that is not there any more is no error, nor another store's. */
-static int remove_disk(const char *dir)
-{
-	_cleanup_(freep) char *text = folder_join(dir, "disk.txt");
-	char path[PATH_MAX];
-
-	if (!text)
-		return -ENOMEM;
-	_cleanup_(fclosep) FILE *f = fopen(text, "re");
-	if (!f || !fgets(path, sizeof(path), f))
-		return 0;
-	path[strcspn(path, "\n")] = 0;
-	return tier_remove(path, dir);
-}
-
 int engine_store_remove(const char *dir, bool disk)
 {
 	_cleanup_(freep) char *mem = folder_join(dir, "mem"), *text = folder_join(dir, "store.txt"),
@@ -614,7 +619,7 @@ int engine_store_remove(const char *dir, bool disk)
 	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
-	r = disk ? remove_disk(dir) : 0;
+	r = disk ? leave_disk(dir, tier_remove) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

@@ -5,6 +5,8 @@
  *	DIR/data          its first page is a text that says whose it is; then segments
  *	DIR/rows-N, journal-N   what is on it (tier_journal.h)
  *	DIR/old/          what `fresh` moved aside
+ *	DIR/aside/        the same until all else has been opened; then it becomes old/. Whoever
+ *	                  finds it puts it back
  *
  * `data` is allocated in full when it is made, so that a write cannot find the disk full
  * later, and has the lock. It is there before a journal is: a folder with the one and without
@@ -164,12 +166,41 @@ static int remove_one(int dir, const char *name)
 	return unlinkat(dir, name, 0) ? -errno : 0;
 }
 
-static int move_one(int dir, const char *name)
+static int move_aside_one(int dir, const char *name)
 {
 	char to[300];
 
-	snprintf(to, sizeof(to), "old/%s", name);
+	snprintf(to, sizeof(to), "aside/%s", name);
 	return renameat(dir, name, dir, to) ? -errno : 0;
+}
+
+static int put_back_one(int aside, const char *name)
+{
+	char to[300];
+
+	snprintf(to, sizeof(to), "../%s", name);
+	return renameat(aside, name, aside, to) ? -errno : 0;
+}
+
+/* What was moved aside for something that was not to be. While `data` is there, what is in the folder
+ * is of that. 1: there was something. */
+static int put_back(int dir)
+{
+	_cleanup_(closep) int aside = openat(dir, "aside", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = 0;
+
+	if (aside < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!faccessat(aside, "data", F_OK, AT_SYMLINK_NOFOLLOW)) {
+		r = each_of_ours(dir, DATA, remove_one);
+		if (!r)
+			r = put_back_one(aside, "data");
+	}
+	if (!r)
+		r = fsync(dir) ? -errno : each_of_ours(aside, DATA, put_back_one);
+	if (!r)
+		r = fsync(dir) || unlinkat(dir, "aside", AT_REMOVEDIR) ? -errno : 0;
+	return r < 0 ? r : 1;
 }
 
 /* `data` ----------------------------------------------------------------------------------- */
@@ -236,38 +267,58 @@ static bool has_room(int fd, uint64_t bytes)
 	return fstatfs(fd, &fs) || bytes / (uint64_t)fs.f_bsize < fs.f_bavail;
 }
 
-static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+static int why_no_room(const struct tier *t, uint64_t bytes, char **ret_why)
+{
+	return why(ret_why, -ENOSPC, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
+		   t->path, size_text(bytes).s);
+}
+
+/* Is there to be one of this size, and room for it? */
+static int check_size(struct tier *t, const struct tier_opts *o, char **ret_why)
 {
 	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
 
-	t->made_data = true;
 	if (!o->bytes)
 		return why(ret_why, -EINVAL, "disk %s: how much of it is to be used? Try: "
 			   "--ssd-size 100G", t->path);
 	if (cut(t, bytes) < 0)
 		return why(ret_why, -EINVAL, "disk %s: %s is too little or too much. Try: "
 			   "--ssd-size 1G", t->path, size_text(bytes).s);
+	return has_room(t->dir, bytes) ? 0 : why_no_room(t, bytes, ret_why);
+}
+
+static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+{
+	uint64_t bytes = o->bytes / PAGE_BYTES * PAGE_BYTES;
+
+	t->made_data = true;
 	t->head.pool_id = auth_random_number() | 1;
 	t->is_new = true;
-	int r = each_of_ours(t->dir, DATA, remove_one);
+	if (ftruncate(t->fd, 0))
+		return why_data(t, -errno, ret_why);
+	int r = check_size(t, o, ret_why);
+	if (r < 0)
+		return r;
+	r = each_of_ours(t->dir, DATA, remove_one);
 	if (!r)
-		r = has_room(t->fd, bytes) ? -posix_fallocate(t->fd, 0, (off_t)bytes) : -ENOSPC;
+		r = -posix_fallocate(t->fd, 0, (off_t)bytes);
 	if (r == -ENOSPC)
-		return why(ret_why, r, "disk %s: there is no room for %s. Try: a smaller --ssd-size",
-			   t->path, size_text(bytes).s);
+		return why_no_room(t, bytes, ret_why);
 	if (!r)
 		r = write_head(t, o, bytes);
 	return r < 0 ? why_data(t, r, ret_why) : 0;
 }
 
-static int take_data(struct tier *t, const struct tier_opts *o, uint64_t size, char **ret_why)
+static int take_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 {
 	struct disk_head h;
+	struct stat st;
 	char store[3 * 256];
-	int r = read_head(t, &h);
+	int r = fstat(t->fd, &st) ? -errno : read_head(t, &h);
 
 	if (r < 0)
 		return why_data(t, r, ret_why);
+	uint64_t size = (uint64_t)st.st_size;
 	if (h.bytes > size || cut(t, h.bytes) < 0)
 		return why(ret_why, -EUCLEAN, "disk %s: data was cut short: it has %s of %s. "
 			   FRESH_HINT, t->path, size_text(size).s, size_text(h.bytes).s);
@@ -285,19 +336,28 @@ static int take_data(struct tier *t, const struct tier_opts *o, uint64_t size, c
 
 /* The folder --------------------------------------------------------------------------------- */
 
+/* Until tier_keep(). */
 static int move_aside(struct tier *t, char **ret_why)
 {
-	int r = mkdirat(t->dir, "old", 0700) ? -errno : 0;
-
-	/* One that was interrupted is gone on with. */
-	if (r == -EEXIST && faccessat(t->dir, "old/data", F_OK, AT_SYMLINK_NOFOLLOW))
-		r = 0;
+	/* An empty one is nobody's. */
+	if (unlinkat(t->dir, "old", AT_REMOVEDIR) && errno != ENOENT)
+		return why(ret_why, -EEXIST, "disk %s: something is kept aside already, in %s/old, and "
+			   "only one set is. Try: rm -r %s/old", t->path, t->path, t->path);
+	t->is_aside = true;
+	int r = mkdirat(t->dir, "aside", 0700) ? -errno : 0;
 	if (!r)
-		r = each_of_ours(t->dir, OURS, move_one);
-	if (r == -EEXIST)
-		return why(ret_why, r, "disk %s: something is kept aside already, in %s/old, and only "
-			   "one set is. Try: rm -r %s/old", t->path, t->path, t->path);
+		r = each_of_ours(t->dir, OURS, move_aside_one);
 	return r < 0 ? why_data(t, r, ret_why) : 0;
+}
+
+int tier_keep(struct tier *t, char **ret_why)
+{
+	if (!t->is_aside)
+		return 0;
+	if (renameat(t->dir, "aside", t->dir, "old") || fsync(t->dir))
+		return why_data(t, -errno, ret_why);
+	t->is_aside = false;
+	return 0;
 }
 
 static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
@@ -349,30 +409,62 @@ static int open_file(struct tier *t, char **ret_why)
 	return 0;
 }
 
-static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+static int open_file_anew(struct tier *t, char **ret_why)
 {
-	struct stat st;
-	int r = open_file(t, ret_why);
-
-	if (r < 0)
-		return r;
-	if (fstat(t->fd, &st))
-		return why_data(t, -errno, ret_why);
-	if (st.st_size && o->fresh) {
-		r = move_aside(t, ret_why);
-		if (r < 0)
-			return r;
-		close(t->fd);
-		r = open_file(t, ret_why);
-		st.st_size = 0;
-	}
-	if (r < 0)
-		return r;
-	return st.st_size ? take_data(t, o, (uint64_t)st.st_size, ret_why) :
-			    make_data(t, o, ret_why);
+	close(t->fd);
+	return open_file(t, ret_why);
 }
 
-int tier_remove(const char *dir, const char *store)
+static int is_one(int dir, const char *name)
+{
+	(void)dir;
+	(void)name;
+	return 1;
+}
+
+/* By who was killed before the head was written it is not. */
+static int is_made(struct tier *t, bool *ret)
+{
+	_cleanup_(freep) char *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+
+	if (!page)
+		return -ENOMEM;
+	ssize_t n = pread(t->fd, page, PAGE_BYTES, 0);
+	if (n < 0)
+		return -errno;
+	*ret = n && (n < PAGE_BYTES || page[0] || memcmp(page, page + 1, PAGE_BYTES - 1) ||
+		     each_of(t->dir, ROWS, is_one) || each_of(t->dir, JOURNALS, is_one));
+	return 0;
+}
+
+static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
+{
+	int r = open_file(t, ret_why);
+	bool made = false;
+
+	if (r < 0)
+		return r;
+	r = put_back(t->dir);
+	if (r < 0)
+		return why_data(t, r, ret_why);
+	if (r)
+		r = open_file_anew(t, ret_why);
+	if (r < 0)
+		return r;
+	r = is_made(t, &made);
+	if (r < 0)
+		return why_data(t, r, ret_why);
+	if (!made || !o->fresh)
+		return made ? take_data(t, o, ret_why) : make_data(t, o, ret_why);
+	r = check_size(t, o, ret_why);
+	if (!r)
+		r = move_aside(t, ret_why);
+	if (!r)
+		r = open_file_anew(t, ret_why);
+	return r < 0 ? r : make_data(t, o, ret_why);
+}
+
+static int remove_of(const char *dir, const char *store, enum ours end)
 {
 	struct tier t = { .path = (char *)dir, .fd = -1 };
 	_cleanup_(closep) int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -387,13 +479,26 @@ int tier_remove(const char *dir, const char *store)
 		return errno == ENOENT ? 0 : -errno;
 	if (lock_data(fd) < 0)
 		return -EBUSY;
+	int r = put_back(folder);
+	if (r)
+		return r < 0 ? r : remove_of(dir, store, end); /* it is another file by now */
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
 		return 0;
-	int r = each_of_ours(folder, OURS, remove_one);
+	r = each_of_ours(folder, end, remove_one);
 	if (!r)
 		rmdir(dir); /* others may have something in it */
 	return r;
+}
+
+int tier_remove(const char *dir, const char *store)
+{
+	return remove_of(dir, store, OURS);
+}
+
+int tier_forget(const char *dir, const char *store)
+{
+	return remove_of(dir, store, DATA);
 }
 
 /* The log as it was ----------------------------------------------------------------------------- */
@@ -449,6 +554,10 @@ static int open_log(struct tier *t, char **ret_why)
 	if (t->found.torn)
 		log_info("disk", "%s: the end of its journal was cut off, which is what a power loss "
 			 "leaves", t->path);
+	if (!used && t->found.next > 1)
+		log_warn("disk", "%s: its journal has no rows to go on from, as when it failed and was "
+			 "to be removed: what is on the disk is there as far as memory knows of it",
+			 t->path);
 	t->is_new = !used;
 	return tier_log_new(t->head.pool_id, t->nsegments, t->segment_pages, used ? v : NULL,
 			    used ? g.newest : t->nsegments - 1, &t->log);
@@ -693,7 +802,11 @@ void tier_free(struct tier *t)
 	tier_stop(t);
 	tier_end(t);
 	tier_log_free(t->log);
-	if (t->made_data && t->dir >= 0) { /* and never begun with */
+	int r = t->is_aside ? put_back(t->dir) : 0;
+	if (r < 0)
+		log_warn("disk", "%s: what was moved aside could not be put back: %s. Try: a start "
+			 "without --fresh, which does", t->path, error_text(r));
+	if (!t->is_aside && t->made_data && t->dir >= 0) { /* and never begun with */
 		unlinkat(t->dir, "data", 0);
 		if (t->made_dir)
 			rmdir(t->path);

@@ -152,14 +152,15 @@ static void enqueue(struct back *b, struct recall *q)
 	pthread_cond_signal(&b->more);
 }
 
-/* It is over: nobody joins any more. Who joined after it was given up has it begun anew. */
-static void finish(struct back *b, struct recall *q, bool given_up, int r)
+/* It is over: nobody joins any more. Who joined after it was given up, and while what was under way
+ * of it came to its end, has it begun anew. */
+static void finish(struct back *b, struct recall *q, int r)
 {
 	struct node_call *calls;
 
 	{
 		WITH_LOCK(&b->lock);
-		if (given_up && q->calls) {
+		if (r == -ECANCELED && q->calls) {
 			enqueue(b, q);
 			return;
 		}
@@ -242,7 +243,6 @@ struct coming {
 	struct index_op op;      /* its record */
 	struct extents from, to;
 	bool is_reading;         /* it has all its slices */
-	bool given_up;           /* nobody waits for it */
 	bool bad;                /* what the disk has cannot be read, or is not what it was */
 	uint64_t vain_ns;        /* evict.h */
 	uint32_t held;           /* segments, of from.v[] */
@@ -263,7 +263,8 @@ static uint8_t *page_of(const struct coming *g, const struct piece *p, uint32_t 
 	return pool_page(g->t->e->pool, p->id.page + off);
 }
 
-/* Is it to be gone on with? By who is at it: others are looked after. */
+/* Is it to be gone on with? -ECANCELED: nobody waits for it. By who is at it: others are looked
+ * after. */
 static int goes_on(struct coming *g)
 {
 	struct back *b = g->k->back;
@@ -272,8 +273,7 @@ static int goes_on(struct coming *g)
 	WITH_LOCK(&b->lock);
 	if (b->ending)
 		return -ESHUTDOWN;
-	g->given_up = !g->q->calls && !g->q->again;
-	return g->given_up ? -ECANCELED : 0;
+	return g->q->calls || g->q->again ? 0 : -ECANCELED;
 }
 
 /* What it had is free, or can be evicted. */
@@ -761,7 +761,7 @@ static void serve(struct worker *k, struct recall *q)
 	uint64_t fileid = q->fileid;
 	int r = bring_back(&g);
 
-	finish(k->back, q, g.given_up && r == -ECANCELED, r == -EUCLEAN ? -EIO : r);
+	finish(k->back, q, r == -EUCLEAN ? -EIO : r);
 	if (r < 0 && g.bad && g.t->calls.condemn)
 		g.t->calls.condemn(g.t->calls.arg, fileid, g.op.entry.body.bytes);
 	coming_fini(&g); /* the slices were pinned until now */
@@ -788,7 +788,7 @@ static void *run(void *arg)
 	pthread_setname_np(pthread_self(), "recall");
 	while ((q = next(k->back))) {
 		if (q->syncs)
-			finish(k->back, q, false, wait_journal(k->back, q->mark) < 0 ? -EIO : 0);
+			finish(k->back, q, wait_journal(k->back, q->mark) < 0 ? -EIO : 0);
 		else
 			serve(k, q);
 	}

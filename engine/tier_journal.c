@@ -53,6 +53,7 @@ struct journal {
 	uint64_t ncommits;     /* that have been told of, */
 	bool in_commit;        /* and one is about to be: its rows may be seen already */
 	bool data_written, ending, ended;
+	int lost;   /* why it is going to fail: something was not added */
 	int error;
 	bool stays; /* after it: its files could not be removed */
 	pthread_cond_t more, done;
@@ -148,23 +149,46 @@ static int remove_one(struct journal *j, const char *name)
 	return fault ? fault : unlinkat(j->o.dir, name, 0) && errno != ENOENT ? -errno : 0;
 }
 
-/* Removes those of a number below this one. The first error; what can go goes. */
-static int remove_before(struct journal *j, uint64_t number)
+/* The one of the smallest number from `from` on; 0: there is none. */
+static int find_first(int dir, const char *what, uint64_t from, uint64_t *ret)
 {
-	_cleanup_(closedirp) DIR *d = dir_open_at(j->o.dir, ".", 0);
-	int r = d ? 0 : -errno;
+	_cleanup_(closedirp) DIR *d = dir_open_at(dir, ".", 0);
 	struct dirent *e;
 	uint64_t n;
 
-	while (d && (errno = 0, e = readdir(d))) {
-		if ((!parse_name(e->d_name, "rows", &n) && !parse_name(e->d_name, "journal", &n)) ||
-		    n >= number)
-			continue;
-		int one = remove_one(j, e->d_name);
-		r = r ? r : one;
+	if (!d)
+		return -errno;
+	*ret = 0;
+	while ((errno = 0, e = readdir(d)))
+		if (parse_name(e->d_name, what, &n) && n >= from && (!*ret || n < *ret))
+			*ret = n;
+	return -errno;
+}
+
+/* Those of a number below this one, the oldest first. */
+static int remove_before(struct journal *j, const char *what, uint64_t number)
+{
+	uint64_t n = 0;
+	int r;
+
+	while (!(r = find_first(j->o.dir, what, n + 1, &n)) && n && n < number) {
+		r = remove_one(j, name_of(what, n).s);
+		if (r < 0)
+			return r;
 	}
-	if (d && !r)
-		r = -errno; /* readdir()'s, or 0 */
+	return r;
+}
+
+/* Rows are gone for good before the first journal goes: without those that follow them they are what
+ * there was before. So whatever stops this leaves all that is known, or nothing. */
+static int remove_all(struct journal *j)
+{
+	int r = remove_before(j, "rows", UINT64_MAX);
+
+	if (!r)
+		r = fsync(j->o.dir) ? -errno : 0;
+	if (!r)
+		r = remove_before(j, "journal", UINT64_MAX);
 	return r;
 }
 
@@ -184,6 +208,12 @@ static void complain(int r, int removed)
 		  "Try: a look at the disk, then another start", error_text(r), error_text(removed));
 }
 
+static void drop_buffer(struct journal *j)
+{
+	writer_fini(&j->buffer);
+	j->buffer = (struct writer){ 0 };
+}
+
 /* Who waits is told when nothing is left that could bring back what he may change then; or that
  * there is. */
 static void fail(struct journal *j, int r)
@@ -193,26 +223,27 @@ static void fail(struct journal *j, int r)
 		if (j->error)
 			return;
 	}
-	int removed = remove_before(j, UINT64_MAX);
-	if (!removed)
-		removed = fsync(j->o.dir) ? -errno : 0;
+	int removed = remove_all(j);
 	{
 		WITH_LOCK(&j->lock);
 		j->error = r;
 		j->stays = removed;
-		writer_fini(&j->buffer);
-		j->buffer = (struct writer){ 0 };
+		drop_buffer(j);
 		pthread_cond_broadcast(&j->done);
 	}
 	complain(r, removed);
 }
 
-/* Under the lock. */
+/* Under the lock. A disk that does not answer must not cost all memory: the thread finds it lost
+ * when it comes back from there, and who waits is told then. */
 static uint64_t add(struct journal *j, struct bytes entries)
 {
-	if (!j->error) {
+	if (!j->lost && !j->error) {
 		write_u32(&j->buffer, (uint32_t)entries.len);
 		write_bytes(&j->buffer, entries.p, entries.len);
+		j->lost = j->buffer.bad ? -ENOMEM : j->buffer.len > BUFFER_MAX ? -ENOBUFS : 0;
+		if (j->lost)
+			drop_buffer(j);
 	}
 	pthread_cond_signal(&j->more);
 	return ++j->added;
@@ -235,8 +266,6 @@ static int write_commits(struct journal *j, const struct writer *commits)
 	struct reader r = reader_of(writer_bytes(commits));
 	struct writer w = { 0 };
 
-	if (commits->bad || commits->len > BUFFER_MAX)
-		return -ENOBUFS;
 	while (r.left) {
 		uint32_t n = read_u32(&r);
 		records_write(&w, &j->next_record, BYTES_OF(read_bytes(&r, n), n));
@@ -256,6 +285,7 @@ static int flush(struct journal *j)
 {
 	struct writer w;
 	uint64_t added;
+	int r;
 
 	{
 		WITH_LOCK(&j->lock);
@@ -264,8 +294,10 @@ static int flush(struct journal *j)
 		j->buffer = (struct writer){ 0 };
 		if (j->error)
 			return j->error;
+		r = j->lost;
 	}
-	int r = sync_data(j);
+	if (!r)
+		r = sync_data(j);
 	if (!r)
 		r = write_commits(j, &w);
 	writer_fini(&w);
@@ -387,7 +419,9 @@ static int write_rows(struct journal *j)
 		return r;
 	}
 	j->rows_bytes = s.bytes;
-	remove_before(j, j->number); /* or they are there, and count for nothing */
+	/* Or they are there, and count for nothing. */
+	if (!remove_before(j, "rows", j->number))
+		remove_before(j, "journal", j->number);
 	return 0;
 }
 
@@ -443,9 +477,9 @@ static bool must_rotate(const struct journal *j)
 static bool wait_for_more(struct journal *j)
 {
 	WITH_LOCK(&j->lock);
-	while (!j->buffer.len && !j->ending)
+	while (!j->buffer.len && !(j->lost && !j->error) && !j->ending)
 		lock_wait(&j->lock, &j->more);
-	return j->buffer.len;
+	return j->buffer.len || (j->lost && !j->error);
 }
 
 static void *run(void *arg)
@@ -601,7 +635,7 @@ uint64_t journal_mark(struct journal *j)
 bool journal_has(struct journal *j, uint64_t mark)
 {
 	WITH_LOCK(&j->lock);
-	return !j->error && j->durable >= mark;
+	return !j->error && !j->lost && j->durable >= mark;
 }
 
 int journal_wait(struct journal *j, uint64_t mark, uint64_t deadline_ns)
@@ -702,7 +736,7 @@ static bool is_bare(int dir, uint64_t journal)
 {
 	struct stat st;
 
-	return !journal || fstatat(dir, name_of("journal", journal).s, &st, AT_SYMLINK_NOFOLLOW) ||
+	return fstatat(dir, name_of("journal", journal).s, &st, AT_SYMLINK_NOFOLLOW) ||
 	       st.st_size <= RECORD_FIRST;
 }
 
@@ -717,15 +751,16 @@ int journal_read(int dir, const struct record_visitor *v, struct journal_found *
 	if (r < 0)
 		return r;
 	*ret = (struct journal_found){ .next = (last > rows ? last : rows) + 1 };
-	if (!rows && last <= 1 && is_bare(dir, last))
+	if (!rows)
 		return 0;
 	name = name_of("rows", g.number = rows);
 	r = read_one(dir, name.s, &g, NULL);
 	if (!r && !g.whole)
 		r = -EUCLEAN;
-	/* Those that were to follow, and were not made any more, are no loss. Behind what was cut off
-	 * there is nothing: else it was not a power loss that did it. */
-	for (g.number = rows; !r && g.number <= last; g.number++) {
+	/* The first one was there before the rows, and goes after them. Those that were to follow, and
+	 * were not made any more, are no loss. Behind what was cut off there is nothing: else it was
+	 * not a power loss that did it. */
+	for (g.number = rows; !r && (g.number == rows || g.number <= last); g.number++) {
 		struct file_name now = name_of("journal", g.number);
 		bool bare = g.number > rows && is_bare(dir, g.number), torn = false;
 		if (ret->torn && !bare) {

@@ -22,10 +22,11 @@
  *	commits that rows-N may      before   rows-N has its name
  *	have in part
  *
- * When it cannot be written, its files are removed before anybody has an answer; where they stay,
- * who is going to write has an error. So nothing that could be changed comes back as it was
- * before. What was unlinked or renamed over may, if that was in the last moment. An object that
- * is in memory and has a copy is kept as if it were away.
+ * When it cannot be written, its files are removed before anybody has an answer, all rows first:
+ * rows without their journals would be what there was before, journals without rows are nothing.
+ * Where they stay, who is going to write has an error. So nothing that could be changed comes back
+ * as it was before. What was unlinked or renamed over may, if that was in the last moment. An object
+ * that is in memory and has a copy is kept as if it were away.
  *
  * Threads: one of its own ("journal"), which writes and waits for the disk. Observing and the
  * calls take LOCK_JOURNAL for moments.
@@ -76,7 +77,9 @@ struct journal_found {
 	bool torn;         /* a tail was cut off */
 };
 
-/* Reads all of that: rows as events. -EUCLEAN: there are files, and no whole rows-N; and
- * records_read_file()'s. *ret_file, on the heap: which one it is about. */
+/* Reads all of that: rows as events. Journals without rows are what is left of one that failed, or
+ * was to be removed: nothing is read. -EUCLEAN: the last rows-N are not whole; -ENOENT: one of
+ * their journals is not there; and records_read_file()'s. *ret_file, on the heap: which one it is
+ * about. */
 int journal_read(int dir, const struct record_visitor *v, struct journal_found *ret,
 		 char **ret_file);

@@ -32,6 +32,7 @@ struct tier {
 	char *path;
 	int dir, fd;         /* its folder; `data`, O_DIRECT, which has the lock */
 	bool is_new, made_data, made_dir;
+	bool is_aside;       /* what was there, until tier_keep() */
 	uint32_t nsegments, segment_pages;
 	struct journal_found found;
 	struct record_head head;

@@ -457,3 +457,22 @@ int index_all_objects(struct index *ix, int (*visit)(void *arg, const struct ind
 
 	return r ? r : walk_kind(index_kv(ix), 'F', see_row, &all);
 }
+
+static int end_copy(void *arg, const struct index_row *row)
+{
+	struct index_op op = {
+		.fileid = row->attr.fileid,
+		.place = { row->is_name ? PLACE_NAME : PLACE_FILEID, row->name.parent, row->name.h },
+	};
+
+	if (!row->is_record || !row->attr.copied)
+		return 0;
+	int r = index_wait(arg, &op, index_copy_end);
+	index_op_fini(&op);
+	return r < 0 ? r : 0;
+}
+
+int index_end_copies(struct index *ix)
+{
+	return index_all_objects(ix, end_copy, ix);
+}

@@ -438,6 +438,8 @@ void index_copy_drop(struct index *ix, struct index_op *op);
 /* The same: it is copied no more. Once what index_copy_drop() did is on the disk. -EBUSY: it has
  * a copy. */
 void index_copy_end(struct index *ix, struct index_op *op);
+/* The same of all that are copied, where there is no disk any more. Blocks. */
+int index_end_copies(struct index *ix);
 
 /* fileid, place, mask, attr -> entry. INDEX_MISS. A chmod also rewrites the access
  * ACL. The attributes of a draft are the caller's: -ENOENT; but with PLACE_DRAFT,

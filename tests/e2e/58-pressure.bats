@@ -32,6 +32,10 @@ begin() { # faults options...
 	end
 	"$SLICEFS" store rm "$STORE" 2>/dev/null || true
 	rm -f "$SCRATCH/log"
+	start "$@"
+}
+
+start() { # options...
 	set -- --ssd "$DISK/ssd" --ssd-size 1G "$@"
 	if is_of_node; then
 		serve "$@" || return 1
@@ -39,6 +43,45 @@ begin() { # faults options...
 	else
 		mount_fs "$@"
 	fi
+}
+
+crash() {
+	local pid
+	pid=$(daemon_pid)
+	kill -9 "$pid"
+	gone "$pid" 20
+	! is_of_node || "$SLICEFS" umount --abort "$MNT"
+}
+
+# Memory is lost, and the disk is not.
+reboot() {
+	crash
+	! is_mounted || umount -l "$MNT"
+	umount "/run/slicefs/$STORE/mem"
+	sed -i 's/^boot .*/boot another/' "/run/slicefs/$STORE/store.txt"
+	start
+}
+
+text() { yes "file $1, version $2" | head -c 1000000; } # number version
+write_all() { # version
+	local i
+	for i in $(seq 30); do text "$i" "$1" | into "$MNT/f$i" || return 1; done
+}
+
+# All that is there and can be read is one of those versions, whole.
+is_right() { # versions...
+	local i v
+	for i in $(seq 30); do
+		cat "$MNT/f$i" >"$SCRATCH/got" 2>"$SCRATCH/said" || {
+			grep -qE 'No such file|Input/output error|Stale' "$SCRATCH/said" && continue
+			cat "$SCRATCH/said"
+			return 1
+		}
+		v=$(sed -n '1s/.*version //p' "$SCRATCH/got")
+		[[ " $* " == *" $v "* ]] && text "$i" "$v" | cmp - "$SCRATCH/got" && continue
+		echo "file $i is of version ${v:-none}, and is to be of one of these: $*"
+		return 1
+	done
 }
 
 storm() { # options...
@@ -143,6 +186,31 @@ anon_kib() {
 	storm --may EIO
 	goes_on 'does not match its checksum'
 	counts checksum_failures_total 1
+}
+
+@test "killed while its disk is slow or fails: nothing older and no wrong byte comes back" {
+	local faults others are
+	for faults in delay=100ms eio=0.2 tear=0.05,flip=0.05 journal=20,stays=yes; do
+		echo "with $faults"
+		begin "$faults"
+		write_all 1
+		{ for _ in 1 2 3; do write_all 2 || break; done; } >/dev/null 2>&1 3>&- &
+		others=$!
+		sleep 0.5
+		is_right 1 2 >/dev/null 2>&1 || true # so that some of it is coming back
+		crash
+		wait "$others" || true
+		start # the disk is as it was
+		is_right 1 2
+		are="1 2 3"
+		if write_all 3 2>"$SCRATCH/said"; then are=3; fi
+		[ "$are" = 3 ] || grep -qE 'Read-only|Input/output' "$SCRATCH/said"
+		is_right $are
+		all_is_idle
+		SLICEFS_DISK_FAULTS='' reboot
+		is_right $are
+		goes_on .
+	done
 }
 
 @test "a disk smaller than what goes there forgets the oldest" {

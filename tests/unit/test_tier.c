@@ -42,6 +42,7 @@ static bool is_kept;
 static uint64_t disk_bytes;
 static unsigned high; /* percent; 0: what is usual */
 static uint32_t end_ms;
+static bool has_no_disk;
 
 static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 {
@@ -51,7 +52,7 @@ static int begin_with(struct engine_opts o, uint64_t bytes, uint32_t wait_ms)
 	o.verify = true;
 	o.evict_high = high;
 	o.evict_low = 90;
-	o.ssd = folder;
+	o.ssd = has_no_disk ? NULL : folder;
 	o.ssd_bytes = bytes;
 	o.ssd_wait_ms = wait_ms;
 	o.ssd_end_ms = end_ms;
@@ -599,6 +600,45 @@ static void a_copy_makes_way(void **state)
 	assert_int_equal(read_it("a", 5), FILE_BYTES);
 }
 
+static void pin(const char *name)
+{
+	struct index_op op = { .mask = INDEX_SET_PIN };
+	struct attr a = { 0 };
+
+	assert_int_equal(kit_lookup(e, name, &a, &op.place), 0);
+	op.fileid = a.fileid;
+	op.attr.keep.pinned = KEEP_FOREVER;
+	assert_int_equal(index_wait(engine_index(e), &op, index_setattr), 0);
+	index_op_fini(&op);
+}
+
+/* And to those of what is pinned, of which there is some in each segment. */
+static void copies_of_what_is_pinned_make_way(void **state)
+{
+	enum { N = 30, BYTES = 64 << 10 };
+	int64_t demoted;
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		assert_int_equal(put(name, i + 1, BYTES), 0);
+		push_out(name);
+		assert_int_equal(read_it(name, i + 1), BYTES);
+		assert_true(attr_of(name).copied);
+		pin(name);
+	}
+	demoted = metric_get(M_DISK_DEMOTED);
+	put_many(100, FILE_BYTES);
+	assert_true(metric_get(M_DISK_DEMOTED) - demoted > 50);
+	for (unsigned i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		assert_false(attr_of(name).away);
+		assert_int_equal(read_it(name, i + 1), BYTES);
+	}
+	check();
+}
+
 /* What has a copy goes back, whatever the disk does. */
 static void a_copy_costs_a_failing_disk_nothing(void **state)
 {
@@ -920,6 +960,29 @@ static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 	assert_int_equal(read_it("a", 5), LARGE_BYTES);
 }
 
+/* What is under way of a read that was given up comes to its end: who asks meanwhile has it anew. */
+static void who_asks_while_another_one_gives_up_is_served(void **state)
+{
+	struct opening o, after;
+
+	(void)state;
+	assert_int_equal(put("a", 5, LARGE_BYTES), 0);
+	push_out("a");
+	unlink_others();
+	atomic_store(&faults.apart_ms, 100);
+	uint64_t count = atomic_load(&faults.count);
+	begin_open(&o, "a", 0);
+	wait_requests(count + 7);
+	atomic_store(&o.op.call.cancelled, true);
+	assert_int_equal(kit_wait(&o.w), -ECANCELED);
+	usleep(200000); /* one more has ended, and others have not */
+	begin_open(&after, "a", 0);
+	assert_int_equal(kit_wait(&after.w), 0);
+	atomic_store(&faults.apart_ms, 0);
+	assert_int_equal(kit_close(after.op.file, 0), 0);
+	assert_int_equal(read_it("a", 5), LARGE_BYTES);
+}
+
 /* Who waits behind others and gives up costs them nothing. */
 static void what_nobody_waits_for_is_not_read(void **state)
 {
@@ -1099,6 +1162,52 @@ static void without_a_journal_memory_knows(void **state)
 	assert_true(away(n));
 }
 
+/* As it is in between when it is going to be written; and the journal has that not yet. */
+static void drop_copy(const char *name)
+{
+	struct index_op op = { 0 };
+	struct attr a = { 0 };
+
+	assert_int_equal(kit_lookup(e, name, &a, &op.place), 0);
+	op.fileid = a.fileid;
+	assert_int_equal(index_wait(engine_index(e), &op, index_copy_drop), 0);
+	index_op_fini(&op);
+}
+
+/* Nothing is there any more, and nothing of it comes back: with the disk, and when memory is lost. */
+static void without_its_disk_all_is_written(void **state)
+{
+	char path[400];
+	struct stat st;
+
+	(void)state;
+	for (unsigned is_lost = 0; is_lost < 2; is_lost++) {
+		kit_unlink(e, "a");
+		assert_int_equal(put("a", 5, FILE_BYTES), 0);
+		push_out("a");
+		unlink_others();
+		assert_int_equal(read_it("a", 5), FILE_BYTES);
+		assert_int_equal(sync_names(0), 0);
+		assert_true(disk_kit_find("journal-", path, sizeof(path)));
+		assert_int_equal(stat(path, &st), 0);
+		drop_copy("a");
+		assert_true(attr_of("a").copied);
+		engine_close(e);
+		assert_int_equal(truncate(path, st.st_size), 0);
+		has_no_disk = true;
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_int_equal(touch("a"), 0);
+		assert_false(attr_of("a").copied);
+		assert_true(write_again("a", 7, FILE_BYTES));
+		engine_close(e);
+		has_no_disk = false;
+		assert_true(!is_lost || !engine_store_remove(kept, false));
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_true(is_there("a") == !is_lost);
+		assert_true(is_lost || read_it("a", 7) == FILE_BYTES);
+	}
+}
+
 /* Refused ---------------------------------------------------------------------------------- */
 
 static int try(const char *dir, uint64_t bytes, const char *says)
@@ -1171,11 +1280,13 @@ static void what_is_left_of_another_is_in_nobodys_way(void **state)
 		engine_close(e);
 	}
 	assert_true(disk_kit_find("rows-2024.csv", path, sizeof(path)));
-	/* Aside: rows first, so that what is left is not believed. */
-	snprintf(path, sizeof(path), "%s/old", folder);
+	snprintf(path, sizeof(path), "%s/aside", folder);
 	assert_int_equal(mkdir(path, 0700), 0);
-	move_to("rows-0", "old/");
-	assert_int_equal(try(folder, 0, "--fresh"), -EUCLEAN);
+	move_to("rows-0", "aside/");
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_true(is_there("3"));
+	engine_close(e);
+	assert_int_equal(access(path, F_OK), -1);
 	const struct engine_opts o = { .in_memory = true, .fresh = true };
 	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
 	assert_false(is_there("3"));
@@ -1184,6 +1295,60 @@ static void what_is_left_of_another_is_in_nobodys_way(void **state)
 	snprintf(path, sizeof(path), "%s/old/data", folder);
 	assert_int_equal(access(path, F_OK), 0);
 	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EEXIST);
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
+/* Whatever it is refused for, and killed in the midst of it. */
+static void what_fresh_is_refused_for_is_there(void **state)
+{
+	const struct engine_opts o = { .in_memory = true, .fresh = true };
+	char path[400];
+
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	engine_close(e);
+	assert_int_equal(begin_with(o, 0, PATIENT_MS), -EINVAL);
+	assert_int_equal(begin_with(o, 1ULL << 43, PATIENT_MS), -ENOSPC);
+	atomic_store(&faults.journal_error, -EIO);
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EIO);
+	atomic_store(&faults.journal_error, 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	engine_close(e);
+	snprintf(path, sizeof(path), "%s/aside", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	move_to("rows-0", "aside/");
+	move_to("journal-0", "aside/");
+	move_to("data", "aside/");
+	store_text("rows-00000001", "the new one's");
+	store_text("data", "the new one's");
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(read_it("3", 4), FILE_BYTES);
+	snprintf(path, sizeof(path), "%s/old", folder);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+/* Killed when it had its size, and no head yet. */
+static void what_was_never_made_is_made(void **state)
+{
+	char path[400];
+
+	(void)state;
+	engine_close(e);
+	disk_kit_empty(folder);
+	store_text("data", "");
+	snprintf(path, sizeof(path), "%s/data", folder);
+	assert_int_equal(truncate(path, DISK_BYTES / 2), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	engine_close(e);
+	/* It was: that is damage. */
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(truncate(path, DISK_BYTES), 0);
+	assert_int_equal(try(folder, 0, "not what slicefs writes"), -EUCLEAN);
+	disk_kit_empty(folder);
 	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
@@ -1199,7 +1364,7 @@ static void what_is_not_ours_is_refused(void **state)
 	assert_int_equal(try("/dev/shm", DISK_BYTES, "is memory"), -EINVAL);
 	damage("rows-", 30);
 	assert_int_equal(try(folder, 0, "rows-"), -EUCLEAN);
-	assert_true(disk_kit_find("rows-", path, sizeof(path)));
+	assert_true(disk_kit_find("journal-", path, sizeof(path)));
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(try(folder, 0, "rows-"), -EUCLEAN);
 	damage("data", 3);
@@ -1454,6 +1619,7 @@ int main(void)
 		TEST(what_is_copied_is_there_after_a_reboot, setup),
 		TEST(what_was_written_is_there_or_nothing, setup),
 		TEST(a_copy_makes_way, setup_small),
+		TEST(copies_of_what_is_pinned_make_way, setup_small),
 		TEST(a_copy_costs_a_failing_disk_nothing, setup),
 		TEST(what_cannot_be_read_is_an_error_and_goes, setup),
 		TEST(what_came_back_meanwhile_stays, setup),
@@ -1464,6 +1630,7 @@ int main(void)
 		TEST(who_waits_for_a_slow_disk_gives_up_in_time, setup),
 		TEST(a_dead_disk_does_not_hold_the_eviction, setup_hasty),
 		TEST(who_waits_for_a_long_read_gives_up_in_time, setup),
+		TEST(who_asks_while_another_one_gives_up_is_served, setup),
 		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
@@ -1471,7 +1638,10 @@ int main(void)
 		TEST(what_was_done_to_names_is_synced, setup),
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
+		TEST(without_its_disk_all_is_written, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
+		TEST(what_fresh_is_refused_for_is_there, setup),
+		TEST(what_was_never_made_is_made, setup),
 		TEST(what_is_not_ours_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),

@@ -396,7 +396,7 @@ static void nothing_is_left_when_it_is_told(void **state)
 
 	(void)state;
 	begin(0);
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < 500; i++) {
 		snprintf(name, sizeof(name), "%s/journal-%08x", disk_kit_dir, 0x1000 + i);
 		store(name, NULL, 0);
 	}
@@ -447,7 +447,7 @@ static void journals_that_were_never_begun_are_no_loss(void **state)
 
 /* A journal goes on in another one when the rows cannot be written anew: *ret of the first, until
  * there is a second with something in it. */
-static void make_two_journals(struct rows *now, char first[400], char second[400])
+static void begin_two_journals(struct rows *now, char first[400], char second[400])
 {
 	char path[400];
 	struct stat st;
@@ -461,8 +461,21 @@ static void make_two_journals(struct rows *now, char first[400], char second[400
 		put(now, i % 7, i);
 		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
 	}
+}
+
+static void end_two_journals(void)
+{
+	char path[400];
+
 	end();
+	snprintf(path, sizeof(path), "%s/rows-new", disk_kit_dir);
 	assert_int_equal(rmdir(path), 0);
+}
+
+static void make_two_journals(struct rows *now, char first[400], char second[400])
+{
+	begin_two_journals(now, first, second);
+	end_two_journals();
 }
 
 static void without_new_rows_the_old_ones_are_good(void **state)
@@ -495,6 +508,58 @@ static void a_gap_is_damage(void **state)
 	assert_int_equal(truncate(second, RECORD_FIRST), 0);
 	assert_int_equal(read_it(&r, &found), 0);
 	assert_true(found.torn);
+}
+
+/* Wherever it is stopped, by a kill or a file that stays. */
+static void a_failure_leaves_all_or_nothing(void **state)
+{
+	enum { FILES = 3 };
+	struct journal_found found;
+	char first[400], second[400];
+
+	for (unsigned n = 1; n <= FILES + 1; n++) {
+		struct rows now = { 0 }, r;
+		put(&now, 9, 9);
+		begin_two_journals(&now, first, second);
+		put(&now, 9, 0);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), 0);
+		r = now;
+		atomic_store(&faults.stays_in, n);
+		atomic_store(&faults.journal_error, -EIO);
+		put(&r, 1, 77);
+		assert_int_equal(journal_wait(j, journal_mark(j), 0), -EIO);
+		assert_int_equal(journal_stays(j), n <= FILES);
+		end_two_journals();
+		assert_int_equal(read_it(&r, &found), 0);
+		assert_int_equal(found.head.version != 0, n == 1);
+		if (n == 1)
+			assert_memory_equal(&r, &now, sizeof(r));
+		atomic_store(&faults.stays_in, 0);
+		atomic_store(&faults.journal_error, 0);
+		now.v[1] = 77;
+		begin(0); /* anew, from what memory knows */
+		end();
+		is(&now);
+		assert_int_equal(teardown(state), 0);
+		assert_int_equal(setup(state), 0);
+	}
+}
+
+/* They are what there was before. */
+static void rows_without_their_journal_are_refused(void **state)
+{
+	struct rows now = { 0 }, r;
+	struct journal_found found;
+	char path[400];
+
+	(void)state;
+	put(&now, 1, 1);
+	begin(0);
+	put(&now, 1, 0);
+	end();
+	assert_true(disk_kit_find("journal-", path, sizeof(path)));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(read_it(&r, &found), -ENOENT);
 }
 
 /* Records of what is in memory only, of which the journal takes none. */
@@ -566,6 +631,39 @@ static void who_waits_does_not_wait_for_their_sync(void **state)
 	end();
 }
 
+/* What it is behind costs so much memory and no more; who waits is told when nothing is left there. */
+static void a_disk_that_does_not_answer_loses_the_journal(void **state)
+{
+	enum { ROW_BYTES = 128 << 10, N = 600 };
+	_cleanup_(freep) uint32_t *value = calloc(1, ROW_BYTES);
+	struct rows now = { 0 }, r;
+	struct kv_write w = { { "X\0\0\0\0\0\0\0\1long", 13 }, { value, ROW_BYTES } };
+	struct journal_found found;
+
+	(void)state;
+	assert_non_null(value);
+	begin(0);
+	atomic_store(&faults.journal_ms, 1000000);
+	put(&now, 1, 1);
+	uint64_t mark = journal_mark(j);
+	usleep(100000); /* the thread has that, and is there */
+	for (unsigned i = 0; i < N; i++) {
+		struct kv_req req = { .writes = &w, .nwrites = 1 };
+		value[0] = i + 1;
+		assert_int_equal(kv_wait(kv, &req), 0);
+		kv_req_fini(&req);
+	}
+	assert_false(journal_has(j, 0));
+	assert_int_equal(journal_wait(j, journal_mark(j), clock_ns() + NS_PER_MS), -ETIMEDOUT);
+	assert_int_equal(journal_wait(j, mark, clock_ns() + NS_PER_MS), -ETIMEDOUT);
+	atomic_store(&faults.journal_ms, 0);
+	assert_int_equal(journal_wait(j, journal_mark(j), 0), -ENOBUFS);
+	assert_false(journal_stays(j));
+	assert_int_equal(read_it(&r, &found), 0);
+	assert_int_equal(found.head.version, 0);
+	end();
+}
+
 /* What was committed while rows were read may be among them in part: the journal has it first. */
 static void new_rows_are_behind_the_journal(void **state)
 {
@@ -629,10 +727,15 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_new_rows_the_old_ones_are_good, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_gap_is_damage, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_failure_leaves_all_or_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(rows_without_their_journal_are_refused, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_new_rows, setup, teardown),
 		cmocka_unit_test_setup_teardown(who_waits_does_not_wait_for_their_sync, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(new_rows_are_behind_the_journal, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_disk_that_does_not_answer_loses_the_journal, setup,
+						teardown),
 		cmocka_unit_test(a_long_commit_is_several_records),
 	};
 	if (getenv("ONLY"))

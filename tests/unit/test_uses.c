@@ -186,7 +186,12 @@ static void what_is_pinned_is_nobodys(void **state)
 	uint64_t f = kit_file(ix, INDEX_ROOT, "f", "f");
 	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = KEEP_FOREVER });
 	check();
-	assert_int_equal(expiry_number(expiry), 0);
+	assert_int_equal(expiry_number(expiry), 1); /* so that it can be found */
+	assert_int_equal(expiry_at(expiry, f), 0);
+	assert_int_equal(expiry_take(expiry, INT64_MAX - 1, &end, &next), INDEX_MISS);
+	struct place place;
+	assert_true(expiry_place(expiry, f, &place));
+	assert_int_equal(place.parent, INDEX_ROOT);
 	set_keep(f, "f", INDEX_SET_PIN, (struct keep){ .pinned = now + 2 });
 	check();
 	assert_int_equal(expiry_number(expiry), 1);
