@@ -28,8 +28,6 @@
 #include "engine/serve_recall.h"
 #include "index/index.h"
 
-enum { WATCHES_MAX = 1024 };
-
 struct job { /* a KV, or an OPEN */
 	struct kv_req req; /* first: done() gets it */
 	struct session *session;
@@ -440,7 +438,7 @@ static int bell_new(struct session *s, const struct wire_watch *m)
 	HASH_FIND(hh, s->bells, &m->watch, sizeof(m->watch), b);
 	if (b)
 		return 0;
-	if (s->nbells == WATCHES_MAX)
+	if (s->nbells == KV_WATCHES_MAX)
 		return -EAGAIN;
 	b = calloc(1, sizeof(*b));
 	if (!b)

@@ -389,6 +389,7 @@ struct index_watch {
 int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), void *arg,
 		    struct index_watch *ret);
 void index_unwatch(struct index *ix, struct index_watch *w);
+bool index_watch_is_dead(const struct index_watch *w); /* as kv_watch_is_dead() */
 /* The same, of one watch: rings when `name` in the directory `parent` may have come or gone
  * as something published, whoever does it; but where the index is over a wire not for what
  * this session does. Names of the same hash ring, too. */
