@@ -400,6 +400,14 @@ static struct writer one_slice(enum wire_form form, uint32_t page, uint32_t gen,
 	return w;
 }
 
+static struct writer an_open(uint32_t max)
+{
+	struct writer w = { 0 };
+
+	wire_write_open(&w, &(struct wire_open){ 1, bytes_str("D1"), BYTES_NONE, max });
+	return w;
+}
+
 static void print_nothing(void *arg, struct writer *w)
 {
 	(void)arg;
@@ -415,6 +423,7 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 					  WIRE_STATS };
 	static const uint16_t plain[] = { WIRE_HELLO, WIRE_CHALLENGE, WIRE_PROOF, WIRE_WELCOME,
 					  WIRE_READY, WIRE_RING, WIRE_UNPIN };
+	struct wire_header h;
 	struct raw w;
 
 	(void)state;
@@ -431,6 +440,14 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 				    body);
 		raw_end(&w);
 	}
+	w = raw_join(); /* more than comes with a record */
+	raw_message(w.fd, (struct wire_header){ .type = WIRE_OPEN, .id = 1 },
+		    an_open(WIRE_OPEN_MAX));
+	raw_expect(&w, WIRE_OPEN);
+	raw_message(w.fd, (struct wire_header){ .type = WIRE_OPEN, .id = 2 },
+		    an_open(WIRE_OPEN_MAX + 1));
+	assert_false(raw_next(w.fd, &h, &w.in));
+	raw_end(&w);
 	w = raw_join(); /* what it does not hold */
 	raw_plain(&w, WIRE_UNPIN, one_slice(WIRE_SLICES, 0, 1, 0));
 	raw_end(&w);
