@@ -57,6 +57,8 @@ struct conn_ops {
 	/* A call that was not sent, when the connection ends: it is the owner's now, who
 	 * can hand it to another one. NULL: it ends with -ENOTCONN. */
 	void (*unsent)(void *arg, struct conn_call *call);
+	/* What conn_is_full() held up may go on; or NULL. */
+	void (*taken)(void *arg);
 	void (*ended)(void *arg, int reason); /* once; see stream_ops */
 
 	/* Of a request of type place_type the first CONN_HEAD bytes of the body are a
@@ -131,6 +133,10 @@ void conn_send(struct conn *c, uint16_t type, struct writer body);
 /* The answer to request h; r as for wire_result(). Takes the body, which is sent
  * only with r >= 0. On a connection that has ended it only frees. */
 void conn_answer(struct conn *c, const struct wire_header *h, int r, struct writer body);
+
+/* Of what is sent so much has not been taken that nothing is read any more. Who has requests
+ * at hand that he has read, but not begun, begins none until taken(). False after the end. */
+bool conn_is_full(const struct conn *c);
 
 /* 0, and these bytes, which are lent until ops->returned(arg, cookie). That comes once,
  * possibly before this returns; also on a connection that has ended. */

@@ -22,6 +22,11 @@ struct out {
 	size_t bytes;
 };
 
+bool conn_is_full(const struct conn *c)
+{
+	return !c->stopped && c->out_bytes > CONN_OUT_MAX;
+}
+
 static void on_sent(void *arg, int r)
 {
 	struct out o = *(struct out *)arg;
@@ -46,6 +51,8 @@ static void on_sent(void *arg, int r)
 		c->heard_ns = clock_ns();
 	if (e && e->is_answered)
 		conn_entry_end(c, e, e->result, BYTES_NONE);
+	if (was_full && !conn_is_full(c) && c->ops->taken)
+		c->ops->taken(c->arg);
 	conn_start_waiting(c);
 	conn_handle_messages(c);
 }

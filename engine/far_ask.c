@@ -3,6 +3,7 @@
  * Requests of another host's node: each is a record of its own, which lives until its
  * answer has come, whoever waits for that.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "common/array.h"
@@ -87,6 +88,7 @@ static void write_open(struct ask *a)
 	struct wire_open m = { o->fileid, BYTES_OF(o->at.from, o->at.nfrom),
 			       BYTES_OF(o->at.to, o->at.nto), o->max };
 
+	assert(o->max <= WIRE_OPEN_MAX);
 	wire_write_open(&a->call.body, &m);
 }
 

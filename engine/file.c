@@ -181,6 +181,11 @@ bool files_hand_over(struct file *f)
 	WITH_LOCK(&f->e->files->lock);
 	struct file *o = table_find(f->e->files, f->fileid);
 
+	{
+		WITH_LOCK(&f->lock);
+		if (!f->registered) /* nor are the others (files_lost()) */
+			return true;
+	}
 	if (o == f)
 		o = f->older;
 	if (o) {

@@ -211,7 +211,7 @@ struct watch_ask {
 };
 
 /* A watch that the node did not take would never ring: say so, and ring once, so
- * that who watches looks. */
+ * that who watches looks. With the session all end, and the next one begins them again. */
 static void watch_done(struct conn_call *call, int r, struct bytes body)
 {
 	struct watch_ask *a = (struct watch_ask *)call;
@@ -219,8 +219,11 @@ static void watch_done(struct conn_call *call, int r, struct bytes body)
 	(void)body;
 	if (r < 0 && r != -ENOTCONN)
 		log_warn("index", "a watch at the node: %s", error_text(r));
-	if (r < 0 && call->type == WIRE_WATCH)
-		kv_ring_number(&a->remote->kv, a->number); /* finds none when it is closed */
+	/* They find none when it is closed. */
+	if (r < 0 && r != -ENOTCONN && call->type == WIRE_WATCH)
+		kv_watch_refused(&a->remote->kv, a->number);
+	else if (r < 0 && call->type == WIRE_WATCH)
+		kv_ring_number(&a->remote->kv, a->number);
 	unref(a->remote);
 	free(a);
 }

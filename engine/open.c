@@ -40,6 +40,7 @@ enum { END_TRIES = 5 }; /* of index_writer_end() */
 struct visit { /* one open or close */
 	struct work w;
 	unsigned tries;
+	uint64_t session; /* whose `w` is to go */
 	unsigned flags, asked; /* what is left of the flags, and all of them */
 	int result;
 	bool opens;
@@ -110,7 +111,8 @@ static void tell_end(struct visit *v)
 	struct file *f = v->w.f;
 
 	index_op_fini(&v->op);
-	v->op = (struct index_op){ .fileid = f->fileid, .done = writer_ended };
+	v->op = (struct index_op){ .fileid = f->fileid, .session = v->session,
+				  .done = writer_ended };
 	index_writer_end(f->e->ix, &v->op);
 }
 
@@ -138,6 +140,7 @@ static void last_published(struct work *w, int r)
 	}
 	if (r < 0 && v->opens == false && !v->result)
 		v->result = r;
+	v->session = index_session(f->e->ix);
 	{
 		WITH_LOCK(&f->lock);
 		registered = f->registered;

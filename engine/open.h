@@ -94,9 +94,9 @@ int files_admit(struct file *f);
  * us for a writer: nothing happened. */
 bool files_put(struct file *f);
 bool files_is_last(struct file *f);
-/* f stops to write. True: there are other lines; one of them has it to tell the index,
- * which knows of one writer here. False: the caller tells it; there is no new line until
- * f->ending is over. */
+/* f stops to write. True: there are other lines, one of which has it to tell the index, which
+ * knows of one writer here; or f's session has ended, and with it that f writes. False: the caller
+ * tells it; there is no new line until f->ending is over. */
 bool files_hand_over(struct file *f);
 /* If it is open here, all its lines: it has lost names. */
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink);

@@ -243,6 +243,7 @@ static void publish_transact(struct publish *p)
 	new_op(p, transacted);
 	p->op.flags = p->shares ? PUBLISH_SHARES : 0;
 	file_place(f, &p->op.place);
+	p->op.session = p->session;
 	p->op.attr = p->attr;
 	p->op.body = p->body;
 	p->op.blocks = p->del;
@@ -327,10 +328,18 @@ static void tail_cleaned(struct work *w, int r)
 		seal_start(w, sealed);
 }
 
+/* All that it consists of is of one session. If that is not any more the one that it was written
+ * in, the file is lost by now. */
 static void publish_begin(struct publish *p)
 {
+	struct file *f = p->w->f;
+
 	crash_point(CRASH_PUBLISH_BEGIN);
-	work_clean(p->w, tail_cleaned);
+	p->session = index_session(f->e->ix);
+	if (file_is_lost(f))
+		publish_failed(p, -EIO, false);
+	else
+		work_clean(p->w, tail_cleaned);
 }
 
 static void writer_begun(struct registering *g, int outcome)

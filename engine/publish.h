@@ -6,6 +6,7 @@
 struct publish {
 	struct work *w;
 	void (*done)(struct work *w, int r);
+	uint64_t session;         /* what it consists of goes with */
 	struct attr attr;         /* as it was when the version was put together;
 				     then the record's */
 	struct index_op op;

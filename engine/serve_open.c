@@ -18,18 +18,22 @@ static bool are_here(const struct pool *p, const struct extents *x)
 	return x->n && x->n <= UINT16_MAX;
 }
 
-static int pin_extents(struct holds *h, const struct extents *x, struct wire_results *ret)
+static void wire_pin_fini(struct wire_pin *m)
 {
-	struct wire_pin m = { .items = { x->n, calloc(x->n, sizeof(struct wire_item)) } };
+	wire_items_fini(&m->items);
+}
 
-	if (!m.items.v)
+/* All or none: nothing is pinned if it fails. */
+static int pin_extents(struct holds *h, const struct extents *x, struct wire_pin *m,
+		       struct wire_results *ret)
+{
+	m->items = (struct wire_items){ x->n, calloc(x->n, sizeof(struct wire_item)) };
+	if (!m->items.v)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < x->n; i++)
-		m.items.v[i] = (struct wire_item){ { x->v[i].slice, x->v[i].gen },
-						   x->v[i].slice_pages };
-	int r = holds_pin(h, &m, ret);
-	wire_items_fini(&m.items);
-	return r;
+		m->items.v[i] = (struct wire_item){ { x->v[i].slice, x->v[i].gen },
+						    x->v[i].slice_pages };
+	return holds_pin(h, m, ret);
 }
 
 /* They are pinned. Nothing, if it is more than was asked for. */
@@ -56,6 +60,7 @@ int serve_open(struct holds *h, struct pool *p, const struct wire_open *asked,
 	       const struct kv_rows *rows, struct writer *w)
 {
 	_cleanup_(wire_results_fini) struct wire_results pins = { 0 };
+	_cleanup_(wire_pin_fini) struct wire_pin pinned = { 0 };
 	_cleanup_(extents_fini) struct extents x = { 0 };
 	_cleanup_(writer_fini) struct writer pages = { 0 };
 	struct entry en;
@@ -68,7 +73,7 @@ int serve_open(struct holds *h, struct pool *p, const struct wire_open *asked,
 	if (en.body.kind == BODY_EXTENTS) {
 		r = body_decode_extents(en.body.bytes, &x);
 		if (!r && are_here(p, &x))
-			r = pin_extents(h, &x, &pins);
+			r = pin_extents(h, &x, &pinned, &pins);
 		if (r < 0)
 			return r;
 		if (pins.n && en.attr.size <= asked->max)
@@ -77,5 +82,11 @@ int serve_open(struct holds *h, struct pool *p, const struct wire_open *asked,
 	struct wire_opened m = { rows->rows[0].revision, rows->rows[0].value, pins,
 				 pages.bad ? BYTES_NONE : writer_bytes(&pages) };
 	wire_write_opened(w, &m);
-	return 0;
+	if (!w->bad)
+		return 0;
+	/* Nobody is told of them. */
+	if (pins.n)
+		holds_unpin(h, &pinned.items);
+	writer_fini(w);
+	return -ENOMEM;
 }

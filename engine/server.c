@@ -369,7 +369,16 @@ static int peer_message(void *arg, const struct wire_header *h, struct bytes bod
 	return -EPROTO;
 }
 
-static const struct conn_ops peer_ops = { .message = peer_message, .ended = peer_ended };
+static void peer_taken(void *arg)
+{
+	struct peer *p = arg;
+
+	if (p->session)
+		session_taken(p->session);
+}
+
+static const struct conn_ops peer_ops = { .message = peer_message, .taken = peer_taken,
+					  .ended = peer_ended };
 
 /* Who has proved nothing yet makes room for who comes, the first one first: so silence keeps
  * nobody out. */

@@ -28,8 +28,6 @@
 #include "engine/serve_recall.h"
 #include "index/index.h"
 
-enum { WATCHES_MAX = 1024 };
-
 struct job { /* a KV, or an OPEN */
 	struct kv_req req; /* first: done() gets it */
 	struct session *session;
@@ -125,6 +123,15 @@ static void job_finish(struct job *j)
 	job_free(j);
 }
 
+/* Those that waited to be the first of the list. They were read before the mount ceased to take
+ * answers, if it has: then they wait for that, too. */
+static void begin_first(struct session *s)
+{
+	while (s->first && !s->first->is_submitted && !conn_is_full(s->o.conn) &&
+	       job_submit(s->first))
+		job_finish(s->first);
+}
+
 /* On the loop's thread again. */
 static void job_end(void *arg)
 {
@@ -132,9 +139,13 @@ static void job_end(void *arg)
 	struct session *s = j->session;
 
 	job_finish(j);
-	while (s->first && !s->first->is_submitted && job_submit(s->first))
-		job_finish(s->first);
+	begin_first(s);
 	settle(s);
+}
+
+void session_taken(struct session *s)
+{
+	begin_first(s);
 }
 
 /* From any thread. Rows are written out here, not on the loop's. */
@@ -441,7 +452,7 @@ static int bell_new(struct session *s, const struct wire_watch *m)
 	HASH_FIND(hh, s->bells, &m->watch, sizeof(m->watch), b);
 	if (b)
 		return 0;
-	if (s->nbells == WATCHES_MAX)
+	if (s->nbells == KV_WATCHES_MAX)
 		return -EAGAIN;
 	b = calloc(1, sizeof(*b));
 	if (!b)
@@ -828,6 +839,7 @@ void session_end(struct session *s)
 	s->scrub = NULL;
 	for (struct job *j = s->first; j; j = j->next)
 		atomic_store(&j->call.cancelled, true); /* what has not begun need not */
+	begin_first(s);
 	s->lanes_gone = lanes_close(s->lanes);
 	s->ways_gone = ways_close(s->ways);
 	s->allocs_gone = allocs_close(&s->allocs);

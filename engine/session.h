@@ -50,6 +50,9 @@ const char *session_name(const struct session *s);      /* "5 (name)", printable
 /* A request that came over the control connection, as in conn_ops. */
 int session_message(struct session *s, const struct wire_header *h, struct bytes body);
 
+/* As in conn_ops: its mount takes answers again. */
+void session_taken(struct session *s);
+
 /* Has it requests without an answer, or slices that it is writing to? */
 bool session_is_busy(const struct session *s);
 

@@ -35,6 +35,7 @@ enum {
 	WIRE_KV_BYTES = 1 << 20,
 	WIRE_SPAN = 16,           /* bytes of a span: READ, and the head of WRITE */
 	WIRE_RUN_MAX = 1 << 20,   /* bytes of one READ or WRITE */
+	WIRE_OPEN_MAX = 64 << 10, /* bytes of an object that come with its record */
 	WIRE_WHY_MAX = 255,       /* bytes of a sentence */
 	WIRE_TICKET = 32,
 	WIRE_STATS_MAX = 1 << 20, /* bytes of counters as text */
@@ -294,7 +295,7 @@ void wire_results_fini(struct wire_results *m);
 struct wire_open {
 	uint64_t fileid;
 	struct bytes from, to; /* its record is the first in [from, to); to empty: at from */
-	uint32_t max;          /* bytes that may come with it */
+	uint32_t max;          /* bytes that may come with it; WIRE_OPEN_MAX at most */
 };
 
 void wire_write_open(struct writer *w, const struct wire_open *m);

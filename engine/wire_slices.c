@@ -232,7 +232,8 @@ int wire_read_open(struct bytes body, struct wire_open *ret)
 	m.from = read_short(&r);
 	m.to = read_short(&r);
 	m.max = read_u32(&r);
-	if (finish(&r) < 0 || !m.from.len || m.from.len > KV_KEY_MAX || m.to.len > KV_KEY_MAX)
+	if (finish(&r) < 0 || !m.from.len || m.from.len > KV_KEY_MAX || m.to.len > KV_KEY_MAX ||
+	    m.max > WIRE_OPEN_MAX)
 		return -EPROTO;
 	*ret = m;
 	return 0;

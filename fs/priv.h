@@ -35,11 +35,13 @@ enum {
 	KERNEL_CACHE_S = 24 * 60 * 60,
 	/* Where others change them, and a doorbell rings when they do. */
 	WATCHED_CACHE_S = 60,
-	WATCHED_DIRS = 512, /* two of a session's 1,024 watches each */
+	WATCHED_DIRS = 512, /* two watches each */
 	WATCHED_NAMES = 1 << 17,
 	SENT_AWAY_SLOTS = 256,
 	GENERATION = 1, /* fileids are never used twice */
 };
+
+_Static_assert(2 * WATCHED_DIRS + WAITS_MAX <= KV_WATCHES_MAX, "a node takes them");
 
 /* Moves: operations that change where records are (see req.c). */
 struct moves {

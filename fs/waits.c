@@ -19,7 +19,6 @@
 #include "common/metrics.h"
 
 enum {
-	WAITS_MAX = 256,  /* who comes then looks, and does not wait */
 	LOOK_MS = 1000,
 	PAUSE_MS = 10,    /* from one look to the next, however it rings */
 	NOT_YET = 1,

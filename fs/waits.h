@@ -15,6 +15,8 @@
 
 struct waits;
 
+enum { WAITS_MAX = 256 }; /* a watch each; who comes then looks, and does not wait */
+
 /* One, in the caller's memory, until done(). */
 struct wait {
 	uint64_t parent;

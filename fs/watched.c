@@ -25,6 +25,9 @@
  * be stuck in the kernel, and whoever kills this process with it. So directories whose
  * requests are not being answered have to wait.
  *
+ * The node may refuse a watch, which is heard of later, with a ring. Such a directory is not
+ * watched, until another try.
+ *
  * What the kernel keeps without asking is not used, as seen from here. So a directory
  * makes room for another one only when all that was told of it is over.
  */
@@ -141,16 +144,22 @@ static void told_put(struct watched *t, struct told *n, struct dir *d)
 	DL_APPEND(d->told, n);
 }
 
+/* Its bell rings. It has rung since it is known that it does not. */
+static bool is_watched(const struct dir *d)
+{
+	return d->begun_ns && !index_watch_is_dead(&d->watch);
+}
+
 /* Is what the index said after since_ns still so? */
 static bool is_since(const struct dir *d, uint64_t since_ns)
 {
-	return d->begun_ns && since_ns > d->begun_ns && since_ns > d->rung_ns;
+	return is_watched(d) && since_ns > d->begun_ns && since_ns > d->rung_ns;
 }
 
 /* NULL is fine. */
 static enum watched_for how_long(const struct dir *d, uint64_t since_ns)
 {
-	if (!d || !d->begun_ns || since_ns <= d->begun_ns)
+	if (!d || !is_watched(d) || since_ns <= d->begun_ns)
 		return WATCHED_NOT;
 	return since_ns > d->rung_ns + WATCHED_SOON_MS * NS_PER_MS ? WATCHED_KEEP : WATCHED_SOON;
 }
@@ -298,7 +307,7 @@ bool watched_list(struct watched *t, uint64_t dir, bool *ret_cache)
 	struct dir *d = dir_find(t, dir);
 	uint64_t now = clock_ns();
 
-	*ret_cache = d && d->begun_ns && now > d->begun_ns && now > d->rung_ns;
+	*ret_cache = d && is_watched(d) && now > d->begun_ns && now > d->rung_ns;
 	if (!*ret_cache)
 		return false;
 	if (d->listed_ns > d->rung_ns && now < d->listed_ns + t->o.keep_ns)
@@ -346,6 +355,12 @@ static void dir_end(struct watched *t, struct dir *d)
 	enqueue(d);
 }
 
+/* The node did not take its watch, and may now. What was told before that rang is over. */
+static bool is_due_again(const struct watched *t, const struct dir *d, uint64_t now)
+{
+	return d->begun_ns && !is_watched(d) && d->rung_ns + t->o.keep_ns < now;
+}
+
 /* There is room, or there will be when the thread has ended a watch. */
 static bool make_room(struct watched *t, uint64_t now)
 {
@@ -364,6 +379,10 @@ static struct dir *use(struct watched *t, uint64_t fileid)
 	uint64_t now = clock_ns();
 	struct dir *d = dir_find(t, fileid);
 
+	if (d && is_due_again(t, d, now)) {
+		dir_end(t, d); /* who uses it next begins again */
+		return NULL;
+	}
 	if (d) {
 		d->used_ns = now;
 		DL_DELETE(t->by_use, d);

@@ -52,7 +52,7 @@ void watched_enter(struct watched *t, uint64_t dir);
 void watched_leave(struct watched *t, uint64_t dir);
 
 enum watched_for {
-	WATCHED_NOT,  /* nobody would tell */
+	WATCHED_NOT,  /* nobody would tell, or the node has refused to */
 	WATCHED_SOON, /* it changes all the time, or has just now: for WATCHED_SOON_MS */
 	WATCHED_KEEP, /* for keep_ns: it will be dropped if it changes */
 };

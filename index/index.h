@@ -245,6 +245,7 @@ struct index_op {
 	bool plus;
 	struct bytes value;
 	uint64_t note;
+	uint64_t session; /* index_publish(), index_writer_end() */
 	const struct block_ref *blocks;
 	const struct bytes *values;
 	uint32_t nblocks;
@@ -307,7 +308,7 @@ uint64_t index_session(const struct index *ix);
 /* Another session, of a greater number, has taken the place of that one, which has
  * ended with all that was its (an engine over a wire). Any thread; calls that are
  * under way are run again in the name of the new one; but a put of blocks, of which
- * a part may be gone with the old one, fails (-ESTALE). */
+ * a part may be gone with the old one, fails (-ESTALE), and a publish (-EIO). */
 void index_set_session(struct index *ix, uint64_t session);
 struct kv *index_kv(struct index *ix);
 const struct index_super *index_super(struct index *ix);
@@ -388,6 +389,7 @@ struct index_watch {
 int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), void *arg,
 		    struct index_watch *ret);
 void index_unwatch(struct index *ix, struct index_watch *w);
+bool index_watch_is_dead(const struct index_watch *w); /* as kv_watch_is_dead() */
 /* The same, of one watch: rings when `name` in the directory `parent` may have come or gone
  * as something published, whoever does it; but where the index is over a wire not for what
  * this session does. Names of the same hash ring, too. */
@@ -457,7 +459,8 @@ void index_writer(struct index *ix, struct index_op *op);
 
 /* fileid: it has stopped; for a draft: gives its names and extended attributes
  * up. Call it once for each index_draft() and index_writer(), whatever publishing
- * said. Nobody writing is no error. */
+ * said. Nobody writing is no error. session: that it wrote in, or 0, as of index_publish(); if
+ * another one has followed, that one goes on writing. */
 void index_writer_end(struct index *ix, struct index_op *op);
 
 /*
@@ -471,6 +474,8 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * The draft's names, ACLs and attributes become durable in the same
  * transaction. flags: PUBLISH_SHARES: only if it replaces the version that it was
  * based on, else INDEX_CHANGED. more_gone, nmore_gone: what other names of a draft replaced.
+ * session: the one that all it consists of is of (index_session(), before that was put); 0: the
+ * one that this call begins in. If another one has followed it is not done: -EIO.
  * index_draft() or index_writer() went before (-EINVAL). INDEX_UNLINKED: nothing
  * has changed; a draft without a name (O_TMPFILE) may get one and be published.
  */

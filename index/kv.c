@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 
 #include <utlist.h>
 
@@ -327,6 +328,7 @@ struct kv_watch {
 	void (*ring)(void *arg);
 	void *arg;
 	unsigned busy;   /* rings under way */
+	atomic_bool is_dead;
 	uint32_t number; /* for engines that are told of it */
 	uint64_t session; /* whose requests do not ring; or 0 */
 	size_t len;
@@ -533,15 +535,37 @@ void kv_ring_number(struct kv *kv, uint32_t number)
 		ring_one(w);
 }
 
+/* Dead before it rings: what is found after the ring is not taken for watched. */
+void kv_watch_refused(struct kv *kv, uint32_t number)
+{
+	if (!is_watched(kv))
+		return;
+	WITH_LOCK(&watch_lock);
+	struct kv_watch *w = watch_find(kv, number);
+
+	if (!w)
+		return;
+	atomic_store(&w->is_dead, true);
+	ring_one(w);
+}
+
+bool kv_watch_is_dead(const struct kv_watch *w)
+{
+	return atomic_load(&w->is_dead);
+}
+
 /* w stays in the list meanwhile: it is busy. */
 static void watch_one_again(struct kv *kv, struct kv_watch *w)
 {
 	w->busy++;
 	lock_drop(&watch_lock);
+	atomic_store(&w->is_dead, false); /* unless it is refused from here on */
 	int r = kv->ops->watch(kv, w->number, BYTES_OF(w->prefix, w->len),
 			       w->session);
-	if (r < 0)
+	if (r < 0) {
 		log_warn("index", "a watch does not ring any more: %s", error_text(r));
+		atomic_store(&w->is_dead, true);
+	}
 	w->ring(w->arg);
 	lock_take(&watch_lock);
 	if (!--w->busy)

@@ -349,6 +349,11 @@ int kv_watch(struct kv *kv, struct bytes prefix, void (*ring)(void *arg),
  * wire all requests with a session are the mount's own.) */
 int kv_watch_others(struct kv *kv, struct bytes prefix, uint64_t session,
 		    void (*ring)(void *arg), void *arg, struct kv_watch **ret);
+/* It does not ring, as turned out later: where the engine is over a wire its other end may
+ * refuse one. Begun before that was so, it has rung since. */
+bool kv_watch_is_dead(const struct kv_watch *w);
+/* Over a wire no more of a session's are taken at a time. */
+enum { KV_WATCHES_MAX = 2048 };
 /* Returns when no ring is under way; none comes afterwards. Not from a ring. */
 void kv_unwatch(struct kv *kv, struct kv_watch *w);
 
@@ -356,6 +361,8 @@ void kv_unwatch(struct kv *kv, struct kv_watch *w);
 void kv_ring(struct kv *kv, const struct kv_req *req);
 /* The same for one watch, if it is there still. */
 void kv_ring_number(struct kv *kv, uint32_t number);
+/* The same, and it has not begun: it is dead. */
+void kv_watch_refused(struct kv *kv, uint32_t number);
 /* For engines that may have missed commits: begins all watches again by ops->watch(),
  * and rings them all. */
 void kv_watch_again(struct kv *kv);

@@ -199,6 +199,11 @@ static int draft_end(struct plan *p, uint64_t fileid, const struct writer_state 
 static int writer_end_plan(struct plan *p, struct index_op *op)
 {
 	struct writer_state w;
+
+	/* All that there was to end has ended with that session. If the next one writes the
+	 * object, that is not over. */
+	if (!plan_is_of_session(p, op->session))
+		return 0;
 	int r_n = notes_drop(p, op->fileid);
 	int r = writer_get(p, op->fileid, &w);
 

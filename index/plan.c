@@ -86,6 +86,7 @@ struct plan {
 	plan_fn *fn;
 	struct timespec now;
 	uint64_t session; /* in whose name the current run writes */
+	uint64_t began_in; /* the first run's */
 	struct kv_call sure; /* op->call, but not cancelled with it */
 	bool repeat, reserve, needs_room;
 	bool probing;    /* what became of the last writes is to be found out */
@@ -268,6 +269,12 @@ struct timespec plan_now(struct plan *p) { return p->now; }
 struct index *plan_index(struct plan *p) { return p->ix; }
 uint64_t plan_session(struct plan *p) { return p->session; }
 bool plan_is_repeat(struct plan *p) { return p->repeat; }
+
+bool plan_is_of_session(struct plan *p, uint64_t session)
+{
+	return p->session == (session ? session : p->began_in);
+}
+
 void plan_use_reserve(struct plan *p) { p->reserve = true; }
 void plan_need_room(struct plan *p) { p->needs_room = true; }
 
@@ -564,6 +571,8 @@ static int plan_run_once(struct plan *p)
 	p->reserve = p->needs_room = false;
 	p->failed = 0;
 	p->session = index_session(p->ix);
+	if (!p->began_in)
+		p->began_in = p->session;
 	int r = p->fn(p, p->op);
 	return p->failed ? p->failed : r;
 }

@@ -69,6 +69,8 @@ void plan_need_room(struct plan *p); /* as kv_req has it */
 struct timespec plan_now(struct plan *p);
 struct index *plan_index(struct plan *p);
 uint64_t plan_session(struct plan *p); /* in whose name it writes, in this run */
+/* Is that this one, or, if it is 0, the one that its first run was in? */
+bool plan_is_of_session(struct plan *p, uint64_t session);
 void *plan_alloc(struct plan *p, size_t n);
 char *plan_name(struct plan *p, struct bytes name); /* with a NUL; or NULL */
 /* True in runs after an outcome that is not known, if not all of what was to be

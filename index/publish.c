@@ -12,6 +12,10 @@
  * sessions that write one object each publishes its whole version, and the last one
  * counts: it is told of a version that it replaced and was not based on (`gone2`).
  *
+ * A version is its session's until then: the blocks that it names go with that, and so does
+ * the `w` that is relied on, whichever session the request comes to be done in. Where another
+ * one has followed it is not looked for what is that one's, which knows nothing of this version.
+ *
  * The directory's times do not change: its session has seen the names before. So
  * `t`, which it remembered them in, moves to T.
  */
@@ -74,7 +78,8 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 	a->ctime = op->attr.ctime;
 	keep_begin(p, &a->keep);
 	o.rec.body = op->body;
-	object_put(p, &o); /* the record is there: so is what `w` says */
+	object_put(p, &o);
+	plan_expect_same(p, own_writer(p, op->fileid)); /* and with it the session is there */
 	return object_entry(p, &o, &op->entry);
 }
 
@@ -237,8 +242,10 @@ static int publish_draft(struct plan *p, struct index_op *op, const struct write
 static int publish_plan(struct plan *p, struct index_op *op)
 {
 	struct writer_state w;
-	int r = writer_get(p, op->fileid, &w);
 
+	if (!plan_is_of_session(p, op->session))
+		return -EIO; /* what it names has gone with that one */
+	int r = writer_get(p, op->fileid, &w);
 	if (r)
 		return r == INDEX_MISS ? -EINVAL : r;
 	return w.draft ? publish_draft(p, op, &w) : publish_version(p, op, &w);

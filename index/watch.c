@@ -18,6 +18,11 @@ void index_unwatch(struct index *ix, struct index_watch *w)
 	*w = (struct index_watch){ 0 };
 }
 
+bool index_watch_is_dead(const struct index_watch *w)
+{
+	return (w->names && kv_watch_is_dead(w->names)) || (w->self && kv_watch_is_dead(w->self));
+}
+
 int index_watch_dir(struct index *ix, uint64_t dir, void (*ring)(void *arg), void *arg,
 		    struct index_watch *ret)
 {

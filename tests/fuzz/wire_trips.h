@@ -411,7 +411,8 @@ static inline void random_small(struct dice *d, enum trip t, struct writer *w)
 static inline void random_open(struct dice *d, struct writer *w)
 {
 	struct wire_open m = { roll(d, 0), random_run(d, 1, KV_KEY_MAX),
-			       random_run(d, 0, KV_KEY_MAX), (uint32_t)roll(d, 0) };
+			       random_run(d, 0, KV_KEY_MAX),
+			       (uint32_t)roll(d, WIRE_OPEN_MAX + 1) };
 
 	wire_write_open(w, &m);
 }

@@ -16,7 +16,7 @@
  * Guards, each of which -D<GUARD>=0 takes out, after which the model must fail:
  *	FENCE    a session's way into the slices is closed before they are freed (I6)
  *	LATE     a transfer that timed out is fenced before its slice is given back (I9)
- *	SESSCMP  publishing compares the session (I7)
+ *	SESSCMP  publishing compares the session (I7): its `w` is there
  *	INCCMP   publishing compares the incarnations of both nodes (I7)
  *	INCFIRST a node tells the index its new incarnation before it reads what is named
  *	ORDER    a node gives up on a session after the index did (I8)

@@ -339,6 +339,111 @@ static void test_a_put_is_of_one_session(void **state)
 	sessions_close(&s, &op);
 }
 
+/* A publish that lost a race is about to be done once more, when its session ends: */
+struct late {
+	struct sessions *s;
+	uint64_t fileid;
+	struct place place;
+	bool writes_again; /* the next one writes the object, too, */
+	bool unknown;      /* of the request there is no answer */
+};
+
+static void end_and_follow(void *arg)
+{
+	struct late *l = arg;
+	struct shaky_opts *o = &l->s->shaky[1]->o;
+	struct index_op op = { 0 };
+
+	assert_int_equal(index_session_end(l->s->ix[2], 2, NULL), 0);
+	index_set_session(l->s->ix[1], 77);
+	if (l->writes_again)
+		assert_int_equal(kit(l->s->ix[1], &op, index_writer, (struct index_op){
+			.fileid = l->fileid, .place = l->place }), 0);
+	index_op_fini(&op);
+	if (l->unknown) {
+		o->nth_write = 1;
+		o->nth_outcome = KV_UNKNOWN;
+	}
+}
+
+static void lose_a_race(void *arg)
+{
+	struct late *l = arg;
+	struct index_op op = { 0 };
+
+	assert_int_equal(kit(l->s->ix[0], &op, index_setattr, (struct index_op){
+		.fileid = l->fileid, .place = l->place, .mask = INDEX_SET_MODE,
+		.attr.mode = 0600 }), 0);
+	index_op_fini(&op);
+	l->s->shaky[1]->o.before_write = end_and_follow;
+}
+
+static void test_a_publish_is_of_one_session(void **state)
+{
+	(void)state;
+	for (unsigned how = 0; how < 4; how++) {
+		struct sessions s = sessions_new();
+		struct index_op op = { 0 };
+		struct blocks old = { .n = 3 }, new = { .n = 8 };
+
+		struct attr a = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+		assert_int_equal(put_refs(s.ix[1], a.fileid, &old, NULL), 0);
+		assert_int_equal(publish_blocks(s.ix[1], &op, a, &old, false), 0);
+		a = op.entry.attr;
+		struct late l = { &s, a.fileid, op.entry.place, how % 2, how / 2 };
+		assert_int_equal(put_refs(s.ix[1], a.fileid, &new, NULL), 0);
+		s.shaky[1]->o.before_write = lose_a_race;
+		s.shaky[1]->o.arg = &l;
+		assert_int_equal(publish_blocks(s.ix[1], &op, a, &new, false), -EIO);
+		assert_int_equal(op.unsure, l.unknown);
+		assert_int_equal(index_session(s.ix[1]), 77);
+		assert_int_equal(kit_stat(s.ix[0], &op, a.fileid, l.place), 0);
+		assert_int_equal(op.entry.attr.version, a.version);
+		assert_int_equal(orphans(&s), 0);
+		assert_int_equal(kit_keys(s.ix[0], "E"), old.n);
+		assert_int_equal(kit_end(s.ix[1], a.fileid), 0);
+		sessions_close(&s, &op);
+	}
+}
+
+/* Begun by who knows what session it was put together in. */
+static void test_a_publish_that_begins_late(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index_op op = { 0 };
+
+	(void)state;
+	struct attr a = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+	assert_int_equal(kit(s.ix[1], &op, index_publish, (struct index_op){
+		.fileid = a.fileid, .attr = a, .session = 77 }), -EIO);
+	assert_int_equal(kit(s.ix[1], &op, index_publish, (struct index_op){
+		.fileid = a.fileid, .attr = a, .session = 2 }), 0);
+	assert_int_equal(kit_end(s.ix[1], a.fileid), 0);
+	sessions_close(&s, &op);
+}
+
+/* The end of writing meets the end of its session, and the next one writes the object. */
+static void test_an_end_of_writing_is_of_one_session(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index_op op = { 0 };
+
+	(void)state;
+	struct attr a = kit_new_draft(s.ix[1], INDEX_ROOT, "f");
+	assert_int_equal(kit_publish(s.ix[1], &op, a, "one"), 0);
+	struct late l = { &s, a.fileid, op.entry.place, true, true };
+	s.shaky[1]->o.before_write = end_and_follow;
+	s.shaky[1]->o.arg = &l;
+	assert_int_equal(kit_end(s.ix[1], a.fileid), 0);
+	assert_int_equal(sessions_keys(&s, 77), 1);
+	assert_int_equal(kit(s.ix[1], &op, index_writer_end, (struct index_op){
+		.fileid = a.fileid, .session = 2 }), 0);
+	assert_int_equal(sessions_keys(&s, 77), 1);
+	assert_int_equal(kit_end(s.ix[1], a.fileid), 0);
+	assert_int_equal(sessions_keys(&s, 77), 0);
+	sessions_close(&s, &op);
+}
+
 /* Whoever unlinked an object ended before it was dropped, or in the middle of that. */
 static void test_what_was_unlinked_is_dropped(void **state)
 {
@@ -623,6 +728,9 @@ int main(void)
 		cmocka_unit_test(test_a_session_ends_at_each_step),
 		cmocka_unit_test(test_no_more_than_one_session_is_collected),
 		cmocka_unit_test(test_a_put_is_of_one_session),
+		cmocka_unit_test(test_a_publish_is_of_one_session),
+		cmocka_unit_test(test_a_publish_that_begins_late),
+		cmocka_unit_test(test_an_end_of_writing_is_of_one_session),
 		cmocka_unit_test(test_what_was_unlinked_is_dropped),
 		cmocka_unit_test(test_what_a_version_did_without_is_deleted),
 		cmocka_unit_test(test_random_ends),

@@ -8,6 +8,7 @@
 #include "tests/unit/relay.h"
 
 #include "engine/node_remote.h"
+#include "engine/peer.h"
 #include "engine/server.h"
 
 /* A node over the wire ------------------------------------------------------------- */
@@ -485,6 +486,218 @@ static void test_closed_while_sessions_end(void **state)
 	assert_idle();
 }
 
+/* A publish that waits to be sent when its session ends -------------------------------------- */
+
+/* Around the node's index: the first publish stops the node, and then the next that only reads
+ * waits for its answer. */
+struct gate {
+	struct kv kv;
+	struct kv *inner;
+	atomic_bool armed;
+	bool parks;
+	struct kv_req *parked;
+	sem_t reached, go, has_parked;
+};
+
+static struct gate gate;
+
+static void gate_pass(struct kv_req *req)
+{
+	int r = kv_wait(gate.inner, req);
+
+	kv_req_done(&gate.kv, req, r);
+}
+
+static bool publishes(const struct kv_req *req)
+{
+	for (uint32_t i = 0; i < req->nwrites; i++)
+		if (*(const char *)req->writes[i].key.p == 'D')
+			return true;
+	return false;
+}
+
+static void gate_submit(struct kv *kv, struct kv_req *req)
+{
+	bool stops = publishes(req) && atomic_exchange(&gate.armed, false);
+
+	(void)kv;
+	if (stops) {
+		sem_post(&gate.reached);
+		sem_take(&gate.go);
+		gate.parks = true;
+	} else if (gate.parks && !req->nwrites) {
+		gate.parks = false;
+		gate.parked = req;
+		sem_post(&gate.has_parked);
+		return;
+	}
+	gate_pass(req);
+}
+
+static struct kv_caps gate_caps(struct kv *kv)
+{
+	(void)kv;
+	return gate.inner->ops->caps(gate.inner);
+}
+
+static int gate_stat(struct kv *kv, struct kv_stat *ret)
+{
+	(void)kv;
+	return gate.inner->ops->stat(gate.inner, ret);
+}
+
+static int gate_session_end(struct kv *kv, uint64_t session)
+{
+	(void)kv;
+	return gate.inner->ops->session_end(gate.inner, session);
+}
+
+static struct kv *gate_inner(struct kv *kv)
+{
+	(void)kv;
+	return gate.inner;
+}
+
+static int gate_check(struct kv *kv, struct writer *report)
+{
+	(void)kv;
+	return gate.inner->ops->check(gate.inner, report);
+}
+
+static void gate_close(struct kv *kv)
+{
+	(void)kv;
+	kv_close(gate.inner);
+}
+
+static int gate_open(struct kv *inner, struct kv **ret)
+{
+	static const struct kv_ops ops = {
+		.name = "gate", .submit = gate_submit, .caps = gate_caps, .stat = gate_stat,
+		.session_end = gate_session_end, .inner = gate_inner, .check = gate_check,
+		.close = gate_close,
+	};
+
+	gate = (struct gate){ .kv.ops = &ops, .inner = inner };
+	sem_init(&gate.reached, 0, 0);
+	sem_init(&gate.go, 0, 0);
+	sem_init(&gate.has_parked, 0, 0);
+	*ret = &gate.kv;
+	return 0;
+}
+
+/* Pages here and there: more extents than a record has room for. */
+enum { SCATTERED = 400 };
+
+static void scatter(struct file *f)
+{
+	uint8_t page[PAGE_BYTES] = { 2 };
+
+	for (uint64_t i = 0; i < SCATTERED; i++)
+		assert_int_equal(kit_write(f, 2 * i * PAGE_BYTES, page, PAGE_BYTES), PAGE_BYTES);
+}
+
+struct closing {
+	struct file *f;
+	int r;
+};
+
+static void *close_it(void *arg)
+{
+	struct closing *c = arg;
+
+	c->r = kit_close(c->f, FILE_WRITE);
+	return NULL;
+}
+
+static void stat_done(struct index_op *op, int outcome)
+{
+	(void)outcome;
+	sem_post(op->arg);
+}
+
+/* Its first request loses a race; before the next one is sent somebody else is answered. */
+static void leave_it_unsent(struct engine *node, struct engine *e, struct index_op *look)
+{
+	struct index_op chmod = { .fileid = look->fileid, .place = look->place,
+				  .mask = INDEX_SET_MODE, .attr.mode = 0600 };
+
+	sem_take(&gate.reached);
+	assert_int_equal(index_wait(node->ix, &chmod, index_setattr), 0);
+	index_op_fini(&chmod);
+	index_stat(e->ix, look);
+	usleep(50000);
+	sem_post(&gate.go);
+	sem_take(&gate.has_parked);
+	usleep(50000);
+}
+
+static void assert_old_version(struct engine *e)
+{
+	uint8_t got[PAGE_BYTES];
+	struct file *f = NULL;
+
+	assert_int_equal(kit_open_name(e, "f", 0, &f), 0);
+	assert_int_equal(kit_read(f, 0, got, PAGE_BYTES), PAGE_BYTES);
+	assert_int_equal(got[0], 1);
+	assert_int_equal(kit_close(f, 0), 0);
+}
+
+static void test_a_publish_unsent_when_its_session_ends(void **state)
+{
+	struct engine_opts no = local, mo = { .timeout_ms = 5000 };
+	struct engine *node, *e;
+	struct server *at = NULL;
+	struct closing c = { .r = 1 };
+	struct place place = { 0 };
+	struct attr a = { 0 };
+	char where[32];
+	pthread_t thread;
+	sem_t looked;
+
+	(void)state;
+	no.wrap_kv = gate_open;
+	assert_int_equal(engine_open(&no, &node, NULL), 0);
+	struct server_opts so = { .listen = "127.0.0.1:0", .ix = node->ix, .pool = node->pool,
+				  .max_requests = 1 };
+	assert_int_equal(server_open(&so, &at, NULL), 0);
+	relay_open(&relay, server_port(at));
+	snprintf(where, sizeof(where), "127.0.0.1:%u", relay.port);
+	mo.node = where;
+	assert_int_equal(engine_open(&mo, &e, NULL), 0);
+	struct remote *x = peer_remote(e->peer);
+
+	put_file(e, "f", (uint8_t[PAGE_BYTES]){ 1 }, PAGE_BYTES);
+	assert_int_equal(kit_open_name(e, "f", FILE_WRITE, &c.f), 0);
+	scatter(c.f);
+	assert_int_equal(kit_lookup(e, "f", &a, &place), 0);
+	uint64_t session = remote_session(x);
+	sem_init(&looked, 0, 0);
+	struct index_op look = { .fileid = a.fileid, .place = place, .done = stat_done,
+				 .arg = &looked };
+	atomic_store(&gate.armed, true);
+	assert_int_equal(pthread_create(&thread, NULL, close_it, &c), 0);
+	leave_it_unsent(node, e, &look);
+	relay_cut(&relay);
+	WAIT_FOR(remote_session(x) != session);
+	gate_pass(gate.parked);
+	pthread_join(thread, NULL);
+	assert_int_equal(c.r, -EIO);
+	assert_true(remote_session(x) > session);
+	sem_take(&looked);
+	index_op_fini(&look);
+
+	assert_old_version(e);
+	assert_int_equal(kit_unlink(e, "f"), 0);
+	engine_close(e);
+	relay_close(&relay);
+	server_close(at);
+	kit_check_engine(node);
+	engine_close(node);
+	sem_destroy(&looked);
+	assert_idle();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -499,6 +712,7 @@ int main(void)
 		cmocka_unit_test(test_early_bytes_are_the_version),
 		cmocka_unit_test(test_who_has_moved_is_found),
 		cmocka_unit_test(test_closed_while_sessions_end),
+		cmocka_unit_test(test_a_publish_unsent_when_its_session_ends),
 	};
 
 	if (getenv("TEST"))

@@ -329,6 +329,49 @@ static void test_the_index_goes_on(void **state)
 	remote_close(x);
 }
 
+static unsigned dead(struct kv_watch *const *w, unsigned n)
+{
+	unsigned dead = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		dead += kv_watch_is_dead(w[i]);
+	return dead;
+}
+
+/* What the node refuses is known to be so, and the next session begins all once more. */
+static void test_more_watches_than_a_node_takes(void **state)
+{
+	enum { MORE = 3, N = KV_WATCHES_MAX + MORE };
+	static struct kv_watch *w[N];
+	struct remote *x = join();
+	atomic_uint rings = 0, last = 0;
+	struct kv *k;
+
+	(void)state;
+	assert_int_equal(kv_remote_open(x, &k), 0);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(kv_watch(k, bytes_str("D"), ring, i < N - 1 ? &rings : &last,
+					  &w[i]), 0);
+	WAIT_FOR(last == 1);
+	assert_int_equal(dead(w, N), MORE);
+	assert_true(kv_watch_is_dead(w[N - 1]) && !kv_watch_is_dead(w[0]));
+	for (unsigned i = 0; i < MORE; i++)
+		kv_unwatch(k, w[i]);
+	assert_int_equal(dead(w + MORE, KV_WATCHES_MAX), MORE);
+	uint64_t session = remote_session(x);
+	remote_stop(x, -ECANCELED);
+	WAIT_FOR(remote_session(x) > session && remote_is_up(x));
+	assert_int_equal(ping(x, 0), 0); /* after all of them */
+	assert_int_equal(dead(w + MORE, KV_WATCHES_MAX), 0);
+	last = 0;
+	assert_int_equal(kv_do(kv, "D2", "v"), 0);
+	WAIT_FOR(last >= 1);
+	for (unsigned i = MORE; i < N; i++)
+		kv_unwatch(k, w[i]);
+	kv_close(k);
+	remote_close(x);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -342,6 +385,7 @@ int main(void)
 		T(test_closing_while_it_is_down),
 		T(test_a_node_with_another_pool),
 		T(test_the_index_goes_on),
+		T(test_more_watches_than_a_node_takes),
 	};
 
 	if (getenv("TEST"))

@@ -400,6 +400,14 @@ static struct writer one_slice(enum wire_form form, uint32_t page, uint32_t gen,
 	return w;
 }
 
+static struct writer an_open(uint32_t max)
+{
+	struct writer w = { 0 };
+
+	wire_write_open(&w, &(struct wire_open){ 1, bytes_str("D1"), BYTES_NONE, max });
+	return w;
+}
+
 static void print_nothing(void *arg, struct writer *w)
 {
 	(void)arg;
@@ -415,6 +423,7 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 					  WIRE_STATS };
 	static const uint16_t plain[] = { WIRE_HELLO, WIRE_CHALLENGE, WIRE_PROOF, WIRE_WELCOME,
 					  WIRE_READY, WIRE_RING, WIRE_UNPIN };
+	struct wire_header h;
 	struct raw w;
 
 	(void)state;
@@ -431,6 +440,14 @@ static void test_what_does_not_parse_ends_the_session(void **state)
 				    body);
 		raw_end(&w);
 	}
+	w = raw_join(); /* more than comes with a record */
+	raw_message(w.fd, (struct wire_header){ .type = WIRE_OPEN, .id = 1 },
+		    an_open(WIRE_OPEN_MAX));
+	raw_expect(&w, WIRE_OPEN);
+	raw_message(w.fd, (struct wire_header){ .type = WIRE_OPEN, .id = 2 },
+		    an_open(WIRE_OPEN_MAX + 1));
+	assert_false(raw_next(w.fd, &h, &w.in));
+	raw_end(&w);
 	w = raw_join(); /* what it does not hold */
 	raw_plain(&w, WIRE_UNPIN, one_slice(WIRE_SLICES, 0, 1, 0));
 	raw_end(&w);
@@ -514,6 +531,66 @@ static void test_who_takes_no_answers_is_not_read(void **state)
 	WAIT_FOR(metric_get(M_SESSIONS) == 0);
 	assert_true(metric_get(M_INDEX_READS) - reads < 150);
 	raw_end(&w);
+}
+
+/* Requests that are read, and wait for one before them, which waits as well. */
+enum { READ_BEHIND = 200 }; /* 25 MiB of answers */
+
+static struct raw raw_reads_behind(void)
+{
+	struct kv_read rd = { .from = bytes_str("D1") };
+	struct kv_write wr = { bytes_str("D2"), bytes_str("v") };
+	struct kv_req put = { .writes = &wr, .nwrites = 1 }, req = { .reads = &rd, .nreads = 1 };
+	static uint8_t big[KV_VALUE_MAX];
+	struct writer body = { 0 };
+
+	assert_int_equal(put_bytes(gate.inner, bytes_str("D1"), BYTES_OF(big, sizeof(big))), 0);
+	start();
+	gate_shut(&gate);
+	struct raw w = raw_join();
+	wire_write_kv(&body, &put, false);
+	raw_message(w.fd, (struct wire_header){ .type = WIRE_KV, .id = ++w.id }, body);
+	for (unsigned i = 0; i < READ_BEHIND; i++) {
+		body = (struct writer){ 0 };
+		wire_write_kv(&body, &req, true);
+		raw_message(w.fd, (struct wire_header){ .type = WIRE_KV, .id = ++w.id }, body);
+	}
+	WAIT_FOR(gate_held(&gate) == 1);
+	usleep(100000);
+	return w;
+}
+
+/* They are begun one by one as the answers are taken. */
+static void test_who_takes_no_answers_is_not_answered(void **state)
+{
+	struct raw w = raw_reads_behind();
+	int64_t reads = metric_get(M_INDEX_READS);
+
+	(void)state;
+	gate_open(&gate);
+	usleep(300000);
+	assert_in_range(metric_get(M_INDEX_READS) - reads, 1, 150);
+	for (unsigned i = 0; i < READ_BEHIND + 1; i++)
+		raw_expect(&w, WIRE_KV);
+	assert_int_equal(metric_get(M_INDEX_READS) - reads, READ_BEHIND);
+	raw_plain(&w, WIRE_BYE, (struct writer){ 0 });
+	raw_end(&w);
+	WAIT_FOR(metric_get(M_SESSIONS) == 0);
+}
+
+/* And who goes meanwhile is not waited for. */
+static void test_who_takes_no_answers_and_goes(void **state)
+{
+	struct raw w = raw_reads_behind();
+
+	(void)state;
+	gate_open(&gate);
+	usleep(100000);
+	shutdown(w.fd, SHUT_RDWR);
+	close(w.fd);
+	writer_fini(&w.hello);
+	writer_fini(&w.in);
+	WAIT_FOR(metric_get(M_SESSIONS) == 0);
 }
 
 /* Slices ------------------------------------------------------------------------------ */
@@ -1322,6 +1399,8 @@ int main(void)
 		T(test_rubbish),
 		T(test_a_silent_session_ends),
 		T(test_who_takes_no_answers_is_not_read),
+		T(test_who_takes_no_answers_is_not_answered),
+		T(test_who_takes_no_answers_and_goes),
 		T(test_slices_belong_to_their_session),
 		T(test_references_are_the_nodes_business),
 		T(test_limits_of_a_session),

@@ -224,6 +224,37 @@ static void test_all_is_dropped_with_the_link(void **state)
 	WAIT_FOR(dropped[5] && dropped[6]);
 }
 
+/* What the engine does when the node takes no more watches. Numbers are given in a row. */
+static void refuse_all(struct index *ix)
+{
+	for (uint32_t n = 0; n < 1000; n++)
+		kv_watch_refused(index_kv(ix), n);
+}
+
+static void test_what_is_refused_is_not_watched(void **state)
+{
+	bool cache;
+
+	(void)state;
+	begin(10, 100, 150);
+	uint64_t dir = make(mine, 1);
+	keep(1, "a", 5);
+	assert_int_equal(watched_dir_attr(w, 1, clock_ns()), WATCHED_KEEP);
+	refuse_all(mine);
+	WAIT_FOR(dropped[5] && dropped_attr);
+	nap(WATCHED_SOON_MS + 10);
+	assert_int_equal(watched_name(w, 1, "a", 5, use(1)), WATCHED_NOT);
+	assert_int_equal(watched_dir_attr(w, 1, clock_ns()), WATCHED_NOT);
+	assert_false(watched_list(w, 1, &cache) || cache);
+	assert_false(watched_holds(w, 5, false) || watched_holds(w, 1, true));
+	keep(dir, "b", 6);
+	watched_check(w);
+	/* After a while it is tried again. */
+	WAIT_FOR(watched_name(w, 1, "a", 5, use(1)) == WATCHED_KEEP);
+	assert_int_equal(metric_get(M_WATCHES), 2);
+	watched_check(w);
+}
+
 static void test_a_rename_is_followed(void **state)
 {
 	(void)state;
@@ -373,6 +404,7 @@ int main(void)
 		T(test_its_own_record_rings),
 		T(test_ones_own_changes_do_not_ring),
 		T(test_all_is_dropped_with_the_link),
+		T(test_what_is_refused_is_not_watched),
 		T(test_a_rename_is_followed),
 		T(test_there_is_no_more_than_room),
 		T(test_what_is_not_answered_is_not_waited_for),
