@@ -801,6 +801,30 @@ void inode_has_xattrs(struct inodes *t, struct inode *i)
 	i->maybe_xattrs = true;
 }
 
+bool inode_maybe_capability(struct inodes *t, struct inode *i, unsigned *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	*ret = i->opens->capability;
+	return i->opens->no_capability != i->opens->capability;
+}
+
+void inode_no_capability(struct inodes *t, struct inode *i, unsigned seen)
+{
+	WITH_LOCK(&t->lock);
+
+	i->opens->no_capability = seen;
+}
+
+void inode_has_capability(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	FOR_LINES(t, line, i->fileid)
+		if (line->opens)
+			line->opens->capability++;
+}
+
 char *inode_relic_target(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
@@ -881,6 +905,8 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 	i->opens->handles++;
 	i->opens->promises += how->promise;
 	i->opens->writers += how->writer;
+	/* Before it was open, or by another mount since the last open. */
+	i->opens->capability += first || t->shared;
 	count(i, ret, 1);
 	return 0;
 }

@@ -187,6 +187,15 @@ static void write_go(struct req *q)
 	file_write(op);
 }
 
+/* What goes through its cache the kernel has seen to. */
+static void write_setid_cleared(struct req *q)
+{
+	if (q->on->caching.direct)
+		drop_capability(q, write_go);
+	else
+		write_go(q);
+}
+
 void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	      off_t off, struct fuse_file_info *fi)
 {
@@ -206,7 +215,7 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	if (q->flags & FUSE_WRITE_CACHE) /* of a mapping: nobody writes now */
 		write_go(q);
 	else
-		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_go);
+		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_setid_cleared);
 }
 
 static void fallocate_go(struct req *q)

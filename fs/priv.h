@@ -131,7 +131,7 @@ struct req {
 	void (*again)(struct req *q);
 	void (*then)(struct req *q);      /* after change_attr() */
 	void (*learned)(struct req *q);   /* after learn_attr(): see `now` */
-	void (*next_step)(struct req *q); /* after clear_setid() */
+	void (*next_step)(struct req *q); /* after clear_setid(), drop_capability() */
 	void (*opened)(struct file_op *op, int64_t r); /* open_inode()'s done() */
 	void (*reply)(struct req *q);     /* of an open */
 	struct req *next;       /* of those that wait for a move */
@@ -155,6 +155,7 @@ struct req {
 	bool statx;             /* getattr: also the time of birth is wanted */
 	bool retried;           /* room was made for it */
 	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
+	unsigned capability;    /* of inode_maybe_capability() */
 	bool resize;            /* setattr: to `off` bytes */
 	bool close;             /* setattr: file.file was opened for this only */
 	bool sent_away;         /* open_inode() wants the path to be looked up again */
@@ -406,6 +407,9 @@ void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
 void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size);
 void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size);
 void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
+/* Removes security.capability of q->inode, which is open, as each write does; then
+ * next(q). Asks for nothing if it is known to be gone. */
+void drop_capability(struct req *q, void (*next)(struct req *q));
 /* Answers a query for an attribute of q->size bytes at most, 0: for its size. */
 void reply_bytes(struct req *q, struct bytes b);
 

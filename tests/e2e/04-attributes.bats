@@ -72,6 +72,35 @@ teardown() { cd /; }
 	done
 }
 
+# The kernel takes it away of what goes through its cache, and leaves the rest to us.
+loses_capability() { # perl's flags, who writes
+	cp /bin/true cap; chmod 777 cap; setcap cap_net_raw+ep cap; [ -n "$(getcap cap)" ]
+	"${@:2}" perl -e 'use Fcntl; sysopen(F, "cap", eval $ARGV[0]) && syswrite(F, "x") or die $!' "$1"
+	[ -z "$(getcap cap)" ]
+}
+
+@test "a write takes capabilities away, however the file is opened, and root's, too" {
+	requires setcap getcap setpriv perl
+	chmod 777 .
+	for flags in O_WRONLY O_RDWR 'O_WRONLY | 040000'; do
+		loses_capability "$flags"
+		loses_capability "$flags" setpriv --reuid=12345 --regid=12345 --clear-groups
+	done
+	# Of what is open, was written to and is not published yet.
+	perl -e 'open(F, ">", "cap2") && syswrite(F, "x") && !system("setcap", "cap_net_raw+ep", "cap2") &&
+		!system("getcap cap2 | grep -q cap_net_raw") && syswrite(F, "y") or die $!'
+	[ -z "$(getcap cap2)" ]
+}
+
+@test "what has other extended attributes is asked for its capabilities once, not at each write" {
+	requires setfattr perl
+	touch cap3; setfattr -n user.a -v b cap3
+	asked() { echo $(($(stat_value index_reads_total) + $(stat_value remote_requests_total))); }
+	before=$(asked)
+	perl -e 'open(F, ">", "cap3") or die; syswrite(F, "x") or die $! for 1 .. 200'
+	[ $(($(asked) - before)) -lt 100 ]
+}
+
 @test "extended attributes" {
 	requires setfattr getfattr
 	touch x
