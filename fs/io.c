@@ -153,28 +153,48 @@ static void write_reply(struct req *q)
 	req_free(q);
 }
 
+/* What the kernel writes back from its cache, its cache has. */
+static bool is_direct(const struct req *q)
+{
+	return q->on->caching.direct && !(q->flags & FUSE_WRITE_CACHE);
+}
+
+static void written(struct req *q)
+{
+	if (is_direct(q) && inode_wrote(q->fs->inodes, q->inode))
+		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
+			     write_reply, q);
+	else
+		write_reply(q);
+}
+
+static void write_published(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	req_published(q, r);
+	if (req_made_room(q, r))
+		req_publish(q, op->file, write_published);
+	else if (r < 0)
+		req_io_error(q, r);
+	else
+		written(q);
+}
+
 static void write_go(struct req *q);
 
 static void write_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
-	if (req_made_room(q, r)) {
+	if (req_made_room(q, r))
 		write_go(q);
-		return;
-	}
-	if (r < 0) {
+	else if (r < 0)
 		req_io_error(q, r);
-		return;
-	}
-	/* What the kernel writes back from its cache, its cache has. */
-	bool direct = q->on->caching.direct &&
-		      !(q->flags & FUSE_WRITE_CACHE);
-	if (direct && inode_wrote(q->fs->inodes, q->inode))
-		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
-			     write_reply, q);
+	else if (q->sync)
+		req_publish(q, op->file, write_published);
 	else
-		write_reply(q);
+		written(q);
 }
 
 static void write_go(struct req *q)
@@ -187,10 +207,9 @@ static void write_go(struct req *q)
 	file_write(op);
 }
 
-/* What goes through its cache the kernel has seen to. */
 static void write_setid_cleared(struct req *q)
 {
-	if (q->on->caching.direct)
+	if (is_direct(q))
 		drop_capability(q, write_go);
 	else
 		write_go(q);
@@ -212,6 +231,8 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	q->size = size;
 	q->off = (uint64_t)off;
 	q->flags = write_flags();
+	/* Capabilities and O_SYNC: what goes through its cache the kernel sees to. */
+	q->sync = is_direct(q) && fi->flags & O_DSYNC;
 	if (q->flags & FUSE_WRITE_CACHE) /* of a mapping: nobody writes now */
 		write_go(q);
 	else

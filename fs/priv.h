@@ -157,6 +157,7 @@ struct req {
 	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
 	unsigned capability;    /* of inode_maybe_capability() */
 	bool resize;            /* setattr: to `off` bytes */
+	bool sync;              /* write: by O_DSYNC, and published before the answer */
 	bool close;             /* setattr: file.file was opened for this only */
 	bool sent_away;         /* open_inode() wants the path to be looked up again */
 	uint64_t looked_ns;     /* CREATE: what it found there it looked for then */
