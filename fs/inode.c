@@ -353,8 +353,8 @@ static void moved(struct inodes *t, struct inode *i, const struct entry *e, bool
 {
 	if (e->draft || e->place.kind == PLACE_DRAFT) {
 		/* If it was published since, that counted all names. */
-		if (linked && i->opens && file_is_draft(i->opens->file))
-			file_add_links(i->opens->file, 1);
+		if (i->opens && file_is_draft(i->opens->file))
+			file_add_links(i->opens->file, linked);
 		return;
 	}
 	if (t->shared) {

@@ -101,6 +101,19 @@ for how in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_DIRECT):
 	[ "$(stat -c %i "$MNT/a")" = "$(stat -c %i "$MNT/b")" ]
 }
 
+@test "the ctime of what has not been closed yet moves with its names, and is published" {
+	hold "$MNT/c" 5000
+	for change in "ln c c2" "rm c" "mv c2 c3"; do
+		before=$(stat -c %.Z "$MNT"/c* | head -n 1); sleep 0.02
+		(cd "$MNT" && eval "$change")
+		[[ $(stat -c %.Z "$MNT"/c* | head -n 1) > $before ]]
+	done
+	after=$(stat -c %.Z "$MNT/c3")
+	let_go
+	kill_daemon; remount
+	[ "$(stat -c %.Z "$MNT/c3")" = "$after" ]
+}
+
 @test "writes through a mapping after close are published" {
 	"${TWIN%/*}/latemap" "$MNT/late"
 	gauges_zero
