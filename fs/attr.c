@@ -621,10 +621,12 @@ static void readlink_done(struct index_op *op, int r)
 		q->text = strndup(b.p, b.len);
 		r = q->text ? 0 : -ENOMEM;
 	}
-	if (r)
+	if (r) {
 		req_error(q, r);
-	else
-		reply_target(q, q->text);
+		return;
+	}
+	note_looked(q, &op->entry.attr);
+	reply_target(q, q->text);
 }
 
 void fs_readlink(fuse_req_t f, fuse_ino_t ino)
