@@ -194,17 +194,37 @@ static bool fallocate_small(struct file *f, const struct file_op *op)
 	return true;
 }
 
+/* Under the file's lock: more is asked for than the pool has in all, and nobody's files are
+ * to be forgotten for that. */
+static bool fallocate_in_vain(const struct file *f, const struct file_op *op)
+{
+	uint64_t from = page_of(op->off), to = page_end(op->off + op->len), missing = to - from;
+	struct map_view v;
+
+	if (op->mode & FALLOC_FL_PUNCH_HOLE || missing <= f->e->node->npages)
+		return false;
+	for (uint64_t at = from; map_next(&f->map, at, &v) && v.page < to;) {
+		uint64_t begin = v.page > from ? v.page : from, end = v.page + v.npages;
+		missing -= (end < to ? end : to) - begin;
+		at = end;
+	}
+	return missing > f->e->node->npages;
+}
+
 static void fallocate_locked(struct work *w, int r)
 {
 	struct file *f = w->f;
-	bool done;
+	bool done, in_vain;
 
 	(void)r;
 	{
 		WITH_LOCK(&f->lock);
-		done = fallocate_small(f, w->op);
+		in_vain = fallocate_in_vain(f, w->op);
+		done = !in_vain && fallocate_small(f, w->op);
 	}
-	if (done)
+	if (in_vain)
+		work_end(w, -ENOSPC);
+	else if (done)
 		work_end(w, 0);
 	else if (w->op->mode & FALLOC_FL_PUNCH_HOLE)
 		punch_head(w);

@@ -388,8 +388,8 @@ void file_attr(struct file *f, struct attr *ret);
  * `a`, after the index said so; with `draft`, changes the draft's own. An nlink of 0
  * stays. */
 void file_set_attr(struct file *f, unsigned mask, const struct attr *a);
-/* Names of a draft came or went. One that has none left has been given up or is about to
- * be: who says late that one went changes nothing. */
+/* Names of a draft came, went or (0) changed: its ctime moves. One that has none left is given
+ * up, or about to be: who says late that one went changes nothing. */
 void file_add_links(struct file *f, int n);
 /* A draft that hid all names of f was given up, and they show again. What was opened
  * meanwhile becomes a writer for the index when it is published. */

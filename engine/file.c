@@ -332,6 +332,8 @@ void file_add_links(struct file *f, int n)
 		f->attr.nlink = 0;
 	else
 		f->attr.nlink = (uint32_t)((int)f->attr.nlink + n);
+	if (f->draft)
+		f->attr.ctime = clock_now();
 }
 
 void file_shown_again(struct file *f, uint32_t nlink)

@@ -353,8 +353,8 @@ static void moved(struct inodes *t, struct inode *i, const struct entry *e, bool
 {
 	if (e->draft || e->place.kind == PLACE_DRAFT) {
 		/* If it was published since, that counted all names. */
-		if (linked && i->opens && file_is_draft(i->opens->file))
-			file_add_links(i->opens->file, 1);
+		if (i->opens && file_is_draft(i->opens->file))
+			file_add_links(i->opens->file, linked);
 		return;
 	}
 	if (t->shared) {
@@ -801,6 +801,30 @@ void inode_has_xattrs(struct inodes *t, struct inode *i)
 	i->maybe_xattrs = true;
 }
 
+bool inode_maybe_capability(struct inodes *t, struct inode *i, unsigned *ret)
+{
+	WITH_LOCK(&t->lock);
+
+	*ret = i->opens->capability;
+	return i->opens->no_capability != i->opens->capability;
+}
+
+void inode_no_capability(struct inodes *t, struct inode *i, unsigned seen)
+{
+	WITH_LOCK(&t->lock);
+
+	i->opens->no_capability = seen;
+}
+
+void inode_has_capability(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	FOR_LINES(t, line, i->fileid)
+		if (line->opens)
+			line->opens->capability++;
+}
+
 char *inode_relic_target(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);
@@ -881,6 +905,8 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 	i->opens->handles++;
 	i->opens->promises += how->promise;
 	i->opens->writers += how->writer;
+	/* Before it was open, or by another mount since the last open. */
+	i->opens->capability += first || t->shared;
 	count(i, ret, 1);
 	return 0;
 }
@@ -963,6 +989,13 @@ bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid)
 	if (t->shared)
 		i->shown->dropped_ns = clock_ns();
 	return true;
+}
+
+bool inode_maybe_dirty(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+
+	return i->opens && i->opens->writers && i->opens->cached;
 }
 
 bool inode_wrote(struct inodes *t, struct inode *i)

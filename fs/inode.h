@@ -179,6 +179,14 @@ uint32_t inode_mode(struct inodes *t, struct inode *i);
 bool inode_maybe_xattrs(struct inodes *t, struct inode *i, bool holds);
 bool inode_maybe_keep(struct inodes *t, struct inode *i);
 void inode_has_xattrs(struct inodes *t, struct inode *i);
+/*
+ * security.capability, which goes with each write. True: i, which is open, may have one
+ * for all that is known, and who has removed it (or found none) says so with *ret.
+ */
+bool inode_maybe_capability(struct inodes *t, struct inode *i, unsigned *ret);
+void inode_no_capability(struct inodes *t, struct inode *i, unsigned seen);
+/* This mount has set one, maybe. */
+void inode_has_capability(struct inodes *t, struct inode *i);
 /* Target of a symbolic link without a name, heap; NULL if it is none. */
 char *inode_relic_target(struct inodes *t, struct inode *i);
 
@@ -253,6 +261,8 @@ bool inode_stop_writing(struct inodes *t, struct inode *i);
 /* The handle is closed. Before it gives its reference of the file back, after
  * inode_stop_writing(). */
 void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
+/* The kernel may have pages of it that somebody has changed through a mapping. */
+bool inode_maybe_dirty(struct inodes *t, struct inode *i);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);

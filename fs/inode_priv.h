@@ -35,6 +35,9 @@ struct opens {
 	struct file *file;
 	unsigned handles, promises, writers, cached, readers;
 	bool failed; /* the last publish has */
+	/* How often it may have got a security.capability, and up to which of them it
+	 * has been removed. */
+	unsigned capability, no_capability;
 };
 
 struct relic {

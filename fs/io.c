@@ -100,7 +100,8 @@ static bool access_is_noted(struct req *q, struct timespec before)
 		return !r;
 	if (!access_note(fs->accesses, q->inode, before, q->attr.atime))
 		return false;
-	file_set_attr(q->on->file, INDEX_SET_ATIME, &q->attr);
+	if (q->on)
+		file_set_attr(q->on->file, INDEX_SET_ATIME, &q->attr);
 	/* What others here have open of it shows that as well. */
 	if (fs->watched && q->inode->nodeid != q->inode->fileid)
 		watched_forget(fs->watched, q->inode->fileid);
@@ -128,6 +129,21 @@ static void note_access(struct req *q)
 	change_attr(q, read_go);
 }
 
+/* A listing or a symbolic link does not wait for it, and goes without if there is no room. */
+void note_looked(struct req *q, const struct attr *a)
+{
+	if (!q->fs->accesses || q->flags & O_NOATIME ||
+	    (q->fs->nodiratime && S_ISDIR(a->mode)))
+		return;
+	q->attr = *a;
+	access_overlay(q->fs->accesses, q->inode->fileid, &q->attr);
+	struct timespec before = q->attr.atime, now = clock_now();
+	bool due = atime_due(&q->attr, now);
+	q->attr.atime = now;
+	if (due && access_is_noted(q, before))
+		lately_touched(q->fs, q->inode->fileid, NULL);
+}
+
 void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	     struct fuse_file_info *fi)
 {
@@ -153,28 +169,48 @@ static void write_reply(struct req *q)
 	req_free(q);
 }
 
+/* What the kernel writes back from its cache, its cache has. */
+static bool is_direct(const struct req *q)
+{
+	return q->on->caching.direct && !(q->flags & FUSE_WRITE_CACHE);
+}
+
+static void written(struct req *q)
+{
+	if (is_direct(q) && inode_wrote(q->fs->inodes, q->inode))
+		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
+			     write_reply, q);
+	else
+		write_reply(q);
+}
+
+static void write_published(struct file_op *op, int64_t r)
+{
+	struct req *q = op->arg;
+
+	req_published(q, r);
+	if (req_made_room(q, r))
+		req_publish(q, op->file, write_published);
+	else if (r < 0)
+		req_io_error(q, r);
+	else
+		written(q);
+}
+
 static void write_go(struct req *q);
 
 static void write_done(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
 
-	if (req_made_room(q, r)) {
+	if (req_made_room(q, r))
 		write_go(q);
-		return;
-	}
-	if (r < 0) {
+	else if (r < 0)
 		req_io_error(q, r);
-		return;
-	}
-	/* What the kernel writes back from its cache, its cache has. */
-	bool direct = q->on->caching.direct &&
-		      !(q->flags & FUSE_WRITE_CACHE);
-	if (direct && inode_wrote(q->fs->inodes, q->inode))
-		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
-			     write_reply, q);
+	else if (q->sync)
+		req_publish(q, op->file, write_published);
 	else
-		write_reply(q);
+		written(q);
 }
 
 static void write_go(struct req *q)
@@ -185,6 +221,14 @@ static void write_go(struct req *q)
 	op->len = q->size;
 	op->buf = q->data;
 	file_write(op);
+}
+
+static void write_setid_cleared(struct req *q)
+{
+	if (is_direct(q))
+		drop_capability(q, write_go);
+	else
+		write_go(q);
 }
 
 void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
@@ -203,10 +247,12 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	q->size = size;
 	q->off = (uint64_t)off;
 	q->flags = write_flags();
+	/* Capabilities and O_SYNC: what goes through its cache the kernel sees to. */
+	q->sync = is_direct(q) && fi->flags & O_DSYNC;
 	if (q->flags & FUSE_WRITE_CACHE) /* of a mapping: nobody writes now */
 		write_go(q);
 	else
-		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_go);
+		clear_setid(q, q->flags & FUSE_WRITE_KILL_SUIDGID, write_setid_cleared);
 }
 
 static void fallocate_go(struct req *q)

@@ -496,6 +496,21 @@ static void kept_moved(struct req *q, const struct entry *e, uint64_t parent, co
 		watched_moved(q->fs->watched, e->attr.fileid, parent, name, q->since_ns);
 }
 
+/* The kernel may have kept a listing of the directory that moved, with "..", and only
+ * asks for another when its mtime has moved. Dropping pages takes no directory's lock. */
+static void forget_dotdot(struct req *q, const struct entry *e, void (*next)(struct req *q))
+{
+	if (e->attr.fileid && S_ISDIR(e->attr.mode) && q->ix.parent != q->ix.parent2)
+		notify_range(q->fs, e->attr.fileid, 0, 0, next, q);
+	else
+		next(q);
+}
+
+static void dotdot_forgotten(struct req *q)
+{
+	forget_dotdot(q, &q->ix.entry2, req_ok);
+}
+
 static void rename_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
@@ -513,7 +528,7 @@ static void rename_done(struct index_op *op, int r)
 	if (r)
 		req_error(q, r);
 	else
-		req_ok(q);
+		forget_dotdot(q, &op->entry, dotdot_forgotten);
 }
 
 void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,

@@ -350,7 +350,7 @@ struct handle *handle_open(struct req *q, struct file *f, bool writer,
 		.flags = flags,
 		.direct_io = h->caching.direct,
 		.keep_cache = !h->caching.fresh,
-		.noflush = (flags & O_ACCMODE) == O_RDONLY,
+		.noflush = !writer, /* O_RDONLY | O_TRUNC is one */
 	};
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 15)
 	ret->parallel_direct_writes = h->caching.direct;

@@ -82,7 +82,7 @@ struct fs {
 	struct workers *workers;
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
-	bool read_only, xattrs, noatime, no_opendir;
+	bool read_only, xattrs, noatime, nodiratime, no_opendir;
 	struct keep keep;       /* of what is made, where its directory says nothing */
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
@@ -133,7 +133,7 @@ struct req {
 	void (*again)(struct req *q);
 	void (*then)(struct req *q);      /* after change_attr() */
 	void (*learned)(struct req *q);   /* after learn_attr(): see `now` */
-	void (*next_step)(struct req *q); /* after clear_setid() */
+	void (*next_step)(struct req *q); /* after clear_setid(), drop_capability() */
 	void (*opened)(struct file_op *op, int64_t r); /* open_inode()'s done() */
 	void (*reply)(struct req *q);     /* of an open */
 	struct req *next;       /* of those that wait for a move */
@@ -157,7 +157,9 @@ struct req {
 	bool statx;             /* getattr: also the time of birth is wanted */
 	bool retried;           /* room was made for it */
 	bool all_setid;         /* clear_setid(): not only what the kernel leaves */
+	unsigned capability;    /* of inode_maybe_capability() */
 	bool resize;            /* setattr: to `off` bytes */
+	bool sync;              /* write: by O_DSYNC, and published before the answer */
 	bool close;             /* setattr: file.file was opened for this only */
 	bool sent_away;         /* open_inode() wants the path to be looked up again */
 	uint64_t looked_ns;     /* CREATE: what it found there it looked for then */
@@ -336,6 +338,8 @@ int fs_amend_init(struct fs *fs);
 /* Checks the mount point, the device and the options; *ret: what fusermount3 and
  * the library are to be told, heap. */
 int mount_options(const struct fs_opts *o, char **ret, char **ret_why);
+/* It is one of o->options. */
+bool mount_has_option(const struct fs_opts *o, const char *name);
 /* Unmounts unless somebody uses it: 0 or negative. */
 int mount_detach(const char *dir);
 
@@ -408,6 +412,9 @@ void fs_setxattr(fuse_req_t f, fuse_ino_t ino, const char *name,
 void fs_getxattr(fuse_req_t f, fuse_ino_t ino, const char *name, size_t size);
 void fs_listxattr(fuse_req_t f, fuse_ino_t ino, size_t size);
 void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name);
+/* Removes security.capability of q->inode, which is open, as each write does; then
+ * next(q). Asks for nothing if it is known to be gone. */
+void drop_capability(struct req *q, void (*next)(struct req *q));
 /* Answers a query for an attribute of q->size bytes at most, 0: for its size. */
 void reply_bytes(struct req *q, struct bytes b);
 
@@ -479,6 +486,10 @@ struct handle *handle_new(struct fs *fs, bool control);
 void handle_free(struct fs *fs, struct handle *h); /* one that is not open */
 
 /* io.c ------------------------------------------------------------------------ */
+
+/* q->inode, which is no file, has been read, and *a is what the index says of it: moves its
+ * access time if that is due (q->flags: open(2)'s). q->attr is its own to use. */
+void note_looked(struct req *q, const struct attr *a);
 
 void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	     struct fuse_file_info *fi);

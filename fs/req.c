@@ -115,7 +115,7 @@ fuse_req_t req_answer(struct req *q, int err)
 	fuse_req_interrupt_func(q->fuse, NULL, NULL);
 	lately_end(q, err);
 	metric_op_done(q->kind, clock_ns() - q->start_ns, err);
-	if (q->fs->shared && publishes(q->kind))
+	if (q->fs->shared && (publishes(q->kind) || q->sync))
 		waits_ring(q->fs->waits);
 	/* Before the answer, so that who got it finds the gauge down. */
 	metric_add(M_REQUESTS, -1);

@@ -17,6 +17,7 @@
 
 #define LAYOUT "slicefs.layout"
 #define CONTROL "slicefs.control"
+#define CAPABILITY "security.capability"
 #define ACL_ACCESS "system.posix_acl_access"
 #define ACL_DEFAULT "system.posix_acl_default"
 
@@ -222,6 +223,9 @@ static void set_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
+	/* Whatever r is: a failed one may have been done. */
+	if (!strcmp(q->ix.name, CAPABILITY))
+		inode_has_capability(q->fs->inodes, q->inode);
 	if (r == -ENODATA && q->kind == MOP_REMOVEXATTR) {
 		not_there(q);
 		return;
@@ -282,4 +286,49 @@ void fs_removexattr(fuse_req_t f, fuse_ino_t ino, const char *name)
 		not_there(q);
 	else
 		set_go(q);
+}
+
+/* What a write takes away ---------------------------------------------------------- */
+
+static void capability_gone(struct index_op *op, int r);
+
+static void capability_go(struct req *q)
+{
+	req_place(q);
+	inode_attr_here(q->fs->inodes, q->inode, &q->ix.attr);
+	q->ix.name = CAPABILITY;
+	q->ix.done = capability_gone;
+	index_removexattr(q->fs->ix, &q->ix);
+}
+
+static void capability_gone(struct index_op *op, int r)
+{
+	struct req *q = req_of(op);
+	bool missed = r == INDEX_MISS || r == -ENOENT;
+
+	if (missed) {
+		index_op_fini(op);
+		if (req_inode_again(q, capability_go))
+			return;
+	} else if (r && r != -ENODATA) {
+		req_io_error(q, r);
+		return;
+	} else {
+		if (!r) /* the ctime is the write's */
+			inode_set_done(q->fs->inodes, q->inode, 0, &op->entry.attr);
+		index_op_fini(op);
+	}
+	inode_no_capability(q->fs->inodes, q->inode, q->capability);
+	q->next_step(q);
+}
+
+void drop_capability(struct req *q, void (*next)(struct req *q))
+{
+	if (!q->fs->xattrs || !req_maybe_xattrs(q) ||
+	    !inode_maybe_capability(q->fs->inodes, q->inode, &q->capability)) {
+		next(q);
+		return;
+	}
+	q->next_step = next;
+	capability_go(q);
 }

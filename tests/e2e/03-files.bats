@@ -73,6 +73,38 @@ teardown() { cd /; }
 	run rmdir empty; [ "$status" != 0 ]; rm -r empty z b
 }
 
+parent_listed() { # dir: the number of ".." in its listing, where stat would look it up
+	python3 -c '
+import ctypes, os, sys
+class Dirent(ctypes.Structure):
+    _fields_ = [("ino", ctypes.c_uint64), ("off", ctypes.c_int64), ("reclen", ctypes.c_uint16),
+                ("type", ctypes.c_uint8), ("name", ctypes.c_char * 256)]
+c = ctypes.CDLL(None)
+c.opendir.restype = ctypes.c_void_p
+c.readdir.restype = ctypes.POINTER(Dirent)
+d = ctypes.c_void_p(c.opendir(os.fsencode(sys.argv[1])))
+while e := c.readdir(d):
+    if e.contents.name == b"..":
+        print(e.contents.ino)' "$1"
+}
+
+@test "a directory that has moved lists its new parent, whatever the kernel had kept" {
+	requires python3
+	mkdir -p "$MNT/p1/a" "$MNT/p2/b"
+	for _ in 1 2 3; do parent_listed "$MNT/p1/a"; parent_listed "$MNT/p2/b"; done
+	mv "$MNT/p1/a" "$MNT/p2/a"
+	for _ in 1 2 3; do [ "$(parent_listed "$MNT/p2/a")" = "$(stat -c %i "$MNT/p2")" ]; done
+	mv "$MNT/p2/a" "$MNT/p1/a"
+	for _ in 1 2 3; do [ "$(parent_listed "$MNT/p1/a")" = "$(stat -c %i "$MNT/p1")" ]; done
+	python3 -c '
+import ctypes, os, sys
+names = [os.fsencode(n) for n in sys.argv[1:]]
+assert ctypes.CDLL(None).renameat2(-100, names[0], -100, names[1], 2) == 0' "$MNT/p1/a" "$MNT/p2/b"
+	[ "$(parent_listed "$MNT/p1/a")" = "$(stat -c %i "$MNT/p1")" ]
+	[ "$(parent_listed "$MNT/p2/b")" = "$(stat -c %i "$MNT/p2")" ]
+	rm -r "$MNT/p1" "$MNT/p2"
+}
+
 @test "an unlinked file that is open lives on" {
 	echo keep >u; exec 7<>u; rm u; echo more >&7; [ "$(cat /proc/self/fd/7)" = "$(printf 'more\n')" ] || cat <&7 | grep -q keep; exec 7>&-
 	[ ! -e u ]

@@ -72,6 +72,35 @@ teardown() { cd /; }
 	done
 }
 
+# The kernel takes it away of what goes through its cache, and leaves the rest to us.
+loses_capability() { # perl's flags, who writes
+	cp /bin/true cap; chmod 777 cap; setcap cap_net_raw+ep cap; [ -n "$(getcap cap)" ]
+	"${@:2}" perl -e 'use Fcntl; sysopen(F, "cap", eval $ARGV[0]) && syswrite(F, "x") or die $!' "$1"
+	[ -z "$(getcap cap)" ]
+}
+
+@test "a write takes capabilities away, however the file is opened, and root's, too" {
+	requires setcap getcap setpriv perl
+	chmod 777 .
+	for flags in O_WRONLY O_RDWR 'O_WRONLY | 040000'; do
+		loses_capability "$flags"
+		loses_capability "$flags" setpriv --reuid=12345 --regid=12345 --clear-groups
+	done
+	# Of what is open, was written to and is not published yet.
+	perl -e 'open(F, ">", "cap2") && syswrite(F, "x") && !system("setcap", "cap_net_raw+ep", "cap2") &&
+		!system("getcap cap2 | grep -q cap_net_raw") && syswrite(F, "y") or die $!'
+	[ -z "$(getcap cap2)" ]
+}
+
+@test "what has other extended attributes is asked for its capabilities once, not at each write" {
+	requires setfattr perl
+	touch cap3; setfattr -n user.a -v b cap3
+	asked() { echo $(($(stat_value index_reads_total) + $(stat_value remote_requests_total))); }
+	before=$(asked)
+	perl -e 'open(F, ">", "cap3") or die; syswrite(F, "x") or die $! for 1 .. 200'
+	[ $(($(asked) - before)) -lt 100 ]
+}
+
 @test "extended attributes" {
 	requires setfattr getfattr
 	touch x
@@ -102,6 +131,25 @@ teardown() { cd /; }
 	before=$(stat -c %z same); sleep 0.05
 	perl -e 'chown(-1, -1, "same") == 1 or die'
 	[ "$(stat -c %z same)" != "$before" ]
+}
+
+@test "who lists a directory and reads a symbolic link moves its time of reading, as with relatime" {
+	requires python3
+	mkdir at; touch at/f; ln -s nowhere atl
+	moves() { # path command...: is its time of reading another one after that?
+		local before; before=$(stat -c %.X "$1"); sleep 0.02; "${@:2}" >"$SCRATCH/out"
+		[ "$(stat -c %.X "$1")" != "$before" ]
+	}
+	moves at ls at; no moves at ls at
+	moves atl readlink atl; no moves atl readlink atl
+	touch at/g; moves at ls at
+	touch at/h; no moves at python3 -c 'import os; os.listdir(os.open("at", os.O_RDONLY | os.O_NOATIME))'
+	last=$(stat -c %.X at)
+	cd /; "$SLICEFS" umount "$MNT"; mount_fs --noatime; cd "$MNT"
+	[ "$(stat -c %.X at)" = "$last" ]; touch at/i; no moves at ls at
+	cd /; "$SLICEFS" umount "$MNT"; mount_fs -o nodiratime; cd "$MNT"
+	touch at/j; no moves at ls at; rm atl; ln -s nowhere atl; moves atl readlink atl
+	cd /; "$SLICEFS" umount "$MNT"; mount_fs
 }
 
 @test "access control lists, inherited and rewritten by chmod" {

@@ -26,6 +26,38 @@ teardown_file() { end_file; }
 	[ "$(stat -c %s "$MNT/synced")" = 70000 ]; [ "$(tr -d H <"$MNT/synced" | wc -c)" = 0 ]
 }
 
+# Like hold, by a few lines of python, in which d is the mount.
+hold_by() { # program
+	coproc HOLD { exec python3 -c "import os, sys; d = sys.argv[1]
+$1
+print('ready', flush=True); sys.stdin.read()" "$MNT" 3>&-; }
+	local line
+	read -r line <&"${HOLD[0]}" && [[ $line == ready ]]
+}
+
+@test "what O_SYNC, O_DSYNC and RWF_DSYNC write is published when the write returns" {
+	requires python3
+	hold_by '
+for how in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_DIRECT):
+    for sync in (os.O_SYNC, os.O_DSYNC, 0):
+        f = os.open("%s/sync-%o" % (d, how | sync), os.O_CREAT | how | sync)
+        assert os.pwritev(f, [b"S" * 5000], 0, 0 if sync else os.RWF_DSYNC) == 5000
+        if sync: os.write(os.open("%s/not-%o" % (d, how | sync), os.O_CREAT | how), b"N")'
+	kill_daemon; let_go
+	remount
+	[ "$(cat "$MNT"/sync-* | tr -d -c S | wc -c)" = 45000 ]; [ "$(find "$MNT" -name 'not-*')" = "" ]
+	gauges_zero; fsck_clean "$MNT"
+}
+
+@test "what O_RDONLY with O_TRUNC has cut is published by its close" {
+	requires python3
+	echo long >"$MNT/cut"
+	hold_by 'os.close(os.dup(os.open(d + "/cut", os.O_RDONLY | os.O_TRUNC)))'
+	kill_daemon; let_go
+	remount
+	[ "$(stat -c %s "$MNT/cut")" = 0 ]
+}
+
 @test "an overwrite that was not closed leaves the old version whole" {
 	head -c 5M /dev/urandom >"$SCRATCH/old"; cp "$SCRATCH/old" "$MNT/o"
 	hold "$MNT/o" 40960 409600
@@ -67,6 +99,19 @@ teardown_file() { end_file; }
 	kill_daemon; remount
 	[ "$(stat -c '%a %u %g %h' "$MNT/b")" = "640 5 6 2" ]; [ "$(getfattr --only-values -n user.k "$MNT/a")" = v ]
 	[ "$(stat -c %i "$MNT/a")" = "$(stat -c %i "$MNT/b")" ]
+}
+
+@test "the ctime of what has not been closed yet moves with its names, and is published" {
+	hold "$MNT/c" 5000
+	for change in "ln c c2" "rm c" "mv c2 c3"; do
+		before=$(stat -c %.Z "$MNT"/c* | head -n 1); sleep 0.02
+		(cd "$MNT" && eval "$change")
+		[[ $(stat -c %.Z "$MNT"/c* | head -n 1) > $before ]]
+	done
+	after=$(stat -c %.Z "$MNT/c3")
+	let_go
+	kill_daemon; remount
+	[ "$(stat -c %.Z "$MNT/c3")" = "$after" ]
 }
 
 @test "writes through a mapping after close are published" {

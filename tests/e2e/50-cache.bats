@@ -96,6 +96,17 @@ is_whole_or_gone() { # number
 	put 1; is_whole 1
 }
 
+@test "an allocation of more than the pool has evicts nobody" {
+	for i in $(seq 8); do head -c 1M /dev/urandom >"$MNT/stays$i"; done
+	before=$(stat_value 'evictions_total{reason="pool"}')
+	no fallocate -l 1T "$MNT/big"; no fallocate -z -l 1T "$MNT/big"
+	[ "$(stat -c %s "$MNT/big")" = 0 ]; rm "$MNT/big"
+	[ "$(stat_value 'evictions_total{reason="pool"}')" = "$before" ]
+	[ "$(ls "$MNT"/stays* | wc -l)" = 8 ]; rm "$MNT"/stays*
+	# What is there already is not asked for.
+	truncate -s 1T "$MNT/sparse"; fallocate -o 900G -l 1M "$MNT/sparse"; rm "$MNT/sparse"
+}
+
 @test "an index that is full goes on, too, and keeps directories" {
 	mkdir "$MNT/d"
 	seq 1 30000 | sed "s|^|$MNT/d/a-rather-long-name-that-fills-the-index-soon-|" | xargs touch
