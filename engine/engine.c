@@ -297,11 +297,27 @@ static int check_tier(struct engine *e, const struct engine_opts *o, char **ret_
 	return 0;
 }
 
-/* After the rebuild: no extent names another disk. */
-static int begin_tier(struct engine *e, char **ret_why)
+/* It had a disk, and is to go on without: nothing on that is to bring back what it was. */
+static int forget_disk(struct engine *e, const char *now)
 {
-	int r = e->disk_id == tier_id(e->tier) ? 0 : index_set_disk(e->ix, tier_id(e->tier));
+	int r = e->store ? store_forget_disk(e->store, now) : 0;
 
+	if (r < 0)
+		log_warn("disk", "store %s: the journal on the disk that it had cannot be removed: %s. "
+			 "After a reboot what is there may be as it is now", dir_of(e), error_text(r));
+	return r;
+}
+
+/* After the rebuild: no extent names another disk. */
+static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
+{
+	bool other = e->disk_id != tier_id(e->tier);
+
+	if (other && e->disk_id)
+		forget_disk(e, o->ssd);
+	int r = other ? index_set_disk(e->ix, tier_id(e->tier)) : 0;
+	if (!r && e->store)
+		r = store_note_disk(e->store, o->ssd);
 	if (r < 0)
 		return r;
 	e->disk_id = tier_id(e->tier);
@@ -309,27 +325,16 @@ static int begin_tier(struct engine *e, char **ret_why)
 	return tier_begin(e->tier, e, ret_why);
 }
 
-/* The store is what it will be, and a refusal leaves neither as it was. */
-static int keep_tier(struct engine *e, const struct engine_opts *o, char **ret_why)
-{
-	int r = e->store ? store_note_disk(e->store, o->ssd) : 0;
-
-	return r < 0 ? r : tier_keep(e->tier, ret_why);
-}
-
-/* It had a disk, and is to go on without. Nothing is there any more (the rebuild has looked), so
- * what was copied can be written, once nothing on that disk can bring back what it was. */
+/* Nothing is there any more (the rebuild has looked), so what was copied can be written, if nothing on
+ * that disk can bring back what it was. */
 static int leave_disk(struct engine *e)
 {
-	int r = e->store ? store_forget_disk(e->store) : 0;
-
-	if (r < 0) {
-		log_warn("disk", "store %s: the journal on its disk cannot be removed: %s. What had a "
-			 "copy there is not opened for writing. Try: a start with --ssd",
-			 dir_of(e), error_text(r));
+	if (forget_disk(e, NULL) < 0) {
+		log_warn("disk", "store %s: what had a copy there is not opened for writing. Try: a "
+			 "start with --ssd", dir_of(e));
 		return 0;
 	}
-	r = index_end_copies(e->ix);
+	int r = index_end_copies(e->ix);
 	return r < 0 ? r : index_set_disk(e->ix, e->disk_id = 0);
 }
 
@@ -377,7 +382,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r && !e->offline && !e->pool_is_lent)
 		r = refs_open(e->pool, e->tier, index_kv(e->ix), &e->refs);
 	if (!r && e->tier && e->refs)
-		r = begin_tier(e, ret_why);
+		r = begin_tier(e, o, ret_why);
 	if (!r && !e->tier && e->refs && e->disk_id)
 		r = leave_disk(e);
 	if (!r)
@@ -387,7 +392,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	if (!r && e->tier && e->refs)
-		r = keep_tier(e, o, ret_why);
+		r = tier_keep(e->tier, ret_why);
 	unsigned high = o->evict_high || !e->tier ? o->evict_high : DISK_EVICT_HIGH;
 	if (!r && e->refs)
 		r = evict_open(e, &(struct evict_opts){ high, o->evict_low, o->temp_s,

@@ -639,15 +639,7 @@ uint64_t evict_bytes(struct evict *x)
 
 uint64_t evict_objects(struct evict *x)
 {
-	struct policy_stat st;
-	uint64_t n = 0;
-
-	if (!x->high)
-		return 0;
-	policy_stat(x->policy, &st);
-	for (unsigned i = 0; i < POLICY_KINDS; i++)
-		n += st.objects[i];
-	return n;
+	return x->high ? nobjects(x) : 0;
 }
 
 void evict_use(struct evict *x, uint64_t fileid)
@@ -681,7 +673,8 @@ static int open_parts(struct evict *x, const struct evict_opts *o)
 
 	if (!r)
 		r = expiry_new(&x->expiry);
-	struct uses_opts uo = { x->policy, x->expiry, o->temp_s, poke, x };
+	/* The disk's log asks for what it has a copy of, also if that is no victim. */
+	struct uses_opts uo = { x->policy, x->expiry, o->temp_s, x->e->tier, poke, x };
 	if (!r)
 		r = uses_open(x->e->ix, &uo, &x->uses);
 	if (!r)

@@ -2,7 +2,8 @@
 #pragma once
 /*
  * Which objects have an end, and when: of those that somebody gave a time to live, or pinned
- * until some day (or for ever, which never comes: nobody else knows where these are), and of
+ * until some day (where there is a disk also for ever, which never comes: nobody else knows where
+ * these are), and of
  * temporary files that nobody has renamed. All others are not in here.
  *
  * Times are seconds since the epoch, as in records: what is to live for a day does so across

@@ -522,8 +522,10 @@ int store_note_disk(struct store *s, const char *path)
 	return r;
 }
 
-/* What it has on a disk. One that is not there any more is no error, nor another store's. */
-static int leave_disk(const char *dir, int (*leave)(const char *disk, const char *store))
+/* What it has on a disk, unless that is `but`. One that is not there any more is no error, nor another
+ * store's. */
+static int leave_disk(const char *dir, const char *but,
+		      int (*leave)(const char *disk, const char *store))
 {
 	_cleanup_(freep) char *text = folder_join(dir, "disk.txt");
 	char path[PATH_MAX];
@@ -534,12 +536,12 @@ static int leave_disk(const char *dir, int (*leave)(const char *disk, const char
 	if (!f || !fgets(path, sizeof(path), f))
 		return 0;
 	path[strcspn(path, "\n")] = 0;
-	return leave(path, dir);
+	return but && !strcmp(path, but) ? 0 : leave(path, dir);
 }
 
-int store_forget_disk(struct store *s)
+int store_forget_disk(struct store *s, const char *but)
 {
-	return leave_disk(s->dir, tier_forget);
+	return leave_disk(s->dir, but, tier_forget);
 }
 
 struct store *store_free(struct store *s)
@@ -619,7 +621,7 @@ int engine_store_remove(const char *dir, bool disk)
 	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
-	r = disk ? leave_disk(dir, tier_remove) : 0;
+	r = disk ? leave_disk(dir, NULL, tier_remove) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

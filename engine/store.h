@@ -35,8 +35,8 @@ int store_note_served(struct store *s, const char *where);
 
 /* Notes the folder of its disk (tier.h), which goes with it. */
 int store_note_disk(struct store *s, const char *path);
-/* What is on that is known no more: tier_forget(). */
-int store_forget_disk(struct store *s);
+/* What is on that is known no more: tier_forget(). Unless it is in the folder `but`. */
+int store_forget_disk(struct store *s, const char *but);
 
 /* Gives the lock back, and undoes what was made and not committed. NULL is
  * fine; returns NULL. */

@@ -480,8 +480,13 @@ static int remove_of(const char *dir, const char *store, enum ours end)
 	if (lock_data(fd) < 0)
 		return -EBUSY;
 	int r = put_back(folder);
-	if (r)
-		return r < 0 ? r : remove_of(dir, store, end); /* it is another file by now */
+	if (r < 0)
+		return r;
+	if (r) { /* it may be another file by now */
+		closep(&fd);
+		fd = -1;
+		return remove_of(dir, store, end);
+	}
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
 		return 0;
@@ -555,8 +560,8 @@ static int open_log(struct tier *t, char **ret_why)
 		log_info("disk", "%s: the end of its journal was cut off, which is what a power loss "
 			 "leaves", t->path);
 	if (!used && t->found.next > 1)
-		log_warn("disk", "%s: its journal has no rows to go on from, as when it failed and was "
-			 "to be removed: what is on the disk is there as far as memory knows of it",
+		log_warn("disk", "%s: its journal has no rows to go on from, as when it failed, or its "
+			 "first start did: what is on the disk is there as far as memory knows of it",
 			 t->path);
 	t->is_new = !used;
 	return tier_log_new(t->head.pool_id, t->nsegments, t->segment_pages, used ? v : NULL,

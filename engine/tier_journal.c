@@ -180,7 +180,8 @@ static int remove_before(struct journal *j, const char *what, uint64_t number)
 }
 
 /* Rows are gone for good before the first journal goes: without those that follow them they are what
- * there was before. So whatever stops this leaves all that is known, or nothing. */
+ * there was before. So whatever stops this leaves all that is known, or nothing: journals that stay
+ * are nothing without rows. */
 static int remove_all(struct journal *j)
 {
 	int r = remove_before(j, "rows", UINT64_MAX);
@@ -188,7 +189,7 @@ static int remove_all(struct journal *j)
 	if (!r)
 		r = fsync(j->o.dir) ? -errno : 0;
 	if (!r)
-		r = remove_before(j, "journal", UINT64_MAX);
+		remove_before(j, "journal", UINT64_MAX);
 	return r;
 }
 

@@ -191,7 +191,7 @@ bool uses_end_of(const struct uses *u, const struct index_row *row, int64_t now,
 	ret->reason = EXPIRY_PIN;
 	ret->is_temp = row->is_temp;
 	ret->at = pinned;
-	return true;
+	return pinned != KEEP_FOREVER || u->o.all_pinned;
 }
 
 /* Who writes a temporary file is about to rename it. */

@@ -22,6 +22,7 @@ struct uses_opts {
 	struct policy *policy;
 	struct expiry *expiry;
 	uint32_t temp_s; /* after its last use a temporary file ends; 0: it does not */
+	bool all_pinned; /* the expiry knows also what is pinned for ever */
 	void (*over)(void *arg); /* a directory has more than its quota; under no lock. Or NULL */
 	void *arg;
 };

@@ -131,7 +131,7 @@ void index_evict(struct index *ix, struct index_op *op)
 /* One that is made anew would be told the same by the directory above it. */
 static bool says_nothing_new(const struct keep *k, const struct keep *above)
 {
-	return !k->quota && !(keep_diff(k, above) & ~(unsigned)INDEX_SET_QUOTA);
+	return !(keep_said(k) & keep_diff(k, above)) && !k->quota;
 }
 
 /* Nothing has happened in it, or to it, since then, but that it was emptied. */

@@ -387,6 +387,7 @@ int index_disk(struct index *ix, uint64_t *ret_pool_id)
 
 static int set_disk_plan(struct plan *p, struct index_op *op)
 {
+	plan_use_reserve(p); /* a full index is opened, too */
 	plan_put_encoded(p, key_meta("disk"), number_encode, op->fileid);
 	return 0;
 }

@@ -77,8 +77,15 @@ static int answer(const struct fsck *f)
 	return f->left ? EXIT_FAILED : EXIT_DONE;
 }
 
-static int check_mounted(struct fsck *f, const char *dir)
+static int check_mounted(struct fsck *f, const struct mount_line *m)
 {
+	const char *dir = m->dir;
+
+	if (strchr(m->source, ':'))
+		return cmd_fail(EXIT_FAILED, "fsck",
+				"%s: its store is that of node %s, and is checked there, when it is "
+				"stopped. Try: slicefs fsck NAME there, or slicefs scrub %s", dir,
+				m->source, m->source);
 	if (f->repair)
 		return cmd_fail(EXIT_FAILED, "fsck",
 				"%s: repairs are for stopped stores. Try: slicefs umount %s", dir,
@@ -140,7 +147,7 @@ static int check(struct fsck *f)
 	struct mount_line m;
 
 	if (mounts_canonical(f->what, dir) == 0 && mounts_find(dir, &m))
-		return check_mounted(f, dir);
+		return check_mounted(f, &m);
 	if (stores_name_ok(f->what))
 		return check_stopped(f, f->what);
 	if (mounts_canonical(f->what, dir) == 0) {

@@ -40,6 +40,7 @@ struct mounting {
 	char node[NODE_NAME_MAX]; /* "host:port", whose store it is; or "" */
 	struct engine_rdma rdma;
 	bool helper;     /* run by mount(8) */
+	bool default_store; /* named after dir, since nobody named one */
 	bool check_only;
 };
 
@@ -180,7 +181,8 @@ static int choose_store(const char *source, struct mounting *m)
 					STORES_NAME_MAX);
 		snprintf(m->store_name, sizeof(m->store_name), "%s", m->config.store);
 	}
-	if (!*m->store_name)
+	m->default_store = !*m->store_name;
+	if (m->default_store)
 		stores_name_of_dir(m->dir, m->store_name);
 	stores_dir(m->store_name, m->store);
 	return EXIT_DONE;
@@ -196,6 +198,12 @@ static int clean_stale(const struct mounting *m)
 	if (!mounts_find(dir, &line))
 		return EXIT_DONE;
 	int dead = mounts_is_dead(dir, PROBE_MS);
+	/* Whoever names nothing wants what was there, and not an empty store in its place. */
+	if (dead > 0 && m->default_store && strcmp(line.source, m->store_name))
+		return cmd_fail(EXIT_FAILED, "mount",
+				"%s: what has ended there had %s. Try: slicefs mount %s %s, with its "
+				"options; or, for another store: slicefs umount %s", dir, line.source,
+				line.source, dir, dir);
 	if (dead == 0 && m->helper && !strcmp(line.source, m->store_name))
 		return -1;
 	if (dead == 0)

@@ -47,6 +47,13 @@ teardown_file() { end_file; }
 	[ "$(cat "$MNT/f")" = hello ]
 }
 
+@test "what has died is not replaced by an empty store of the directory's own" {
+	kill_daemon
+	fails 1 "what has ended there had $STORE. Try: slicefs mount $STORE $MNT" "$SLICEFS" mount "$MNT"
+	remount
+	[ "$(cat "$MNT/f")" = hello ]
+}
+
 @test "a killed daemon's mount point can be unmounted, too" {
 	kill_daemon
 	"$SLICEFS" umount "$MNT"

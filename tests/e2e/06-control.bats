@@ -101,6 +101,7 @@ counts() { "$SLICEFS" status --json "$1" | jq -r ".[0].node$2"; } # DIR|HOST:POR
 	fi
 	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$MNT/.slicefs/node-stats"
 	[ "$(node_value sessions)" = 1 ]
+	fails 1 "its store is that of node 127.*Try: slicefs fsck NAME there" "$SLICEFS" fsck "$MNT"
 	head -c 100000 /dev/urandom >"$MNT/seen"
 	hits=$(counts "$MNT" .cache.hits) misses=$(counts "$MNT" .cache.misses) asked=$(counts "$MNT" .evicted.asked)
 	for _ in 1 2 3; do cat "$MNT/seen" >/dev/null; done

@@ -108,7 +108,7 @@ node_is_idle() {
 goes_on() { # pattern of the log
 	all_is_idle
 	grep -aqE "$1" "$SCRATCH/log" || { echo "nothing of $1 in the log"; return 1; }
-	"$SLICEFS" fsck "$MNT"
+	fsck_clean "$MNT"
 }
 
 is_sanitized() { ldd "$SLICEFS" | grep -qE 'lib[at]san'; }

@@ -228,8 +228,9 @@ by_rdma_only() {
 	[[ $SHAPE != rdma || $(stat_value 'transfer_bytes_total{transport="tcp"}') == 0 ]]
 }
 
-# The store is clean, stopped or mounted.
-fsck_clean() {
+# The store is clean, stopped or mounted. (A node's is checked when it is stopped.)
+fsck_clean() { # nothing, or DIR
+	! is_of_node || [[ $# == 0 ]] || return 0
 	"$SLICEFS" fsck "${1:-$STORE}"
 }
 
