@@ -524,28 +524,10 @@ static void setattr_learned(struct req *q)
 	setattr_go(q);
 }
 
-static void setattr_begin(struct req *q)
-{
-	if ((q->resize || q->mask & (INDEX_SET_UID | INDEX_SET_GID)) &&
-	    has_bare_setgid(inode_mode(q->fs->inodes, q->inode)))
-		learn_attr(q, setattr_learned);
-	else
-		setattr_go(q);
-}
-
-/* What was written through a mapping before, and comes back from the kernel after it, would
- * move an mtime that is set by hand. Not with a new size, for which the kernel holds back
- * what it writes until the answer. */
-static bool comes_after_pages(struct req *q, int to_set)
-{
-	return to_set & FUSE_SET_ATTR_MTIME &&
-	       !(to_set & (FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_SIZE)) &&
-	       inode_maybe_dirty(q->fs->inodes, q->inode);
-}
-
 void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 		struct fuse_file_info *fi)
 {
+	const int changes = FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
 	struct req *q = req_begin_on(f, MOP_SETATTR, ino);
 
 	if (!q)
@@ -554,10 +536,11 @@ void fs_setattr(fuse_req_t f, fuse_ino_t ino, struct stat *st, int to_set,
 	q->resize = to_set & FUSE_SET_ATTR_SIZE;
 	q->off = (uint64_t)st->st_size;
 	q->on = fi ? handle_of(fi) : NULL;
-	if (comes_after_pages(q, to_set))
-		notify_range(q->fs, q->inode->nodeid, 0, 0, setattr_begin, q);
+	if ((to_set & changes) &&
+	    has_bare_setgid(inode_mode(q->fs->inodes, q->inode)))
+		learn_attr(q, setattr_learned);
 	else
-		setattr_begin(q);
+		setattr_go(q);
 }
 
 /* Set-id bits ----------------------------------------------------------------- */
@@ -638,12 +621,10 @@ static void readlink_done(struct index_op *op, int r)
 		q->text = strndup(b.p, b.len);
 		r = q->text ? 0 : -ENOMEM;
 	}
-	if (r) {
+	if (r)
 		req_error(q, r);
-		return;
-	}
-	note_looked(q, &op->entry.attr);
-	reply_target(q, q->text);
+	else
+		reply_target(q, q->text);
 }
 
 void fs_readlink(fuse_req_t f, fuse_ino_t ino)

@@ -156,28 +156,17 @@ static void list_go(struct req *q)
 	index_list(q->fs->ix, &q->ix);
 }
 
-/* The directory itself, for the number of "..", and its time of reading. */
+/* The directory itself, for the number of "..". */
 static void self_done(struct index_op *op, int r)
 {
 	struct req *q = req_of(op);
 
-	if (!r && q->off < DOT)
-		note_looked(q, &op->entry.attr);
 	q->attr.fileid = op->entry.parent ? op->entry.parent : q->inode->fileid;
 	index_op_fini(op);
 	if (r < 0)
 		req_error(q, r);
 	else
 		list_go(q);
-}
-
-/* open(2)'s, which libfuse does not pass on. */
-static int open_flags(void)
-{
-	const struct fuse_in_header *h = rbuf_request();
-	const struct fuse_read_in *r = (const void *)(h + 1);
-
-	return h ? (int)r->flags : 0;
 }
 
 static void begin_list(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
@@ -193,7 +182,6 @@ static void begin_list(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 	if (!q)
 		return;
 	req_enter(q, ino);
-	q->flags = open_flags();
 	q->size = size;
 	set_off(q, (uint64_t)off);
 	if (q->off >= DOTDOT) {

@@ -991,13 +991,6 @@ bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid)
 	return true;
 }
 
-bool inode_maybe_dirty(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	return i->opens && i->opens->writers && i->opens->cached;
-}
-
 bool inode_wrote(struct inodes *t, struct inode *i)
 {
 	WITH_LOCK(&t->lock);

@@ -261,8 +261,6 @@ bool inode_stop_writing(struct inodes *t, struct inode *i);
 /* The handle is closed. Before it gives its reference of the file back, after
  * inode_stop_writing(). */
 void inode_close(struct inodes *t, struct inode *i, const struct caching *c);
-/* The kernel may have pages of it that somebody has changed through a mapping. */
-bool inode_maybe_dirty(struct inodes *t, struct inode *i);
 /* A direct write has been done. True: the kernel has to drop those pages
  * before the writer hears of it. */
 bool inode_wrote(struct inodes *t, struct inode *i);

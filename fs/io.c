@@ -100,8 +100,7 @@ static bool access_is_noted(struct req *q, struct timespec before)
 		return !r;
 	if (!access_note(fs->accesses, q->inode, before, q->attr.atime))
 		return false;
-	if (q->on)
-		file_set_attr(q->on->file, INDEX_SET_ATIME, &q->attr);
+	file_set_attr(q->on->file, INDEX_SET_ATIME, &q->attr);
 	/* What others here have open of it shows that as well. */
 	if (fs->watched && q->inode->nodeid != q->inode->fileid)
 		watched_forget(fs->watched, q->inode->fileid);
@@ -127,21 +126,6 @@ static void note_access(struct req *q)
 	q->mask = INDEX_SET_ATIME | INDEX_SET_CTIME;
 	q->lenient = true;
 	change_attr(q, read_go);
-}
-
-/* A listing or a symbolic link does not wait for it, and goes without if there is no room. */
-void note_looked(struct req *q, const struct attr *a)
-{
-	if (!q->fs->accesses || q->flags & O_NOATIME ||
-	    (q->fs->nodiratime && S_ISDIR(a->mode)))
-		return;
-	q->attr = *a;
-	access_overlay(q->fs->accesses, q->inode->fileid, &q->attr);
-	struct timespec before = q->attr.atime, now = clock_now();
-	bool due = atime_due(&q->attr, now);
-	q->attr.atime = now;
-	if (due && access_is_noted(q, before))
-		lately_touched(q->fs, q->inode->fileid, NULL);
 }
 
 void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,

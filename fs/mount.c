@@ -34,7 +34,7 @@ static const struct option {
 	{ "dev", true, true },          { "nodev", true, false },
 	{ "exec", false, false },       { "noexec", true, false },
 	{ "atime", false, false },      { "noatime", true, false },
-	{ "relatime", false, false },   { "nodiratime", false, false },
+	{ "relatime", false, false },   { "nodiratime", true, false },
 	{ "async", false, false },      { "sync", true, false },
 	{ "dirsync", true, false },
 };
@@ -45,16 +45,6 @@ static const struct option *option_find(const char *name)
 		if (!strcmp(options[i].name, name))
 			return &options[i];
 	return NULL;
-}
-
-bool mount_has_option(const struct fs_opts *o, const char *name)
-{
-	_cleanup_(freep) char *copy = strdup(o->options ? o->options : "");
-	char *save, *word = copy ? strtok_r(copy, ",", &save) : NULL;
-
-	while (word && strcmp(word, name))
-		word = strtok_r(NULL, ",", &save);
-	return word;
 }
 
 static void put(struct writer *w, const char *s)

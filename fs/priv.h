@@ -82,7 +82,7 @@ struct fs {
 	struct workers *workers;
 	char *dir, *source, *config, *control;
 	unsigned nthreads, timeout_ms, spin_us;
-	bool read_only, xattrs, noatime, nodiratime, no_opendir;
+	bool read_only, xattrs, noatime, no_opendir;
 	struct keep keep;       /* of what is made, where its directory says nothing */
 	bool shared;            /* other mounts change the index, too */
 	double cache_s;         /* how long the kernel may keep what it is told */
@@ -338,8 +338,6 @@ int fs_amend_init(struct fs *fs);
 /* Checks the mount point, the device and the options; *ret: what fusermount3 and
  * the library are to be told, heap. */
 int mount_options(const struct fs_opts *o, char **ret, char **ret_why);
-/* It is one of o->options. */
-bool mount_has_option(const struct fs_opts *o, const char *name);
 /* Unmounts unless somebody uses it: 0 or negative. */
 int mount_detach(const char *dir);
 
@@ -486,10 +484,6 @@ struct handle *handle_new(struct fs *fs, bool control);
 void handle_free(struct fs *fs, struct handle *h); /* one that is not open */
 
 /* io.c ------------------------------------------------------------------------ */
-
-/* q->inode, which is no file, has been read, and *a is what the index says of it: moves its
- * access time if that is due (q->flags: open(2)'s). q->attr is its own to use. */
-void note_looked(struct req *q, const struct attr *a);
 
 void fs_read(fuse_req_t f, fuse_ino_t ino, size_t size, off_t off,
 	     struct fuse_file_info *fi);

@@ -111,7 +111,6 @@ static int copy_opts(struct fs *fs, const struct fs_opts *o)
 	fs->read_only = o->read_only;
 	fs->xattrs = o->xattrs;
 	fs->noatime = o->noatime;
-	fs->nodiratime = mount_has_option(o, "nodiratime");
 	if (o->keep)
 		fs->keep = *o->keep;
 	fs->shared = !engine_is_alone(fs->engine);

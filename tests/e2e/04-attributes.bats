@@ -133,25 +133,6 @@ loses_capability() { # perl's flags, who writes
 	[ "$(stat -c %z same)" != "$before" ]
 }
 
-@test "who lists a directory and reads a symbolic link moves its time of reading, as with relatime" {
-	requires python3
-	mkdir at; touch at/f; ln -s nowhere atl
-	moves() { # path command...: is its time of reading another one after that?
-		local before; before=$(stat -c %.X "$1"); sleep 0.02; "${@:2}" >"$SCRATCH/out"
-		[ "$(stat -c %.X "$1")" != "$before" ]
-	}
-	moves at ls at; no moves at ls at
-	moves atl readlink atl; no moves atl readlink atl
-	touch at/g; moves at ls at
-	touch at/h; no moves at python3 -c 'import os; os.listdir(os.open("at", os.O_RDONLY | os.O_NOATIME))'
-	last=$(stat -c %.X at)
-	cd /; "$SLICEFS" umount "$MNT"; mount_fs --noatime; cd "$MNT"
-	[ "$(stat -c %.X at)" = "$last" ]; touch at/i; no moves at ls at
-	cd /; "$SLICEFS" umount "$MNT"; mount_fs -o nodiratime; cd "$MNT"
-	touch at/j; no moves at ls at; rm atl; ln -s nowhere atl; moves atl readlink atl
-	cd /; "$SLICEFS" umount "$MNT"; mount_fs
-}
-
 @test "access control lists, inherited and rewritten by chmod" {
 	requires setfacl getfacl
 	mkdir acl; setfacl -d -m u:12345:rwx acl; touch acl/f; mkdir acl/d

@@ -24,26 +24,6 @@ teardown_file() { end_file; }
 	[ "$a" != "$(head -c 1M /dev/zero | sha256sum)" ]
 }
 
-@test "times set by hand stay, though a mapping had been written to" {
-	requires python3
-	head -c 8192 /dev/zero >"$MNT/m"
-	python3 -c '
-import mmap, os, sys
-f = open(sys.argv[1], "r+b")
-m = mmap.mmap(f.fileno(), 8192)
-m[0:4] = b"abcd"
-os.utime(sys.argv[1], (1000, 1000))
-m.flush()
-assert os.stat(sys.argv[1]).st_mtime == 1000
-m[4096:4100] = b"efgh"
-m.flush()
-assert os.stat(sys.argv[1]).st_mtime > 1000
-m[8:12] = b"ijkl"
-os.utime(f.fileno(), (2000, 2000))' "$MNT/m"
-	[ "$(stat -c %Y "$MNT/m")" = 2000 ]
-	[ "$(tr -d '\0' <"$MNT/m")" = abcdijklefgh ]
-}
-
 @test "the page cache is kept from one open to the next" {
 	head -c 900K /dev/urandom >"$MNT/kept"; cat "$MNT/kept" >/dev/null
 	cat "$MNT/kept" >/dev/null; reads=$(stat_value 'op_duration_seconds_count{op="read"}')
