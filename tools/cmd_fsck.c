@@ -133,12 +133,16 @@ static int check_stopped(struct fsck *f, const char *name)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s", why ? why : strerror(-r));
 	r = engine_check(e, f->repair, &f->report, &f->repaired);
 	engine_close(e);
-	if (r > 0 && f->repair)
-		r = look_again(dir);
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", name, strerror(-r));
 	f->left = r;
-	return answer(f);
+	r = r > 0 && f->repair ? look_again(dir) : r;
+	if (r >= 0)
+		f->left = r;
+	int status = answer(f);
+	return r >= 0 ? status :
+			cmd_fail(EXIT_FAILED, "fsck", "%s: cannot see what is left: %s. Try: "
+				 "slicefs fsck %s", name, strerror(-r), name);
 }
 
 static int check(struct fsck *f)

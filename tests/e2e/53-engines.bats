@@ -24,11 +24,7 @@ setup() {
 
 # What has gone for want of room: of a node's store only the node knows. What an engine's own
 # evictor unlinks is none of it.
-evicted() {
-	local file=$MNT/.slicefs/stats
-	! is_of_node || file=$MNT/.slicefs/node-stats
-	awk '$1 == "slicefs_evictions_total{reason=\"pool\"}" { print $2 }' "$file"
-}
+evicted() { store_value 'evictions_total{reason="pool"}'; }
 
 use_as() { # engine dirs...
 	local before

@@ -26,7 +26,7 @@ enum { TEMP_S = 100 };
 
 static void begin_uses(void)
 {
-	struct uses_opts o = { .temp_s = TEMP_S };
+	struct uses_opts o = { .temp_s = TEMP_S, .all_pinned = true };
 
 	assert_int_equal(policy_new(&policy), 0);
 	assert_int_equal(expiry_new(&expiry), 0);
