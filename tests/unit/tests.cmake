@@ -85,3 +85,6 @@ list(TRANSFORM DOCTOR_SRC PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VARIABLE doctor_
 target_sources(test_doctor PRIVATE ${doctor_src})
 unit_test(warm_list engine index common)
 target_sources(test_warm_list PRIVATE ${PROJECT_SOURCE_DIR}/tools/warm_list.c)
+unit_test(progress common PkgConfig::JANSSON)
+target_sources(test_progress PRIVATE ${PROJECT_SOURCE_DIR}/tools/progress.c)
+target_link_libraries(test_progress PRIVATE util)
