@@ -234,6 +234,7 @@ by_rdma_only() {
 }
 
 # The store is clean, stopped or mounted. (A node's is checked when it is stopped.)
+# shellcheck disable=SC2120 # files pass DIR
 fsck_clean() { # nothing, or DIR
 	! is_of_node || [[ $# == 0 ]] || return 0
 	"$SLICEFS" fsck "${1:-$STORE}"
