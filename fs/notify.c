@@ -35,7 +35,10 @@ struct notify {
 	pthread_cond_t more;
 	struct note *queue;
 	uint64_t wake_ns;       /* for away_expire(); 0: not */
+	bool busy;              /* one is under way */
+	bool passing;           /* the kernel is told no more */
 	bool ending;
+	pthread_cond_t idle;    /* passing, and nothing is left */
 
 	struct fs *fs;
 	const char *name;       /* the thread's */
@@ -48,6 +51,9 @@ static struct note *next_note(struct notify *n, bool *ret_end)
 	WITH_LOCK(&n->lock);
 	struct note *note;
 
+	n->busy = false;
+	if (n->passing && !n->queue)
+		pthread_cond_signal(&n->idle);
 	while (!n->queue && !n->ending && (!n->wake_ns || clock_ns() < n->wake_ns))
 		lock_wait_until(&n->lock, &n->more, n->wake_ns);
 	note = n->queue;
@@ -55,6 +61,7 @@ static struct note *next_note(struct notify *n, bool *ret_end)
 		DL_DELETE(n->queue, note);
 	else
 		n->wake_ns = 0;
+	n->busy = note;
 	*ret_end = !note && n->ending;
 	return note;
 }
@@ -163,6 +170,7 @@ int notify_new(struct fs *fs, const char *name, struct notify **ret)
 	n->name = name;
 	lock_init(&n->lock, LOCK_FS_NOTIFY);
 	lock_cond_init(&n->more);
+	lock_cond_init(&n->idle);
 	int r = pthread_create(&n->thread, NULL, run, n);
 	if (r) {
 		free(n);
@@ -170,6 +178,15 @@ int notify_new(struct fs *fs, const char *name, struct notify **ret)
 	}
 	*ret = n;
 	return 0;
+}
+
+void notify_pass(struct notify *n)
+{
+	WITH_LOCK(&n->lock);
+
+	n->passing = true;
+	while (n->queue || n->busy)
+		lock_wait_until(&n->lock, &n->idle, 0);
 }
 
 struct notify *notify_free(struct notify *n)
@@ -184,26 +201,37 @@ struct notify *notify_free(struct notify *n)
 	pthread_join(n->thread, NULL);
 	assert(!n->queue);
 	pthread_cond_destroy(&n->more);
+	pthread_cond_destroy(&n->idle);
 	lock_fini(&n->lock);
 	free(n);
 	return NULL;
+}
+
+/* False: the kernel is told no more. */
+static bool append(struct notify *n, struct note *note)
+{
+	WITH_LOCK(&n->lock);
+
+	if (n->passing)
+		return false;
+	metric_add(M_NOTIFICATIONS, 1);
+	DL_APPEND(n->queue, note);
+	pthread_cond_signal(&n->more);
+	return true;
 }
 
 static void enqueue(struct notify *n, const struct note *what)
 {
 	struct note *note = malloc(sizeof(*note));
 
-	if (!note) {
-		free(what->name);
-		if (what->done)
-			what->done(what->q);
+	if (note)
+		*note = *what;
+	if (note && append(n, note))
 		return;
-	}
-	*note = *what;
-	metric_add(M_NOTIFICATIONS, 1);
-	WITH_LOCK(&n->lock);
-	DL_APPEND(n->queue, note);
-	pthread_cond_signal(&n->more);
+	free(note);
+	free(what->name);
+	if (what->done)
+		what->done(what->q);
 }
 
 void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,

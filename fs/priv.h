@@ -501,10 +501,14 @@ void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
 /* notify.c -------------------------------------------------------------------- */
 
 int notify_new(struct fs *fs, const char *name, struct notify **ret); /* name: its thread's */
-/* Sends what is queued, ends the thread. Returns NULL; NULL is fine. */
+/* Sends what is queued, and waits for that: while requests are answered, which the kernel may
+ * have to wait for. What is asked for from then on is not sent, and done at once. */
+void notify_pass(struct notify *n);
+/* The same, and ends the thread. Returns NULL; NULL is fine. */
 struct notify *notify_free(struct notify *n);
 /* The kernel drops its pages of [off, off + len), then done(q) is called on the
- * notify thread. Out of memory: done(q) is called at once, pages stay. */
+ * notify thread. Out of memory, or at the end (notify_pass()): done(q) is called at once,
+ * pages stay. */
 void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 		  void (*done)(struct req *q), struct req *q);
 /* The name is gone: the kernel drops it, and what it named if nobody uses that. One that was

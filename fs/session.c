@@ -300,6 +300,7 @@ static void finish(struct fs *fs)
 	fs->accesses = accesses_free(fs->accesses);
 	fs->workers = workers_free(fs->workers);
 	fs->watched = watched_free(fs->watched);
+	fs->notify_names = notify_free(fs->notify_names);
 	fs->notify = notify_free(fs->notify);
 }
 
@@ -318,8 +319,10 @@ int fs_run(struct fs *fs)
 	wait_for_end(fs);
 	engine_watch_eviction(fs->engine, NULL);
 	waits_stop(fs->waits);
-	watched_stop(fs->watched); /* while requests are answered, as this: */
-	fs->notify_names = notify_free(fs->notify_names);
+	/* While requests are answered, which the kernel may wait for: */
+	watched_stop(fs->watched);
+	notify_pass(fs->notify_names);
+	notify_pass(fs->notify);
 	workers_stop(fs->workers);
 	finish(fs);
 	return 0;

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -566,9 +567,11 @@ static void test_control(void **state)
 	assert_idle();
 }
 
-/* Last: the mount is ended while a program has files open. */
+/* Last: the mount is ended while a program has files open, and a page that the kernel would
+ * write back before it dropped it; and what was written cannot be published. */
 static void test_stop(void **state)
 {
+	struct timespec until;
 	int ready[2];
 	char c;
 	void *r;
@@ -583,13 +586,25 @@ static void test_stop(void **state)
 			_exit(1);
 		int fd = open("held", O_RDWR | O_CREAT, 0600);
 		(void)!write(fd, "unpublished", 11);
+		char *map = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED)
+			_exit(1);
+		map[0] = 'U';
 		(void)!write(3, "1", 1);
 		pause();
 	}
 	close(ready[1]);
 	assert_int_equal(read(ready[0], &c, 1), 1);
+	kv_fault_arm(faults, 1, -EIO);
 	fs_stop(fs);
-	pthread_join(server, &r);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 30;
+	if (pthread_timedjoin_np(server, &r, &until)) {
+		umount2(dir, MNT_FORCE); /* ends its connection: else this never does */
+		kill(pid, SIGKILL);
+		fail_msg("it has not ended");
+	}
+	kv_fault_arm(faults, 0, 0);
 	assert_int_equal((intptr_t)r, 0);
 	fs_free(fs);
 	fs = NULL;
