@@ -33,13 +33,8 @@ enum { PROMISE_MS = 2000, MISSES = 8, TRIES = 8 /* slots that a thread may have 
 
 void promise_drop(struct fs *fs, struct handle *h)
 {
-	if (!h)
-		return;
-	{
-		WITH_LOCK(&fs->handles_lock);
-		h->closing = true; /* handles_close() leaves it to us */
-	}
-	handle_close(fs, h, NULL, NULL);
+	if (h)
+		handle_close(fs, h, NULL, NULL);
 }
 
 /* Slots ------------------------------------------------------------------------------- */

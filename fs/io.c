@@ -159,15 +159,6 @@ static bool is_direct(const struct req *q)
 	return q->on->caching.direct && !(q->flags & FUSE_WRITE_CACHE);
 }
 
-static void written(struct req *q)
-{
-	if (is_direct(q) && inode_wrote(q->fs->inodes, q->inode))
-		notify_range(q->fs, q->inode->nodeid, q->off, q->size,
-			     write_reply, q);
-	else
-		write_reply(q);
-}
-
 static void write_published(struct file_op *op, int64_t r)
 {
 	struct req *q = op->arg;
@@ -178,7 +169,15 @@ static void write_published(struct file_op *op, int64_t r)
 	else if (r < 0)
 		req_io_error(q, r);
 	else
-		written(q);
+		write_reply(q);
+}
+
+static void written(struct req *q)
+{
+	if (q->sync)
+		req_publish(q, q->on->file, write_published);
+	else
+		write_reply(q);
 }
 
 static void write_go(struct req *q);
@@ -191,8 +190,8 @@ static void write_done(struct file_op *op, int64_t r)
 		write_go(q);
 	else if (r < 0)
 		req_io_error(q, r);
-	else if (q->sync)
-		req_publish(q, op->file, write_published);
+	else if (is_direct(q) && inode_wrote(q->fs->inodes, q->inode))
+		notify_range(q->fs, q->inode->nodeid, q->off, q->size, written, q);
 	else
 		written(q);
 }

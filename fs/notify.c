@@ -220,15 +220,23 @@ static bool append(struct notify *n, struct note *note)
 	return true;
 }
 
-static void enqueue(struct notify *n, const struct note *what)
+/* False: nor will it be, for want of memory or at the end. */
+static bool try_enqueue(struct notify *n, const struct note *what)
 {
 	struct note *note = malloc(sizeof(*note));
 
 	if (note)
 		*note = *what;
 	if (note && append(n, note))
-		return;
+		return true;
 	free(note);
+	return false;
+}
+
+static void enqueue(struct notify *n, const struct note *what)
+{
+	if (try_enqueue(n, what))
+		return;
 	free(what->name);
 	if (what->done)
 		what->done(what->q);
@@ -249,9 +257,9 @@ void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q), st
 	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1, .done = done, .q = q });
 }
 
-void notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
+bool notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
 {
-	enqueue(fs->notify, &(struct note){ .done = done, .q = q });
+	return try_enqueue(fs->notify, &(struct note){ .done = done, .q = q });
 }
 
 void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir)

@@ -247,6 +247,10 @@ void handle_close(struct fs *fs, struct handle *h,
 	/* There is no way to keep a handle that the kernel has given up. */
 	if (!c)
 		abort();
+	{
+		WITH_LOCK(&fs->handles_lock);
+		h->closing = true; /* handles_close() leaves it to us */
+	}
 	*c = (struct closing){ .fs = fs, .handle = h, .done = done, .q = q };
 	c->op.arg = c;
 	c->op.call.deadline_ns = clock_ns() + fs->timeout_ms * NS_PER_MS;
@@ -476,9 +480,8 @@ static void open_dropped(struct req *q)
 /* Who has it dropped may not have asked for it yet: then once more. */
 static void open_waited(struct req *q)
 {
-	if (inode_is_dropping(q->fs->inodes, q->inode))
-		notify_after(q->fs, open_waited, q);
-	else
+	if (!inode_is_dropping(q->fs->inodes, q->inode) ||
+	    !notify_after(q->fs, open_waited, q))
 		q->reply(q);
 }
 

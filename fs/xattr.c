@@ -317,8 +317,8 @@ static void capability_gone(struct index_op *op, int r)
 		if (!r) /* the ctime is the write's */
 			inode_set_done(q->fs->inodes, q->inode, 0, &op->entry.attr);
 		index_op_fini(op);
+		inode_no_capability(q->fs->inodes, q->inode, q->capability);
 	}
-	inode_no_capability(q->fs->inodes, q->inode, q->capability);
 	q->next_step(q);
 }
 
