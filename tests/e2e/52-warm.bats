@@ -251,7 +251,7 @@ make_source() {
 	[ "$(ls "$MNT/go")" = $'1\n2' ]
 	"$SLICEFS" warm --json "$SCRATCH/shown" "$(to bar)" 2>"$SCRATCH/err" 3>&- | true
 	[ "${PIPESTATUS[0]}" != 0 ]; grep -q 'Broken pipe. It goes on' "$SCRATCH/err"
-	[ "$(stat -c %s "$MNT/bar/large")" = 100000000 ]
+	[ "$(stat -c %s "$MNT/bar/large")" = 30000000 ]
 	rm -r "$MNT/bar" "$SCRATCH/shown"
 }
 
