@@ -549,11 +549,21 @@ static void take_sums(const struct put_run *run, const struct summed *s)
 	}
 }
 
+/* A session that ended since the bytes were placed has taken them with it; one that ends
+ * from here on finds them in the map (files_lost()). */
+static bool any_lost(const struct put *p)
+{
+	for (uint32_t i = 0; i < p->nruns; i++)
+		if (p->runs[i].fresh && node_is_lost(p->f->e->node, p->runs[i].hold->id))
+			return true;
+	return false;
+}
+
 static int put_insert(struct put *p, const struct summed *s)
 {
 	struct map *m = &p->f->map;
 	uint64_t at = page_of(p->off), end = page_end(put_end(p));
-	int r = map_reserve(m, at, end, p->nruns);
+	int r = any_lost(p) ? -EIO : map_reserve(m, at, end, p->nruns);
 
 	if (r < 0)
 		return r;

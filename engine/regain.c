@@ -4,8 +4,10 @@
  *
  * What was written and not published was the session's, and is gone with it: such
  * a file fails with EIO from then on, also when it is closed, so that nobody takes
- * what he wrote for stored. All others go on. The index does not know any more
- * that some of them are written to; it is told again, as an open for writing would.
+ * what he wrote for stored. So does one that has only begun to change (a call of several
+ * steps is at it, or has failed): it consists of other slices than what is published. All
+ * others go on. The index does not know any more that some of them are written to; it is
+ * told again, as an open for writing would.
  *
  * Between the two sessions nobody kept track of renames (index_writer()): if the
  * record is not where it was, the file is lost as well, rather than taken for one
@@ -22,14 +24,26 @@
 
 enum { REGAIN_S = 10 };
 
+/* Under its lock: pages of it are in slices of the session. Those without a page are of a put
+ * that fails by itself (put_insert()), or of a reader. */
+static bool has_begun(const struct file *f)
+{
+	for (struct hold *h = f->map.writing; h; h = h->next)
+		if (h->pages)
+			return true;
+	return false;
+}
+
 static bool line_lost(struct file *f)
 {
 	WITH_LOCK(&f->lock);
 
 	f->registered = false;
+	f->dirty |= !f->lost && has_begun(f);
 	if (f->lost || !(f->draft || f->dirty))
 		return false;
 	f->lost = true;
+	file_count(f);
 	return true;
 }
 

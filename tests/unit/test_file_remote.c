@@ -643,59 +643,185 @@ static void assert_old_version(struct engine *e)
 	assert_int_equal(kit_close(f, 0), 0);
 }
 
+/* A node with a mount behind the relay. */
+struct pair {
+	struct engine *node, *e;
+	struct server *at;
+	uint64_t session; /* the mount's, when somebody looked last */
+};
+
+static void pair_listen(struct pair *p, uint32_t max_requests)
+{
+	struct server_opts so = { .listen = "127.0.0.1:0", .ix = p->node->ix,
+				  .pool = p->node->pool, .max_requests = max_requests };
+
+	assert_int_equal(server_open(&so, &p->at, NULL), 0);
+}
+
+static struct pair pair_open(const struct engine_opts *no, uint32_t max_requests)
+{
+	struct engine_opts mo = { .timeout_ms = 5000 };
+	struct pair p = { 0 };
+	char where[32];
+
+	assert_int_equal(engine_open(no, &p.node, NULL), 0);
+	pair_listen(&p, max_requests);
+	relay_open(&relay, server_port(p.at));
+	snprintf(where, sizeof(where), "127.0.0.1:%u", relay.port);
+	mo.node = where;
+	assert_int_equal(engine_open(&mo, &p.e, NULL), 0);
+	p.session = remote_session(peer_remote(p.e->peer));
+	return p;
+}
+
+static bool pair_is_back(struct pair *p)
+{
+	struct remote *x = peer_remote(p->e->peer);
+
+	return remote_is_up(x) && remote_session(x) != p->session;
+}
+
+/* The mount's session ends, and it has the next one. */
+static void pair_cut(struct pair *p)
+{
+	p->session = remote_session(peer_remote(p->e->peer));
+	relay_cut(&relay);
+	WAIT_FOR(pair_is_back(p));
+}
+
+static void pair_close(struct pair *p)
+{
+	engine_close(p->e);
+	relay_close(&relay);
+	server_close(p->at);
+	kit_check_engine(p->node);
+	engine_close(p->node);
+	assert_idle();
+}
+
 static void test_a_publish_unsent_when_its_session_ends(void **state)
 {
-	struct engine_opts no = local, mo = { .timeout_ms = 5000 };
-	struct engine *node, *e;
-	struct server *at = NULL;
+	struct engine_opts no = local;
 	struct closing c = { .r = 1 };
 	struct place place = { 0 };
 	struct attr a = { 0 };
-	char where[32];
 	pthread_t thread;
 	sem_t looked;
 
 	(void)state;
 	no.wrap_kv = gate_open;
-	assert_int_equal(engine_open(&no, &node, NULL), 0);
-	struct server_opts so = { .listen = "127.0.0.1:0", .ix = node->ix, .pool = node->pool,
-				  .max_requests = 1 };
-	assert_int_equal(server_open(&so, &at, NULL), 0);
-	relay_open(&relay, server_port(at));
-	snprintf(where, sizeof(where), "127.0.0.1:%u", relay.port);
-	mo.node = where;
-	assert_int_equal(engine_open(&mo, &e, NULL), 0);
-	struct remote *x = peer_remote(e->peer);
+	struct pair p = pair_open(&no, 1);
+	struct engine *e = p.e;
 
 	put_file(e, "f", (uint8_t[PAGE_BYTES]){ 1 }, PAGE_BYTES);
 	assert_int_equal(kit_open_name(e, "f", FILE_WRITE, &c.f), 0);
 	scatter(c.f);
 	assert_int_equal(kit_lookup(e, "f", &a, &place), 0);
-	uint64_t session = remote_session(x);
 	sem_init(&looked, 0, 0);
 	struct index_op look = { .fileid = a.fileid, .place = place, .done = stat_done,
 				 .arg = &looked };
 	atomic_store(&gate.armed, true);
 	assert_int_equal(pthread_create(&thread, NULL, close_it, &c), 0);
-	leave_it_unsent(node, e, &look);
+	leave_it_unsent(p.node, e, &look);
 	relay_cut(&relay);
-	WAIT_FOR(remote_session(x) != session);
+	WAIT_FOR(remote_session(peer_remote(e->peer)) != p.session);
 	gate_pass(gate.parked);
 	pthread_join(thread, NULL);
 	assert_int_equal(c.r, -EIO);
-	assert_true(remote_session(x) > session);
+	assert_true(remote_session(peer_remote(e->peer)) > p.session);
 	sem_take(&looked);
 	index_op_fini(&look);
 
 	assert_old_version(e);
 	assert_int_equal(kit_unlink(e, "f"), 0);
-	engine_close(e);
-	relay_close(&relay);
-	server_close(at);
-	kit_check_engine(node);
-	engine_close(node);
+	pair_close(&p);
 	sem_destroy(&looked);
-	assert_idle();
+}
+
+/* What a session's end leaves of calls of several steps ---------------------------------------- */
+
+/* What is published is there for who opens it now. */
+static void assert_opens(struct engine *e, const char *name, const uint8_t *bytes, uint64_t n)
+{
+	_cleanup_(freep) uint8_t *got = malloc(n + 1);
+	struct file *f = NULL;
+
+	assert_int_equal(kit_open_name(e, name, 0, &f), 0);
+	assert_int_equal(kit_read(f, 0, got, n + 1), n);
+	assert_memory_equal(got, bytes, n);
+	assert_int_equal(kit_close(f, 0), 0);
+}
+
+/* Its content has moved to a slice for a write that then found no room. */
+static void test_what_had_begun_to_change_is_lost(void **state)
+{
+	_cleanup_(freep) uint8_t *large = calloc(1, 5 << 20);
+	const uint8_t *bytes = some_bytes(100);
+	struct engine_opts no = local;
+	struct file *r = NULL, *w = NULL;
+	uint8_t got[100];
+
+	(void)state;
+	no.pool_bytes = 4 << 20;
+	struct pair p = pair_open(&no, 0);
+	put_file(p.e, "f", bytes, 100);
+	assert_int_equal(kit_open_name(p.e, "f", 0, &r), 0);
+	assert_int_equal(kit_open_name(p.e, "f", FILE_WRITE, &w), 0);
+	assert_int_equal(kit_write(w, 500, large, 5 << 20), -ENOSPC);
+	assert_int_equal(kit_read(r, 0, got, 100), 100);
+	assert_memory_equal(got, bytes, 100);
+	pair_cut(&p);
+	assert_int_equal(kit_read(r, 0, got, 100), -EIO);
+	assert_opens(p.e, "f", bytes, 100);
+	assert_int_equal(kit_publish(w, false), -EIO);
+	assert_int_equal(kit_close(w, FILE_WRITE), -EIO);
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_opens(p.e, "f", bytes, 100);
+	assert_int_equal(kit_unlink(p.e, "f"), 0);
+	pair_close(&p);
+}
+
+struct writing {
+	struct file *f;
+	const uint8_t *bytes;
+	int64_t r;
+};
+
+static void *write_it(void *arg)
+{
+	struct writing *w = arg;
+
+	w->r = kit_write(w->f, 0, w->bytes, 8192);
+	return NULL;
+}
+
+/* Bytes were placed in the session before: they are not, and what is published is as it was. */
+static void test_what_was_placed_is_gone_with_its_session(void **state)
+{
+	const struct fault_opts early = { .seed = 1 }; /* moved at once, and told when it is let go */
+	const uint8_t *bytes = some_bytes(9000);
+	struct writing w = { .bytes = bytes, .r = 1 };
+	int64_t moved;
+	pthread_t thread;
+
+	(void)state;
+	struct pair p = pair_open(&local, 0);
+	put_file(p.e, "f", bytes, 9000);
+	assert_int_equal(kit_open_name(p.e, "f", FILE_WRITE, &w.f), 0);
+	assert_int_equal(transport_fault_open(p.e->transport, &early, &p.e->transport), 0);
+	moved = metric_get(M_MOVED_TCP);
+	transport_fault_hold(p.e->transport, true);
+	assert_int_equal(pthread_create(&thread, NULL, write_it, &w), 0);
+	WAIT_FOR(metric_get(M_MOVED_TCP) > moved);
+	pair_cut(&p);
+	transport_fault_hold(p.e->transport, false);
+	pthread_join(thread, NULL);
+	assert_int_equal(w.r, -EIO);
+	assert_opens(p.e, "f", bytes, 9000);
+	assert_int_equal(kit_write(w.f, 0, bytes + 1, 8192), 8192); /* in this session it can be */
+	assert_int_equal(kit_close(w.f, FILE_WRITE), 0);
+	assert_int_equal(kit_unlink(p.e, "f"), 0);
+	pair_close(&p);
 }
 
 int main(void)
@@ -713,6 +839,8 @@ int main(void)
 		cmocka_unit_test(test_who_has_moved_is_found),
 		cmocka_unit_test(test_closed_while_sessions_end),
 		cmocka_unit_test(test_a_publish_unsent_when_its_session_ends),
+		cmocka_unit_test(test_what_had_begun_to_change_is_lost),
+		cmocka_unit_test(test_what_was_placed_is_gone_with_its_session),
 	};
 
 	if (getenv("TEST"))
