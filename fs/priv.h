@@ -518,8 +518,8 @@ void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir);
 /* The kernel asks for the attributes again, then as notify_range(). */
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
-/* done(q) after all of the above that has been asked for. False: it will not come, for want of memory or
- * at the end. */
+/* done(q) after all of the above that has been asked for. False: it will not come, for want of
+ * memory or at the end. */
 bool notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
 /* The kernel asks again what `name` (NULL: nothing) in dir is, and for the attributes
  * of nodeid, if it could have them without that. Not from the notify thread, nor from
