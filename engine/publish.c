@@ -212,7 +212,7 @@ static void committed(struct publish *p)
 
 /* Steps ------------------------------------------------------------------------------ */
 
-static void publish_anew(struct publish *p);
+static void publish_anew(struct publish *p, bool unsure);
 
 static void transacted(struct index_op *op, int outcome)
 {
@@ -227,7 +227,7 @@ static void transacted(struct index_op *op, int outcome)
 		p->w->f->publishing = false;
 	}
 	if (outcome == INDEX_CHANGED) {
-		publish_anew(p);
+		publish_anew(p, op->unsure);
 		return;
 	}
 	/* If an answer was lost the version may be there, with its blocks. */
@@ -300,13 +300,14 @@ static void anew_deleted(struct index_op *op, int outcome)
 	publish_build(p);
 }
 
-/* Sharing was in vain. What was put for it goes, and all blocks are new. */
-static void publish_anew(struct publish *p)
+/* Sharing was in vain, or an answer was lost. What was put for it goes, and all blocks are new.
+ * `unsure`: the version may have been there, and another mount's that followed share its blocks. */
+static void publish_anew(struct publish *p, bool unsure)
 {
 	new_op(p, anew_deleted);
 	p->op.call = (struct kv_call){ 0 };
 	p->op.blocks = p->put;
-	p->op.nblocks = p->nput;
+	p->op.nblocks = unsure ? 0 : p->nput;
 	index_del_blocks(p->w->f->e->ix, &p->op);
 }
 

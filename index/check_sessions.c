@@ -120,6 +120,7 @@ static int check_draft_row(void *arg, const struct kv_row *row)
 	struct check_writer *w;
 	struct name_key k;
 	uint64_t id;
+	char what[64];
 	bool clash = false;
 	int r = key_parse_name(row->key, &k);
 
@@ -134,7 +135,9 @@ static int check_draft_row(void *arg, const struct kv_row *row)
 	if (!parent || !S_ISDIR(parent->type)) {
 		complain_draft(c, row, &k, ": that is no directory");
 	} else if (!w || !w->draft) {
-		complain_draft(c, row, &k, ": nobody writes its object");
+		snprintf(what, sizeof(what), ": nobody writes its object, %llu",
+			 (unsigned long long)id);
+		complain_draft(c, row, &k, what);
 	} else {
 		w->nfound++;
 		r = name_clashes(c, 'D', &k, &clash);

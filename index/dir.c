@@ -271,6 +271,12 @@ static int make_plan(struct plan *p, struct index_op *op)
 
 	if (!r)
 		return entry_of_name(p, &v, &op->entry);
+	/* The object of an earlier run may be somewhere else by now: this is another one. */
+	if (r == INDEX_MISS && plan_is_repeat(p)) {
+		op->fileid = o.fileid = index_new_id(plan_index(p));
+		if (!o.fileid)
+			return -EIO;
+	}
 	if (r == INDEX_MISS)
 		r = attr_inherit(p, op, &parent, 'X', &o.rec.attr);
 	if (r)
@@ -457,6 +463,26 @@ static int unlink_published(struct plan *p, const struct name_view *v, struct go
 	return objects_lose(p, v, 1, NULL, 0, ret);
 }
 
+/* On a repeat: does the name not show any more what it was to be taken from? Then it has been,
+ * by whomever. What its draft hid shows when the draft has gone with its session. */
+static bool is_removed(struct plan *p, const struct name_view *v)
+{
+	uint64_t shown = plan_target(p, 0, v->fileid);
+	uint64_t hidden = plan_target(p, 1, v->published ? v->rec.attr.fileid : 0);
+
+	return v->fileid != shown && v->fileid != hidden;
+}
+
+/* INDEX_MISS, which on a repeat is no trouble: *ret_done. */
+static int find_to_remove(struct plan *p, struct index_op *op, struct name_view *ret,
+			  bool *ret_done)
+{
+	int r = name_find_shown(p, op->parent, op->name, ret);
+
+	*ret_done = r == INDEX_MISS ? plan_is_repeat(p) : !r && is_removed(p, ret);
+	return *ret_done ? 0 : r;
+}
+
 /* A draft name, with what it hides. */
 static int unlink_draft(struct plan *p, struct index_op *op, const struct name_view *v)
 {
@@ -473,9 +499,10 @@ static int unlink_draft(struct plan *p, struct index_op *op, const struct name_v
 static int unlink_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
-	int r = name_find_shown(p, op->parent, op->name, &v);
+	bool done;
+	int r = find_to_remove(p, op, &v, &done);
 
-	if (r)
+	if (r || done)
 		return r;
 	if (name_is_dir(&v))
 		return -EISDIR;
@@ -503,9 +530,10 @@ int dir_remove(struct plan *p, const struct name_view *v,
 static int rmdir_plan(struct plan *p, struct index_op *op)
 {
 	struct name_view v;
-	int r = name_find_shown(p, op->parent, op->name, &v);
+	bool done;
+	int r = find_to_remove(p, op, &v, &done);
 
-	if (r)
+	if (r || done)
 		return r;
 	if (!name_is_dir(&v))
 		return -ENOTDIR;

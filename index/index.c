@@ -115,6 +115,7 @@ static int ids_plan(struct plan *p, struct index_op *op)
 		return r;
 	if (next <= INDEX_ROOT || next > UINT64_MAX - 2 * IDS_LOT)
 		return -EUCLEAN;
+	plan_use_reserve(p); /* a full index says -ENOSPC for what is made, and not that it is broken */
 	plan_expect_same(p, key_meta("next"));
 	plan_put_encoded(p, key_meta("next"), number_encode, next + IDS_LOT);
 	op->entry.attr.fileid = next;

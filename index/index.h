@@ -22,8 +22,8 @@
 enum {
 	INDEX_MISS = 1,     /* outcome: no such name, object or attribute */
 	INDEX_UNLINKED = 2, /* outcome of publish: no name is left to publish to */
-	INDEX_CHANGED = 3,  /* the same: it shares blocks of a version that was
-			       replaced meanwhile */
+	INDEX_CHANGED = 3,  /* the same: another version has come meanwhile, and blocks that
+			       this one consists of may have gone with the one before */
 	INDEX_ON_DISK = 4,  /* outcome of index_writer(): it is away, or copied */
 	PUBLISH_SHARES = 1, /* flag of it: it does share some */
 
@@ -268,8 +268,8 @@ struct index_op {
 	bool more;
 	struct bytes bytes;   /* xattr value or list */
 	struct kv_rows *rows; /* one: a row for each of blocks[] */
-	bool unsure;          /* the outcome is negative, and it may have been
-				 done all the same: an answer was lost */
+	bool unsure;          /* the outcome is negative, or INDEX_CHANGED, and it may
+				 have been done all the same: an answer was lost */
 
 	struct plan *plan; /* the index's */
 };
@@ -358,7 +358,8 @@ void index_draft(struct index *ix, struct index_op *op);
  * directory). For a draft the caller counts nlink. */
 void index_link(struct index *ix, struct index_op *op);
 
-/* parent, name -> gone; gone2: what a draft's name hid. INDEX_MISS; unlink:
+/* parent, name -> gone; gone2: what a draft's name hid (neither, if an answer was lost, and the
+ * name does not show it any more: somebody has removed it). INDEX_MISS; unlink:
  * -EISDIR; rmdir: -ENOTDIR, -ENOTEMPTY (also drafts of other sessions). */
 void index_unlink(struct index *ix, struct index_op *op);
 void index_rmdir(struct index *ix, struct index_op *op);
@@ -473,7 +474,8 @@ void index_writer_end(struct index *ix, struct index_op *op);
  * this one does without; if it is the one it was based on, they are noted under its number.
  * The draft's names, ACLs and attributes become durable in the same
  * transaction. flags: PUBLISH_SHARES: only if it replaces the version that it was
- * based on, else INDEX_CHANGED. more_gone, nmore_gone: what other names of a draft replaced.
+ * based on, else INDEX_CHANGED; which is also said after an answer that was lost, if another
+ * version is there. more_gone, nmore_gone: what other names of a draft replaced.
  * session: the one that all it consists of is of (index_session(), before that was put); 0: the
  * one that this call begins in. If another one has followed it is not done: -EIO.
  * index_draft() or index_writer() went before (-EINVAL). INDEX_UNLINKED: nothing

@@ -9,7 +9,6 @@
  * lies under a key of the session, `g`, until the engine has dropped it: so there is
  * always a row that names its slices, for as long as they may be asked for.
  */
-#include <assert.h>
 #include <errno.h>
 
 #include "common/cleanup.h"
@@ -65,11 +64,12 @@ int object_lose(struct plan *p, struct object *o, uint32_t n, struct gone *ret)
 		a->nlink = n = 1;
 	if (a->nlink < n)
 		return -EUCLEAN;
+	if (a->nlink > n && o->place.kind != PLACE_FILEID)
+		return -EUCLEAN; /* a record with its name, and more links than that */
 	a->nlink -= n;
 	a->ctime = plan_now(p);
 	*ret = (struct gone){ .fileid = o->fileid, .attr = *a };
 	if (a->nlink) {
-		assert(o->place.kind == PLACE_FILEID);
 		object_put(p, o);
 		ret->attr.nlink = object_links(o);
 		if (!ret->attr.nlink)

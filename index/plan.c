@@ -7,7 +7,7 @@
  *	  run the plan --PLAN_WAIT--> read all it asked for --------|
  *	        |                                                   |
  *	        |--0, writes--> compare, write --KV_CONFLICT--------|
- *	        |                    |---KV_UNKNOWN--> as written? --no
+ *	        |                    |---KV_UNKNOWN--> was it done? --no
  *	        |                    |                    | yes
  *	        '--outcome-----------'--> op->done() <----'
  *
@@ -27,10 +27,18 @@
  * read would have, so that a wrong guess costs no round trip either. What such a run says
  * without writing is not believed.
  *
- * No answer: what was to be written is read. If all of it is there, the request was
- * done, and the outputs of the run that made it are right; nobody else could say
- * what an unlink found. Else the plan runs again, with plan_is_repeat(): it was not
- * done, or somebody changed a part of it since.
+ * No answer: what was to be written is read, and a request is done as a whole or not at all. So
+ * one row that nobody else can have written says that it was done, whatever has become of the
+ * others: somebody has written them since, or they went with their session. The outputs of the
+ * run that made it are right then; nobody else could say what an unlink found. Such a row is
+ * times of a directory with a number of their own (dir_times.by), or a whole record with its
+ * name that replaces the row that was guarded (two mounts that do the same to the same object in
+ * the same tick write the same; then what we say was done was done). Counts, references and
+ * places are what others may have written alike, and say nothing.
+ * In the same way one row that it guarded and was to replace, and that still has the revision
+ * that it had, says that it was not done: it is as if it had never been sent.
+ * Without either the plan runs again, with plan_is_repeat(), and acts on nothing but what it
+ * has acted on before (plan_target()): what is under a name by now may be another one's.
  *
  * Memory: one allocation holds the plan, its tables and some KiB of arena; a
  * longer plan chains blocks behind it. Rows of the last wave and the arena live
@@ -90,6 +98,8 @@ struct plan {
 	struct kv_call sure; /* op->call, but not cancelled with it */
 	bool repeat, reserve, needs_room;
 	bool probing;    /* what became of the last writes is to be found out */
+	bool repeat_before; /* while probing: what `repeat` is if they were not done */
+	uint64_t targets[PLAN_TARGETS];
 	int failed;      /* of a call that cannot say so itself: no memory */
 	unsigned tries;
 
@@ -269,6 +279,14 @@ struct timespec plan_now(struct plan *p) { return p->now; }
 struct index *plan_index(struct plan *p) { return p->ix; }
 uint64_t plan_session(struct plan *p) { return p->session; }
 bool plan_is_repeat(struct plan *p) { return p->repeat; }
+
+uint64_t plan_target(struct plan *p, unsigned n, uint64_t fileid)
+{
+	assert(n < PLAN_TARGETS);
+	if (!p->repeat)
+		p->targets[n] = fileid;
+	return p->targets[n];
+}
 
 bool plan_is_of_session(struct plan *p, uint64_t session)
 {
@@ -584,7 +602,7 @@ static void plan_end(struct plan *p, int outcome)
 	/* What a plan meant to do and did not is nobody's business. */
 	if (outcome < 0)
 		plan_clear_outputs(op);
-	op->unsure = outcome < 0 && p->repeat;
+	op->unsure = (outcome < 0 || outcome == INDEX_CHANGED) && p->repeat;
 	op->done(op, outcome); /* p may be gone after this */
 }
 
@@ -630,22 +648,73 @@ static void plan_remember_writes(struct plan *p)
 		recall_wrote(recall, &p->writes[i], p->current->req.revision);
 }
 
-/* Is all as this request wrote it? */
-static bool plan_finds_writes(const struct plan *p, const struct kv_req *probe)
+/* What a probe says of the writes that it looked for. */
+enum found { FOUND_DONE, FOUND_NOT_DONE, FOUND_NOTHING };
+
+/* The guard of a key's revision; or NULL. */
+static const struct kv_compare *plan_guard_of(const struct plan *p, struct bytes key)
 {
-	for (uint32_t i = 0; i < p->nwrites; i++) {
-		const struct kv_rows *rows = &probe->rows[i];
-		struct bytes value = p->writes[i].value;
-		if (rows->nrows != (value.p ? 1u : 0u))
-			return false;
-		if (rows->nrows && !bytes_eq(rows->rows[0].value, value))
-			return false;
+	for (uint32_t i = 0; i < p->nguards; i++)
+		if (p->guards[i].kind == KV_REVISION && bytes_eq(p->guards[i].key, key))
+			return &p->guards[i];
+	return NULL;
+}
+
+static bool is_as_written(const struct kv_write *w, const struct kv_rows *rows)
+{
+	if (!w->value.p)
+		return !rows->nrows;
+	return rows->nrows && bytes_eq(rows->rows[0].value, w->value);
+}
+
+/* It is as it was written: can only this request have written it? */
+static bool is_evidence(const struct plan *p, const struct kv_write *w, const struct kv_row *row)
+{
+	const struct kv_compare *g;
+	struct dir_times t;
+	struct record rec;
+
+	switch (*(const char *)w->key.p) {
+	case 'T':
+	case 't':
+		return !dir_times_decode(w->value, &t) && t.by;
+	case 'D':
+		g = plan_guard_of(p, w->key);
+		return g && g->revision != row->revision && !record_decode(w->value, &rec) &&
+		       rec.kind == RECORD_WHOLE;
+	default:
+		return false;
 	}
-	return true;
+}
+
+/* It was guarded, was to be replaced, and is still there. */
+static bool is_untouched(const struct plan *p, const struct kv_write *w, const struct kv_rows *rows)
+{
+	const struct kv_compare *g = rows->nrows ? plan_guard_of(p, w->key) : NULL;
+
+	return g && g->revision == rows->rows[0].revision;
+}
+
+static enum found plan_finds(const struct plan *p, const struct kv_req *probe)
+{
+	bool all = true, untouched = false;
+
+	for (uint32_t i = 0; i < p->nwrites; i++) {
+		const struct kv_write *w = &p->writes[i];
+		const struct kv_rows *rows = &probe->rows[i];
+		bool is = is_as_written(w, rows);
+		if (is && w->value.p && is_evidence(p, w, &rows->rows[0]))
+			return FOUND_DONE;
+		all &= is;
+		untouched |= is_untouched(p, w, rows);
+	}
+	if (untouched)
+		return FOUND_NOT_DONE;
+	return all ? FOUND_DONE : FOUND_NOTHING;
 }
 
 /* 0: it was done after all, and the outputs of the run that wrote it are right;
- * PLAN_WAIT: it was not, or somebody changed something of it meanwhile. */
+ * PLAN_WAIT: it was not, or nobody can say. */
 static int plan_answer_probe(struct plan *p)
 {
 	int outcome = p->current->outcome;
@@ -655,7 +724,10 @@ static int plan_answer_probe(struct plan *p)
 	if (outcome != KV_DONE)
 		return plan_try_again(p);
 	p->probing = false;
-	return plan_finds_writes(p, &p->current->req) ? 0 : plan_try_again(p);
+	enum found found = plan_finds(p, &p->current->req);
+	if (found == FOUND_NOT_DONE)
+		p->repeat = p->repeat_before;
+	return found == FOUND_DONE ? 0 : plan_try_again(p);
 }
 
 static bool is_refusal(int outcome)
@@ -684,6 +756,7 @@ static int plan_answer(struct plan *p)
 		plan_take_rows(p);
 		return plan_try_again(p);
 	case KV_UNKNOWN:
+		p->repeat_before = p->repeat;
 		p->repeat = p->repeat || wrote;
 		p->probing = wrote;
 		p->nread = 0; /* the next run's first wave reads it all */

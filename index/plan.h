@@ -73,9 +73,14 @@ uint64_t plan_session(struct plan *p); /* in whose name it writes, in this run *
 bool plan_is_of_session(struct plan *p, uint64_t session);
 void *plan_alloc(struct plan *p, size_t n);
 char *plan_name(struct plan *p, struct bytes name); /* with a NUL; or NULL */
-/* True in runs after an outcome that is not known, if not all of what was to be
- * written is there as it was: some of it may be. */
+/* True in runs after an outcome that is not known, and could not be found out: the writes of
+ * that run may have been done, and others may have changed what they changed since. */
 bool plan_is_repeat(struct plan *p);
+/* The n-th object that the plan is about to remove or to move: `fileid`, or, on a repeat, the
+ * one that it was in the run of which no answer came. If that is another one, the plan has
+ * nothing to do with what it sees now. */
+enum { PLAN_TARGETS = 2 };
+uint64_t plan_target(struct plan *p, unsigned n, uint64_t fileid);
 
 /* put of a value made by an encoder: plan_put_encoded(p, k, record_encode, &r) */
 #define plan_put_encoded(p, k, encode, v)                                      \

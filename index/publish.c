@@ -23,13 +23,15 @@
 
 #include "common/clock.h"
 #include "index/ops.h"
+#include "index/priv.h"
 
 /* A published object ---------------------------------------------------------------- */
 
 /* After an answer that was lost: is it done? */
 static bool is_ours(const struct record *rec, const struct index_op *op)
 {
-	return rec->attr.version > op->attr.version &&
+	return rec->attr.version > op->attr.version && rec->attr.size == op->attr.size &&
+	       time_is_same(rec->attr.mtime, op->attr.mtime) &&
 	       rec->body.kind == op->body.kind &&
 	       bytes_eq(rec->body.bytes, op->body.bytes);
 }
@@ -64,7 +66,8 @@ static int publish_version(struct plan *p, struct index_op *op, const struct wri
 			op->gone2 = (struct gone){ .fileid = op->fileid };
 		return object_entry(p, &o, &op->entry);
 	}
-	if (a->version != op->attr.version && op->flags & PUBLISH_SHARES)
+	/* On a repeat this version may have been there, and what it consists of have gone with it. */
+	if (a->version != op->attr.version && (op->flags & PUBLISH_SHARES || plan_is_repeat(p)))
 		return INDEX_CHANGED;
 	if (a->version != op->attr.version)
 		gone_version(p, &o, &op->gone2);
@@ -148,12 +151,19 @@ static int times_keep(struct plan *p, uint64_t dir)
 		r = dir_times_decode(row_t->value, &t);
 	if (r)
 		return r;
+	/* As it was seen: else a later `t` would go, or this one stay behind. */
+	plan_expect_same(p, own_times(p, dir));
+	plan_del(p, own_times(p, dir));
+	if (row_t && !t.evicted && !time_is_after(d.mtime, t.mtime) &&
+	    !time_is_after(d.ctime, t.ctime))
+		return 0; /* T only becomes later, or goes with `t` */
 	if (row_t) {
 		d.mtime = time_later(d.mtime, t.mtime);
 		d.ctime = time_later(d.ctime, t.ctime);
 	}
+	d.by = index_nonce(plan_index(p)); /* not of who has put `t`, nor of who else moves it */
+	plan_expect_same(p, key_times(dir));
 	plan_put_encoded(p, key_times(dir), dir_times_encode, &d);
-	plan_del(p, own_times(p, dir));
 	return 0;
 }
 

@@ -277,6 +277,31 @@ static int move_all(struct plan *p, struct index_op *op, struct move *m)
 	return r;
 }
 
+/* On a repeat: is it not for this plan to do any more? Then *ret is the outcome. What has been
+ * exchanged is not exchanged back; what is under `from` by now may be another one's. */
+static bool rename_is_over(struct plan *p, struct index_op *op, struct move *m, int *ret)
+{
+	uint64_t from = name_exists(&m->from.v) ? m->from.v.fileid : 0;
+	uint64_t to = name_exists(&m->to.v) ? m->to.v.fileid : 0;
+	uint64_t moved = plan_target(p, 0, from), other = plan_target(p, 1, to);
+	int r;
+
+	if (from == moved && (to == other || !m->exchange))
+		return false;
+	*ret = INDEX_MISS;
+	if (to != moved || (m->exchange && from != other))
+		return true;
+	r = object_of_name(p, &m->to.v, &m->to.o);
+	r = r ? r : side_entry(p, &m->to, &m->to.v, &op->entry);
+	if (m->exchange) {
+		int r2 = object_of_name(p, &m->from.v, &m->from.o);
+		r2 = r2 ? r2 : side_entry(p, &m->from, &m->from.v, &op->entry2);
+		r = plan_both(r, r2);
+	}
+	*ret = r;
+	return true;
+}
+
 static int rename_plan(struct plan *p, struct index_op *op)
 {
 	struct move m = { .exchange = op->flags & RENAME_EXCHANGE };
@@ -285,7 +310,7 @@ static int rename_plan(struct plan *p, struct index_op *op)
 			  name_find(p, op->parent2, op->name2, &to->v));
 
 	r = plan_both(r, parent_find(p, op->parent2, NULL));
-	if (r)
+	if (r || rename_is_over(p, op, &m, &r))
 		return r;
 	if (!name_exists(&from->v))
 		return INDEX_MISS;

@@ -9,6 +9,7 @@
  * with writes.
  */
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -20,6 +21,9 @@ struct shaky_opts {
 	unsigned conflict, unknown_done, unknown_lost, later;
 	int always; /* KV_CONFLICT, KV_UNKNOWN or negative; 0: not */
 	int nth_write, nth_outcome; /* the n-th request with writes: that, once */
+	bool nth_done; /* it is done all the same; one that conflicts does not count */
+	void (*nth_lost)(void *arg); /* called then, before anybody hears of it; or NULL */
+	bool full;  /* what may not use the reserve has no room */
 	bool keep;  /* closing it leaves the inner one open */
 	uint64_t session; /* not 0: it asks nothing else than this one may */
 	struct kv_caps caps; /* max_writes 0: kv_mem's */
@@ -70,12 +74,29 @@ static inline int shaky_pass(struct shaky *s, struct kv_req *req, bool writes)
 	return r;
 }
 
+static inline int shaky_lose(struct shaky *s, struct kv_req *req)
+{
+	if (s->o.nth_done) {
+		int r = shaky_pass(s, req, true);
+		if (r != KV_DONE) {
+			s->o.nth_write = 1;
+			return r;
+		}
+		kv_req_fini(req);
+	}
+	if (s->o.nth_lost)
+		s->o.nth_lost(s->o.arg);
+	return s->o.nth_outcome;
+}
+
 static inline int shaky_do(struct shaky *s, struct kv_req *req)
 {
 	bool writes = req->nwrites;
 
 	if (writes && s->o.nth_write && !--s->o.nth_write)
-		return s->o.nth_outcome;
+		return shaky_lose(s, req);
+	if (writes && s->o.full && !req->reserve)
+		return -ENOSPC;
 	if (writes && s->o.always) {
 		if (s->o.always != KV_CONFLICT)
 			return s->o.always;

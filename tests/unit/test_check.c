@@ -506,8 +506,8 @@ static const struct damage damages[] = {
 	{ block_twice, "the body of object %B does not decode\n"
 		       "block %0 of object %B is not referred to\n"
 		       "block %1 of object %B is not referred to\n", false },
-	{ draft_of_nobody, "draft name n in directory %D: nobody writes its object\n", false },
-	{ draft_of_another, "draft name n in directory %D: nobody writes its object\n", false },
+	{ draft_of_nobody, "draft name n in directory %D: nobody writes its object, 888\n", false },
+	{ draft_of_another, "draft name n in directory %D: nobody writes its object, 888\n", false },
 	{ two_slots, "draft name n in directory %D lies where another name does\n"
 		     "draft name n in directory %D lies where another name does\n", false },
 	{ slot_of_published, "draft name f in directory %D lies where another name does\n", false },

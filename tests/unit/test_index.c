@@ -213,6 +213,21 @@ static void assert_blocks(const struct index_op *op, const struct blocks *b, uin
 		assert_true(bytes_eq(op->rows->rows[i].value, b->values[i]));
 }
 
+/* Who makes something in a full index is told that it is full, and no number is missing. */
+static void test_numbers_of_a_full_index(void **state)
+{
+	struct index_op op = { 0 };
+	struct shaky *s;
+	struct index *ix = open_shaky((struct shaky_opts){ .full = true }, &s);
+
+	(void)state;
+	for (unsigned i = 0; i < 200000; i++)
+		assert_true(index_new_id(ix) > INDEX_ROOT);
+	assert_int_equal(kit_make(ix, &op, INDEX_ROOT, "f", S_IFIFO | 0600), -ENOSPC);
+	s->o.full = false;
+	kit_close(ix, &op);
+}
+
 static void test_blocks_in_any_number(void **state)
 {
 	static const struct shaky_opts ways[] = {
@@ -540,6 +555,7 @@ int main(void)
 		cmocka_unit_test(test_numbers_are_never_given_twice),
 		cmocka_unit_test(test_numbers_come_ahead_of_need),
 		cmocka_unit_test(test_no_number_when_the_index_takes_no_writes),
+		cmocka_unit_test(test_numbers_of_a_full_index),
 		cmocka_unit_test(test_blocks_in_any_number),
 		cmocka_unit_test(test_a_put_that_fails_leaves_nothing),
 		cmocka_unit_test(test_blocks_that_are_wrong),

@@ -119,6 +119,23 @@ static void test_unlink_and_rmdir_say_why_not(void **state)
 	kit_close(ix, &op);
 }
 
+/* A record with its name that claims another one. */
+static void test_a_record_of_more_links_than_it_can_have(void **state)
+{
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+
+	(void)state;
+	kit_make(ix, &op, INDEX_ROOT, "f", S_IFIFO | 0600);
+	struct record rec = { .attr = op.entry.attr };
+	struct key k = key_name(INDEX_ROOT, op.entry.h, bytes_str("f"));
+	rec.attr.nlink = 2;
+	kit_put_record(index_kv(ix), k, &rec);
+	assert_int_equal(kit_unlink(ix, &op, INDEX_ROOT, "f"), -EUCLEAN);
+	kit_del(index_kv(ix), k);
+	kit_close(ix, &op);
+}
+
 /* A directory deleted leaves its parent's names alone, with all it had itself. */
 static void test_nothing_is_left_of_a_directory(void **state)
 {
@@ -446,6 +463,7 @@ int main(void)
 		cmocka_unit_test(test_draft_and_publish),
 		cmocka_unit_test(test_bad_names_and_types),
 		cmocka_unit_test(test_unlink_and_rmdir_say_why_not),
+		cmocka_unit_test(test_a_record_of_more_links_than_it_can_have),
 		cmocka_unit_test(test_nothing_is_left_of_a_directory),
 		cmocka_unit_test(test_a_look_up_tells_whether_its_directory_is_there),
 		cmocka_unit_test(test_links),
