@@ -294,12 +294,7 @@ static int make_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	t->made_data = true;
 	t->head.pool_id = auth_random_number() | 1;
 	t->is_new = true;
-	if (ftruncate(t->fd, 0))
-		return why_data(t, -errno, ret_why);
-	int r = check_size(t, o, ret_why);
-	if (r < 0)
-		return r;
-	r = each_of_ours(t->dir, DATA, remove_one);
+	int r = each_of_ours(t->dir, DATA, remove_one);
 	if (!r)
 		r = -posix_fallocate(t->fd, 0, (off_t)bytes);
 	if (r == -ENOSPC)
@@ -454,12 +449,15 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	r = is_made(t, &made);
 	if (r < 0)
 		return why_data(t, r, ret_why);
-	if (!made || !o->fresh)
-		return made ? take_data(t, o, ret_why) : make_data(t, o, ret_why);
+	if (made && !o->fresh)
+		return take_data(t, o, ret_why);
+	t->made_data = !made;
+	if (!made && ftruncate(t->fd, 0))
+		return why_data(t, -errno, ret_why);
 	r = check_size(t, o, ret_why);
-	if (!r)
+	if (!r && made)
 		r = move_aside(t, ret_why);
-	if (!r)
+	if (!r && made)
 		r = open_file_anew(t, ret_why);
 	return r < 0 ? r : make_data(t, o, ret_why);
 }

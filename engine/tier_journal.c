@@ -475,12 +475,17 @@ static bool must_rotate(const struct journal *j)
 
 /* ----------------------------------------------------------------------------------------------- */
 
+static bool has_work(const struct journal *j)
+{
+	return j->buffer.len || (j->lost && !j->error);
+}
+
 static bool wait_for_more(struct journal *j)
 {
 	WITH_LOCK(&j->lock);
-	while (!j->buffer.len && !(j->lost && !j->error) && !j->ending)
+	while (!has_work(j) && !j->ending)
 		lock_wait(&j->lock, &j->more);
-	return j->buffer.len || (j->lost && !j->error);
+	return has_work(j);
 }
 
 static void *run(void *arg)

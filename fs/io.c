@@ -154,7 +154,7 @@ static void write_reply(struct req *q)
 }
 
 /* What the kernel writes back from its cache, its cache has. */
-static bool is_direct(const struct req *q)
+static bool goes_past_cache(const struct req *q)
 {
 	return q->on->caching.direct && !(q->flags & FUSE_WRITE_CACHE);
 }
@@ -190,7 +190,7 @@ static void write_done(struct file_op *op, int64_t r)
 		write_go(q);
 	else if (r < 0)
 		req_io_error(q, r);
-	else if (is_direct(q) && inode_wrote(q->fs->inodes, q->inode))
+	else if (goes_past_cache(q) && inode_wrote(q->fs->inodes, q->inode))
 		notify_range(q->fs, q->inode->nodeid, q->off, q->size, written, q);
 	else
 		written(q);
@@ -208,7 +208,7 @@ static void write_go(struct req *q)
 
 static void write_setid_cleared(struct req *q)
 {
-	if (is_direct(q))
+	if (goes_past_cache(q))
 		drop_capability(q, write_go);
 	else
 		write_go(q);
@@ -231,7 +231,7 @@ void fs_write(fuse_req_t f, fuse_ino_t ino, const char *buf, size_t size,
 	q->off = (uint64_t)off;
 	q->flags = write_flags();
 	/* Capabilities and O_SYNC: what goes through its cache the kernel sees to. */
-	q->sync = is_direct(q) && fi->flags & O_DSYNC;
+	q->sync = goes_past_cache(q) && fi->flags & O_DSYNC;
 	if (q->flags & FUSE_WRITE_CACHE) /* of a mapping: nobody writes now */
 		write_go(q);
 	else

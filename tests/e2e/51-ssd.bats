@@ -39,23 +39,11 @@ stop() {
 	! is_of_node || end_node
 }
 
-# Whoever has the store.
-store_pid() { if is_of_node; then node pid; else daemon_pid; fi; }
-
-crash() {
-	local pid
-	pid=$(store_pid)
-	kill -9 "$pid"
-	gone "$pid" 20
-	! is_of_node || "$SLICEFS" umount --abort "$MNT"
-}
-
 # Its memory is gone, and the disk is not.
 reboot() { # how: stop, crash
 	"$1"
 	! is_mounted || "$SLICEFS" umount --abort "$MNT" 2>/dev/null || umount -l "$MNT"
-	umount "/run/slicefs/$STORE/mem"
-	sed -i 's/^boot .*/boot another/' "/run/slicefs/$STORE/store.txt"
+	lose_memory
 	start
 }
 
@@ -73,17 +61,13 @@ all_whole() { # numbers...
 	for i; do is_whole "$i" || { echo "file $i"; return 1; }; done
 }
 
-counts() { # series at-least
-	[ "$(store_value "$1")" -ge "$2" ]
-}
-
 @test "ten times the pool goes in and is read as it was written" {
 	local i
 	for i in $(seq $((320 / K))); do put "$i"; done
 	[ "$(ls "$MNT" | wc -l)" = $((320 / K)) ]
-	counts 'disk_objects_total{to="disk"}' $((250 / K))
+	store_counts 'disk_objects_total{to="disk"}' $((250 / K))
 	all_whole $(seq $((320 / K)))
-	counts 'disk_objects_total{to="memory"}' $((250 / K))
+	store_counts 'disk_objects_total{to="memory"}' $((250 / K))
 	[ "$(store_value 'evictions_total{reason="pool"}')" = 0 ]
 }
 

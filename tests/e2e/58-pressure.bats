@@ -45,27 +45,20 @@ start() { # options...
 	fi
 }
 
-crash() {
-	local pid
-	pid=$(daemon_pid)
-	kill -9 "$pid"
-	gone "$pid" 20
-	! is_of_node || "$SLICEFS" umount --abort "$MNT"
-}
-
 # Memory is lost, and the disk is not.
 reboot() {
 	crash
 	! is_mounted || umount -l "$MNT"
-	umount "/run/slicefs/$STORE/mem"
-	sed -i 's/^boot .*/boot another/' "/run/slicefs/$STORE/store.txt"
+	lose_memory
 	start
 }
 
 text() { yes "file $1, version $2" | head -c 1000000; } # number version
+# Over what is there: cut to nothing it would be a version of its own, since dd closes a copy of its
+# descriptor before it writes (P2).
 write_all() { # version
 	local i
-	for i in $(seq 30); do text "$i" "$1" | into "$MNT/f$i" || return 1; done
+	for i in $(seq 30); do text "$i" "$1" | into "$MNT/f$i" conv=notrunc || return 1; done
 }
 
 # All that is there and can be read is one of those versions, whole.
@@ -87,10 +80,6 @@ is_right() { # versions...
 storm() { # options...
 	rm -rf "${MNT:?}"/*
 	python3 "$BATS_TEST_DIRNAME/storm.py" "$MNT" "$LONG" --bytes 42000000 "$@"
-}
-
-counts() { # series at-least
-	[[ $(store_value "$1") -ge $2 ]] || { echo "$1: $(store_value "$1"), and not $2"; return 1; }
 }
 
 # Nothing is in flight, of the mount and of the node, when the disk has ended, too.
@@ -131,8 +120,8 @@ anon_kib() {
 	after=$(anon_kib)
 	echo "# KiB: $before after one storm, $after after two" >&3
 	is_sanitized || [ $((after - before)) -le $most ] # what was freed is kept for a while there
-	counts 'disk_objects_total{to="disk"}' 50
-	counts 'disk_objects_total{to="memory"}' 50
+	store_counts 'disk_objects_total{to="disk"}' 50
+	store_counts 'disk_objects_total{to="memory"}' 50
 	[ "$(store_value 'evictions_total{reason="pool"}')" = 0 ]
 	[ "$(store_value pool_full_total)" = 0 ]
 }
@@ -141,7 +130,7 @@ anon_kib() {
 	begin delay=200ms
 	storm
 	goes_on 'disk: .* is slow'
-	counts 'disk_refused_total{reason="slow"}' 1
+	store_counts 'disk_refused_total{reason="slow"}' 1
 	head -c 30000000 /dev/urandom | split -a 2 -b 1000000 - "$MNT/x"
 	end # while something is on its way there
 }
@@ -150,11 +139,11 @@ anon_kib() {
 	begin eio=0.1,only=writes
 	storm
 	goes_on 'disk: .*cannot write: Input/output error'
-	counts 'disk_failures_total{to="disk"}' 1
+	store_counts 'disk_failures_total{to="disk"}' 1
 	begin eio=0.1,only=reads --ssd-wait 60s
 	storm --may EIO
 	goes_on 'disk: .*cannot read page [0-9]+: Input/output error'
-	counts 'disk_failures_total{to="memory"}' 1
+	store_counts 'disk_failures_total{to="memory"}' 1
 }
 
 @test "a disk that takes nothing costs what would go there, and no error" {
@@ -162,7 +151,7 @@ anon_kib() {
 	storm
 	goes_on 'disk: .*cannot write: Input/output error'
 	[ "$(store_value 'disk_objects_total{to="disk"}')" = 0 ]
-	counts 'disk_refused_total{reason="failed"}' 1
+	store_counts 'disk_refused_total{reason="failed"}' 1
 }
 
 @test "a disk that is full costs no error" {
@@ -171,7 +160,7 @@ anon_kib() {
 		begin enospc=$share
 		storm
 		goes_on 'disk: .*cannot write: No space left'
-		counts 'disk_refused_total{reason="failed"}' 1
+		store_counts 'disk_refused_total{reason="failed"}' 1
 	done
 }
 
@@ -185,7 +174,7 @@ anon_kib() {
 	begin tear=0.05,flip=0.05
 	storm --may EIO
 	goes_on 'does not match its checksum'
-	counts checksum_failures_total 1
+	store_counts checksum_failures_total 1
 }
 
 @test "killed while its disk is slow or fails: nothing older and no wrong byte comes back" {
@@ -217,7 +206,7 @@ anon_kib() {
 	begin "" --ssd-size 48M --ssd-wait 60s
 	storm
 	all_is_idle
-	counts 'evictions_total{reason="disk"}' 1
+	store_counts 'evictions_total{reason="disk"}' 1
 }
 
 @test "an index that is full goes on, with a disk below" {
@@ -226,8 +215,8 @@ anon_kib() {
 	head -c 15000000 /dev/urandom | split -a 4 -b 5000 - "$MNT/d/x"
 	storm --names 2000 --sizes 4500,9000 --bytes 1000000
 	all_is_idle
-	counts 'evictions_total{reason="index"}' 1
-	counts 'disk_objects_total{to="disk"}' 1
+	store_counts 'evictions_total{reason="index"}' 1
+	store_counts 'disk_objects_total{to="disk"}' 1
 	[ "$(grep -ac 'error:' "$SCRATCH/log")" = 0 ]
 }
 

@@ -357,6 +357,17 @@ static void lmcache_direct_start(void)
 	must(py_makedirs(path), path, "mkdir");
 }
 
+/* One read of all that it has: a short one is for check() to see. */
+static bool load_by_one_read(unsigned key, const char *path, int fd, uint32_t least)
+{
+	ssize_t n = CALL(read, path, 0, read(fd, bytes, length_of(key)));
+
+	check(bytes, n < 0 ? 0 : (size_t)n, key, least, path);
+	close_it(fd, path);
+	S->hits++;
+	return true;
+}
+
 static bool lmcache_direct_load(unsigned key, const char *path)
 {
 	struct stat st;
@@ -368,11 +379,7 @@ static bool lmcache_direct_load(unsigned key, const char *path)
 	if (fd < 0)
 		return missed(key);
 	must(CALL(fstat, path, 0, fstat(fd, &st)) == 0, path, "fstat");
-	ssize_t n = CALL(read, path, 0, read(fd, bytes, length_of(key)));
-	check(bytes, n < 0 ? 0 : (size_t)n, key, least, path);
-	close_it(fd, path);
-	S->hits++;
-	return true;
+	return load_by_one_read(key, path, fd, least);
 }
 
 static void lmcache_direct_store(unsigned key, const char *path)
@@ -421,11 +428,7 @@ static bool sglang_load(unsigned key, const char *path)
 	int fd = py_open(path, O_RDONLY, &block);
 	if (fd < 0)
 		return missed(key);
-	ssize_t n = CALL(read, path, 0, read(fd, bytes, length_of(key)));
-	check(bytes, n < 0 ? 0 : (size_t)n, key, least, path);
-	close_it(fd, path);
-	S->hits++;
-	return true;
+	return load_by_one_read(key, path, fd, least);
 }
 
 static void sglang_store(unsigned key, const char *path)

@@ -183,6 +183,21 @@ kill_daemon() {
 	while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
 }
 
+# The same of whoever has the store; of a node's, its mount is ended as well.
+crash() {
+	local pid
+	pid=$(daemon_pid)
+	kill -9 "$pid"
+	gone "$pid" 20
+	! is_of_node || "$SLICEFS" umount --abort "$MNT"
+}
+
+# What a reboot leaves of a store that nobody has: what is on its disk.
+lose_memory() {
+	umount "/run/slicefs/$STORE/mem"
+	sed -i 's/^boot .*/boot another/' "/run/slicefs/$STORE/store.txt"
+}
+
 remount() { # after a kill: the stale mount point is cleaned by mount itself
 	mount_fs "$@"
 }
@@ -194,6 +209,10 @@ stat_value() { # series, as in .slicefs/stats without its prefix
 # The same of whoever has pool and index.
 store_stats() { if is_of_node; then echo "$MNT/.slicefs/node-stats"; else echo "$MNT/.slicefs/stats"; fi; }
 store_value() { awk -v s="slicefs_$1" '$1 == s { print $2 }' "$(store_stats)"; }
+
+store_counts() { # series at-least
+	[[ $(store_value "$1") -ge $2 ]] || { echo "$1: $(store_value "$1"), and not $2"; return 1; }
+}
 
 # What each is at: its name, and where in the kernel.
 threads_of() { # pid
@@ -321,7 +340,7 @@ let_go() {
 }
 
 # Writes what comes in, in as few requests as can be.
-into() { dd of="$1" bs=1M iflag=fullblock status=none; } # path
+into() { dd of="$1" bs=1M iflag=fullblock status=none "${@:2}"; } # path, more of dd's
 
 # A file of random bytes, with its checksum beside it in $SCRATCH/sums.
 random_file() { # path bytes
