@@ -49,14 +49,21 @@ const char *error_text(int err)
 	return unnamed[1];
 }
 
+/* Terminals obey U+0080 to U+009F, too, which UTF-8 has as 0xc2 and one more. */
+static bool is_c1(const char *s, size_t at)
+{
+	at -= at && (unsigned char)s[at] != 0xc2;
+	return (unsigned char)s[at] == 0xc2 && ((unsigned char)s[at + 1] & 0xe0) == 0x80;
+}
+
 void error_quote(char *to, size_t cap, const char *from)
 {
 	static const char hex[] = "0123456789abcdef";
 	size_t n = 0;
 
-	for (; *from; from++) {
-		unsigned char c = (unsigned char)*from;
-		bool plain = c >= 0x20 && c != 0x7f;
+	for (size_t i = 0; from[i]; i++) {
+		unsigned char c = (unsigned char)from[i];
+		bool plain = c >= 0x20 && c != 0x7f && !is_c1(from, i);
 		/* room for this, and for "..." if it should be the last */
 		if (n + (plain ? 1 : 4) + 4 > cap) {
 			memcpy(to + n, "...", 3);

@@ -99,14 +99,13 @@ static int check_mounted(struct fsck *f, const struct mount_line *m)
 }
 
 /* What a repair has left, as the next start finds it. */
-static int look_again(const char *dir)
+static int look_again(const char *dir, char **why)
 {
 	_cleanup_(writer_fini) struct writer report = { 0 };
 	struct engine_opts o = { .dir = dir, .read_only = true };
-	_cleanup_(freep) char *why = NULL;
 	unsigned repaired = 0;
 	struct engine *e;
-	int r = engine_open(&o, &e, &why);
+	int r = engine_open(&o, &e, why);
 
 	if (r < 0)
 		return r;
@@ -136,13 +135,13 @@ static int check_stopped(struct fsck *f, const char *name)
 	if (r < 0)
 		return cmd_fail(EXIT_FAILED, "fsck", "%s: cannot check: %s", name, strerror(-r));
 	f->left = r;
-	r = r > 0 && f->repair ? look_again(dir) : r;
+	r = r > 0 && f->repair ? look_again(dir, &why) : r;
 	if (r >= 0)
 		f->left = r;
 	int status = answer(f);
 	return r >= 0 ? status :
 			cmd_fail(EXIT_FAILED, "fsck", "%s: cannot see what is left: %s. Try: "
-				 "slicefs fsck %s", name, strerror(-r), name);
+				 "slicefs fsck %s", name, why ? why : strerror(-r), name);
 }
 
 static int check(struct fsck *f)

@@ -224,7 +224,7 @@ static int remember_folder(struct get *g, const char *local, const struct attr *
 	return f->path ? 0 : -ENOMEM;
 }
 
-/* Ours alone until all is in it: then it gets its mode. A link that stands there is not followed. */
+/* Ours alone until all is in it: then it gets its mode. 1: a link is there, and not followed. */
 static int make_folder(struct get *g, const char *local, const struct attr *a)
 {
 	struct stat st;
@@ -233,7 +233,7 @@ static int make_folder(struct get *g, const char *local, const struct attr *a)
 	if (!is_new && (errno != EEXIST || lstat(local, &st) < 0))
 		return -errno;
 	if (!is_new && S_ISLNK(st.st_mode))
-		return -ELOOP;
+		return 1;
 	if (!is_new && !S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return is_new || g->preserve ? remember_folder(g, local, a) : 0;
@@ -281,7 +281,7 @@ static int get_folder(struct get *g, const struct attr *a, const char *shown, co
 		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: is a directory. Try: slicefs get -r",
 				shown);
 	int r = make_folder(g, local, a);
-	if (r == -ELOOP)
+	if (r > 0)
 		return cmd_fail(EXIT_FAILED, g->c.cmd, "%s: a link is there, which -r does not "
 				"follow", local);
 	if (r < 0)

@@ -24,6 +24,7 @@
 #include "tools/client.h"
 #include "tools/cmd.h"
 #include "tools/mounts.h"
+#include "tools/output.h"
 
 enum { US_PER_S = 1000000, LOOKS = 20, LOOK_US = 100000 };
 
@@ -79,7 +80,8 @@ static int has_none(struct keeping *k, const char *dir)
 
 static int show(const char *dir, uint64_t used, const char *quota)
 {
-	printf("%s: %s of %s\n", dir, size_text(used).s, quota);
+	print_name(dir);
+	printf(": %s of %s\n", size_text(used).s, quota);
 	return EXIT_DONE;
 }
 

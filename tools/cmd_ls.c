@@ -79,13 +79,6 @@ static int by_name(const void *a, const void *b)
 
 /* ---- Printing ---------------------------------------------------------------- */
 
-static void print_name(const char *name)
-{
-	_cleanup_(freep) char *quoted = name_quoted(name);
-
-	fputs(quoted ? quoted : name, stdout);
-}
-
 static char type_of(mode_t mode)
 {
 	return S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'l' : S_ISCHR(mode) ? 'c' :

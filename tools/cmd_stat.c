@@ -31,10 +31,17 @@ static const char *reason(int err)
 	case -ENOSYS:
 		return "its mount has --no-xattrs, by which this would be asked";
 	case -ETIMEDOUT:
-		return "no answer within 10 s. Try: slicefs status";
+		return "no answer in time. Try: slicefs status";
 	default:
 		return error_text(err);
 	}
+}
+
+static void print_line(const char *key, const char *value)
+{
+	printf("  %-9s ", key);
+	print_name(value);
+	putchar('\n');
 }
 
 static void print_object(const char *path, json_t *o)
@@ -42,14 +49,15 @@ static void print_object(const char *path, json_t *o)
 	const char *key;
 	json_t *v;
 
-	printf("%s\n", path);
+	print_name(path);
+	putchar('\n');
 	json_object_foreach(o, key, v) {
 		if (!strcmp(key, "size"))
 			printf("  %-9s %s (%lld bytes)\n", key,
 			       size_column((uint64_t)json_integer_value(v)).s,
 			       (long long)json_integer_value(v));
 		else if (json_is_string(v))
-			printf("  %-9s %s\n", key, json_string_value(v));
+			print_line(key, json_string_value(v));
 		else if (json_is_array(v)) /* the extents: those listed, and more */
 			printf("  %-9s %lld\n", key,
 			       (long long)json_array_size(v) +

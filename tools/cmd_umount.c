@@ -152,14 +152,14 @@ static int umount_one(const char *arg, const struct umount_opts *o)
 	if (!mounts_find(dir, &m))
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: no slicefs is mounted there. Try: slicefs status", dir);
-	if (o->discard && m.uid != geteuid())
-		return cmd_fail(EXIT_FAILED, "umount",
-				"%s: its store is user %u's. Try: slicefs umount %s; then, as "
-				"that user: slicefs store rm %s", dir, m.uid, dir, m.source);
 	if (o->discard && !stores_name_ok(m.source))
 		return cmd_fail(EXIT_FAILED, "umount",
 				"%s: its store is that of node %s, and stays. Try: slicefs umount %s",
 				dir, m.source, dir);
+	if (o->discard && m.uid != geteuid())
+		return cmd_fail(EXIT_FAILED, "umount",
+				"%s: its store is user %u's. Try: slicefs umount %s; then, as "
+				"that user: slicefs store rm %s", dir, m.uid, dir, m.source);
 	if (o->abort) {
 		r = mounts_abort(&m);
 		if (r < 0)

@@ -126,10 +126,14 @@ static void failed_there(struct warm *w, const struct warm_at *at, int err)
 
 static void would_copy(struct warm *w, const char *rel)
 {
-	if (w->json && !w->quiet)
+	if (w->quiet)
+		return;
+	if (w->json) {
 		progress_event("copy", json_pack("{s:o}", "path", path_text(w, rel)));
-	else if (!w->quiet)
-		printf("%s\n", rel);
+	} else {
+		print_name(rel);
+		putchar('\n');
+	}
 }
 
 static void skipped(struct warm *w, uint64_t bytes)

@@ -64,6 +64,13 @@ char *name_quoted(const char *name)
 	return quoted;
 }
 
+void print_name(const char *name)
+{
+	_cleanup_(freep) char *quoted = name_quoted(name);
+
+	fputs(quoted ? quoted : name, stdout);
+}
+
 static const char *cell(const struct table *t, json_t *row, unsigned c, char buf[32])
 {
 	json_t *v = json_object_get(row, t->columns[c]);

@@ -27,6 +27,7 @@ void table_fini(struct table *t);
 /* On a terminal, which is not to obey what somebody called his file, a name without what does not
  * print, to be freed; NULL: as it is. */
 char *name_quoted(const char *name);
+void print_name(const char *name);
 
 /* n bytes as a JSON string; bytes of what is not UTF-8 as \xNN. NULL: no memory. */
 json_t *json_text(const char *s, size_t n);

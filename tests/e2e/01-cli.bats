@@ -91,7 +91,11 @@ teardown_file() { end_file; }
 	"$SLICEFS" mount --pool-size 16M --store "$STORE" "$odd"
 	script -qec "$SLICEFS status '$odd'" /dev/null >"$SCRATCH/tty" </dev/null
 	"$SLICEFS" status "$odd" >"$SCRATCH/out"
+	mkdir "$SCRATCH/src"; touch {"$odd","$SCRATCH/src"}/$'f\x1b[31m'
+	script -qec "$SLICEFS stat '$odd/'*; $SLICEFS warm -n '$SCRATCH/src' '$odd/new'; $SLICEFS quota set '$odd' 1G; $SLICEFS quota show '$odd'" \
+		/dev/null >>"$SCRATCH/tty" </dev/null
 	"$SLICEFS" umount --discard "$odd"
+	[ "$(grep -acF 'f\x1b[31m' "$SCRATCH/tty")" = 2 ]; grep -aq '0 B of 1G' "$SCRATCH/tty"
 	grep -aqF 'e\x1b[31md' "$SCRATCH/tty"; no grep -aq $'\x1b\[31m' "$SCRATCH/tty"
 	grep -qF $'e\x1b[31md' "$SCRATCH/out"
 }

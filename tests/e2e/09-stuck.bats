@@ -18,7 +18,7 @@ teardown_file() { end_file; }
 
 @test "stat does not wait for a stopped daemon" {
 	freeze "$(daemon_pid)"
-	within 15 fails 1 'no answer within 10 s' "$SLICEFS" stat "$MNT/f"
+	within 15 fails 1 'no answer in time' "$SLICEFS" stat "$MNT/f"
 	kill -CONT "$(daemon_pid)"
 	"$SLICEFS" stat "$MNT/f" | grep -q 'size .*2 bytes'
 }

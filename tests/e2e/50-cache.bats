@@ -98,10 +98,10 @@ is_whole_or_gone() { # number
 
 @test "an allocation of more than the pool has evicts nobody" {
 	for i in $(seq 8); do head -c 1M /dev/urandom >"$MNT/stays$i"; done
-	before=$(stat_value 'evictions_total{reason="pool"}')
+	before=$(store_value 'evictions_total{reason="pool"}')
 	no fallocate -l 1T "$MNT/big"; no fallocate -z -l 1T "$MNT/big"
 	[ "$(stat -c %s "$MNT/big")" = 0 ]; rm "$MNT/big"
-	[ "$(stat_value 'evictions_total{reason="pool"}')" = "$before" ]
+	[ "$(store_value 'evictions_total{reason="pool"}')" = "$before" ]
 	[ "$(ls "$MNT"/stays* | wc -l)" = 8 ]; rm "$MNT"/stays*
 	# What is there already is not asked for.
 	truncate -s 1T "$MNT/sparse"; fallocate -o 900G -l 1M "$MNT/sparse"; rm "$MNT/sparse"

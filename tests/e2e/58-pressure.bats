@@ -61,9 +61,10 @@ write_all() { # version
 	for i in $(seq 30); do text "$i" "$1" | into "$MNT/f$i" conv=notrunc || return 1; done
 }
 
-# All that is there and can be read is one of those versions, whole.
+# All that is there and can be read is one of those versions, whole: $whole files.
 is_right() { # versions...
 	local i v
+	whole=0
 	for i in $(seq 30); do
 		cat "$MNT/f$i" >"$SCRATCH/got" 2>"$SCRATCH/said" || {
 			grep -qE 'No such file|Input/output error|Stale' "$SCRATCH/said" && continue
@@ -71,7 +72,7 @@ is_right() { # versions...
 			return 1
 		}
 		v=$(sed -n '1s/.*version //p' "$SCRATCH/got")
-		[[ " $* " == *" $v "* ]] && text "$i" "$v" | cmp - "$SCRATCH/got" && continue
+		[[ " $* " == *" $v "* ]] && text "$i" "$v" | cmp - "$SCRATCH/got" && whole=$((whole + 1)) && continue
 		echo "file $i is of version ${v:-none}, and is to be of one of these: $*"
 		return 1
 	done
@@ -191,10 +192,12 @@ anon_kib() {
 		wait "$others" || true
 		start # the disk is as it was
 		is_right 1 2
+		[ "$whole" -gt 0 ] # memory outlives its process
 		are="1 2 3"
 		if write_all 3 2>"$SCRATCH/said"; then are=3; fi
 		[ "$are" = 3 ] || grep -qE 'Read-only|Input/output' "$SCRATCH/said"
 		is_right $are
+		[ "$whole" -gt 0 ]
 		all_is_idle
 		SLICEFS_DISK_FAULTS='' reboot
 		is_right $are

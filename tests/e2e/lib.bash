@@ -36,7 +36,8 @@ end_file() {
 	local status=0
 	unmount_all
 	# A mount cannot ask a node to check itself.
-	if is_of_node && end_node; then
+	if is_of_node && [[ -n $(node pid) ]]; then
+		[[ $(node pid) = 0 ]] || end_node || status=1
 		fsck_clean || status=1
 	fi
 	"$SLICEFS" store rm "$STORE" 2>/dev/null

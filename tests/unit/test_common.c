@@ -48,6 +48,8 @@ static void test_quote(void **state)
 
 	error_quote(big, sizeof(big), "a\n\x7f\xc3\xa4");
 	assert_string_equal(big, "a\\x0a\\x7f\xc3\xa4");
+	error_quote(big, sizeof(big), "\xc2\x9b" "31m\xc2\xa0\xe2\x82\xac\xc2");
+	assert_string_equal(big, "\\xc2\\x9b31m\xc2\xa0\xe2\x82\xac\xc2");
 	error_quote(to, sizeof(to), "12345678901234");
 	assert_string_equal(to, "12345678...");
 	error_quote(to, sizeof(to), "1\n\n\n");
