@@ -153,6 +153,7 @@ static int is_left(struct plan *p, const struct object *o, struct timespec since
 	       !time_is_after(a->ctime, since) && !a->has_xattrs &&
 	       says_nothing_new(&a->keep, &above.rec.attr.keep);
 	plan_expect_same(p, key_times(o->fileid));
+	plan_expect_same(p, key_file(o->rec.parent));
 	return 0;
 }
 

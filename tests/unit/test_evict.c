@@ -3,7 +3,7 @@
  * index/evict.c: an object loses all of its names at one moment, or none; who writes it keeps
  * it. What rows say of objects, one by one and all.
  */
-#include "tests/unit/names_kit.h"
+#include "tests/unit/sessions_kit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -283,6 +283,40 @@ static void emptied_directories_go(void **state)
 	assert_int_equal(evict_dir(ix, &op, up, 60), -EBUSY);
 	assert_int_equal(evict_dir(ix, &op, INDEX_ROOT, 60), INDEX_MISS);
 	kit_close(ix, &op);
+}
+
+struct unsaid {
+	struct index *ix;
+	uint64_t dir;
+};
+
+static void unsay(void *arg)
+{
+	struct unsaid *u = arg;
+	struct index_op op = { 0 };
+
+	assert_int_equal(keep_dir(u->ix, &op, u->dir, (struct keep){ 0 }), 0);
+	index_op_fini(&op);
+}
+
+/* What it has from above is not there any more a moment before it would go: it would not have it again. */
+static void what_is_inherited_is_looked_at_in_the_same_moment(void **state)
+{
+	struct sessions s = sessions_new();
+	struct index *ix = s.ix[0];
+	struct index_op op = { 0 };
+	uint64_t up = kit_mkdir(ix, INDEX_ROOT, "up");
+
+	(void)state;
+	assert_int_equal(keep_dir(ix, &op, up, (struct keep){ .priority = KEEP_LOW }), 0);
+	uint64_t dir = kit_mkdir(ix, up, "dir"), f = kit_file(ix, dir, "f", "content");
+	assert_int_equal(evict_at(ix, &op, f, name_of(ix, dir, "f")), 0);
+	struct unsaid u = { ix, up };
+	s.shaky[1]->o.before_write = unsay;
+	s.shaky[1]->o.arg = &u;
+	assert_int_equal(evict_dir(s.ix[1], &op, dir, 60), -EBUSY);
+	assert_int_equal(kit_dir_attr(ix, dir).keep.priority, KEEP_LOW);
+	sessions_close(&s, &op);
 }
 
 static void all_names_at_once(void **state)
@@ -897,6 +931,7 @@ int main(void)
 		cmocka_unit_test(of_another_body_it_stays),
 		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(emptied_directories_go),
+		cmocka_unit_test(what_is_inherited_is_looked_at_in_the_same_moment),
 		cmocka_unit_test(all_names_at_once),
 		cmocka_unit_test(as_many_names_as_there_may_be),
 		cmocka_unit_test(a_name_that_is_left),
