@@ -299,7 +299,7 @@ static void unsay(void *arg)
 	index_op_fini(&op);
 }
 
-/* What it has from above is not there any more a moment before it would go: it would not have it again. */
+/* What it has from above is unsaid a moment before it would go: it would not have it again. */
 static void what_is_inherited_is_looked_at_in_the_same_moment(void **state)
 {
 	struct sessions s = sessions_new();
