@@ -77,7 +77,7 @@ static void load_end(struct load *l, int r)
 			f->nnodes = l->nnodes;
 		}
 	}
-	if (!r)
+	if (!r && !l->spare)
 		r = files_admit(f);
 	index_op_fini(&l->op);
 	node_open_fini(&l->opened);
