@@ -216,17 +216,12 @@ static int region_get(struct map *m, uint64_t index, struct region **ret)
 	return 0;
 }
 
-int map_reserve(struct map *m, uint64_t page, uint64_t end, uint32_t n)
+int map_reserve(struct map *m, uint64_t page, uint32_t n)
 {
-	for (uint64_t i = page / REGION_PAGES; i * REGION_PAGES < end; i++) {
-		struct region *g;
-		int r = region_get(m, i, &g);
-		if (!r)
-			r = region_reserve(g, n + 1);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	struct region *g;
+	int r = region_get(m, page / REGION_PAGES, &g);
+
+	return r < 0 ? r : region_reserve(g, n + 1);
 }
 
 int map_reserve_cut(struct map *m, uint64_t page, uint64_t end)

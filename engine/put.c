@@ -273,6 +273,20 @@ static bool must_fill(struct put *p, uint64_t page, struct fetch *ret)
 	return true;
 }
 
+int put_reserve(struct map *to, const struct put_run *v, uint32_t n)
+{
+	uint32_t same = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < n; i += same) {
+		uint64_t region = v[i].page / REGION_PAGES;
+		for (same = 1; i + same < n && v[i + same].page / REGION_PAGES == region;)
+			same++;
+		r = map_reserve(to, v[i].page, same);
+	}
+	return r;
+}
+
 /* 0, NODE_WAIT or negative; of the latter two nothing remains. */
 static int put_plan(struct put *p)
 {
@@ -283,8 +297,8 @@ static int put_plan(struct put *p)
 	WITH_LOCK(&f->lock);
 	while (!r && page < end)
 		r = plan_step(p, &page, end);
-	if (!r && p->nruns)
-		r = map_reserve(&f->map, page_of(p->off), end, p->nruns);
+	if (!r)
+		r = put_reserve(&f->map, p->runs, p->nruns);
 	if (r) {
 		put_undo(p, node_give_back);
 		return r;
@@ -562,8 +576,7 @@ static bool any_lost(const struct put *p)
 static int put_insert(struct put *p, const struct summed *s)
 {
 	struct map *m = &p->f->map;
-	uint64_t at = page_of(p->off), end = page_end(put_end(p));
-	int r = any_lost(p) ? -EIO : map_reserve(m, at, end, p->nruns);
+	int r = any_lost(p) ? -EIO : put_reserve(m, p->runs, p->nruns);
 
 	if (r < 0)
 		return r;

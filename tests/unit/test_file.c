@@ -236,6 +236,37 @@ static void what_was_opened_before_an_unlink_is_opened_after_it(void **state)
 	engine_close(e);
 }
 
+enum { REGIONS = 24, REGION_BYTES = REGION_PAGES * PAGE_BYTES };
+
+static void assert_fits(const struct map *m)
+{
+	assert_int_equal(m->n, REGIONS);
+	for (uint32_t i = 0; i < m->n; i++) {
+		assert_int_equal(m->v[i]->n, 1);
+		assert_true(m->v[i]->cap <= 4);
+	}
+}
+
+/* Each region's memory is for what is in it, however many there are. */
+static void regions_take_memory_for_themselves(void **state)
+{
+	struct file *f = NULL, *copy = NULL;
+	struct engine *e;
+
+	(void)state;
+	assert_int_equal(engine_open(&local, &e, NULL), 0);
+	assert_int_equal(kit_create(e, "a", &f), 0);
+	assert_int_equal(kit_fallocate(f, 0, 0, REGIONS * REGION_BYTES), 0);
+	assert_fits(&f->map);
+	assert_int_equal(kit_create(e, "b", &copy), 0);
+	assert_int_equal(kit_copy(f, 0, copy, 0, REGIONS * REGION_BYTES), REGIONS * REGION_BYTES);
+	assert_fits(&copy->map);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(kit_close(copy, FILE_WRITE), 0);
+	assert_idle();
+	engine_close(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +277,7 @@ int main(void)
 		cmocka_unit_test(small_pool_refuses_whole_writes),
 		cmocka_unit_test(what_is_discarded_was_never_there),
 		cmocka_unit_test(what_was_opened_before_an_unlink_is_opened_after_it),
+		cmocka_unit_test(regions_take_memory_for_themselves),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
