@@ -184,6 +184,18 @@ bool map_at(const struct map *m, uint64_t page, struct map_view *ret)
 	return true;
 }
 
+uint64_t map_missing(const struct map *m, uint64_t page, uint64_t end)
+{
+	uint64_t missing = end - page;
+	struct map_view v;
+
+	for (uint64_t at = page; map_next(m, at, &v) && v.page < end; at = v.page + v.npages) {
+		uint64_t from = v.page > page ? v.page : page, to = v.page + v.npages;
+		missing -= (to < end ? to : end) - from;
+	}
+	return missing;
+}
+
 /* Room ----------------------------------------------------------------------- */
 
 static int region_reserve(struct region *g, uint32_t n)

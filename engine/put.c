@@ -273,6 +273,27 @@ static bool must_fill(struct put *p, uint64_t page, struct fetch *ret)
 	return true;
 }
 
+/* Pages of the file's slices in writing that nothing was put into yet. */
+static uint64_t room_of_its_own(const struct map *m)
+{
+	uint64_t n = 0;
+
+	for (const struct hold *h = m->writing; h; h = h->next)
+		n += h->npages - h->used;
+	return n;
+}
+
+/* A large fallocate that cannot have what it needs does not take what there is, either: others
+ * would be refused until it has found out. */
+static bool is_too_much(const struct put *p, uint64_t page, uint64_t end)
+{
+	const struct map *m = &p->f->map;
+	uint64_t nfree = node_nfree(p->f->e->node);
+
+	return !p->buf && !(p->flags & (PUT_DATA | PUT_MOVE)) && end - page > nfree &&
+	       map_missing(m, page, end) > nfree + room_of_its_own(m);
+}
+
 int put_reserve(struct map *to, const struct put_run *v, uint32_t n)
 {
 	uint32_t same = 0;
@@ -295,6 +316,8 @@ static int put_plan(struct put *p)
 	int r = 0;
 
 	WITH_LOCK(&f->lock);
+	if (is_too_much(p, page, end))
+		return -ENOSPC;
 	while (!r && page < end)
 		r = plan_step(p, &page, end);
 	if (!r)
