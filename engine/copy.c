@@ -21,12 +21,6 @@
 
 enum { COPY_BYTES = 1 << 20 };
 
-struct share { /* a run of pages on its way */
-	uint64_t page; /* in the destination */
-	uint32_t npages, off;
-	struct hold *hold; /* the destination's, with a pin */
-};
-
 struct copy {
 	struct work to;   /* first: freed by work_end() */
 	struct work from;
@@ -35,7 +29,7 @@ struct copy {
 	uint64_t n;       /* of this step */
 	bool tail;        /* the last page is shared in part: both end in it */
 	uint8_t *buf;
-	struct share *v;
+	struct put_run *v; /* on their way to the destination */
 	uint32_t nv, cap;
 };
 
@@ -152,9 +146,9 @@ static int take_share(struct copy *c, const struct map_view *v, uint64_t page,
 	       (h->npages + SUM_PAGES - 1u) / SUM_PAGES * sizeof(h->sums[0]));
 	r = node_pin(c->from.f->e->node, h->id);
 	assert(!r);
-	c->v[c->nv++] = (struct share){
+	c->v[c->nv++] = (struct put_run){
 		.page = to_page, .npages = n, .off = v->off + (uint32_t)(page - v->page),
-		.hold = h,
+		.hold = h, .fresh = true,
 	};
 	return 0;
 }
@@ -190,7 +184,7 @@ static int take_shares(struct copy *c, uint64_t page, uint64_t to_page, uint64_t
 static void drop_shares(struct copy *c)
 {
 	while (c->nv) {
-		struct share *s = &c->v[--c->nv];
+		struct put_run *s = &c->v[--c->nv];
 		node_unpin(c->to.f->e->node, s->hold->id);
 		map_hold_unref(NULL, s->hold);
 	}
@@ -203,13 +197,13 @@ static int give_shares(struct copy *c, uint64_t to_page, uint64_t npages)
 
 	WITH_LOCK(&f->lock);
 	int r = map_reserve_cut(&f->map, to_page, to_page + npages);
-	for (uint32_t i = 0; !r && i < c->nv; i++)
-		r = map_reserve(&f->map, c->v[i].page, c->v[i].page + 1, c->nv);
+	if (!r)
+		r = put_reserve(&f->map, c->v, c->nv);
 	if (r < 0)
 		return r;
 	map_cut(&f->map, to_page, to_page + npages);
 	for (uint32_t i = 0; i < c->nv; i++) {
-		struct share *s = &c->v[i];
+		struct put_run *s = &c->v[i];
 		map_insert(&f->map, s->page, s->npages, s->hold, s->off);
 		map_hold_unref(&f->map, s->hold);
 	}

@@ -198,17 +198,11 @@ static bool fallocate_small(struct file *f, const struct file_op *op)
  * to be forgotten for that. */
 static bool fallocate_in_vain(const struct file *f, const struct file_op *op)
 {
-	uint64_t from = page_of(op->off), to = page_end(op->off + op->len), missing = to - from;
-	struct map_view v;
+	uint64_t from = page_of(op->off), to = page_end(op->off + op->len);
+	uint32_t most = f->e->node->npages;
 
-	if (op->mode & FALLOC_FL_PUNCH_HOLE || missing <= f->e->node->npages)
-		return false;
-	for (uint64_t at = from; map_next(&f->map, at, &v) && v.page < to;) {
-		uint64_t begin = v.page > from ? v.page : from, end = v.page + v.npages;
-		missing -= (end < to ? end : to) - begin;
-		at = end;
-	}
-	return missing > f->e->node->npages;
+	return !(op->mode & FALLOC_FL_PUNCH_HOLE) && to - from > most &&
+	       map_missing(&f->map, from, to) > most;
 }
 
 static void fallocate_locked(struct work *w, int r)

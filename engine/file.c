@@ -79,6 +79,20 @@ static void file_free(struct file *f)
 	metric_add(M_FILES, -1);
 }
 
+int file_spare_new(struct file *f, struct file **ret)
+{
+	return file_new(f->e, f->fileid, ret);
+}
+
+struct file *file_spare_free(struct file *f)
+{
+	if (!f)
+		return NULL;
+	f->refs = 0;
+	file_free(f);
+	return NULL;
+}
+
 static struct file *table_find(struct files *fs, uint64_t fileid)
 {
 	struct file *f;

@@ -21,8 +21,10 @@ int files_holders(struct files *fs, files_holder_fn *fn, void *arg);
 
 /*
  * regain.c. A session at another node has ended: files with what was not published
- * are lost (EIO from here on); how many. And another has begun: the index is told
+ * are lost (EIO from here on); how many. And another has begun: what slices were lost of
+ * is noted, before anybody asks the node; then that is loaded again, and the index is told
  * again who writes. No lock is held.
  */
 unsigned files_lost(struct engine *e);
+void files_torn(struct engine *e);
 void files_regained(struct engine *e);

@@ -77,7 +77,7 @@ static void load_end(struct load *l, int r)
 			f->nnodes = l->nnodes;
 		}
 	}
-	if (!r)
+	if (!r && !l->spare)
 		r = files_admit(f);
 	index_op_fini(&l->op);
 	node_open_fini(&l->opened);
@@ -146,7 +146,7 @@ static int add_extent(struct file *f, const struct extent *x)
 
 	if (map_next(&f->map, x->page, &v))
 		return -EUCLEAN; /* they are sorted, and do not overlap */
-	r = map_reserve(&f->map, x->page, x->page + x->npages, 1);
+	r = map_reserve(&f->map, x->page, 1);
 	if (!r)
 		r = hold_of(f, map_region(&f->map, x->page / REGION_PAGES), x, &h);
 	if (r < 0)

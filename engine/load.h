@@ -7,6 +7,7 @@ struct load {
 	struct file *f;
 	struct place place;
 	const struct gone *gone; /* the record, of what has none; or NULL */
+	bool spare; /* f is nobody's line (file_spare_new()), and stays so */
 	const struct kv_call *call; /* that it is a part of */
 	void (*done)(struct load *l, int r);
 

@@ -184,6 +184,18 @@ bool map_at(const struct map *m, uint64_t page, struct map_view *ret)
 	return true;
 }
 
+uint64_t map_missing(const struct map *m, uint64_t page, uint64_t end)
+{
+	uint64_t missing = end - page;
+	struct map_view v;
+
+	for (uint64_t at = page; map_next(m, at, &v) && v.page < end; at = v.page + v.npages) {
+		uint64_t from = v.page > page ? v.page : page, to = v.page + v.npages;
+		missing -= (to < end ? to : end) - from;
+	}
+	return missing;
+}
+
 /* Room ----------------------------------------------------------------------- */
 
 static int region_reserve(struct region *g, uint32_t n)
@@ -216,17 +228,12 @@ static int region_get(struct map *m, uint64_t index, struct region **ret)
 	return 0;
 }
 
-int map_reserve(struct map *m, uint64_t page, uint64_t end, uint32_t n)
+int map_reserve(struct map *m, uint64_t page, uint32_t n)
 {
-	for (uint64_t i = page / REGION_PAGES; i * REGION_PAGES < end; i++) {
-		struct region *g;
-		int r = region_get(m, i, &g);
-		if (!r)
-			r = region_reserve(g, n + 1);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	struct region *g;
+	int r = region_get(m, page / REGION_PAGES, &g);
+
+	return r < 0 ? r : region_reserve(g, n + 1);
 }
 
 int map_reserve_cut(struct map *m, uint64_t page, uint64_t end)

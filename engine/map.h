@@ -96,9 +96,12 @@ bool map_next(const struct map *m, uint64_t page, struct map_view *ret);
 /* The extent that covers `page`. */
 bool map_at(const struct map *m, uint64_t page, struct map_view *ret);
 
-/* Memory for `n` inserts and the cuts before them into each region of
- * [page, end), so that these cannot fail. -ENOMEM. */
-int map_reserve(struct map *m, uint64_t page, uint64_t end, uint32_t n);
+/* Pages of [page, end) that no extent names. */
+uint64_t map_missing(const struct map *m, uint64_t page, uint64_t end);
+
+/* Memory for `n` inserts and the cuts before them into the region of `page`, which
+ * follow each other in it, so that these cannot fail. -ENOMEM. */
+int map_reserve(struct map *m, uint64_t page, uint32_t n);
 /* The same for a cut alone. */
 int map_reserve_cut(struct map *m, uint64_t page, uint64_t end);
 

@@ -61,6 +61,7 @@ struct node_ops {
 	int (*pin)(struct node *n, struct slice_id s);
 	int (*unpin)(struct node *n, struct slice_id s);
 	int (*give_back)(struct node *n, struct slice_id s);
+	uint32_t (*nfree)(struct node *n);
 	bool (*peek)(struct node *n, struct slice_id s, struct slice_view *ret);
 	bool (*is_lost)(struct node *n, struct slice_id s);
 	int (*covers)(struct node *n, struct slice_id s, uint64_t off, uint32_t len);
@@ -105,6 +106,12 @@ static inline int node_alloc(struct node *n, uint32_t npages, struct slice_id *r
 			     uint32_t *ret_npages)
 {
 	return n->ops->alloc(n, npages, ret, ret_npages);
+}
+
+/* Free pages, at a glance; UINT32_MAX: that is not known here. */
+static inline uint32_t node_nfree(struct node *n)
+{
+	return n->ops->nfree(n);
 }
 
 /* After NODE_WAIT: done(c, 0) when it is worth to try again; -ENOSPC: the pool is

@@ -199,6 +199,8 @@ static int fault_covers(struct node *n, struct slice_id s, uint64_t off, uint32_
 	return node_covers(of(n)->inner, s, off, len);
 }
 
+static uint32_t fault_nfree(struct node *n) { return node_nfree(of(n)->inner); }
+
 static bool fault_peek(struct node *n, struct slice_id s, struct slice_view *ret)
 {
 	return node_peek(of(n)->inner, s, ret);
@@ -242,6 +244,7 @@ static const struct node_ops fault_ops = {
 	.pin = fault_pin,
 	.unpin = fault_unpin,
 	.give_back = fault_give_back,
+	.nfree = fault_nfree,
 	.peek = fault_peek,
 	.is_lost = fault_is_lost,
 	.covers = fault_covers,

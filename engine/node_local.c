@@ -35,6 +35,8 @@ static int local_alloc(struct node *n, uint32_t npages, struct slice_id *ret,
 	return r == POOL_FULL ? NODE_FULL : r;
 }
 
+static uint32_t local_nfree(struct node *n) { return pool_nfree(pool_of(n)); }
+
 /* local_alloc() asks nobody to wait. */
 static void local_want(struct node *n, uint32_t npages, struct node_call *c)
 {
@@ -148,6 +150,7 @@ static const struct node_ops local_ops = {
 	.pin = local_pin,
 	.unpin = local_unpin,
 	.give_back = local_unpin,
+	.nfree = local_nfree,
 	.peek = local_peek,
 	.is_lost = local_is_lost,
 	.covers = local_covers,

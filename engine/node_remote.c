@@ -167,6 +167,13 @@ static bool remote_peek(struct node *node, struct slice_id s, struct slice_view 
 	return false;
 }
 
+/* Nor how many pages are free by now. */
+static uint32_t remote_nfree(struct node *node)
+{
+	(void)node;
+	return UINT32_MAX;
+}
+
 static bool remote_is_lost(struct node *node, struct slice_id s)
 {
 	struct remote_node *n = far_of(node);
@@ -423,6 +430,7 @@ static const struct node_ops remote_ops = {
 	.pin = remote_pin,
 	.unpin = remote_unpin,
 	.give_back = far_give_back,
+	.nfree = remote_nfree,
 	.peek = remote_peek,
 	.is_lost = remote_is_lost,
 	.covers = remote_covers,

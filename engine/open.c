@@ -5,7 +5,7 @@
  * file's range lock: each takes all of it. An open for reading of a file that is
  * loaded takes nothing and waits for nobody.
  *
- *	open   load if nobody has -> register if first to write -> truncate
+ *	open   load if nobody has, or if slices are lost -> register if first to write -> truncate
  *	close  publish if last to write -> index_writer_end() -> last: free
  *
  * An open that fails leaves like a close.
@@ -313,6 +313,43 @@ static bool is_open(struct file *f)
 	return f->state == FILE_OPEN;
 }
 
+static void load(struct visit *v, struct file *f, void (*done)(struct load *l, int r))
+{
+	v->load.f = f;
+	v->load.spare = f != v->w.f;
+	v->load.place = v->place;
+	v->load.gone = v->gone.fileid ? &v->gone : NULL;
+	v->load.call = &v->w.op->call;
+	v->load.done = done;
+	load_start(&v->load);
+}
+
+/* -ESTALE: who has it open goes on with what is left of it, others look again. */
+static void mended(struct load *l, int r)
+{
+	struct visit *v = visit_of(l, load);
+
+	if (!r)
+		r = file_mend(v->w.f, l->f);
+	file_spare_free(l->f);
+	v->again = r == -ESTALE && !(v->flags & FILE_KNOWN);
+	if (!r || (r == -ESTALE && !v->again))
+		open_loaded(v);
+	else
+		open_end(v, r);
+}
+
+static void mend(struct visit *v)
+{
+	struct file *spare;
+	int r = file_spare_new(v->w.f, &spare);
+
+	if (r < 0)
+		open_end(v, r);
+	else
+		load(v, spare, mended);
+}
+
 static void open_locked(struct work *w, int r)
 {
 	struct visit *v = visit_of(w, w);
@@ -326,16 +363,12 @@ static void open_locked(struct work *w, int r)
 		if (state == FILE_OPEN && v->place.kind == PLACE_NONE)
 			w->f->attr.nlink = 0;
 	}
-	if (state == FILE_OPEN) {
+	if (state != FILE_OPEN)
+		load(v, w->f, loaded);
+	else if (file_is_torn(w->f))
+		mend(v);
+	else
 		open_loaded(v);
-		return;
-	}
-	v->load.f = w->f;
-	v->load.place = v->place;
-	v->load.gone = v->gone.fileid ? &v->gone : NULL;
-	v->load.call = &w->op->call;
-	v->load.done = loaded;
-	load_start(&v->load);
 }
 
 /* Opens what is open already at once: NULL. Or a visit with room for `more` bytes,
@@ -368,6 +401,12 @@ static struct visit *visit_new(struct engine *e, uint64_t fileid, unsigned flags
 	v->flags = flags;
 	v->opens = true;
 	return v;
+}
+
+static bool may_be_torn(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+	return f->torn;
 }
 
 /* Of several lines ----------------------------------------------------------------- */
@@ -432,6 +471,7 @@ static void look_missed(struct visit *v)
 		look_end(v, -ESTALE);
 		return;
 	}
+	v->flags |= FILE_KNOWN;
 	go_to(v, file_ref(f), open_locked);
 }
 
@@ -471,7 +511,7 @@ static void look(struct visit *v, const struct attr *is)
 
 	switch (r) {
 	case FILES_LINE:
-		if (v->flags & FILE_WRITE) {
+		if (v->flags & FILE_WRITE || may_be_torn(f)) {
 			go_to(v, f, open_locked);
 		} else {
 			v->w.f = f;

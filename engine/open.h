@@ -57,6 +57,7 @@ struct file {
 	bool dirty;           /* changed since it was published */
 	bool small;           /* the bytes are in content[] */
 	bool publishing;      /* its transaction is under way: attr.version may be old */
+	bool torn;            /* slices of it went with a session, maybe (regain.c) */
 	bool counted;         /* in M_DRAFTS */
 	uint64_t unclean;     /* bytes from the end to here may not be zeros */
 	struct block_ref *nodes; /* BODY_TREE: blocks of block references */
@@ -98,6 +99,14 @@ bool files_is_last(struct file *f);
  * knows of one writer here; or f's session has ended, and with it that f writes. False: the caller
  * tells it; there is no new line until f->ending is over. */
 bool files_hand_over(struct file *f);
+/* One of f's object that is nobody's line: to be loaded, and freed. */
+int file_spare_new(struct file *f, struct file **ret);
+struct file *file_spare_free(struct file *f);
+/* regain.c: the caller holds all of f, which is open. Are slices of it lost? */
+bool file_is_torn(struct file *f);
+/* It has those of `spare` instead, which has been loaded since. -ESTALE: that is another
+ * version; or f has been changed, and is lost. -EIO. */
+int file_mend(struct file *f, struct file *spare);
 /* If it is open here, all its lines: it has lost names. */
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink);
 

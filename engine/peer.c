@@ -8,7 +8,7 @@
  * A session that is lost takes with it what was written and not published (P5):
  * the files that it belonged to are told so (files_lost()), and fail. What was
  * published goes on: its slices are pinned again by the node's part of the link,
- * which has joined before this one.
+ * which has joined before this one; or it is loaded again (files_torn()).
  */
 #include "engine/peer.h"
 
@@ -121,6 +121,7 @@ static void on_begun(void *arg)
 	struct peer *p = arg;
 
 	index_set_session(p->engine->ix, remote_session(p->remote));
+	files_torn(p->engine);
 	remote_ready(p->remote, &p->part, 0);
 	files_regained(p->engine); /* its calls wait until the link is up */
 	ask(p, 0);

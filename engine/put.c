@@ -273,6 +273,41 @@ static bool must_fill(struct put *p, uint64_t page, struct fetch *ret)
 	return true;
 }
 
+/* Pages of the file's slices in writing that nothing was put into yet. */
+static uint64_t room_of_its_own(const struct map *m)
+{
+	uint64_t n = 0;
+
+	for (const struct hold *h = m->writing; h; h = h->next)
+		n += h->npages - h->used;
+	return n;
+}
+
+/* A large fallocate that cannot have what it needs does not take what there is, either: others
+ * would be refused until it has found out. */
+static bool is_too_much(const struct put *p, uint64_t page, uint64_t end)
+{
+	const struct map *m = &p->f->map;
+	uint64_t nfree = node_nfree(p->f->e->node);
+
+	return !p->buf && !(p->flags & (PUT_DATA | PUT_MOVE)) && end - page > nfree &&
+	       map_missing(m, page, end) > nfree + room_of_its_own(m);
+}
+
+int put_reserve(struct map *to, const struct put_run *v, uint32_t n)
+{
+	uint32_t same = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; !r && i < n; i += same) {
+		uint64_t region = v[i].page / REGION_PAGES;
+		for (same = 1; i + same < n && v[i + same].page / REGION_PAGES == region;)
+			same++;
+		r = map_reserve(to, v[i].page, same);
+	}
+	return r;
+}
+
 /* 0, NODE_WAIT or negative; of the latter two nothing remains. */
 static int put_plan(struct put *p)
 {
@@ -281,10 +316,12 @@ static int put_plan(struct put *p)
 	int r = 0;
 
 	WITH_LOCK(&f->lock);
+	if (is_too_much(p, page, end))
+		return -ENOSPC;
 	while (!r && page < end)
 		r = plan_step(p, &page, end);
-	if (!r && p->nruns)
-		r = map_reserve(&f->map, page_of(p->off), end, p->nruns);
+	if (!r)
+		r = put_reserve(&f->map, p->runs, p->nruns);
 	if (r) {
 		put_undo(p, node_give_back);
 		return r;
@@ -562,8 +599,7 @@ static bool any_lost(const struct put *p)
 static int put_insert(struct put *p, const struct summed *s)
 {
 	struct map *m = &p->f->map;
-	uint64_t at = page_of(p->off), end = page_end(put_end(p));
-	int r = any_lost(p) ? -EIO : map_reserve(m, at, end, p->nruns);
+	int r = any_lost(p) ? -EIO : put_reserve(m, p->runs, p->nruns);
 
 	if (r < 0)
 		return r;

@@ -18,6 +18,7 @@
 #include "engine/priv.h"
 
 struct file;
+struct map;
 
 enum {
 	PUT_HOLES = 1 << 0, /* only where there is nothing (fallocate) */
@@ -60,5 +61,7 @@ struct put {
 	_Atomic int error;
 };
 
+/* Memory for these n, each in one region and in the file's order, in `to`: map_reserve(). */
+int put_reserve(struct map *to, const struct put_run *v, uint32_t n);
 /* p is the caller's, filled up to `done`; it stays until done(). */
 void put_start(struct put *p);

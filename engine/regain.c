@@ -9,6 +9,11 @@
  * others go on. The index does not know any more that some of them are written to; it is
  * told again, as an open for writing would.
  *
+ * What was published and nobody had pinned between the two sessions may have gone, to the
+ * node's disk or for good. A file of which slices are lost is torn: it is loaded again, now and
+ * by each open until that succeeds, and if what is published is still its version then it
+ * goes on. Until then, and else, what is lost of it is EIO.
+ *
  * Between the two sessions nobody kept track of renames (index_writer()): if the
  * record is not where it was, the file is lost as well, rather than taken for one
  * without a name, whose changes nobody would miss.
@@ -58,12 +63,66 @@ unsigned files_lost(struct engine *e)
 	return n;
 }
 
+/* What is torn ----------------------------------------------------------------------- */
+
+/* Under f's lock. */
+static bool has_lost(const struct file *f, const struct map *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		for (uint32_t k = 0; k < m->v[i]->n; k++)
+			if (node_is_lost(f->e->node, m->v[i]->v[k].hold->id))
+				return true;
+	return false;
+}
+
+void files_torn(struct engine *e)
+{
+	WITH_LOCK(&e->files->lock);
+	for (struct file *f = e->files->table; f; f = f->hh.next) {
+		for (struct file *line = f; line; line = line->older) {
+			WITH_LOCK(&line->lock);
+			line->torn |= !line->lost && has_lost(line, &line->map);
+		}
+	}
+}
+
+bool file_is_torn(struct file *f)
+{
+	WITH_LOCK(&f->lock);
+
+	f->torn = f->torn && !f->lost && has_lost(f, &f->map);
+	return f->torn;
+}
+
+int file_mend(struct file *f, struct file *spare)
+{
+	struct map old;
+
+	if (has_lost(spare, &spare->map))
+		return -EIO;
+	WITH_LOCK(&f->lock);
+	f->lost |= f->draft || f->dirty || f->map.writing;
+	file_count(f);
+	if (f->lost || f->attr.version != spare->attr.version || f->small != spare->small)
+		return -ESTALE;
+	old = f->map;
+	f->map = spare->map;
+	map_init(&spare->map, f->e->node);
+	map_fini(&old);
+	free(f->nodes);
+	f->nodes = steal(&spare->nodes);
+	f->nnodes = spare->nnodes;
+	f->torn = false;
+	return 0;
+}
+
 /* Telling the index again ------------------------------------------------------------ */
 
 struct regain {
 	struct file_op op;
 	struct files *files;
 	struct regain *next;
+	unsigned flags; /* FILE_WRITE: it is to be told */
 };
 
 static void regain_closed(struct file_op *op, int64_t r)
@@ -80,10 +139,14 @@ static void regain_closed(struct file_op *op, int64_t r)
 
 static void regained(struct file_op *op, int64_t r)
 {
+	struct regain *g = op->arg;
 	struct file *f = op->known;
 
 	/* Who was not answered in time is told of when it is published, or in the next session. */
-	if (r < 0 && r != -ETIMEDOUT) {
+	if (r < 0 && !(g->flags & FILE_WRITE)) {
+		log_warn("file", "file %llu was not loaded again: %s",
+			 (unsigned long long)f->fileid, error_text((int)r));
+	} else if (r < 0 && r != -ETIMEDOUT) {
 		WITH_LOCK(&f->lock);
 		f->lost = true;
 		log_error("file", "file %llu cannot be written to any more: %s",
@@ -94,7 +157,7 @@ static void regained(struct file_op *op, int64_t r)
 		files_put(f);
 	op->file = f;
 	op->done = regain_closed;
-	file_close(op, r >= 0 ? FILE_WRITE : 0);
+	file_close(op, r >= 0 ? g->flags : 0);
 }
 
 static void regain(struct engine *e, struct regain *g)
@@ -106,22 +169,26 @@ static void regain(struct engine *e, struct regain *g)
 	g->op.arg = g;
 	g->op.done = regained;
 	g->op.call.deadline_ns = clock_ns() + REGAIN_S * NS_PER_S; /* others wait for the file */
-	file_open(e, f->fileid, place, FILE_WRITE | FILE_KNOWN, &g->op);
+	file_open(e, f->fileid, place, g->flags | FILE_KNOWN, &g->op);
 }
 
-/* Has it to be told? One that is lost needs not be. */
-static bool must_tell(struct file *f, bool is_room)
+/* Has it to be told, or loaded again? One that is lost needs neither. */
+static bool must_regain(struct file *f, struct regain *g)
 {
 	WITH_LOCK(&f->lock);
+	bool writes = f->nwriters && !f->registered && f->attr.nlink;
 
-	if (!f->nwriters || f->lost || f->registered || !f->attr.nlink)
+	if (f->lost || !(writes || (f->torn && f->state == FILE_OPEN)))
 		return false;
-	f->lost = !is_room;
-	return is_room;
+	if (g)
+		g->flags = writes ? FILE_WRITE : 0;
+	else
+		f->lost = writes;
+	return g;
 }
 
-/* Those that are written to, each with a reference. */
-static struct regain *take_writers(struct files *fs)
+/* Those that are to be regained, each with a reference. */
+static struct regain *take_all(struct files *fs)
 {
 	struct regain *all = NULL, *g = NULL;
 
@@ -130,7 +197,7 @@ static struct regain *take_writers(struct files *fs)
 		for (struct file *line = f; line; line = line->older) {
 			if (!g)
 				g = calloc(1, sizeof(*g));
-			if (!must_tell(line, g))
+			if (!must_regain(line, g))
 				continue;
 			line->refs++;
 			fs->nregains++;
@@ -146,7 +213,7 @@ static struct regain *take_writers(struct files *fs)
 
 void files_regained(struct engine *e)
 {
-	for (struct regain *g = take_writers(e->files), *next; g; g = next) {
+	for (struct regain *g = take_all(e->files), *next; g; g = next) {
 		next = g->next;
 		regain(e, g);
 	}

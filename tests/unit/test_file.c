@@ -236,6 +236,96 @@ static void what_was_opened_before_an_unlink_is_opened_after_it(void **state)
 	engine_close(e);
 }
 
+enum { REGIONS = 24, REGION_BYTES = REGION_PAGES * PAGE_BYTES };
+
+static void assert_fits(const struct map *m)
+{
+	assert_int_equal(m->n, REGIONS);
+	for (uint32_t i = 0; i < m->n; i++) {
+		assert_int_equal(m->v[i]->n, 1);
+		assert_true(m->v[i]->cap <= 4);
+	}
+}
+
+/* Each region's memory is for what is in it, however many there are. */
+static void regions_take_memory_for_themselves(void **state)
+{
+	struct file *f = NULL, *copy = NULL;
+	struct engine *e;
+
+	(void)state;
+	assert_int_equal(engine_open(&local, &e, NULL), 0);
+	assert_int_equal(kit_create(e, "a", &f), 0);
+	assert_int_equal(kit_fallocate(f, 0, 0, REGIONS * REGION_BYTES), 0);
+	assert_fits(&f->map);
+	assert_int_equal(kit_create(e, "b", &copy), 0);
+	assert_int_equal(kit_copy(f, 0, copy, 0, REGIONS * REGION_BYTES), REGIONS * REGION_BYTES);
+	assert_fits(&copy->map);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(kit_close(copy, FILE_WRITE), 0);
+	assert_idle();
+	engine_close(e);
+}
+
+static struct node_ops counting;
+static int (*alloc)(struct node *n, uint32_t npages, struct slice_id *ret, uint32_t *ret_npages);
+static unsigned nallocs;
+
+static int count_alloc(struct node *n, uint32_t npages, struct slice_id *ret, uint32_t *ret_npages)
+{
+	nallocs++;
+	return alloc(n, npages, ret, ret_npages);
+}
+
+static void count_allocs(struct node *n)
+{
+	counting = *n->ops;
+	alloc = counting.alloc;
+	counting.alloc = count_alloc;
+	n->ops = &counting;
+}
+
+/* Nor for a moment, in which others would be refused. */
+static void what_is_not_free_takes_nothing(void **state)
+{
+	const struct engine_opts small = { .in_memory = true, .pool_bytes = 4 * REGION_BYTES };
+	struct file *f = NULL;
+	struct engine *e;
+
+	(void)state;
+	assert_int_equal(engine_open(&small, &e, NULL), 0);
+	count_allocs(e->node);
+	assert_int_equal(kit_create(e, "a", &f), 0);
+	assert_int_equal(kit_fallocate(f, 0, 0, 2 * REGION_BYTES), 0);
+	assert_int_equal(nallocs, 2);
+	assert_int_equal(kit_fallocate(f, 0, 2 * REGION_BYTES, 3 * REGION_BYTES), -ENOSPC);
+	assert_int_equal(kit_fallocate(f, FALLOC_FL_ZERO_RANGE, 0, 5 * REGION_BYTES), -ENOSPC);
+	assert_int_equal(nallocs, 2);
+	assert_int_equal(kit_fallocate(f, 0, 0, 4 * REGION_BYTES), 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_idle();
+	engine_close(e);
+}
+
+/* Slices that were taken and not filled count as well. */
+static void room_of_its_own_is_taken_first(void **state)
+{
+	const struct engine_opts small = { .in_memory = true, .pool_bytes = 2 * REGION_BYTES };
+	_cleanup_(freep) uint8_t *bytes = calloc(1, REGION_BYTES / 2);
+	struct file *f = NULL;
+	struct engine *e;
+
+	(void)state;
+	assert_int_equal(engine_open(&small, &e, NULL), 0);
+	assert_int_equal(kit_create(e, "a", &f), 0);
+	for (unsigned i = 0; i < 9; i++)
+		assert_int_equal(kit_write(f, i * 65536, bytes, 65536), 65536);
+	assert_int_equal(kit_fallocate(f, 0, 0, 2 * REGION_BYTES), 0);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_idle();
+	engine_close(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +336,9 @@ int main(void)
 		cmocka_unit_test(small_pool_refuses_whole_writes),
 		cmocka_unit_test(what_is_discarded_was_never_there),
 		cmocka_unit_test(what_was_opened_before_an_unlink_is_opened_after_it),
+		cmocka_unit_test(regions_take_memory_for_themselves),
+		cmocka_unit_test(what_is_not_free_takes_nothing),
+		cmocka_unit_test(room_of_its_own_is_taken_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

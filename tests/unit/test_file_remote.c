@@ -4,6 +4,7 @@
  * that is reached through loopback, late, failing, and in a pool that is too small.
  * Their bytes go straight to the pool, which is in this process.
  */
+#include "tests/unit/disk_kit.h"
 #include "tests/unit/file_world.h"
 #include "tests/unit/relay.h"
 
@@ -653,7 +654,8 @@ struct pair {
 static void pair_listen(struct pair *p, uint32_t max_requests)
 {
 	struct server_opts so = { .listen = "127.0.0.1:0", .ix = p->node->ix,
-				  .pool = p->node->pool, .max_requests = max_requests };
+				  .pool = p->node->pool, .evict = p->node->evict,
+				  .tier = p->node->tier, .max_requests = max_requests };
 
 	assert_int_equal(server_open(&so, &p->at, NULL), 0);
 }
@@ -824,6 +826,141 @@ static void test_what_was_placed_is_gone_with_its_session(void **state)
 	pair_close(&p);
 }
 
+/* What goes to the node's disk while there is no session ---------------------------------- */
+
+enum { DISK_POOL_BYTES = 8 << 20, FILLERS = 20, FILLER_BYTES = 700000 };
+
+static bool is_away(struct engine *e, const char *name)
+{
+	struct attr a = { 0 };
+	struct place place;
+
+	assert_int_equal(kit_lookup(e, name, &a, &place), 0);
+	return a.away;
+}
+
+/* Others are used more often than it is. */
+static void push_out(struct engine *node, const char *name)
+{
+	_cleanup_(freep) uint8_t *bytes = calloc(1, FILLER_BYTES);
+	char filler[16];
+
+	for (unsigned i = 0; i < 10 * FILLERS && !is_away(node, name); i++) {
+		snprintf(filler, sizeof(filler), "filler%u", i % FILLERS);
+		if (i < FILLERS)
+			put_file(node, filler, bytes, FILLER_BYTES);
+		else
+			assert_opens(node, filler, bytes, FILLER_BYTES);
+	}
+	assert_true(is_away(node, name));
+}
+
+static struct pair pair_open_disk(void)
+{
+	struct engine_opts no = { .in_memory = true, .pool_bytes = DISK_POOL_BYTES,
+				  .index_bytes = 64 << 20, .evict_high = 80, .evict_low = 60,
+				  .ssd = disk_kit_begin(), .ssd_bytes = 64 << 20,
+				  .ssd_wait_ms = 20000 };
+
+	return pair_open(&no, 0);
+}
+
+/* The mount's session ends, and f has gone to the disk when it has the next one. */
+static void push_out_between(struct pair *p, const char *name)
+{
+	p->session = remote_session(peer_remote(p->e->peer));
+	relay_stop(&relay);
+	WAIT_FOR(!metric_get(M_PINS));
+	push_out(p->node, name);
+	relay_go_on(&relay);
+	WAIT_FOR(pair_is_back(p));
+}
+
+static void pair_close_disk(struct pair *p)
+{
+	pair_close(p);
+	disk_kit_end();
+}
+
+static bool reads_as(struct file *f, const uint8_t *bytes, uint64_t n)
+{
+	_cleanup_(freep) uint8_t *got = malloc(n + 1);
+
+	return kit_read(f, 0, got, n + 1) == (int64_t)n && !memcmp(got, bytes, n);
+}
+
+static void test_who_has_it_open_reads_on_from_the_disk(void **state)
+{
+	const uint8_t *bytes = some_bytes(70000);
+	struct file *r = NULL, *w = NULL;
+
+	(void)state;
+	struct pair p = pair_open_disk();
+	put_file(p.e, "f", bytes, 70000);
+	put_file(p.e, "g", bytes, 70000);
+	assert_int_equal(kit_open_name(p.e, "f", 0, &r), 0);
+	assert_int_equal(kit_open_name(p.e, "g", FILE_WRITE, &w), 0);
+	push_out_between(&p, "f");
+	assert_opens(p.e, "f", bytes, 70000);
+	assert_true(reads_as(r, bytes, 70000));
+	WAIT_FOR(reads_as(w, bytes, 70000));
+	assert_int_equal(kit_write(w, 0, bytes, 5000), 5000);
+	assert_int_equal(kit_close(w, FILE_WRITE), 0);
+	assert_opens(p.e, "g", bytes, 70000);
+	assert_int_equal(kit_close(r, 0), 0);
+	pair_close_disk(&p);
+}
+
+/* Which has another version then: there are more extents than a record has room for. */
+static void test_what_has_blocks_is_opened_anew(void **state)
+{
+	const uint64_t n = (2 * SCATTERED - 1) * PAGE_BYTES;
+	_cleanup_(freep) uint8_t *bytes = calloc(1, n);
+	struct file *f = NULL;
+
+	(void)state;
+	struct pair p = pair_open_disk();
+	assert_int_equal(kit_create(p.e, "f", &f), 0);
+	scatter(f);
+	assert_int_equal(kit_read(f, 0, bytes, n), n);
+	assert_int_equal(kit_close(f, FILE_WRITE), 0);
+	assert_int_equal(kit_open_name(p.e, "f", 0, &f), 0);
+	push_out_between(&p, "f");
+	assert_opens(p.e, "f", bytes, n);
+	assert_int_equal(kit_read(f, 0, bytes, PAGE_BYTES), -EIO);
+	assert_int_equal(kit_close(f, 0), 0);
+	pair_close_disk(&p);
+}
+
+/* Of the version that they have open nothing is left. */
+static void test_what_was_replaced_meanwhile_is_opened_anew(void **state)
+{
+	const uint8_t *bytes = some_bytes(70000);
+	struct file *r = NULL, *w = NULL, *other = NULL;
+	uint8_t got[100];
+
+	(void)state;
+	struct pair p = pair_open(&local, 0);
+	put_file(p.e, "f", bytes, 70000);
+	assert_int_equal(kit_open_name(p.e, "f", 0, &r), 0);
+	assert_int_equal(kit_open_name(p.e, "f", FILE_WRITE, &w), 0);
+	p.session = remote_session(peer_remote(p.e->peer));
+	relay_stop(&relay);
+	WAIT_FOR(!metric_get(M_PINS));
+	assert_int_equal(kit_open_name(p.node, "f", FILE_WRITE | FILE_TRUNCATE, &other), 0);
+	assert_int_equal(kit_write(other, 0, bytes + 1, 60000), 60000);
+	assert_int_equal(kit_close(other, FILE_WRITE), 0);
+	relay_go_on(&relay);
+	WAIT_FOR(pair_is_back(&p));
+	assert_opens(p.e, "f", bytes + 1, 60000);
+	assert_int_equal(kit_read(r, 0, got, 100), -EIO);
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_int_equal(kit_close(w, FILE_WRITE), 0);
+	assert_opens(p.e, "f", bytes + 1, 60000);
+	assert_int_equal(kit_unlink(p.e, "f"), 0);
+	pair_close(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -841,6 +978,9 @@ int main(void)
 		cmocka_unit_test(test_a_publish_unsent_when_its_session_ends),
 		cmocka_unit_test(test_what_had_begun_to_change_is_lost),
 		cmocka_unit_test(test_what_was_placed_is_gone_with_its_session),
+		cmocka_unit_test(test_who_has_it_open_reads_on_from_the_disk),
+		cmocka_unit_test(test_what_has_blocks_is_opened_anew),
+		cmocka_unit_test(test_what_was_replaced_meanwhile_is_opened_anew),
 	};
 
 	if (getenv("TEST"))

@@ -134,7 +134,7 @@ static void step_insert(struct walk *w)
 	h->region = page / REGION_PAGES;
 	n = n < got ? n : got;
 	h->used = (uint16_t)n;
-	assert_int_equal(map_reserve(&w->map, page, page + n, 1), 0);
+	assert_int_equal(map_reserve(&w->map, page, 1), 0);
 	map_cut(&w->map, page, page + n);
 	map_insert(&w->map, page, n, h, 0);
 	map_hold_unref(&w->map, h);
@@ -160,7 +160,7 @@ static void step_extend(struct walk *w)
 	struct hold *h = map_hold_ref(v.hold);
 	h->used = (uint16_t)(h->used + n);
 	assert_int_equal(pool_pin(w->pool, h->id), 0);
-	assert_int_equal(map_reserve(&w->map, page, page + n, 1), 0);
+	assert_int_equal(map_reserve(&w->map, page, 1), 0);
 	map_cut(&w->map, page, page + n);
 	map_insert(&w->map, page, n, h, off);
 	model_set(w, (uint32_t)(at + (page - page_at(at))), n, h->id, off);
@@ -281,7 +281,7 @@ static void step_reload(struct walk *w)
 		struct hold *h;
 		assert_int_equal(map_hold_new(&w->map, id, e->slice_pages, e->pool_id, false,
 					      &h), 0);
-		assert_int_equal(map_reserve(&w->map, e->page, e->page + e->npages, 1), 0);
+		assert_int_equal(map_reserve(&w->map, e->page, 1), 0);
 		assert_int_equal(pool_pin(w->pool, id), 0);
 		map_load(&w->map, e->page, e->npages, h, e->slice_off);
 		map_hold_unref(&w->map, h);
