@@ -501,14 +501,17 @@ static void open_end(struct req *q)
 		notify_attr(q->fs, q->inode->nodeid, open_dropped, q);
 }
 
-static void cut_failed(struct req *q, int64_t r)
+static void cut_closed(struct req *q, int64_t r)
 {
 	(void)r; /* it has been told already, or will be by the other error */
 	if (q->kind == MOP_CREATE) /* found_shown() has counted it */
 		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
-	if (q->made_told)
-		inode_dropped(q->fs->inodes, q->inode);
 	req_error(q, (int)q->size);
+}
+
+static void cut_failed(struct req *q)
+{
+	handle_close(q->fs, q->made, cut_closed, q);
 }
 
 static void cut(struct file_op *op, int64_t r);
@@ -527,13 +530,14 @@ static void cut(struct file_op *op, int64_t r)
 
 	if (req_made_room(q, r)) {
 		open_cut(q);
-	} else if (r < 0) {
-		q->size = (size_t)r;
-		q->made_told = q->made->caching.told;
-		handle_close(q->fs, q->made, cut_failed, q);
-	} else {
-		open_end(q);
+		return;
 	}
+	if (r < 0) {
+		/* What is to be dropped for it is: the table takes it for done. */
+		q->size = (size_t)r;
+		q->reply = cut_failed;
+	}
+	open_end(q);
 }
 
 /* Of what open_inode() has opened: a handle, and reply(q). */

@@ -143,7 +143,6 @@ struct req {
 	struct handle *on;      /* the kernel's fh, borrowed */
 	struct handle *made;    /* opened, and not answered yet */
 	struct fuse_file_info fi; /* of it */
-	bool made_told;         /* its caching.told, when it is gone */
 	struct rbuf *buf;       /* what names and file.buf point into, held */
 
 	/* What the op keeps between its stages. */
