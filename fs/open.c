@@ -473,32 +473,28 @@ static void open_reply(struct req *q)
 
 static void open_dropped(struct req *q)
 {
-	inode_dropped(q->fs->inodes, q->inode);
-	q->reply(q);
-}
+	struct req *waited = inode_dropped(q->fs->inodes, q->inode);
 
-/* Who has it dropped may not have asked for it yet: then once more. */
-static void open_waited(struct req *q)
-{
-	if (!inode_is_dropping(q->fs->inodes, q->inode) ||
-	    !notify_after(q->fs, open_waited, q))
-		q->reply(q);
+	q->reply(q);
+	while (waited) {
+		struct req *next = waited->next;
+		waited->reply(waited);
+		waited = next;
+	}
 }
 
 /* The kernel drops what it has of another version before it is told that it is open:
  * what OPEN's answer says (keep_cache) comes too late for who opens it beside. */
 static void open_end(struct req *q)
 {
-	if (!q->made->caching.told && q->made->caching.waits)
-		/* Not once more: an answer with the size that is under way would
-		 * count for nothing. */
-		open_waited(q);
-	else if (!q->made->caching.told)
-		q->reply(q);
-	else if (q->made->caching.fresh)
+	if (q->made->caching.told && q->made->caching.fresh)
 		notify_range(q->fs, q->inode->nodeid, 0, 0, open_dropped, q);
-	else
+	else if (q->made->caching.told)
 		notify_attr(q->fs, q->inode->nodeid, open_dropped, q);
+	/* It is not told once more: an answer with the size that is under way would
+	 * count for nothing. */
+	else if (!inode_wait_dropped(q->fs->inodes, q->inode, q, &q->next))
+		q->reply(q);
 }
 
 static void cut_closed(struct req *q, int64_t r)

@@ -136,7 +136,7 @@ struct req {
 	void (*next_step)(struct req *q); /* after clear_setid(), drop_capability() */
 	void (*opened)(struct file_op *op, int64_t r); /* open_inode()'s done() */
 	void (*reply)(struct req *q);     /* of an open */
-	struct req *next;       /* of those that wait for a move */
+	struct req *next;       /* of those that wait for a move, or inode_dropped() */
 
 	struct inode *inode;    /* held, or NULL */
 	struct handle *handle;  /* made, and not opened yet: freed with it */
@@ -517,9 +517,6 @@ void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir);
 /* The kernel asks for the attributes again, then as notify_range(). */
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
-/* done(q) after all of the above that has been asked for. False: it will not come, for want of
- * memory or at the end. */
-bool notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
 /* The kernel asks again what `name` (NULL: nothing) in dir is, and for the attributes
  * of nodeid, if it could have them without that. Not from the notify thread, nor from
  * one that a request waits for: it takes the lock of dir in the kernel. */

@@ -713,6 +713,43 @@ static void test_shown_again_while_open(void **state)
 	unlink_named("f");
 }
 
+/* Who opens beside an open that has the kernel drop what it had waits for that. */
+static void test_opened_beside_a_drop(void **state)
+{
+	struct inodes *t = inodes_new();
+	const struct open_how how = { .flags = O_RDWR };
+	struct opens *spare = opens_new();
+	struct caching first, other[2];
+	struct req *q[2] = { (struct req *)&other[0], (struct req *)&other[1] }, *next[2];
+	struct attr a, old;
+	struct file *f = file_new(&a);
+
+	(void)state;
+	inodes_share(t, 0);
+	struct inode *i = inode_know(t, &a, named);
+	old = a;
+	old.version = a.version + 1;
+	inode_told(t, i, &old);
+	assert_int_equal(inode_open(t, i, f, &how, &spare, &first), 0);
+	assert_true(first.told);
+	for (unsigned n = 0; n < 2; n++) {
+		assert_int_equal(inode_open(t, i, f, &how, &spare, &other[n]), 0);
+		assert_false(other[n].told);
+		assert_true(inode_wait_dropped(t, i, q[n], &next[n]));
+		inodes_check(t);
+	}
+	assert_ptr_equal(inode_dropped(t, i), q[1]);
+	assert_ptr_equal(next[1], q[0]);
+	assert_null(next[0]);
+	assert_false(inode_wait_dropped(t, i, q[0], &next[0]));
+	inode_close(t, i, &first);
+	for (unsigned n = 0; n < 2; n++)
+		inode_close(t, i, &other[n]);
+	file_drop(f);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
 static int setup(void **state)
 {
 	const struct engine_opts o = { .in_memory = true,
@@ -800,6 +837,7 @@ int main(void)
 		cmocka_unit_test(test_hidden),
 		cmocka_unit_test(test_unlink_is_heard_of_late),
 		cmocka_unit_test(test_shown_again_while_open),
+		cmocka_unit_test(test_opened_beside_a_drop),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
