@@ -23,7 +23,8 @@
  *	                           there were no pieces
  *	other opens                cached
  *	any open that reads        pages are dropped by the kernel if tainted (which
- *	                           ends the taint)
+ *	                           ends the taint), before it is answered, or any
+ *	                           that comes beside it
  *	page read through a        it has been mapped: counts as cached
  *	 direct handle
  *	direct write, no pages     nothing
@@ -865,6 +866,7 @@ static void count(struct inode *i, const struct caching *c, int n)
 static void refresh(struct inode *i, struct caching *c)
 {
 	c->fresh = i->tainted;
+	c->told |= i->tainted;
 	if (i->tainted)
 		i->pages = i->tainted = false;
 }

@@ -205,8 +205,8 @@ struct open_how {
 /* What a handle has to do with the page cache. */
 struct caching {
 	bool direct; /* its reads and writes come here; what it maps is cached */
-	bool fresh;  /* pages that the kernel has are to be dropped at this open, */
-	bool told;   /* in a shared table: pages and attributes before it; then
+	bool fresh;  /* pages that the kernel has are to be dropped for this open, */
+	bool told;   /* or attributes at least, before it is answered; then
 			inode_dropped() */
 	bool mapped; /* direct, and mapped since */
 	bool promise; /* as asked: the kernel does not know of it */

@@ -483,7 +483,7 @@ static void open_dropped(struct req *q)
 	}
 }
 
-/* The kernel drops what it has of another version before it is told that it is open:
+/* The kernel drops what is old of what it has before it is told that it is open:
  * what OPEN's answer says (keep_cache) comes too late for who opens it beside. */
 static void open_end(struct req *q)
 {

@@ -172,8 +172,8 @@ static void test_refs(void **state)
 
 /*
  * The kernel in small: one page, which it has (of some version of the content)
- * or has not; handles that go through it or not. Whoever reads must get the
- * version that was written last.
+ * or has not; handles that go through it or not, and are answered some time after
+ * they were opened. Whoever reads must get the version that was written last.
  */
 struct kernel {
 	struct inodes *t;
@@ -183,6 +183,8 @@ struct kernel {
 	unsigned page;    /* the version in the page cache, 0: none */
 	struct {
 		bool open, reads, writes;
+		bool answered; /* the program has it */
+		struct req *next;
 		struct caching caching;
 	} h[6];
 };
@@ -212,8 +214,25 @@ static void kernel_open(struct kernel *k, unsigned n)
 		assert_true(c->direct);
 	if (k->h[n].reads && !(f & O_DIRECT) && !how.stream)
 		assert_false(c->direct);
-	if (c->fresh)
-		k->page = 0;
+	k->h[n].answered = false;
+	if (!c->told && !inode_wait_dropped(k->t, k->i, (struct req *)&k->h[n], &k->h[n].next))
+		k->h[n].answered = true;
+}
+
+/* The kernel has dropped its page. Whom that was for goes on, and who has waited. */
+static void kernel_drop(struct kernel *k, unsigned n)
+{
+	if (!k->h[n].caching.told)
+		return;
+	k->page = 0;
+	k->h[n].answered = true;
+	struct req *q = inode_dropped(k->t, k->i);
+	while (q) {
+		for (n = 0; (struct req *)&k->h[n] != q;)
+			n++;
+		k->h[n].answered = true;
+		q = k->h[n].next;
+	}
 }
 
 static void kernel_close(struct kernel *k, unsigned n)
@@ -259,6 +278,8 @@ static void walk_cache(void)
 		unsigned n = pick(6), what = pick(8);
 		if (!k.h[n].open)
 			kernel_open(&k, n);
+		else if (!k.h[n].answered)
+			kernel_drop(&k, n);
 		else if (what == 0)
 			kernel_close(&k, n);
 		else if (what < 4)
@@ -267,6 +288,9 @@ static void walk_cache(void)
 			kernel_read(&k, n);
 		inodes_check(k.t);
 	}
+	for (unsigned n = 0; n < 6; n++)
+		if (k.h[n].open && !k.h[n].answered)
+			kernel_drop(&k, n);
 	for (unsigned n = 0; n < 6; n++)
 		if (k.h[n].open)
 			kernel_close(&k, n);
