@@ -81,6 +81,7 @@ struct fs {
 	struct notify *notify, *notify_names;
 	struct workers *workers;
 	char *dir, *source, *config, *control;
+	dev_t dev;              /* of what is mounted at dir */
 	unsigned nthreads, timeout_ms, spin_us;
 	bool read_only, xattrs, noatime, no_opendir;
 	struct keep keep;       /* of what is made, where its directory says nothing */
@@ -337,8 +338,13 @@ int fs_amend_init(struct fs *fs);
 /* Checks the mount point, the device and the options; *ret: what fusermount3 and
  * the library are to be told, heap. */
 int mount_options(const struct fs_opts *o, char **ret, char **ret_why);
-/* Unmounts unless somebody uses it: 0 or negative. */
-int mount_detach(const char *dir);
+/* Which file system is mounted there. Asks nobody: it may be for this process to answer. */
+int mount_dev(const char *dir, dev_t *ret);
+/* Unmounts the session's, of that device, unless somebody uses it: 0 or negative; -EINVAL:
+ * somebody has unmounted it, or it is another one that is seen there. */
+int mount_detach(struct fuse_session *se, const char *dir, dev_t dev);
+/* Unmounts it, used or not, if it is still there, and closes the connection. */
+void mount_end(struct fuse_session *se, const char *dir, dev_t dev);
 
 /* attr.c ---------------------------------------------------------------------- */
 
