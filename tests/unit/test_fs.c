@@ -542,6 +542,76 @@ static void test_late_mapping(void **state)
 	assert_idle();
 }
 
+enum { LOST = 12 };
+
+static void lose_drafts(void)
+{
+	struct stat st;
+	char c;
+
+	for (unsigned n = 0; n < LOST; n++) {
+		int fd = open("lost", O_WRONLY | O_CREAT | O_EXCL, 0600);
+		EXPECT(fd >= 0 && write(talk, "r", 1) == 1 && read(talk, &c, 1) == 1);
+		close(fd);
+		EXPECT(write(talk, "r", 1) == 1 && read(talk, &c, 1) == 1);
+		if (n % 3 == 0)
+			EXPECT(stat("lost", &st) < 0 && errno == ENOENT);
+		if (n % 3 == 1)
+			EXPECT(mkdir("lost", 0700) == 0 && rmdir("lost") == 0);
+	}
+	_exit(0);
+}
+
+/* The next two calls of the index fail: its being published, and once more at its close. */
+static void fail_twice(void)
+{
+	uint64_t calls = kv_fault_count(faults);
+
+	kv_fault_arm(faults, 1, -EIO);
+	assert_int_equal(write(talk, "g", 1), 1);
+	while (kv_fault_count(faults) == calls)
+		;
+	kv_fault_arm(faults, 1, -EIO);
+}
+
+/* A draft that could not be published: its name is free, whatever the kernel knew of it. */
+static void test_lost_name(void **state)
+{
+	const struct timespec some = { .tv_nsec = 20000000 };
+	int status, pair[2];
+	int64_t lost = metric_get(M_DRAFTS_LOST);
+	char c;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		talk = dup2(pair[1], 3);
+		close_range(4, ~0U, 0);
+		alarm(60);
+		EXPECT(chdir(dir) == 0);
+		lose_drafts();
+	}
+	close(pair[1]);
+	talk = pair[0];
+	for (unsigned n = 0; n < LOST; n++) {
+		assert_int_equal(read(talk, &c, 1), 1);
+		fail_twice();
+		assert_int_equal(read(talk, &c, 1), 1);
+		/* Its release is not waited for. */
+		for (unsigned k = 0; k < 500 && metric_get(M_DRAFTS_LOST) - lost <= n; k++)
+			nanosleep(&some, NULL);
+		kv_fault_arm(faults, 0, 0);
+		assert_idle();
+		assert_int_equal(write(talk, "g", 1), 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(metric_get(M_DRAFTS_LOST) - lost, LOST);
+	close(talk);
+	assert_idle();
+}
+
 /* The control directory -------------------------------------------------------------- */
 
 static void control(void)
@@ -624,12 +694,15 @@ int main(void)
 		cmocka_unit_test(test_late_mapping),
 		cmocka_unit_test(test_a_timer_interrupts_nobody),
 		cmocka_unit_test(test_killed_while_it_waits),
+		cmocka_unit_test(test_lost_name),
 		cmocka_unit_test(test_cache_matrix),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_stop),
 	};
 	const char *given = getenv("SEED");
 
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
 	print_message("SEED=%llu\n", (unsigned long long)seed);
 	if (!mkdtemp(dir))
