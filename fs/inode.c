@@ -23,7 +23,8 @@
  *	                           there were no pieces
  *	other opens                cached
  *	any open that reads        pages are dropped by the kernel if tainted (which
- *	                           ends the taint)
+ *	                           ends the taint), before it is answered, or any
+ *	                           that comes beside it
  *	page read through a        it has been mapped: counts as cached
  *	 direct handle
  *	direct write, no pages     nothing
@@ -174,6 +175,7 @@ void inodes_check(struct inodes *t)
 		assert(!o || (o->file && o->handles && o->cached <= o->handles));
 		assert(!o || (o->writers <= o->handles && o->promises <= o->handles));
 		assert(!o || o->cached + o->readers <= o->handles);
+		assert(!o || (o->dropping ? o->dropping <= o->handles : !o->waiting));
 		assert(!o || !o->cached || i->pages);
 		assert(!i->tainted || (i->pages && (!o || !(o->cached + o->readers))));
 		assert(!i->relic || i->place.kind == PLACE_NONE);
@@ -864,6 +866,7 @@ static void count(struct inode *i, const struct caching *c, int n)
 static void refresh(struct inode *i, struct caching *c)
 {
 	c->fresh = i->tainted;
+	c->told |= i->tainted;
 	if (i->tainted)
 		i->pages = i->tainted = false;
 }
@@ -905,10 +908,32 @@ int inode_open(struct inodes *t, struct inode *i, struct file *f,
 	i->opens->handles++;
 	i->opens->promises += how->promise;
 	i->opens->writers += how->writer;
+	i->opens->dropping += ret->told;
 	/* Before it was open, or by another mount since the last open. */
 	i->opens->capability += first || t->shared;
 	count(i, ret, 1);
 	return 0;
+}
+
+bool inode_wait_dropped(struct inodes *t, struct inode *i, struct req *q, struct req **next)
+{
+	WITH_LOCK(&t->lock);
+	struct opens *o = i->opens;
+
+	if (!o->dropping)
+		return false;
+	*next = o->waiting;
+	o->waiting = q;
+	return true;
+}
+
+struct req *inode_dropped(struct inodes *t, struct inode *i)
+{
+	WITH_LOCK(&t->lock);
+	struct opens *o = i->opens;
+
+	assert(o->dropping);
+	return --o->dropping ? NULL : steal(&o->waiting);
 }
 
 void inode_mapped(struct inodes *t, struct inode *i, struct caching *c)
@@ -943,6 +968,7 @@ static void last_close(struct inodes *t, struct inode *i)
 {
 	struct attr a;
 
+	assert(!i->opens->dropping);
 	if (i->place.kind == PLACE_DRAFT) {
 		file_attr(i->opens->file, &a);
 		/* Published to no name: an unlink is about to say so. */

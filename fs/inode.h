@@ -22,6 +22,7 @@
 struct accesses;
 struct opens;
 struct relic;
+struct req;
 
 /* What a shared table knows besides. Times are clock_ns(). */
 struct shown {
@@ -32,7 +33,6 @@ struct shown {
 	uint64_t version;     /* that the kernel's pages are of */
 	struct attr told;     /* what it was told last, */
 	uint64_t told_ns;     /* then; 0: nothing */
-	unsigned dropping;    /* opens that have the kernel drop what it has */
 	bool mixed;           /* it was told different things at about the same time:
 				 which of them it believes is not known */
 	uint64_t place_ns;    /* who found the record before has an older word */
@@ -205,10 +205,9 @@ struct open_how {
 /* What a handle has to do with the page cache. */
 struct caching {
 	bool direct; /* its reads and writes come here; what it maps is cached */
-	bool fresh;  /* pages that the kernel has are to be dropped at this open, */
-	bool told;   /* in a shared table: pages and attributes before it; then
+	bool fresh;  /* pages that the kernel has are to be dropped for this open, */
+	bool told;   /* or attributes at least, before it is answered; then
 			inode_dropped() */
-	bool waits;  /* others have them dropped now */
 	bool mapped; /* direct, and mapped since */
 	bool promise; /* as asked: the kernel does not know of it */
 	bool reads;
@@ -237,8 +236,14 @@ bool inode_is_at(struct inodes *t, struct inode *i, const struct place *p);
 /* Somebody looked after since_ns, and i's line was what is published. */
 bool inode_seen(struct inodes *t, struct inode *i, uint64_t since_ns);
 struct opens *opens_new(void);
-/* The kernel has dropped what it had (c->told). */
-void inode_dropped(struct inodes *t, struct inode *i);
+/*
+ * Who opens beside one that has the kernel drop what it has (c->told) is not answered
+ * before that, either. False: it need not wait. True: inode_dropped() gives q back, with
+ * those that wait like it, each one's *next the next.
+ */
+bool inode_wait_dropped(struct inodes *t, struct inode *i, struct req *q, struct req **next);
+/* The kernel has dropped what it had. Who waited for it, if it is the last; NULL. */
+struct req *inode_dropped(struct inodes *t, struct inode *i);
 /* The kernel is being told a name of it that it may keep until then. */
 void inode_name_kept(struct inodes *t, struct inode *i, uint64_t until_ns);
 /* It has forgotten all that it was told so before before_ns. */
@@ -249,7 +254,6 @@ void inode_name_dropped(struct inodes *t, uint64_t nodeid, uint64_t before_ns);
  * word of its size: so true only if it is no file, or the kernel has it open.
  */
 bool inode_may_drop_attr(struct inodes *t, uint64_t nodeid);
-bool inode_is_dropping(struct inodes *t, struct inode *i);
 /* The kernel fills pages through this direct handle: somebody has mapped it.
  * Before the bytes are looked up that answer the kernel. */
 void inode_mapped(struct inodes *t, struct inode *i, struct caching *c);

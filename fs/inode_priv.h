@@ -34,6 +34,8 @@ struct kept {
 struct opens {
 	struct file *file;
 	unsigned handles, promises, writers, cached, readers;
+	unsigned dropping;   /* handles that have the kernel drop what it has */
+	struct req *waiting; /* until that is done */
 	bool failed; /* the last publish has */
 	/* How often it may have got a security.capability, and up to which of them it
 	 * has been removed. */

@@ -280,22 +280,5 @@ void line_take(struct inode *i, struct file *f, const struct open_how *how, bool
 		return;
 	/* Who opens it beside must not find old pages either: he waits as well. */
 	c->told = s->mixed || i->tainted;
-	c->waits = s->dropping;
-	s->dropping += c->told;
 	s->mixed = false;
-}
-
-void inode_dropped(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	assert(i->shown->dropping);
-	i->shown->dropping--;
-}
-
-bool inode_is_dropping(struct inodes *t, struct inode *i)
-{
-	WITH_LOCK(&t->lock);
-
-	return i->shown->dropping;
 }

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include "common/error.h"
@@ -319,12 +321,33 @@ int fs_mount_told(struct engine *e, const struct fs_opts *o, struct fs **ret,
 	return r;
 }
 
-int mount_detach(const char *dir)
+int mount_dev(const char *dir, dev_t *ret)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, dir, AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &st))
+		return -errno;
+	*ret = makedev(st.stx_dev_major, st.stx_dev_minor);
+	return 0;
+}
+
+/* A device that is free may be somebody else's by now: it is not while we are connected. */
+static bool is_there(struct fuse_session *se, const char *dir, dev_t dev)
+{
+	struct pollfd p = { .fd = fuse_session_fd(se) };
+	dev_t there;
+
+	return poll(&p, 1, 0) == 0 && mount_dev(dir, &there) == 0 && there == dev;
+}
+
+int mount_detach(struct fuse_session *se, const char *dir, dev_t dev)
 {
 	char *argv[] = { "fusermount3", "-q", "-u", "--", (char *)dir, NULL };
 	pid_t pid;
 	int status;
 
+	if (!is_there(se, dir, dev))
+		return -EINVAL;
 	if (geteuid() == 0)
 		return umount2(dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
 	if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
@@ -333,4 +356,24 @@ int mount_detach(const char *dir)
 		if (errno != EINTR)
 			return -errno;
 	return status ? -EBUSY : 0;
+}
+
+/* To libfuse the connection has ended then, as by a pipe that nobody reads from. */
+static int disconnect(struct fuse_session *se)
+{
+	int end[2];
+
+	if (pipe2(end, O_CLOEXEC) < 0)
+		return -errno;
+	close(end[0]);
+	int r = dup3(end[1], fuse_session_fd(se), O_CLOEXEC) < 0 ? -errno : 0;
+	close(end[1]);
+	return r;
+}
+
+void mount_end(struct fuse_session *se, const char *dir, dev_t dev)
+{
+	/* It unmounts what is at that place, if the connection has not ended. */
+	if (is_there(se, dir, dev) || disconnect(se) == 0)
+		fuse_session_unmount(se);
 }

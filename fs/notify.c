@@ -220,23 +220,15 @@ static bool append(struct notify *n, struct note *note)
 	return true;
 }
 
-/* False: nor will it be, for want of memory or at the end. */
-static bool try_enqueue(struct notify *n, const struct note *what)
+static void enqueue(struct notify *n, const struct note *what)
 {
 	struct note *note = malloc(sizeof(*note));
 
 	if (note)
 		*note = *what;
 	if (note && append(n, note))
-		return true;
-	free(note);
-	return false;
-}
-
-static void enqueue(struct notify *n, const struct note *what)
-{
-	if (try_enqueue(n, what))
 		return;
+	free(note);
 	free(what->name);
 	if (what->done)
 		what->done(what->q);
@@ -255,11 +247,6 @@ void notify_range(struct fs *fs, uint64_t nodeid, uint64_t off, uint64_t len,
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q), struct req *q)
 {
 	enqueue(fs->notify, &(struct note){ .nodeid = nodeid, .off = -1, .done = done, .q = q });
-}
-
-bool notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q)
-{
-	return try_enqueue(fs->notify, &(struct note){ .done = done, .q = q });
 }
 
 void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir)

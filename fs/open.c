@@ -473,42 +473,41 @@ static void open_reply(struct req *q)
 
 static void open_dropped(struct req *q)
 {
-	inode_dropped(q->fs->inodes, q->inode);
+	struct req *waited = inode_dropped(q->fs->inodes, q->inode);
+
 	q->reply(q);
+	while (waited) {
+		struct req *next = waited->next;
+		waited->reply(waited);
+		waited = next;
+	}
 }
 
-/* Who has it dropped may not have asked for it yet: then once more. */
-static void open_waited(struct req *q)
-{
-	if (!inode_is_dropping(q->fs->inodes, q->inode) ||
-	    !notify_after(q->fs, open_waited, q))
-		q->reply(q);
-}
-
-/* The kernel drops what it has of another version before it is told that it is open:
+/* The kernel drops what is old of what it has before it is told that it is open:
  * what OPEN's answer says (keep_cache) comes too late for who opens it beside. */
 static void open_end(struct req *q)
 {
-	if (!q->made->caching.told && q->made->caching.waits)
-		/* Not once more: an answer with the size that is under way would
-		 * count for nothing. */
-		open_waited(q);
-	else if (!q->made->caching.told)
-		q->reply(q);
-	else if (q->made->caching.fresh)
+	if (q->made->caching.told && q->made->caching.fresh)
 		notify_range(q->fs, q->inode->nodeid, 0, 0, open_dropped, q);
-	else
+	else if (q->made->caching.told)
 		notify_attr(q->fs, q->inode->nodeid, open_dropped, q);
+	/* It is not told once more: an answer with the size that is under way would
+	 * count for nothing. */
+	else if (!inode_wait_dropped(q->fs->inodes, q->inode, q, &q->next))
+		q->reply(q);
 }
 
-static void cut_failed(struct req *q, int64_t r)
+static void cut_closed(struct req *q, int64_t r)
 {
 	(void)r; /* it has been told already, or will be by the other error */
 	if (q->kind == MOP_CREATE) /* found_shown() has counted it */
 		inode_forget(q->fs->inodes, q->inode->nodeid, 1);
-	if (q->made_told)
-		inode_dropped(q->fs->inodes, q->inode);
 	req_error(q, (int)q->size);
+}
+
+static void cut_failed(struct req *q)
+{
+	handle_close(q->fs, q->made, cut_closed, q);
 }
 
 static void cut(struct file_op *op, int64_t r);
@@ -527,13 +526,14 @@ static void cut(struct file_op *op, int64_t r)
 
 	if (req_made_room(q, r)) {
 		open_cut(q);
-	} else if (r < 0) {
-		q->size = (size_t)r;
-		q->made_told = q->made->caching.told;
-		handle_close(q->fs, q->made, cut_failed, q);
-	} else {
-		open_end(q);
+		return;
 	}
+	if (r < 0) {
+		/* What is to be dropped for it is: the table takes it for done. */
+		q->size = (size_t)r;
+		q->reply = cut_failed;
+	}
+	open_end(q);
 }
 
 /* Of what open_inode() has opened: a handle, and reply(q). */

@@ -81,6 +81,7 @@ struct fs {
 	struct notify *notify, *notify_names;
 	struct workers *workers;
 	char *dir, *source, *config, *control;
+	dev_t dev;              /* of what is mounted at dir */
 	unsigned nthreads, timeout_ms, spin_us;
 	bool read_only, xattrs, noatime, no_opendir;
 	struct keep keep;       /* of what is made, where its directory says nothing */
@@ -136,14 +137,13 @@ struct req {
 	void (*next_step)(struct req *q); /* after clear_setid(), drop_capability() */
 	void (*opened)(struct file_op *op, int64_t r); /* open_inode()'s done() */
 	void (*reply)(struct req *q);     /* of an open */
-	struct req *next;       /* of those that wait for a move */
+	struct req *next;       /* of those that wait for a move, or inode_dropped() */
 
 	struct inode *inode;    /* held, or NULL */
 	struct handle *handle;  /* made, and not opened yet: freed with it */
 	struct handle *on;      /* the kernel's fh, borrowed */
 	struct handle *made;    /* opened, and not answered yet */
 	struct fuse_file_info fi; /* of it */
-	bool made_told;         /* its caching.told, when it is gone */
 	struct rbuf *buf;       /* what names and file.buf point into, held */
 
 	/* What the op keeps between its stages. */
@@ -338,8 +338,13 @@ int fs_amend_init(struct fs *fs);
 /* Checks the mount point, the device and the options; *ret: what fusermount3 and
  * the library are to be told, heap. */
 int mount_options(const struct fs_opts *o, char **ret, char **ret_why);
-/* Unmounts unless somebody uses it: 0 or negative. */
-int mount_detach(const char *dir);
+/* Which file system is mounted there. Asks nobody: it may be for this process to answer. */
+int mount_dev(const char *dir, dev_t *ret);
+/* Unmounts the session's, of that device, unless somebody uses it: 0 or negative; -EINVAL:
+ * somebody has unmounted it, or it is another one that is seen there. */
+int mount_detach(struct fuse_session *se, const char *dir, dev_t dev);
+/* Unmounts it, used or not, if it is still there, and closes the connection. */
+void mount_end(struct fuse_session *se, const char *dir, dev_t dev);
 
 /* attr.c ---------------------------------------------------------------------- */
 
@@ -518,9 +523,6 @@ void notify_name(struct fs *fs, uint64_t dir, const char *name, bool is_dir);
 /* The kernel asks for the attributes again, then as notify_range(). */
 void notify_attr(struct fs *fs, uint64_t nodeid, void (*done)(struct req *q),
 		 struct req *q);
-/* done(q) after all of the above that has been asked for. False: it will not come, for want of
- * memory or at the end. */
-bool notify_after(struct fs *fs, void (*done)(struct req *q), struct req *q);
 /* The kernel asks again what `name` (NULL: nothing) in dir is, and for the attributes
  * of nodeid, if it could have them without that. Not from the notify thread, nor from
  * one that a request waits for: it takes the lock of dir in the kernel. */

@@ -199,13 +199,27 @@ static double seconds(const struct fs *fs, enum watched_for how)
 	return how == WATCHED_SOON && soon < fs->cache_s ? soon : fs->cache_s;
 }
 
+/* Names have been made or removed since it was asked for, or are. Who did that is answered
+ * before us, maybe, and upon that the kernel asks again; our word, heard then, would count
+ * as newer. Elsewhere it counts for a moment only, or rings tell of it. */
+static bool may_be_old(struct req *q, const struct attr *a)
+{
+	struct moves *m = &q->fs->moves;
+
+	if (q->fs->shared || !S_ISDIR(a->mode) || q->kind == MOP_MKDIR)
+		return false;
+	WITH_LOCK(&m->lock);
+	return m->busy || m->ended != q->moves_seen;
+}
+
 void req_entry_keeps(struct req *q, const char *name, struct inode *i,
 		     const struct attr *a, struct place p, struct fuse_entry_param *e)
 {
 	const struct fs *fs = q->fs;
 	bool dir = S_ISDIR(a->mode);
 
-	e->attr_timeout = e->entry_timeout = fs->cache_s;
+	e->attr_timeout = may_be_old(q, a) ? 0 : fs->cache_s;
+	e->entry_timeout = fs->cache_s;
 	if (q->promises) {
 		e->entry_timeout = 0;
 		return;
@@ -231,6 +245,8 @@ double req_attr_keeps(struct req *q, const struct attr *a)
 	struct watched *w = q->fs->watched;
 	struct inode *i = q->inode;
 
+	if (may_be_old(q, a))
+		return 0;
 	if (!is_rung(q->fs, i, a))
 		return q->fs->cache_s;
 	return seconds(q->fs, S_ISDIR(a->mode) ? watched_dir_attr(w, i->nodeid, q->since_ns)

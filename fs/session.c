@@ -208,7 +208,9 @@ static int do_mount(struct fs *fs, const char *options, char **ret_why)
 	if (fs->se) {
 		errno = 0;
 		if (fuse_session_mount(fs->se, fs->dir) == 0) {
-			r = fs_amend_init(fs);
+			r = mount_dev(fs->dir, &fs->dev);
+			if (r == 0)
+				r = fs_amend_init(fs);
 			if (r == 0)
 				r = notify_new(fs, "fs-notify", &fs->notify);
 			if (r == 0)
@@ -279,8 +281,10 @@ static void wait_for_end(struct fs *fs)
 		return;
 	/* Programs that have nothing open see a clean unmount; the workers
 	 * answer to the last and then find the session ended. */
-	int r = mount_detach(fs->dir);
-	if (r < 0)
+	int r = mount_detach(fs->se, fs->dir, fs->dev);
+	if (r == -EINVAL)
+		log_info("fs", "%s: has been unmounted, and is used", fs->dir);
+	else if (r < 0)
 		log_info("fs", "%s: in use (%s): ending it for those who use it",
 			 fs->dir, error_text(r));
 }
@@ -344,7 +348,7 @@ void fs_free(struct fs *fs)
 	if (!fs)
 		return;
 	if (fs->se) {
-		fuse_session_unmount(fs->se);
+		mount_end(fs->se, fs->dir, fs->dev);
 		watched_free(fs->watched);
 		notify_free(fs->notify_names);
 		notify_free(fs->notify);

@@ -98,4 +98,20 @@ END
 	[ "$(cat "$MNT/f")" = x ]
 }
 
+@test "a daemon whose mount was detached leaves what has been mounted there since" {
+	requires_root
+	local pid held
+	pid=$(daemon_pid)
+	exec {held}<"$MNT/f"
+	umount -l "$MNT"
+	mount -t tmpfs none "$MNT"
+	kill "$pid"
+	gone "$pid" 15
+	exec {held}<&-
+	[ "$(findmnt -rno FSTYPE "$MNT")" = tmpfs ]
+	umount "$MNT"
+	mount_fs
+	[ "$(cat "$MNT/f")" = x ]
+}
+
 @test "when all is idle, nothing is in flight (P10)" { gauges_zero; fsck_clean "$MNT"; }

@@ -172,8 +172,8 @@ static void test_refs(void **state)
 
 /*
  * The kernel in small: one page, which it has (of some version of the content)
- * or has not; handles that go through it or not. Whoever reads must get the
- * version that was written last.
+ * or has not; handles that go through it or not, and are answered some time after
+ * they were opened. Whoever reads must get the version that was written last.
  */
 struct kernel {
 	struct inodes *t;
@@ -183,6 +183,8 @@ struct kernel {
 	unsigned page;    /* the version in the page cache, 0: none */
 	struct {
 		bool open, reads, writes;
+		bool answered; /* the program has it */
+		struct req *next;
 		struct caching caching;
 	} h[6];
 };
@@ -212,8 +214,25 @@ static void kernel_open(struct kernel *k, unsigned n)
 		assert_true(c->direct);
 	if (k->h[n].reads && !(f & O_DIRECT) && !how.stream)
 		assert_false(c->direct);
-	if (c->fresh)
-		k->page = 0;
+	k->h[n].answered = false;
+	if (!c->told && !inode_wait_dropped(k->t, k->i, (struct req *)&k->h[n], &k->h[n].next))
+		k->h[n].answered = true;
+}
+
+/* The kernel has dropped its page. Whom that was for goes on, and who has waited. */
+static void kernel_drop(struct kernel *k, unsigned n)
+{
+	if (!k->h[n].caching.told)
+		return;
+	k->page = 0;
+	k->h[n].answered = true;
+	struct req *q = inode_dropped(k->t, k->i);
+	while (q) {
+		for (n = 0; (struct req *)&k->h[n] != q;)
+			n++;
+		k->h[n].answered = true;
+		q = k->h[n].next;
+	}
 }
 
 static void kernel_close(struct kernel *k, unsigned n)
@@ -259,6 +278,8 @@ static void walk_cache(void)
 		unsigned n = pick(6), what = pick(8);
 		if (!k.h[n].open)
 			kernel_open(&k, n);
+		else if (!k.h[n].answered)
+			kernel_drop(&k, n);
 		else if (what == 0)
 			kernel_close(&k, n);
 		else if (what < 4)
@@ -267,6 +288,9 @@ static void walk_cache(void)
 			kernel_read(&k, n);
 		inodes_check(k.t);
 	}
+	for (unsigned n = 0; n < 6; n++)
+		if (k.h[n].open && !k.h[n].answered)
+			kernel_drop(&k, n);
 	for (unsigned n = 0; n < 6; n++)
 		if (k.h[n].open)
 			kernel_close(&k, n);
@@ -713,6 +737,43 @@ static void test_shown_again_while_open(void **state)
 	unlink_named("f");
 }
 
+/* Who opens beside an open that has the kernel drop what it had waits for that. */
+static void test_opened_beside_a_drop(void **state)
+{
+	struct inodes *t = inodes_new();
+	const struct open_how how = { .flags = O_RDWR };
+	struct opens *spare = opens_new();
+	struct caching first, other[2];
+	struct req *q[2] = { (struct req *)&other[0], (struct req *)&other[1] }, *next[2];
+	struct attr a, old;
+	struct file *f = file_new(&a);
+
+	(void)state;
+	inodes_share(t, 0);
+	struct inode *i = inode_know(t, &a, named);
+	old = a;
+	old.version = a.version + 1;
+	inode_told(t, i, &old);
+	assert_int_equal(inode_open(t, i, f, &how, &spare, &first), 0);
+	assert_true(first.told);
+	for (unsigned n = 0; n < 2; n++) {
+		assert_int_equal(inode_open(t, i, f, &how, &spare, &other[n]), 0);
+		assert_false(other[n].told);
+		assert_true(inode_wait_dropped(t, i, q[n], &next[n]));
+		inodes_check(t);
+	}
+	assert_ptr_equal(inode_dropped(t, i), q[1]);
+	assert_ptr_equal(next[1], q[0]);
+	assert_null(next[0]);
+	assert_false(inode_wait_dropped(t, i, q[0], &next[0]));
+	inode_close(t, i, &first);
+	for (unsigned n = 0; n < 2; n++)
+		inode_close(t, i, &other[n]);
+	file_drop(f);
+	inode_put(t, i);
+	inodes_free(t);
+}
+
 static int setup(void **state)
 {
 	const struct engine_opts o = { .in_memory = true,
@@ -800,6 +861,7 @@ int main(void)
 		cmocka_unit_test(test_hidden),
 		cmocka_unit_test(test_unlink_is_heard_of_late),
 		cmocka_unit_test(test_shown_again_while_open),
+		cmocka_unit_test(test_opened_beside_a_drop),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
