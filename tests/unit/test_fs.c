@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -568,11 +567,13 @@ static void fail_twice(void)
 {
 	uint64_t calls = kv_fault_count(faults);
 
+	kv_fault_hold(faults, true);
 	kv_fault_arm(faults, 1, -EIO);
 	assert_int_equal(write(talk, "g", 1), 1);
 	while (kv_fault_count(faults) == calls)
 		;
 	kv_fault_arm(faults, 1, -EIO);
+	kv_fault_hold(faults, false);
 }
 
 /* A draft that could not be published: its name is free, whatever the kernel knew of it. */
@@ -610,64 +611,6 @@ static void test_lost_name(void **state)
 	assert_int_equal(status, 0);
 	assert_int_equal(metric_get(M_DRAFTS_LOST) - lost, LOST);
 	close(talk);
-	assert_idle();
-}
-
-/* What a directory's time is, for who asks while names are made in it ------------------ */
-
-enum { TIMES = 200 };
-
-/* Once beside each making, and the kernel has it asked for. */
-static void asks_beside(atomic_uint *making, atomic_uint *asked)
-{
-	struct statx st;
-
-	alarm(60);
-	for (;;) {
-		while (*making == *asked)
-			;
-		usleep(*asked % 16 * 50);
-		EXPECT(statx(AT_FDCWD, "times", AT_STATX_FORCE_SYNC, STATX_MTIME, &st) == 0);
-		++*asked;
-	}
-}
-
-static bool is_before(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec < b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec < b->tv_nsec);
-}
-
-static void make_names(void)
-{
-	atomic_uint *making = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-				   MAP_SHARED | MAP_ANONYMOUS, -1, 0), *asked = making + 1;
-	struct stat of_file, of_dir;
-	char name[32];
-
-	EXPECT(making != MAP_FAILED && mkdir("times", 0700) == 0);
-	pid_t pid = fork();
-	if (pid == 0)
-		asks_beside(making, asked);
-	for (unsigned i = 0; i < TIMES; i++) {
-		usleep(5000); /* the clock is a coarse one */
-		snprintf(name, sizeof(name), "times/%u", i);
-		++*making;
-		int fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
-		EXPECT(fd >= 0 && fstat(fd, &of_file) == 0);
-		while (*asked != *making)
-			usleep(100);
-		EXPECT(stat("times", &of_dir) == 0);
-		EXPECT(!is_before(&of_dir.st_mtim, &of_file.st_ctim) || kill(pid, SIGKILL) < 0);
-		EXPECT(close(fd) == 0 && unlink(name) == 0);
-	}
-	kill(pid, SIGKILL);
-	EXPECT(waitpid(pid, NULL, 0) == pid && rmdir("times") == 0);
-}
-
-static void test_times_of_a_directory(void **state)
-{
-	(void)state;
-	assert_int_equal(in_child(make_names), 0);
 	assert_idle();
 }
 
@@ -754,7 +697,6 @@ int main(void)
 		cmocka_unit_test(test_a_timer_interrupts_nobody),
 		cmocka_unit_test(test_killed_while_it_waits),
 		cmocka_unit_test(test_lost_name),
-		cmocka_unit_test(test_times_of_a_directory),
 		cmocka_unit_test(test_cache_matrix),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_stop),
