@@ -35,8 +35,8 @@ struct notify {
 	pthread_cond_t more;
 	struct note *queue;
 	uint64_t wake_ns;       /* for away_expire(); 0: not */
-	bool busy;              /* one is under way */
-	bool passing;           /* the kernel is told no more */
+	bool busy;              /* one is under way, or away_expire() */
+	bool passing;           /* the kernel is told no more, and nothing is left to expire() */
 	bool ending;
 	pthread_cond_t idle;    /* passing, and nothing is left */
 
@@ -61,8 +61,8 @@ static struct note *next_note(struct notify *n, bool *ret_end)
 		DL_DELETE(n->queue, note);
 	else
 		n->wake_ns = 0;
-	n->busy = note;
 	*ret_end = !note && n->ending;
+	n->busy = !*ret_end;
 	return note;
 }
 
@@ -71,7 +71,7 @@ void notify_wake_at(struct fs *fs, uint64_t ns)
 	struct notify *n = fs->notify;
 
 	WITH_LOCK(&n->lock);
-	if (n->wake_ns && n->wake_ns <= ns)
+	if (n->passing || (n->wake_ns && n->wake_ns <= ns))
 		return;
 	n->wake_ns = ns;
 	pthread_cond_signal(&n->more);
@@ -185,6 +185,7 @@ void notify_pass(struct notify *n)
 	WITH_LOCK(&n->lock);
 
 	n->passing = true;
+	n->wake_ns = 0;
 	while (n->queue || n->busy)
 		lock_wait_until(&n->lock, &n->idle, 0);
 }

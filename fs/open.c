@@ -3,8 +3,8 @@
  * Handles: open, create, mknod of files, flush, fsync, release.
  *
  * When what was written becomes visible is decided here and by file_publish():
- * FLUSH (each close of a descriptor) and fsync publish what was written since
- * the last time, so that close() returns the error (P2). What comes later, the
+ * FLUSH (each close of a descriptor), fsync and a write with O_DSYNC publish what
+ * was written since the last time, so that they return the error (P2). What comes later, the
  * dirty pages of a mapping that outlived its descriptor, and a new file that
  * nothing was written to, is published by the release of the last handle that
  * could write. Its error can be told to nobody: it is logged, and the kernel

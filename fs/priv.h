@@ -507,9 +507,10 @@ void fs_copy_file_range(fuse_req_t f, fuse_ino_t ino, off_t off,
 
 int notify_new(struct fs *fs, const char *name, struct notify **ret); /* name: its thread's */
 /* Sends what is queued, and waits for that: while requests are answered, which the kernel may
- * have to wait for. What is asked for from then on is not sent, and done at once. */
+ * have to wait for. What is asked for from then on is not sent, and done at once; away_expire()
+ * is the caller's. */
 void notify_pass(struct notify *n);
-/* The same, and ends the thread. Returns NULL; NULL is fine. */
+/* Ends the thread when what is queued, if anything, has been sent. Returns NULL; NULL is fine. */
 struct notify *notify_free(struct notify *n);
 /* The kernel drops its pages of [off, off + len), then done(q) is called on the
  * notify thread. Out of memory, or at the end (notify_pass()): done(q) is called at once,

@@ -627,10 +627,10 @@ static void leave_it_unsent(struct engine *node, struct engine *e, struct index_
 	assert_int_equal(index_wait(node->ix, &chmod, index_setattr), 0);
 	index_op_fini(&chmod);
 	index_stat(e->ix, look);
-	usleep(50000);
+	usleep(200000);
 	sem_post(&gate.go);
 	sem_take(&gate.has_parked);
-	usleep(50000);
+	usleep(200000);
 }
 
 static void assert_old_version(struct engine *e)

@@ -16,7 +16,7 @@
 #include "tools/cmd.h"
 #include "tools/progress.h"
 
-enum { MIB = 1 << 20, LONG_ENOUGH_MS = 1500 };
+enum { MIB = 1 << 20, LONG_ENOUGH_MS = 2500 };
 
 void (*cmd_before_line)(void);
 
