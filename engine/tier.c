@@ -8,8 +8,11 @@
  *	DIR/aside/        the same until all else has been opened; then it becomes old/. Whoever
  *	                  finds it puts it back
  *
+ * The folder has the lock, so that who moves what is in it is alone; and so has `data`, for what a
+ * process that was killed had asked of the disk holds that until it is done.
+ *
  * `data` is allocated in full when it is made, so that a write cannot find the disk full
- * later, and has the lock. It is there before a journal is: a folder with the one and without
+ * later. It is there before a journal is: a folder with the one and without
  * the other was never used. It goes last, so that who goes on from where somebody was interrupted
  * finds it; what is left without it is nobody's, and goes when it is made.
  */
@@ -227,14 +230,15 @@ struct disk_head {
 	char store[3 * 256];
 };
 
-static int read_head(struct tier *t, struct disk_head *ret)
+static int read_head(int fd, struct disk_head *ret)
 {
 	_cleanup_(freep) char *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
 
 	if (!page)
 		return -ENOMEM;
-	if (pread(t->fd, page, PAGE_BYTES, 0) != PAGE_BYTES)
-		return -EUCLEAN;
+	ssize_t n = pread(fd, page, PAGE_BYTES, 0);
+	if (n != PAGE_BYTES)
+		return n < 0 ? -errno : -EUCLEAN;
 	page[PAGE_BYTES - 1] = 0;
 	if (sscanf(page, "slicefs disk %u", &ret->format) != 1)
 		return -EUCLEAN;
@@ -309,7 +313,7 @@ static int take_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	struct disk_head h;
 	struct stat st;
 	char store[3 * 256];
-	int r = fstat(t->fd, &st) ? -errno : read_head(t, &h);
+	int r = fstat(t->fd, &st) ? -errno : read_head(t->fd, &h);
 
 	if (r < 0)
 		return why_data(t, r, ret_why);
@@ -327,6 +331,50 @@ static int take_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 			   "there aside", t->path, h.bytes >> 20, o->bytes >> 20);
 	t->head.pool_id = h.id;
 	return 0;
+}
+
+/* Locks ---------------------------------------------------------------------------------------- */
+
+/* Nobody else has it. -EBUSY; others: it cannot be locked. */
+static int lock_one(int fd)
+{
+	uint64_t until = clock_ns() + LOCK_MS * NS_PER_MS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (clock_ns() >= until)
+			return -EBUSY;
+		usleep(1000);
+	}
+	return 0;
+}
+
+/* What a process that was killed had asked of the disk holds its lock until that is done, and the
+ * kernel has looked after it. */
+static int lock_data(int fd)
+{
+	return lock_one(fd) < 0 ? -EBUSY : 0;
+}
+
+/* A folder that its file system cannot lock has that of `data` only. 1: who had it has removed it. */
+static int lock_folder(int dir, const char *path)
+{
+	struct stat was, is;
+
+	if (lock_one(dir) == -EBUSY)
+		return -EBUSY;
+	if (fstat(dir, &was))
+		return -errno;
+	if (stat(path, &is))
+		return errno == ENOENT ? 1 : -errno;
+	return was.st_dev != is.st_dev || was.st_ino != is.st_ino;
+}
+
+static int why_busy(const struct tier *t, char **ret_why)
+{
+	return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs status",
+		   t->path);
 }
 
 /* The folder --------------------------------------------------------------------------------- */
@@ -355,38 +403,35 @@ int tier_keep(struct tier *t, char **ret_why)
 	return 0;
 }
 
-static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
+static int open_folder(struct tier *t)
 {
-	struct statfs fs;
 	int r = folder_make(t->path);
 
-	t->made_dir = !r;
-	if (r == -EEXIST)
-		r = 0;
-	if (!r) {
-		t->dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = t->dir < 0 || fstatfs(t->dir, &fs) ? -errno : 0;
-	}
+	t->made_dir |= !r;
+	if (r && r != -EEXIST)
+		return r;
+	closep(&t->dir);
+	t->dir = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return t->dir < 0 ? -errno : lock_folder(t->dir, t->path);
+}
+
+static int open_dir(struct tier *t, char **ret_why)
+{
+	struct statfs fs;
+	int r;
+
+	while ((r = open_folder(t)) > 0)
+		;
+	if (r == -EBUSY)
+		return why_busy(t, ret_why);
+	if (!r)
+		r = fstatfs(t->dir, &fs) ? -errno : 0;
 	if (r < 0)
 		return why(ret_why, r, "disk %s: %s. Try: --ssd with a folder on a disk", t->path,
 			   error_text(r));
 	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
 		return why(ret_why, -EINVAL, "disk %s: is memory. Try: --ssd with a folder on a disk",
 			   t->path);
-	return 0;
-}
-
-/* Nobody else has it. What a process that was killed had asked of the disk holds its lock until
- * that is done, and the kernel has looked after it. */
-static int lock_data(int fd)
-{
-	uint64_t until = clock_ns() + LOCK_MS * NS_PER_MS;
-
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno != EWOULDBLOCK || clock_ns() >= until)
-			return -EBUSY;
-		usleep(1000);
-	}
 	return 0;
 }
 
@@ -399,8 +444,7 @@ static int open_file(struct tier *t, char **ret_why)
 	if (t->fd < 0)
 		return why_data(t, -errno, ret_why);
 	if (lock_data(t->fd) < 0)
-		return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs "
-			   "status", t->path);
+		return why_busy(t, ret_why);
 	return 0;
 }
 
@@ -462,31 +506,39 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return r < 0 ? r : make_data(t, o, ret_why);
 }
 
+/* The folder and its `data`, locked. */
+static int open_of(const char *dir, int *folder, int *fd)
+{
+	*folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*folder < 0)
+		return errno == ENOTDIR ? -ENOENT : -errno;
+	int r = lock_folder(*folder, dir);
+	if (r)
+		return r < 0 ? r : -ENOENT;
+	*fd = openat(*folder, "data", O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+	return *fd < 0 ? -errno : lock_data(*fd);
+}
+
 static int remove_of(const char *dir, const char *store, enum ours end)
 {
-	struct tier t = { .path = (char *)dir, .fd = -1 };
-	_cleanup_(closep) int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(closep) int folder = -1, fd = -1;
 	struct disk_head h;
 	char quoted[3 * 256];
+	int r = open_of(dir, &folder, &fd);
 
-	if (folder < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-	_cleanup_(closep) int fd = openat(folder, "data", O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
-	t.fd = fd;
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (lock_data(fd) < 0)
-		return -EBUSY;
-	int r = put_back(folder);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = put_back(folder);
 	if (r < 0)
 		return r;
-	if (r) { /* it may be another file by now */
+	if (r) { /* `data` may be another file by now */
 		closep(&fd);
-		fd = -1;
+		closep(&folder);
+		folder = fd = -1;
 		return remove_of(dir, store, end);
 	}
 	error_quote(quoted, sizeof(quoted), store);
-	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
+	if (read_head(fd, &h) < 0 || strcmp(h.store, quoted))
 		return 0;
 	r = each_of_ours(folder, end, remove_one);
 	if (!r)
@@ -577,7 +629,7 @@ int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why)
 	t->wait_ms = o->wait_ms ? o->wait_ms : WAIT_MS;
 	t->end_ms = o->end_ms ? o->end_ms : END_MS;
 	t->path = strdup(o->dir);
-	int r = t->path ? open_dir(t, o, ret_why) : -ENOMEM;
+	int r = t->path ? open_dir(t, ret_why) : -ENOMEM;
 	if (!r)
 		r = open_data(t, o, ret_why);
 	if (!r)

@@ -1381,6 +1381,24 @@ static void what_is_not_ours_is_refused(void **state)
 	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
+/* Also while `data` is being moved: the folder has the lock, too. */
+static void what_is_in_use_is_refused(void **state)
+{
+	char path[400], moved[400];
+
+	(void)state;
+	assert_true(disk_kit_find("data", path, sizeof(path)));
+	snprintf(moved, sizeof(moved), "%s/moved", folder);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(try(folder, DISK_BYTES, "is in use by another"), -EBUSY);
+		assert_int_equal(tier_forget(folder, ""), -EBUSY);
+		assert_int_equal(tier_remove(folder, ""), -EBUSY);
+		if (i)
+			assert_int_equal(access(path, F_OK), -1);
+		assert_int_equal(i ? rename(moved, path) : rename(path, moved), 0);
+	}
+}
+
 /* No room --------------------------------------------------------------------------------- */
 
 /* A file that is open, of as many pages as are to be free no more. */
@@ -1643,6 +1661,7 @@ int main(void)
 		TEST(what_fresh_is_refused_for_is_there, setup),
 		TEST(what_was_never_made_is_made, setup),
 		TEST(what_is_not_ours_is_refused, setup),
+		TEST(what_is_in_use_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
 		TEST(large_ones_come_back_at_once, setup),
