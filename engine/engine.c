@@ -282,6 +282,8 @@ static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_w
 	};
 	int r = o->ssd && !to.faults ? disk_faults_env(&to.faults, ret_why) : 0;
 
+	if (!r && o->ssd && e->store)
+		r = store_disk(e->store, &to.id);
 	return o->ssd && !r ? tier_open(&to, &e->tier, ret_why) : r;
 }
 
@@ -317,7 +319,7 @@ static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_
 		forget_disk(e, o->ssd);
 	int r = other ? index_set_disk(e->ix, tier_id(e->tier)) : 0;
 	if (!r && e->store)
-		r = store_note_disk(e->store, o->ssd);
+		r = store_note_disk(e->store, o->ssd, tier_id(e->tier));
 	if (r < 0)
 		return r;
 	e->disk_id = tier_id(e->tier);
@@ -392,7 +394,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	if (!r && e->tier && e->refs)
-		r = tier_keep(e->tier, ret_why);
+		tier_keep(e->tier);
 	unsigned high = o->evict_high || !e->tier ? o->evict_high : DISK_EVICT_HIGH;
 	if (!r && e->refs)
 		r = evict_open(e, &(struct evict_opts){ high, o->evict_low, o->temp_s,

@@ -6,7 +6,8 @@
  *	DIR/rows-N, journal-N   what is on it (tier_journal.h)
  *	DIR/old/          what `fresh` moved aside
  *	DIR/aside/        the same until all else has been opened; then it becomes old/. Whoever
- *	                  finds it puts it back
+ *	                  finds it does that if the store has come to be that `data` was made for:
+ *	                  it has noted that one's id; else he puts it back
  *
  * The folder has the lock, so that who moves what is in it is alone; and so has `data`, for what a
  * process that was killed had asked of the disk holds that until it is done.
@@ -206,6 +207,15 @@ static int put_back(int dir)
 	return r < 0 ? r : 1;
 }
 
+/* It has been replaced for good. */
+static void keep_aside(const char *path, int dir)
+{
+	if (renameat(dir, "aside", dir, "old") || fsync(dir))
+		log_warn("disk", "%s: what --fresh has replaced is in %s/aside still, and %s/old "
+			 "cannot be made of it: %s. Try: another place for what is in %s/old; the "
+			 "next start does the rest", path, path, path, error_text(errno), path);
+}
+
 /* `data` ----------------------------------------------------------------------------------- */
 
 static int write_head(struct tier *t, const struct tier_opts *o, uint64_t bytes)
@@ -248,6 +258,21 @@ static int read_head(int fd, struct disk_head *ret)
 		   &ret->format, &ret->id, &ret->bytes, ret->store) != 4 || !ret->id)
 		return -EUCLEAN;
 	ret->store[strlen(ret->store) - 1] = 0; /* the bracket */
+	return 0;
+}
+
+/* What is aside after a kill. `fd`: data. 1: that may be another file by now. */
+static int settle(const char *path, int dir, int fd, uint64_t id)
+{
+	struct disk_head h = { 0 };
+	bool is_whole = !faccessat(dir, "aside/data", F_OK, AT_SYMLINK_NOFOLLOW);
+	int r = is_whole && id ? read_head(fd, &h) : -EUCLEAN;
+
+	if (r < 0 && r != -EUCLEAN)
+		return r;
+	if (r < 0 || h.id != id)
+		return put_back(dir);
+	keep_aside(path, dir);
 	return 0;
 }
 
@@ -386,21 +411,18 @@ static int move_aside(struct tier *t, char **ret_why)
 	if (unlinkat(t->dir, "old", AT_REMOVEDIR) && errno != ENOENT)
 		return why(ret_why, -EEXIST, "disk %s: something is kept aside already, in %s/old, and "
 			   "only one set is. Try: rm -r %s/old", t->path, t->path, t->path);
-	t->is_aside = true;
 	int r = mkdirat(t->dir, "aside", 0700) ? -errno : 0;
+	t->is_aside = !r;
 	if (!r)
 		r = each_of_ours(t->dir, OURS, move_aside_one);
 	return r < 0 ? why_data(t, r, ret_why) : 0;
 }
 
-int tier_keep(struct tier *t, char **ret_why)
+void tier_keep(struct tier *t)
 {
-	if (!t->is_aside)
-		return 0;
-	if (renameat(t->dir, "aside", t->dir, "old") || fsync(t->dir))
-		return why_data(t, -errno, ret_why);
+	if (t->is_aside)
+		keep_aside(t->path, t->dir);
 	t->is_aside = false;
-	return 0;
 }
 
 static int open_folder(struct tier *t)
@@ -483,7 +505,7 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 
 	if (r < 0)
 		return r;
-	r = put_back(t->dir);
+	r = settle(t->path, t->dir, t->fd, o->id);
 	if (r < 0)
 		return why_data(t, r, ret_why);
 	if (r)
@@ -519,7 +541,7 @@ static int open_of(const char *dir, int *folder, int *fd)
 	return *fd < 0 ? -errno : lock_data(*fd);
 }
 
-static int remove_of(const char *dir, const char *store, enum ours end)
+static int remove_of(const char *dir, const char *store, uint64_t id, enum ours end)
 {
 	_cleanup_(closep) int folder = -1, fd = -1;
 	struct disk_head h;
@@ -528,14 +550,14 @@ static int remove_of(const char *dir, const char *store, enum ours end)
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	r = put_back(folder);
+	r = settle(dir, folder, fd, id);
 	if (r < 0)
 		return r;
 	if (r) { /* `data` may be another file by now */
 		closep(&fd);
 		closep(&folder);
 		folder = fd = -1;
-		return remove_of(dir, store, end);
+		return remove_of(dir, store, id, end);
 	}
 	error_quote(quoted, sizeof(quoted), store);
 	if (read_head(fd, &h) < 0 || strcmp(h.store, quoted))
@@ -546,14 +568,14 @@ static int remove_of(const char *dir, const char *store, enum ours end)
 	return r;
 }
 
-int tier_remove(const char *dir, const char *store)
+int tier_remove(const char *dir, const char *store, uint64_t id)
 {
-	return remove_of(dir, store, OURS);
+	return remove_of(dir, store, id, OURS);
 }
 
-int tier_forget(const char *dir, const char *store)
+int tier_forget(const char *dir, const char *store, uint64_t id)
 {
-	return remove_of(dir, store, DATA);
+	return remove_of(dir, store, id, DATA);
 }
 
 /* The log as it was ----------------------------------------------------------------------------- */

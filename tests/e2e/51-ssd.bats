@@ -200,6 +200,24 @@ all_whole() { # numbers...
 	done
 }
 
+@test "killed when a store made anew is there, it is that one that is there" {
+	local there=${DISK_OPTIONS} i
+	put 1; stop
+	SLICEFS_CRASH=store.committed:1; export SLICEFS_CRASH
+	DISK_OPTIONS="$there --fresh"
+	no start
+	unset SLICEFS_CRASH
+	[ -d "$DISK/ssd/aside" ]
+	DISK_OPTIONS=$there; start
+	[ ! -e "$MNT/f1" ]; [ ! -e "$DISK/ssd/aside" ]; [ -e "$DISK/ssd/old/data" ]
+	for i in $(seq $((60 / K))); do put "$i"; done
+	all_whole $(seq $((60 / K)))
+	stop
+	"$SLICEFS" store rm "$STORE"
+	[ ! -e "$DISK/ssd/data" ]; [ -e "$DISK/ssd/old/data" ]
+	rm -r "$DISK/ssd/old"
+}
+
 @test "what cannot be used is refused with a line that says so" {
 	local i
 	for i in $(seq $((60 / K))); do put "$i"; done
