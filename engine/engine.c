@@ -300,14 +300,9 @@ static int check_tier(struct engine *e, const struct engine_opts *o, char **ret_
 }
 
 /* It had a disk, and is to go on without: nothing on that is to bring back what it was. */
-static int forget_disk(struct engine *e, const char *now)
+static int forget_disk(struct engine *e, const char *now, char **ret_why)
 {
-	int r = e->store ? store_forget_disk(e->store, now) : 0;
-
-	if (r < 0)
-		log_warn("disk", "store %s: the journal on the disk that it had cannot be removed: %s. "
-			 "After a reboot what is there may be as it is now", dir_of(e), error_text(r));
-	return r;
+	return e->store ? store_forget_disk(e->store, e->disk_id, now, ret_why) : 0;
 }
 
 /* After the rebuild: no extent names another disk. */
@@ -315,9 +310,10 @@ static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_
 {
 	bool other = e->disk_id != tier_id(e->tier);
 
-	if (other && e->disk_id)
-		forget_disk(e, o->ssd);
-	int r = other ? index_set_disk(e->ix, tier_id(e->tier)) : 0;
+	/* What was copied there could be written from now on. */
+	int r = other && e->disk_id ? forget_disk(e, o->ssd, ret_why) : 0;
+	if (!r && other)
+		r = index_set_disk(e->ix, tier_id(e->tier));
 	if (!r && e->store)
 		r = store_note_disk(e->store, o->ssd, tier_id(e->tier));
 	if (r < 0)
@@ -331,9 +327,11 @@ static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_
  * that disk can bring back what it was. */
 static int leave_disk(struct engine *e)
 {
-	if (forget_disk(e, NULL) < 0) {
-		log_warn("disk", "store %s: what had a copy there is not opened for writing. Try: a "
-			 "start with --ssd", dir_of(e));
+	_cleanup_(freep) char *what = NULL;
+
+	if (forget_disk(e, NULL, &what) < 0) {
+		log_warn("disk", "%s. Until then that is not opened for writing (EROFS)",
+			 what ? what : error_text(ENOMEM));
 		return 0;
 	}
 	int r = index_end_copies(e->ix);

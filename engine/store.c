@@ -535,22 +535,38 @@ int store_disk(const struct store *s, uint64_t *ret_id)
 	return r;
 }
 
-/* What it has on a disk, unless that is `but`. One that is not there any more is no error, nor another
- * store's. */
-static int leave_disk(const char *dir, const char *but,
-		      int (*leave)(const char *disk, const char *store, uint64_t id))
+/* One that is not there any more is no error, nor another store's. */
+static int remove_disk(const char *dir)
 {
 	_cleanup_(note_fini) struct note n = { 0 };
 	int r = find_note(dir, &n);
 
-	if (r || !n.file)
-		return r;
-	return but && !strcmp(n.path, but) ? 0 : leave(n.path, dir, n.id);
+	return r || !n.file ? r : tier_remove(n.path, dir, n.id);
 }
 
-int store_forget_disk(struct store *s, const char *but)
+static bool is_same(const char *a, const char *b)
 {
-	return leave_disk(s->dir, but, tier_forget);
+	struct stat x, y;
+
+	return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+int store_forget_disk(struct store *s, uint64_t id, const char *now, char **ret_why)
+{
+	_cleanup_(note_fini) struct note n = { 0 };
+	int r = find_note(s->dir, &n);
+
+	if (!r && n.file)
+		r = now && is_same(n.path, now) ? -ENOENT :
+						  tier_forget(n.path, s->dir, n.id ? n.id : id);
+	if (r < 0)
+		return why(ret_why, r, "store %s: the disk that it had, in %s, %s%s: after a reboot "
+			   "what has a copy there could be as it is now. Try: a start when it is "
+			   "there, without --ssd or with it; or, if it is gone for good, rm %s and "
+			   "another start", s->dir, n.file ? n.path : "a folder that is not known",
+			   r == -ENOENT ? "is not there" : "cannot be made to forget: ",
+			   r == -ENOENT ? "" : error_text(r), n.file ? n.file : "disk.txt");
+	return 0;
 }
 
 /* ------------------------------------------------------------------------------ */
@@ -711,7 +727,7 @@ int engine_store_remove(const char *dir, bool disk)
 	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
-	r = disk ? leave_disk(dir, NULL, tier_remove) : 0;
+	r = disk ? remove_disk(dir) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

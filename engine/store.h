@@ -38,8 +38,10 @@ int store_note_served(struct store *s, const char *where);
 int store_note_disk(struct store *s, const char *path, uint64_t id);
 /* The id that is noted with the store that is there; 0: none. */
 int store_disk(const struct store *s, uint64_t *ret_id);
-/* What is on that is known no more: tier_forget(). Unless it is in the folder `but`. */
-int store_forget_disk(struct store *s, const char *but);
+/* What is on that is known no more: tier_forget(). `id`: of the disk, where the note has none. `now`:
+ * the folder of the one that has taken its place, or NULL. The sentence says what is so, and how to
+ * be rid of it. */
+int store_forget_disk(struct store *s, uint64_t id, const char *now, char **ret_why);
 
 /* Gives the lock back, and undoes what was made and not committed. NULL is
  * fine; returns NULL. */

@@ -528,7 +528,7 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return r < 0 ? r : make_data(t, o, ret_why);
 }
 
-/* The folder and its `data`, locked. */
+/* The folder and its `data`, locked. -ENOENT: they are not there. */
 static int open_of(const char *dir, int *folder, int *fd)
 {
 	*folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -541,6 +541,7 @@ static int open_of(const char *dir, int *folder, int *fd)
 	return *fd < 0 ? -errno : lock_data(*fd);
 }
 
+/* -ENOENT: it is not there, as far as one can see. */
 static int remove_of(const char *dir, const char *store, uint64_t id, enum ours end)
 {
 	_cleanup_(closep) int folder = -1, fd = -1;
@@ -549,7 +550,7 @@ static int remove_of(const char *dir, const char *store, uint64_t id, enum ours 
 	int r = open_of(dir, &folder, &fd);
 
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		return r;
 	r = settle(dir, folder, fd, id);
 	if (r < 0)
 		return r;
@@ -560,8 +561,8 @@ static int remove_of(const char *dir, const char *store, uint64_t id, enum ours 
 		return remove_of(dir, store, id, end);
 	}
 	error_quote(quoted, sizeof(quoted), store);
-	if (read_head(fd, &h) < 0 || strcmp(h.store, quoted))
-		return 0;
+	if (read_head(fd, &h) < 0 || strcmp(h.store, quoted) || (end < OURS && id && h.id != id))
+		return -ENOENT;
 	r = each_of_ours(folder, end, remove_one);
 	if (!r)
 		rmdir(dir); /* others may have something in it */
@@ -570,7 +571,9 @@ static int remove_of(const char *dir, const char *store, uint64_t id, enum ours 
 
 int tier_remove(const char *dir, const char *store, uint64_t id)
 {
-	return remove_of(dir, store, id, OURS);
+	int r = remove_of(dir, store, id, OURS);
+
+	return r == -ENOENT ? 0 : r;
 }
 
 int tier_forget(const char *dir, const char *store, uint64_t id)

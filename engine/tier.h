@@ -56,7 +56,8 @@ void tier_keep(struct tier *t);
 /* Removes what a store has in this folder; nothing, if it is another one's. `id`: as opts.id. -EBUSY:
  * it is in use. After another error, or an interruption, it can be called again. */
 int tier_remove(const char *dir, const char *store, uint64_t id);
-/* The same of what is known of it, so that none of it comes back; its room stays taken. */
+/* The same of what is known of it, so that none of it comes back; its room stays taken. -ENOENT: it
+ * is not there, nor is anything forgotten: it may be in a place that is not mounted now. */
 int tier_forget(const char *dir, const char *store, uint64_t id);
 uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */

@@ -1505,6 +1505,62 @@ static void what_is_not_ours_is_refused(void **state)
 	assert_int_equal(begin(PATIENT_MS), 0);
 }
 
+/* Nobody knows what is there: it may be as it was when it is there again. */
+static void without_its_disk_it_is_not_written(void **state)
+{
+	char elsewhere[400], note[400];
+
+	(void)state;
+	snprintf(elsewhere, sizeof(elsewhere), "%s.elsewhere", folder);
+	snprintf(note, sizeof(note), "%s/current/disk.txt", kept);
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	push_out("a");
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	unlink_others();
+	drop_copy("a");
+	assert_true(attr_of("a").copied);
+	engine_close(e);
+	assert_int_equal(rename(folder, elsewhere), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i) /* where it was mounted */
+			assert_int_equal(mkdir(folder, 0700), 0);
+		if (i == 2)
+			store_text("data", "another's");
+		has_no_disk = true;
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_int_equal(touch("a"), -EROFS);
+		assert_int_equal(read_it("a", 5), FILE_BYTES);
+		kit_unlink(e, "b");
+		assert_int_equal(put("b", 6, FILE_BYTES), 0);
+		assert_int_equal(touch("b"), 0);
+		engine_close(e);
+		has_no_disk = false;
+		if (i == 2)
+			disk_kit_empty(folder);
+		assert_int_equal(begin(PATIENT_MS), -ENOENT);
+		rmdir(folder);
+	}
+	assert_int_equal(rename(elsewhere, folder), 0);
+	has_no_disk = true;
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(touch("a"), 0);
+	engine_close(e);
+	has_no_disk = false;
+	assert_int_equal(begin(PATIENT_MS), 0);
+	push_out("a");
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	unlink_others();
+	assert_int_equal(kit_unlink(e, "b"), 0);
+	drop_copy("a");
+	engine_close(e);
+	/* It is gone for good: another one takes its place. */
+	disk_kit_empty(folder);
+	assert_int_equal(begin(PATIENT_MS), -ENOENT);
+	assert_int_equal(unlink(note), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(touch("a"), 0);
+}
+
 /* Also while `data` is being moved: the folder has the lock, too. */
 static void what_is_in_use_is_refused(void **state)
 {
@@ -1781,6 +1837,7 @@ int main(void)
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(without_its_disk_all_is_written, setup_kept_large),
+		TEST(without_its_disk_it_is_not_written, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
 		TEST(what_fresh_is_refused_for_is_there, setup),
 		TEST(what_came_to_be_is_not_replaced, setup_kept_large),
