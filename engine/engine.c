@@ -282,6 +282,8 @@ static int open_tier(struct engine *e, const struct engine_opts *o, char **ret_w
 	};
 	int r = o->ssd && !to.faults ? disk_faults_env(&to.faults, ret_why) : 0;
 
+	if (!r && o->ssd && e->store)
+		r = store_disk(e->store, &to.id);
 	return o->ssd && !r ? tier_open(&to, &e->tier, ret_why) : r;
 }
 
@@ -298,14 +300,9 @@ static int check_tier(struct engine *e, const struct engine_opts *o, char **ret_
 }
 
 /* It had a disk, and is to go on without: nothing on that is to bring back what it was. */
-static int forget_disk(struct engine *e, const char *now)
+static int forget_disk(struct engine *e, const char *now, char **ret_why)
 {
-	int r = e->store ? store_forget_disk(e->store, now) : 0;
-
-	if (r < 0)
-		log_warn("disk", "store %s: the journal on the disk that it had cannot be removed: %s. "
-			 "After a reboot what is there may be as it is now", dir_of(e), error_text(r));
-	return r;
+	return e->store ? store_forget_disk(e->store, e->disk_id, now, ret_why) : 0;
 }
 
 /* After the rebuild: no extent names another disk. */
@@ -313,11 +310,12 @@ static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_
 {
 	bool other = e->disk_id != tier_id(e->tier);
 
-	if (other && e->disk_id)
-		forget_disk(e, o->ssd);
-	int r = other ? index_set_disk(e->ix, tier_id(e->tier)) : 0;
+	/* What was copied there could be written from now on. */
+	int r = other && e->disk_id ? forget_disk(e, o->ssd, ret_why) : 0;
+	if (!r && other)
+		r = index_set_disk(e->ix, tier_id(e->tier));
 	if (!r && e->store)
-		r = store_note_disk(e->store, o->ssd);
+		r = store_note_disk(e->store, o->ssd, tier_id(e->tier));
 	if (r < 0)
 		return r;
 	e->disk_id = tier_id(e->tier);
@@ -329,9 +327,11 @@ static int begin_tier(struct engine *e, const struct engine_opts *o, char **ret_
  * that disk can bring back what it was. */
 static int leave_disk(struct engine *e)
 {
-	if (forget_disk(e, NULL) < 0) {
-		log_warn("disk", "store %s: what had a copy there is not opened for writing. Try: a "
-			 "start with --ssd", dir_of(e));
+	_cleanup_(freep) char *what = NULL;
+
+	if (forget_disk(e, NULL, &what) < 0) {
+		log_warn("disk", "%s. Until then that is not opened for writing (EROFS)",
+			 what ? what : error_text(ENOMEM));
 		return 0;
 	}
 	int r = index_end_copies(e->ix);
@@ -392,7 +392,7 @@ static int open_all(struct engine *e, const struct engine_opts *o, struct openin
 	if (!r && e->store && store_is_new(e->store))
 		r = store_commit(e->store, ret_why);
 	if (!r && e->tier && e->refs)
-		r = tier_keep(e->tier, ret_why);
+		tier_keep(e->tier);
 	unsigned high = o->evict_high || !e->tier ? o->evict_high : DISK_EVICT_HIGH;
 	if (!r && e->refs)
 		r = evict_open(e, &(struct evict_opts){ high, o->evict_low, o->temp_s,

@@ -133,7 +133,7 @@ static void local_recall(struct node *n, uint64_t fileid, struct place place, bo
 	if (t)
 		tier_recall(t, fileid, place, writes, c);
 	else
-		c->done(c, -EIO);
+		c->done(c, writes ? -EROFS : -EIO); /* its disk is not here, and has a copy */
 }
 
 static void local_set_tier(struct node *n, struct tier *t)

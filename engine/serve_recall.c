@@ -47,7 +47,7 @@ int recalls_ask(struct recalls *a, const struct wire_header *h, struct bytes bod
 
 	if (wire_read_recall(body, &m) < 0)
 		return -EPROTO;
-	if (m.writes && a->read_only) {
+	if (m.writes && (a->read_only || !a->tier)) { /* a disk that is not here has a copy */
 		conn_answer(a->conn, h, -EROFS, (struct writer){ 0 });
 		return 0;
 	}

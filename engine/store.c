@@ -4,10 +4,11 @@
  *
  *	DIR/store.lock      locked while a process uses it; its pid
  *	DIR/store.txt       format, kind of memory, boot in which it was made
- *	DIR/disk.txt        where its disk is, if it has one (tier.h)
  *	DIR/mem/            as root: a tmpfs of its own with huge pages, DATA;
  *	                    else DATA is DIR
- *	DATA/current/       pool.0, index.lmdb, index.lmdb-lock, sizes.txt
+ *	DATA/current/       pool.0, index.lmdb, index.lmdb-lock, sizes.txt; disk.txt: where its
+ *	                    disk is and its id, if it has one (tier.h; once it was DIR/disk.txt,
+ *	                    without the id)
  *	DATA/new/           the same while they are being made
  *	DATA/old-TIME/      what `fresh` replaced
  *
@@ -27,6 +28,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -40,6 +42,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/crash.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "engine/folder.h"
@@ -436,6 +439,138 @@ int store_open(const struct engine_opts *o, struct store **ret, char **ret_why)
 	return 0;
 }
 
+/* Its disk ------------------------------------------------------------------- */
+
+struct note {
+	char *file;          /* it is in that one; NULL: there is none */
+	char path[PATH_MAX]; /* of the disk */
+	uint64_t id;         /* 0: it is not known */
+};
+
+static void note_fini(struct note *n)
+{
+	free(n->file);
+}
+
+static int read_note(struct note *n)
+{
+	char id[32];
+	_cleanup_(fclosep) FILE *f = fopen(n->file, "re");
+
+	if (!f)
+		return -errno;
+	if (!fgets(n->path, sizeof(n->path), f) || *n->path == '\n')
+		return -ENOENT;
+	n->path[strcspn(n->path, "\n")] = 0;
+	if (!fgets(id, sizeof(id), f) || sscanf(id, "id %" SCNx64, &n->id) != 1)
+		n->id = 0;
+	return 0;
+}
+
+/* Of the store that is there, not of one that is being made. `ret` is empty, and remains so if
+ * there is none. */
+static int find_note(const char *dir, struct note *ret)
+{
+	_cleanup_(freep) char *data = NULL, *current = NULL;
+	int r = find_data(dir, &data, &current);
+
+	if (r < 0)
+		return r;
+	const char *folders[] = { current, dir };
+	for (unsigned i = 0; i < 2; i++) {
+		ret->file = folders[i] ? folder_join(folders[i], "disk.txt") : NULL;
+		if (folders[i] && !ret->file)
+			return -ENOMEM;
+		r = ret->file ? read_note(ret) : -ENOENT;
+		if (r != -ENOENT)
+			return r;
+		free(steal(&ret->file));
+	}
+	return 0;
+}
+
+static int write_note(struct store *s, const char *path, uint64_t id)
+{
+	_cleanup_(freep) char *folder = folder_join(s->data, s->folder), *text = NULL;
+
+	if (!folder || asprintf(&text, "%s\nid %016" PRIx64 "\n", path, id) < 0)
+		return -ENOMEM;
+	return folder_write_text(folder, "disk.txt", text);
+}
+
+static void remove_old_note(struct store *s)
+{
+	_cleanup_(freep) char *note = folder_join(s->dir, "disk.txt");
+
+	if (note)
+		unlink(note);
+}
+
+int store_note_disk(struct store *s, const char *path, uint64_t id)
+{
+	int r = write_note(s, path, id);
+
+	if (!r && !s->is_new)
+		remove_old_note(s);
+	return r;
+}
+
+/* What is made without a disk keeps in mind the one of what it replaces: it goes with the store. */
+static int hand_on_note(struct store *s)
+{
+	_cleanup_(note_fini) struct note n = { 0 };
+	_cleanup_(freep) char *folder = folder_join(s->data, s->folder);
+	int r = folder ? find_note(s->dir, &n) : -ENOMEM;
+
+	return r || !n.file || folder_has(folder, "disk.txt") ? r : write_note(s, n.path, n.id);
+}
+
+int store_disk(const struct store *s, uint64_t *ret_id)
+{
+	_cleanup_(note_fini) struct note n = { 0 };
+	int r = find_note(s->dir, &n);
+
+	if (!r)
+		*ret_id = n.id;
+	return r;
+}
+
+/* One that is not there any more is no error, nor another store's. */
+static int remove_disk(const char *dir)
+{
+	_cleanup_(note_fini) struct note n = { 0 };
+	int r = find_note(dir, &n);
+
+	return r || !n.file ? r : tier_remove(n.path, dir, n.id);
+}
+
+static bool is_same(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+int store_forget_disk(struct store *s, uint64_t id, const char *now, char **ret_why)
+{
+	_cleanup_(note_fini) struct note n = { 0 };
+	int r = find_note(s->dir, &n);
+
+	if (!r && n.file)
+		r = now && is_same(n.path, now) ? -ENOENT :
+						  tier_forget(n.path, s->dir, n.id ? n.id : id);
+	if (r < 0)
+		return why(ret_why, r, "store %s: the disk that it had, in %s, %s%s: after a reboot "
+			   "what has a copy there could be as it is now. Try: a start when it is "
+			   "there, without --ssd or with it; or, if it is gone for good, rm %s and "
+			   "another start", s->dir, n.file ? n.path : "a folder that is not known",
+			   r == -ENOENT ? "is not there" : "cannot be made to forget: ",
+			   r == -ENOENT ? "" : error_text(r), n.file ? n.file : "disk.txt");
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------ */
+
 static int write_texts(struct store *s)
 {
 	_cleanup_(freep) char *folder = folder_join(s->data, s->folder);
@@ -475,12 +610,16 @@ static int move_aside(struct store *s)
 int store_commit(struct store *s, char **ret_why)
 {
 	int r = write_texts(s);
+	if (!r)
+		r = hand_on_note(s);
 	if (!r && s->replaces)
 		r = move_aside(s);
 	if (!r)
 		r = folder_rename(s->data, "new", "current");
 	if (r < 0)
 		return why(ret_why, r, "store %s: cannot write to it: %s", s->dir, error_text(r));
+	crash_point(CRASH_STORE_COMMITTED);
+	remove_old_note(s);
 	s->folder = "current";
 	s->is_new = s->made_dir = s->mounted = false;
 	s->resized_from = 0;
@@ -509,39 +648,6 @@ static void undo(struct store *s)
 int store_note_served(struct store *s, const char *where)
 {
 	return lockfile_note(s->lock_fd, where);
-}
-
-int store_note_disk(struct store *s, const char *path)
-{
-	char *text;
-
-	if (asprintf(&text, "%s\n", path) < 0)
-		return -ENOMEM;
-	int r = folder_write_text(s->dir, "disk.txt", text);
-	free(text);
-	return r;
-}
-
-/* What it has on a disk, unless that is `but`. One that is not there any more is no error, nor another
- * store's. */
-static int leave_disk(const char *dir, const char *but,
-		      int (*leave)(const char *disk, const char *store))
-{
-	_cleanup_(freep) char *text = folder_join(dir, "disk.txt");
-	char path[PATH_MAX];
-
-	if (!text)
-		return -ENOMEM;
-	_cleanup_(fclosep) FILE *f = fopen(text, "re");
-	if (!f || !fgets(path, sizeof(path), f))
-		return 0;
-	path[strcspn(path, "\n")] = 0;
-	return but && !strcmp(path, but) ? 0 : leave(path, dir);
-}
-
-int store_forget_disk(struct store *s, const char *but)
-{
-	return leave_disk(s->dir, but, tier_forget);
 }
 
 struct store *store_free(struct store *s)
@@ -621,7 +727,7 @@ int engine_store_remove(const char *dir, bool disk)
 	int r = lockfile_take(lock, true, &fd, &owner);
 	if (r < 0)
 		return r;
-	r = disk ? leave_disk(dir, NULL, tier_remove) : 0;
+	r = disk ? remove_disk(dir) : 0;
 	if (r < 0)
 		return r;
 	if (memory_is_mounted(mem)) {

@@ -33,10 +33,15 @@ int store_commit(struct store *s, char **ret_why);
 /* Says in its lock file where it is served: "host:port". */
 int store_note_served(struct store *s, const char *where);
 
-/* Notes the folder of its disk (tier.h), which goes with it. */
-int store_note_disk(struct store *s, const char *path);
-/* What is on that is known no more: tier_forget(). Unless it is in the folder `but`. */
-int store_forget_disk(struct store *s, const char *but);
+/* Notes the folder of its disk (tier.h), which goes with it, and the disk's id. What is noted with a
+ * store that is to be made is there when that is: store_commit(). */
+int store_note_disk(struct store *s, const char *path, uint64_t id);
+/* The id that is noted with the store that is there; 0: none. */
+int store_disk(const struct store *s, uint64_t *ret_id);
+/* What is on that is known no more: tier_forget(). `id`: of the disk, where the note has none. `now`:
+ * the folder of the one that has taken its place, or NULL. The sentence says what is so, and how to
+ * be rid of it. */
+int store_forget_disk(struct store *s, uint64_t id, const char *now, char **ret_why);
 
 /* Gives the lock back, and undoes what was made and not committed. NULL is
  * fine; returns NULL. */

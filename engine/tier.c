@@ -6,10 +6,14 @@
  *	DIR/rows-N, journal-N   what is on it (tier_journal.h)
  *	DIR/old/          what `fresh` moved aside
  *	DIR/aside/        the same until all else has been opened; then it becomes old/. Whoever
- *	                  finds it puts it back
+ *	                  finds it does that if the store has come to be that `data` was made for:
+ *	                  it has noted that one's id; else he puts it back
+ *
+ * The folder has the lock, so that who moves what is in it is alone; and so has `data`, for what a
+ * process that was killed had asked of the disk holds that until it is done.
  *
  * `data` is allocated in full when it is made, so that a write cannot find the disk full
- * later, and has the lock. It is there before a journal is: a folder with the one and without
+ * later. It is there before a journal is: a folder with the one and without
  * the other was never used. It goes last, so that who goes on from where somebody was interrupted
  * finds it; what is left without it is nobody's, and goes when it is made.
  */
@@ -203,6 +207,15 @@ static int put_back(int dir)
 	return r < 0 ? r : 1;
 }
 
+/* It has been replaced for good. */
+static void keep_aside(const char *path, int dir)
+{
+	if (renameat(dir, "aside", dir, "old") || fsync(dir))
+		log_warn("disk", "%s: what --fresh has replaced is in %s/aside still, and %s/old "
+			 "cannot be made of it: %s. Try: another place for what is in %s/old; the "
+			 "next start does the rest", path, path, path, error_text(errno), path);
+}
+
 /* `data` ----------------------------------------------------------------------------------- */
 
 static int write_head(struct tier *t, const struct tier_opts *o, uint64_t bytes)
@@ -227,14 +240,15 @@ struct disk_head {
 	char store[3 * 256];
 };
 
-static int read_head(struct tier *t, struct disk_head *ret)
+static int read_head(int fd, struct disk_head *ret)
 {
 	_cleanup_(freep) char *page = aligned_alloc(PAGE_BYTES, PAGE_BYTES);
 
 	if (!page)
 		return -ENOMEM;
-	if (pread(t->fd, page, PAGE_BYTES, 0) != PAGE_BYTES)
-		return -EUCLEAN;
+	ssize_t n = pread(fd, page, PAGE_BYTES, 0);
+	if (n != PAGE_BYTES)
+		return n < 0 ? -errno : -EUCLEAN;
 	page[PAGE_BYTES - 1] = 0;
 	if (sscanf(page, "slicefs disk %u", &ret->format) != 1)
 		return -EUCLEAN;
@@ -244,6 +258,21 @@ static int read_head(struct tier *t, struct disk_head *ret)
 		   &ret->format, &ret->id, &ret->bytes, ret->store) != 4 || !ret->id)
 		return -EUCLEAN;
 	ret->store[strlen(ret->store) - 1] = 0; /* the bracket */
+	return 0;
+}
+
+/* What is aside after a kill. `fd`: data. 1: that may be another file by now. */
+static int settle(const char *path, int dir, int fd, uint64_t id)
+{
+	struct disk_head h = { 0 };
+	bool is_whole = !faccessat(dir, "aside/data", F_OK, AT_SYMLINK_NOFOLLOW);
+	int r = is_whole && id ? read_head(fd, &h) : -EUCLEAN;
+
+	if (r < 0 && r != -EUCLEAN)
+		return r;
+	if (r < 0 || h.id != id)
+		return put_back(dir);
+	keep_aside(path, dir);
 	return 0;
 }
 
@@ -309,7 +338,7 @@ static int take_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	struct disk_head h;
 	struct stat st;
 	char store[3 * 256];
-	int r = fstat(t->fd, &st) ? -errno : read_head(t, &h);
+	int r = fstat(t->fd, &st) ? -errno : read_head(t->fd, &h);
 
 	if (r < 0)
 		return why_data(t, r, ret_why);
@@ -329,6 +358,50 @@ static int take_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return 0;
 }
 
+/* Locks ---------------------------------------------------------------------------------------- */
+
+/* Nobody else has it. -EBUSY; others: it cannot be locked. */
+static int lock_one(int fd)
+{
+	uint64_t until = clock_ns() + LOCK_MS * NS_PER_MS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (clock_ns() >= until)
+			return -EBUSY;
+		usleep(1000);
+	}
+	return 0;
+}
+
+/* What a process that was killed had asked of the disk holds its lock until that is done, and the
+ * kernel has looked after it. */
+static int lock_data(int fd)
+{
+	return lock_one(fd) < 0 ? -EBUSY : 0;
+}
+
+/* A folder that its file system cannot lock has that of `data` only. 1: who had it has removed it. */
+static int lock_folder(int dir, const char *path)
+{
+	struct stat was, is;
+
+	if (lock_one(dir) == -EBUSY)
+		return -EBUSY;
+	if (fstat(dir, &was))
+		return -errno;
+	if (stat(path, &is))
+		return errno == ENOENT ? 1 : -errno;
+	return was.st_dev != is.st_dev || was.st_ino != is.st_ino;
+}
+
+static int why_busy(const struct tier *t, char **ret_why)
+{
+	return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs status",
+		   t->path);
+}
+
 /* The folder --------------------------------------------------------------------------------- */
 
 /* Until tier_keep(). */
@@ -338,55 +411,49 @@ static int move_aside(struct tier *t, char **ret_why)
 	if (unlinkat(t->dir, "old", AT_REMOVEDIR) && errno != ENOENT)
 		return why(ret_why, -EEXIST, "disk %s: something is kept aside already, in %s/old, and "
 			   "only one set is. Try: rm -r %s/old", t->path, t->path, t->path);
-	t->is_aside = true;
 	int r = mkdirat(t->dir, "aside", 0700) ? -errno : 0;
+	t->is_aside = !r;
 	if (!r)
 		r = each_of_ours(t->dir, OURS, move_aside_one);
 	return r < 0 ? why_data(t, r, ret_why) : 0;
 }
 
-int tier_keep(struct tier *t, char **ret_why)
+void tier_keep(struct tier *t)
 {
-	if (!t->is_aside)
-		return 0;
-	if (renameat(t->dir, "aside", t->dir, "old") || fsync(t->dir))
-		return why_data(t, -errno, ret_why);
+	if (t->is_aside)
+		keep_aside(t->path, t->dir);
 	t->is_aside = false;
-	return 0;
 }
 
-static int open_dir(struct tier *t, const struct tier_opts *o, char **ret_why)
+static int open_folder(struct tier *t)
 {
-	struct statfs fs;
 	int r = folder_make(t->path);
 
-	t->made_dir = !r;
-	if (r == -EEXIST)
-		r = 0;
-	if (!r) {
-		t->dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = t->dir < 0 || fstatfs(t->dir, &fs) ? -errno : 0;
-	}
+	t->made_dir |= !r;
+	if (r && r != -EEXIST)
+		return r;
+	closep(&t->dir);
+	t->dir = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return t->dir < 0 ? -errno : lock_folder(t->dir, t->path);
+}
+
+static int open_dir(struct tier *t, char **ret_why)
+{
+	struct statfs fs;
+	int r;
+
+	while ((r = open_folder(t)) > 0)
+		;
+	if (r == -EBUSY)
+		return why_busy(t, ret_why);
+	if (!r)
+		r = fstatfs(t->dir, &fs) ? -errno : 0;
 	if (r < 0)
 		return why(ret_why, r, "disk %s: %s. Try: --ssd with a folder on a disk", t->path,
 			   error_text(r));
 	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
 		return why(ret_why, -EINVAL, "disk %s: is memory. Try: --ssd with a folder on a disk",
 			   t->path);
-	return 0;
-}
-
-/* Nobody else has it. What a process that was killed had asked of the disk holds its lock until
- * that is done, and the kernel has looked after it. */
-static int lock_data(int fd)
-{
-	uint64_t until = clock_ns() + LOCK_MS * NS_PER_MS;
-
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno != EWOULDBLOCK || clock_ns() >= until)
-			return -EBUSY;
-		usleep(1000);
-	}
 	return 0;
 }
 
@@ -399,8 +466,7 @@ static int open_file(struct tier *t, char **ret_why)
 	if (t->fd < 0)
 		return why_data(t, -errno, ret_why);
 	if (lock_data(t->fd) < 0)
-		return why(ret_why, -EBUSY, "disk %s: is in use by another process. Try: slicefs "
-			   "status", t->path);
+		return why_busy(t, ret_why);
 	return 0;
 }
 
@@ -439,7 +505,7 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 
 	if (r < 0)
 		return r;
-	r = put_back(t->dir);
+	r = settle(t->path, t->dir, t->fd, o->id);
 	if (r < 0)
 		return why_data(t, r, ret_why);
 	if (r)
@@ -462,46 +528,57 @@ static int open_data(struct tier *t, const struct tier_opts *o, char **ret_why)
 	return r < 0 ? r : make_data(t, o, ret_why);
 }
 
-static int remove_of(const char *dir, const char *store, enum ours end)
+/* The folder and its `data`, locked. -ENOENT: they are not there. */
+static int open_of(const char *dir, int *folder, int *fd)
 {
-	struct tier t = { .path = (char *)dir, .fd = -1 };
-	_cleanup_(closep) int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*folder < 0)
+		return errno == ENOTDIR ? -ENOENT : -errno;
+	int r = lock_folder(*folder, dir);
+	if (r)
+		return r < 0 ? r : -ENOENT;
+	*fd = openat(*folder, "data", O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
+	return *fd < 0 ? -errno : lock_data(*fd);
+}
+
+/* -ENOENT: it is not there, as far as one can see. */
+static int remove_of(const char *dir, const char *store, uint64_t id, enum ours end)
+{
+	_cleanup_(closep) int folder = -1, fd = -1;
 	struct disk_head h;
 	char quoted[3 * 256];
+	int r = open_of(dir, &folder, &fd);
 
-	if (folder < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
-	_cleanup_(closep) int fd = openat(folder, "data", O_RDWR | O_DIRECT | O_CLOEXEC | O_NOFOLLOW);
-	t.fd = fd;
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (lock_data(fd) < 0)
-		return -EBUSY;
-	int r = put_back(folder);
 	if (r < 0)
 		return r;
-	if (r) { /* it may be another file by now */
+	r = settle(dir, folder, fd, id);
+	if (r < 0)
+		return r;
+	if (r) { /* `data` may be another file by now */
 		closep(&fd);
-		fd = -1;
-		return remove_of(dir, store, end);
+		closep(&folder);
+		folder = fd = -1;
+		return remove_of(dir, store, id, end);
 	}
 	error_quote(quoted, sizeof(quoted), store);
-	if (read_head(&t, &h) < 0 || strcmp(h.store, quoted))
-		return 0;
+	if (read_head(fd, &h) < 0 || strcmp(h.store, quoted) || (end < OURS && id && h.id != id))
+		return -ENOENT;
 	r = each_of_ours(folder, end, remove_one);
 	if (!r)
 		rmdir(dir); /* others may have something in it */
 	return r;
 }
 
-int tier_remove(const char *dir, const char *store)
+int tier_remove(const char *dir, const char *store, uint64_t id)
 {
-	return remove_of(dir, store, OURS);
+	int r = remove_of(dir, store, id, OURS);
+
+	return r == -ENOENT ? 0 : r;
 }
 
-int tier_forget(const char *dir, const char *store)
+int tier_forget(const char *dir, const char *store, uint64_t id)
 {
-	return remove_of(dir, store, DATA);
+	return remove_of(dir, store, id, DATA);
 }
 
 /* The log as it was ----------------------------------------------------------------------------- */
@@ -577,7 +654,7 @@ int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why)
 	t->wait_ms = o->wait_ms ? o->wait_ms : WAIT_MS;
 	t->end_ms = o->end_ms ? o->end_ms : END_MS;
 	t->path = strdup(o->dir);
-	int r = t->path ? open_dir(t, o, ret_why) : -ENOMEM;
+	int r = t->path ? open_dir(t, ret_why) : -ENOMEM;
 	if (!r)
 		r = open_data(t, o, ret_why);
 	if (!r)

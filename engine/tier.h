@@ -36,6 +36,7 @@ struct tier_opts {
 	const char *dir;   /* its folder; made if it is not there */
 	uint64_t bytes;    /* of its file; 0: as it is */
 	const char *store; /* whose it is; "": nobody's that has a name */
+	uint64_t id;       /* of the one that this store is known to have; 0: none, see tier_keep() */
 	bool fresh;        /* what is there is moved aside, see tier_keep() */
 	uint32_t wait_ms;  /* that who needs room may wait for the disk; 0: what is usual */
 	uint32_t end_ms;   /* that the end waits for it, see tier_ending(); 0: what is usual */
@@ -48,14 +49,16 @@ struct tier_opts {
  * as it is), -EPROTONOSUPPORT, -EEXIST (fresh, and something is aside already).
  */
 int tier_open(const struct tier_opts *o, struct tier **ret, char **ret_why);
-/* All else has been opened: what `fresh` moved aside stays there. Until then it is put back by
- * tier_free(), and after a kill by who opens the folder the next time. */
-int tier_keep(struct tier *t, char **ret_why);
-/* Removes what a store has in this folder; nothing, if it is another one's. -EBUSY: it is in use.
- * After another error, or an interruption, it can be called again. */
-int tier_remove(const char *dir, const char *store);
-/* The same of what is known of it, so that none of it comes back; its room stays taken. */
-int tier_forget(const char *dir, const char *store);
+/* All else has been opened, and the store is noted to have this disk: what `fresh` moved aside stays
+ * there. Until then it is put back by tier_free(). After a kill, who opens the folder the next time
+ * does the one or the other: it is kept if the disk that is there is the one of opts.id. */
+void tier_keep(struct tier *t);
+/* Removes what a store has in this folder; nothing, if it is another one's. `id`: as opts.id. -EBUSY:
+ * it is in use. After another error, or an interruption, it can be called again. */
+int tier_remove(const char *dir, const char *store, uint64_t id);
+/* The same of what is known of it, so that none of it comes back; its room stays taken. -ENOENT: it
+ * is not there, nor is anything forgotten: it may be in a place that is not mounted now. */
+int tier_forget(const char *dir, const char *store, uint64_t id);
 uint64_t tier_id(const struct tier *t);
 bool tier_is_new(const struct tier *t);   /* nothing is on it */
 uint64_t tier_fs(const struct tier *t);   /* whose file system it has something of; 0: nobody's */

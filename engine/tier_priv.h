@@ -30,7 +30,7 @@ struct tier {
 	_Atomic uint64_t ending_ns;   /* since when; 0: it is not */
 	_Atomic uint64_t answered_ns; /* when the disk last did */
 	char *path;
-	int dir, fd;         /* its folder; `data`, O_DIRECT, which has the lock */
+	int dir, fd;         /* its folder; `data`, O_DIRECT; both of them locked */
 	bool is_new, made_data, made_dir;
 	bool is_aside;       /* what was there, until tier_keep() */
 	uint32_t nsegments, segment_pages;

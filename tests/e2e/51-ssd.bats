@@ -200,6 +200,71 @@ all_whole() { # numbers...
 	done
 }
 
+# f1 has come back from the disk, and whoever was to write it was killed when its copy was none any
+# more, and the disk did not know. Nothing else is there. Then it is without --ssd.
+leave_copied() {
+	local i
+	for i in $(seq $((60 / K))); do put "$i"; done
+	for i in $(seq 2 $((60 / K))); do rm "$MNT/f$i"; done
+	is_whole 1
+	stop
+	SLICEFS_CRASH=disk.dropped:1 start
+	no timeout 20 bash -c 'printf x 2>/dev/null >>"$MNT/f1"'
+	! is_of_node || "$SLICEFS" umount --abort "$MNT"
+	DISK_OPTIONS=
+}
+
+@test "what had a copy on a disk that is not there is not written, and the log says why" {
+	local there=${DISK_OPTIONS} note
+	leave_copied
+	mv "$DISK/ssd" "$DISK/elsewhere"
+	start
+	is_whole 1
+	( printf x >>"$MNT/f1" ) 2>&1 | grep -q 'Read-only file system'
+	grep -q "$DISK/ssd, is not there.*rm .*/disk.txt" "$SCRATCH/log"
+	put 2
+	stop
+	# Another one takes its place no more silently; where it was, or elsewhere.
+	DISK_OPTIONS=$there; fails 1 "$DISK/ssd, is not there" start
+	DISK_OPTIONS="--ssd $DISK/other --ssd-size ${SSD}M"; fails 1 "$DISK/ssd, is not there" start
+	[ ! -e "$DISK/ssd" ]; [ ! -e "$DISK/other" ]
+	# It is there again, and forgets.
+	mv "$DISK/elsewhere" "$DISK/ssd"
+	DISK_OPTIONS=; start
+	yes "new 1" | head -c 1000000 >"$MNT/f1"
+	stop; lose_memory
+	DISK_OPTIONS=$there; start
+	[ ! -e "$MNT/f1" ]
+	# It is gone for good.
+	leave_copied
+	rm -r "$DISK/ssd"
+	note=$(grep -o 'rm /[^ ]*/disk.txt' "$SCRATCH/log" | tail -n 1)
+	$note
+	start
+	printf x >>"$MNT/f1"
+	stop
+	DISK_OPTIONS=$there; start
+	[ "$(stat -c %s "$MNT/f1")" = 1000001 ]
+}
+
+@test "killed when a store made anew is there, it is that one that is there" {
+	local there=${DISK_OPTIONS} i
+	put 1; stop
+	SLICEFS_CRASH=store.committed:1; export SLICEFS_CRASH
+	DISK_OPTIONS="$there --fresh"
+	no start
+	unset SLICEFS_CRASH
+	[ -d "$DISK/ssd/aside" ]
+	DISK_OPTIONS=$there; start
+	[ ! -e "$MNT/f1" ]; [ ! -e "$DISK/ssd/aside" ]; [ -e "$DISK/ssd/old/data" ]
+	for i in $(seq $((60 / K))); do put "$i"; done
+	all_whole $(seq $((60 / K)))
+	stop
+	"$SLICEFS" store rm "$STORE"
+	[ ! -e "$DISK/ssd/data" ]; [ -e "$DISK/ssd/old/data" ]
+	rm -r "$DISK/ssd/old"
+}
+
 @test "what cannot be used is refused with a line that says so" {
 	local i
 	for i in $(seq $((60 / K))); do put "$i"; done

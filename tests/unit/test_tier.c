@@ -1329,6 +1329,130 @@ static void what_fresh_is_refused_for_is_there(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
+/* As before tier_keep(). */
+static void old_is_aside(void)
+{
+	char old[400], aside[400];
+
+	snprintf(old, sizeof(old), "%s/old", folder);
+	snprintf(aside, sizeof(aside), "%s/aside", folder);
+	assert_int_equal(rename(old, aside), 0);
+}
+
+static bool folder_has(const char *name)
+{
+	char path[400];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return !access(path, F_OK);
+}
+
+/* Killed when the store that was made anew was there, and what was on its disk was not kept yet. */
+static void what_came_to_be_is_not_replaced(void **state)
+{
+	const struct engine_opts o = { .dir = kept, .index_bytes = POOL_BYTES, .fresh = true };
+	char path[400];
+
+	(void)state;
+	put_many(40, FILE_BYTES);
+	push_out("3");
+	engine_close(e);
+	assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), 0);
+	assert_false(is_there("3"));
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	push_out("a");
+	engine_close(e);
+	old_is_aside();
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_true(folder_has("old/data") && !folder_has("aside"));
+	assert_false(is_there("3"));
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	push_out("a");
+	engine_close(e);
+	/* Something else is in the way. */
+	old_is_aside();
+	snprintf(path, sizeof(path), "%s/old", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	store_text("old/mine", "a user's");
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_true(folder_has("old/mine") && folder_has("aside/data"));
+		assert_true(is_there("a"));
+		engine_close(e);
+		assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EEXIST);
+	}
+	snprintf(path, sizeof(path), "%s/old/mine", folder);
+	assert_int_equal(unlink(path), 0);
+	/* It goes with its store, and what it has replaced does not. */
+	assert_int_equal(engine_store_remove(kept, true), 0);
+	assert_true(folder_has("old/data") && !folder_has("aside") && !folder_has("data"));
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
+/* Killed before that: the store is the one that was. Its disk was noted without an id once. */
+static void what_did_not_come_to_be_is_put_back(void **state)
+{
+	static const char *const names[] = { "rows-0", "journal-0", "data" };
+	const struct engine_opts o = { .dir = kept, .index_bytes = POOL_BYTES, .fresh = true };
+	char path[400], note[400];
+
+	(void)state;
+	put_many(40, FILE_BYTES);
+	for (unsigned i = 0; i < 6; i++) {
+		push_out("3");
+		engine_close(e);
+		if (i == 5) {
+			snprintf(path, sizeof(path), "%s/current/disk.txt", kept);
+			snprintf(note, sizeof(note), "%s/disk.txt", kept);
+			assert_int_equal(rename(path, note), 0);
+			FILE *f = fopen(note, "w");
+			assert_non_null(f);
+			fprintf(f, "%s\n", folder);
+			fclose(f);
+		}
+		atomic_store(&faults.journal_error, -EIO);
+		assert_int_equal(begin_with(o, DISK_BYTES, PATIENT_MS), -EIO);
+		atomic_store(&faults.journal_error, 0);
+		assert_false(folder_has("aside"));
+		snprintf(path, sizeof(path), "%s/aside", folder);
+		assert_int_equal(mkdir(path, 0700), 0);
+		for (unsigned k = 0; k < 3 && k < i; k++) /* as far as it had come */
+			move_to(names[k], "aside/");
+		if (i > 3) {
+			store_text("rows-00000001", "the new one's");
+			store_text("data", "the new one's");
+		}
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_true(!folder_has("aside") && !folder_has("old"));
+		assert_int_equal(read_it("3", 4), FILE_BYTES);
+	}
+	assert_int_equal(access(note, F_OK), -1);
+	engine_close(e);
+	assert_int_equal(engine_store_remove(kept, true), 0);
+	assert_int_equal(access(folder, F_OK), -1);
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
+/* All else is there by then: it is no error, and nothing is put back. */
+static void what_cannot_be_kept_stays_aside(void **state)
+{
+	struct tier_opts o = { .dir = folder, .bytes = DISK_BYTES, .store = "", .fresh = true };
+	struct tier *t = NULL;
+	char *why = NULL, path[400];
+
+	(void)state;
+	engine_close(e);
+	assert_int_equal(tier_open(&o, &t, &why), 0);
+	assert_true(folder_has("aside/data"));
+	snprintf(path, sizeof(path), "%s/old", folder);
+	assert_int_equal(mkdir(path, 0700), 0);
+	store_text("old/mine", "a user's");
+	tier_keep(t);
+	tier_free(t);
+	assert_true(folder_has("aside/data") && folder_has("old/mine"));
+	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
 /* Killed when it had its size, and no head yet. */
 static void what_was_never_made_is_made(void **state)
 {
@@ -1379,6 +1503,80 @@ static void what_is_not_ours_is_refused(void **state)
 	assert_int_equal(try(path, 0, "--ssd-size"), -EINVAL);
 	assert_int_equal(access(path, F_OK), -1); /* nothing is left of it */
 	assert_int_equal(begin(PATIENT_MS), 0);
+}
+
+/* Nobody knows what is there: it may be as it was when it is there again. */
+static void without_its_disk_it_is_not_written(void **state)
+{
+	char elsewhere[400], note[400];
+
+	(void)state;
+	snprintf(elsewhere, sizeof(elsewhere), "%s.elsewhere", folder);
+	snprintf(note, sizeof(note), "%s/current/disk.txt", kept);
+	assert_int_equal(put("a", 5, FILE_BYTES), 0);
+	push_out("a");
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	unlink_others();
+	drop_copy("a");
+	assert_true(attr_of("a").copied);
+	engine_close(e);
+	assert_int_equal(rename(folder, elsewhere), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		if (i) /* where it was mounted */
+			assert_int_equal(mkdir(folder, 0700), 0);
+		if (i == 2)
+			store_text("data", "another's");
+		has_no_disk = true;
+		assert_int_equal(begin(PATIENT_MS), 0);
+		assert_int_equal(touch("a"), -EROFS);
+		assert_int_equal(read_it("a", 5), FILE_BYTES);
+		kit_unlink(e, "b");
+		assert_int_equal(put("b", 6, FILE_BYTES), 0);
+		assert_int_equal(touch("b"), 0);
+		engine_close(e);
+		has_no_disk = false;
+		if (i == 2)
+			disk_kit_empty(folder);
+		assert_int_equal(begin(PATIENT_MS), -ENOENT);
+		rmdir(folder);
+	}
+	assert_int_equal(rename(elsewhere, folder), 0);
+	has_no_disk = true;
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(touch("a"), 0);
+	engine_close(e);
+	has_no_disk = false;
+	assert_int_equal(begin(PATIENT_MS), 0);
+	push_out("a");
+	assert_int_equal(read_it("a", 5), FILE_BYTES);
+	unlink_others();
+	assert_int_equal(kit_unlink(e, "b"), 0);
+	drop_copy("a");
+	engine_close(e);
+	/* It is gone for good: another one takes its place. */
+	disk_kit_empty(folder);
+	assert_int_equal(begin(PATIENT_MS), -ENOENT);
+	assert_int_equal(unlink(note), 0);
+	assert_int_equal(begin(PATIENT_MS), 0);
+	assert_int_equal(touch("a"), 0);
+}
+
+/* Also while `data` is being moved: the folder has the lock, too. */
+static void what_is_in_use_is_refused(void **state)
+{
+	char path[400], moved[400];
+
+	(void)state;
+	assert_true(disk_kit_find("data", path, sizeof(path)));
+	snprintf(moved, sizeof(moved), "%s/moved", folder);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(try(folder, DISK_BYTES, "is in use by another"), -EBUSY);
+		assert_int_equal(tier_forget(folder, "", 0), -EBUSY);
+		assert_int_equal(tier_remove(folder, "", 0), -EBUSY);
+		if (i)
+			assert_int_equal(access(path, F_OK), -1);
+		assert_int_equal(i ? rename(moved, path) : rename(path, moved), 0);
+	}
 }
 
 /* No room --------------------------------------------------------------------------------- */
@@ -1639,10 +1837,15 @@ int main(void)
 		TEST(without_a_journal_memory_knows, setup_kept_small),
 		TEST(without_a_journal_memory_knows, setup_kept_large),
 		TEST(without_its_disk_all_is_written, setup_kept_large),
+		TEST(without_its_disk_it_is_not_written, setup_kept_large),
 		TEST(what_is_left_of_another_is_in_nobodys_way, setup),
 		TEST(what_fresh_is_refused_for_is_there, setup),
+		TEST(what_came_to_be_is_not_replaced, setup_kept_large),
+		TEST(what_did_not_come_to_be_is_put_back, setup_kept_large),
+		TEST(what_cannot_be_kept_stays_aside, setup),
 		TEST(what_was_never_made_is_made, setup),
 		TEST(what_is_not_ours_is_refused, setup),
+		TEST(what_is_in_use_is_refused, setup),
 		TEST(who_needs_more_than_there_is_is_told, setup),
 		TEST(what_is_away_waits_for_room, setup),
 		TEST(large_ones_come_back_at_once, setup),
