@@ -146,9 +146,24 @@ void away_promise(struct req *q, struct handle *h)
 	notify_wake_at(q->fs, now + PROMISE_MS * NS_PER_MS);
 }
 
+/* Who makes a name has missed that one before: once, since the kernel does not remember it. */
+static bool makes_name(enum metric_op kind)
+{
+	return kind == MOP_LINK || kind == MOP_MKDIR || kind == MOP_MKNOD || kind == MOP_SYMLINK ||
+	       kind == MOP_RENAME;
+}
+
+/* Was it that, or sent away on its walk? */
+static bool was_sent(const struct sent_away *s, enum metric_op kind)
+{
+	return s->kind == kind ||
+	       (s->kind == MOP_LOOKUP && (kind == MOP_OPEN || kind == MOP_RENAME ||
+					  kind == MOP_UNLINK || kind == MOP_RMDIR));
+}
+
 static bool has_missed(struct req *q, const struct sent_away *s)
 {
-	return s->missed && q->kind != MOP_LINK; /* whose new name is to be missed */
+	return s->missed > makes_name(q->kind);
 }
 
 /* Is it the call that was sent away, and not a later one? That comes back as what it was;
@@ -174,9 +189,7 @@ void away_begin(struct req *q)
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		struct sent_away *s = slot_of(q);
-		if (s && s->kind == MOP_LOOKUP && q->kind == MOP_OPEN)
-			s->kind = MOP_OPEN; /* which was sent away on its walk */
-		if (s && s->kind != q->kind)
+		if (s && !was_sent(s, q->kind))
 			h = clear(s); /* the call that was sent away is over */
 	}
 	promise_drop(q->fs, h);
@@ -191,7 +204,7 @@ void away_take(struct req *q)
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		struct sent_away *s = slot_in_use(q);
-		if (!s || s->kind != q->kind)
+		if (!s || !was_sent(s, q->kind))
 			return;
 		uint64_t ns = s->ns;
 		q->back = s->looked && !has_missed(q, s);

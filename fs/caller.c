@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who asks: a request says user, group and thread only. Supplementary groups,
- * capabilities and signals are in /proc/TID/status. The thread waits for us, so
- * what it is stands still; it is believed if it is about the same user and group: a
- * server in the kernel acts for others.
+ * capabilities and signals are in /proc/TID/status, its system call in /proc/TID/syscall.
+ * The thread waits for us, so what it is stands still; it is believed if it is about the
+ * same user and group: a server in the kernel acts for others.
  */
 #include <ctype.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #include "fs/priv.h"
 
@@ -62,11 +63,11 @@ static void take_who(struct status *s, const char *line, const struct fuse_ctx *
 		s->fsetid = strtoull(colon + 1, NULL, 16) >> CAPABILITY_FSETID & 1;
 }
 
-static FILE *status_open(const struct fuse_ctx *c)
+static FILE *proc_open(const struct fuse_ctx *c, const char *what)
 {
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%ld/status", (long)c->pid);
+	snprintf(path, sizeof(path), "/proc/%ld/%s", (long)c->pid, what);
 	return fopen(path, "re");
 }
 
@@ -79,7 +80,7 @@ bool caller_is_outside(struct req *q, gid_t gid)
 
 	if (c->gid == gid)
 		return false;
-	_cleanup_(fclosep) FILE *f = status_open(c);
+	_cleanup_(fclosep) FILE *f = proc_open(c, "status");
 	while (f && getline(&line, &cap, f) > 0)
 		take_who(&s, line, c, gid);
 	if (!s.same_user || !s.same_group)
@@ -137,7 +138,7 @@ static uint64_t harmless(void)
 
 bool caller_is_dying(fuse_req_t f)
 {
-	_cleanup_(fclosep) FILE *status = status_open(fuse_req_ctx(f));
+	_cleanup_(fclosep) FILE *status = proc_open(fuse_req_ctx(f), "status");
 	_cleanup_(freep) char *line = NULL;
 	struct signals s = { 0 };
 	size_t cap = 0;
@@ -145,4 +146,25 @@ bool caller_is_dying(fuse_req_t f)
 	while (status && getline(&line, &cap, status) > 0)
 		take_signals(&s, line);
 	return !status || (s.pending & ~s.held & ~harmless());
+}
+
+/* System calls ------------------------------------------------------------------ */
+
+bool caller_makes_name(fuse_req_t f)
+{
+	static const long makes[] = {
+		SYS_mkdirat, SYS_mknodat, SYS_symlinkat, SYS_linkat,
+#ifdef SYS_mkdir /* older architectures */
+		SYS_mkdir, SYS_mknod, SYS_symlink, SYS_link,
+#endif
+	};
+	_cleanup_(fclosep) FILE *file = proc_open(fuse_req_ctx(f), "syscall");
+	long nr;
+
+	if (!file || fscanf(file, "%ld", &nr) != 1)
+		return false;
+	for (size_t i = 0; i < sizeof(makes) / sizeof(makes[0]); i++)
+		if (makes[i] == nr)
+			return true;
+	return false;
 }

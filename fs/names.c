@@ -118,8 +118,10 @@ static void lookup_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 	struct attr a;
 
-	if (r == -ESTALE && !away_is(q)) {
-		/* Another mount has removed the directory, and there may be a new one. */
+	if (r == -ESTALE && !away_is(q) && !caller_makes_name(q->fuse)) {
+		/* Another mount has removed the directory, and there may be a new one. Who makes
+		 * a name finds that out when he does: sent away before, he would not come back
+		 * (filename_create() in Linux). */
 		req_error(q, r);
 	} else if (r) {
 		away_missed(q);

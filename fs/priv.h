@@ -321,6 +321,9 @@ bool caller_is_outside(struct req *q, gid_t gid);
 /* The signal that interrupted it will end the process. True if nothing can be
  * found out. */
 bool caller_is_dying(fuse_req_t f);
+/* He is in a system call that makes a name, other than open(2) and rename(2). False if nothing can
+ * be found out: /proc/TID/syscall may be root's to read. */
+bool caller_makes_name(fuse_req_t f);
 /* He may open an object with these attributes by open(2)'s flags, beyond doubt. */
 bool caller_may_open(struct req *q, const struct attr *a, int flags);
 

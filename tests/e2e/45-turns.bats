@@ -89,6 +89,57 @@ teardown_file() { end_file; }
 	done
 }
 
+@test "who makes names in a directory that the other one removes and makes finds it, or does not" {
+	requires python3
+	python3 - "$MNT" "$B" $((4 * SLOW)) <<'EOF'
+import errno, os, sys, time
+
+here, there, until = sys.argv[1], sys.argv[2], time.monotonic() + int(sys.argv[3])
+
+def tried(call, *args):
+    """True: done; False: others have been there."""
+    try:
+        call(*args)
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR):
+            raise
+        return False
+    return True
+
+def make(path):
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+
+def remove(path):
+    return tried(os.unlink, path) or tried(os.rmdir, path)
+
+child = os.fork()
+if not child:
+    at = f"{there}/comes-and-goes"
+    while time.monotonic() < until:
+        tried(os.mkdir, at)
+        if not remove(at):
+            remove(f"{at}/x")
+    os._exit(0)
+at, of, moves = f"{here}/comes-and-goes/x", f"{here}/of", f"{here}/moves"
+ways = [(os.mkdir, at), (os.symlink, "x", at), (os.mkfifo, at), (os.link, of, at), (make, at),
+        (os.rename, moves, at)]
+done = [0] * len(ways)
+missed = 0
+make(of)
+while time.monotonic() < until:
+    for i, way in enumerate(ways):
+        make(moves)
+        if tried(*way):
+            done[i] += 1
+        else:
+            missed += 1
+        remove(at)
+print(done, "made", missed, "missed")
+sys.exit(os.waitpid(child, 0)[1] != 0 or not all(done) or not missed)
+EOF
+	rm -rf "$MNT"/{of,moves,comes-and-goes}
+}
+
 @test "a database: one writes, the other one reads and writes" {
 	requires sqlite3
 	local turn at

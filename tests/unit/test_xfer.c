@@ -784,8 +784,8 @@ static void late_completion_finds_its_own_record(void **state)
 	}
 	transport_fault_hold(way, true);
 	for (unsigned i = 0; i < N; i++)
-		start(POST_WRITE, s[i], buf + i * 4096, 4096, clock_ns() + MS, &late[i]);
-	sleep_ms(5);
+		start(POST_WRITE, s[i], buf + i * 4096, 4096, clock_ns() + 50 * MS, &late[i]);
+	sleep_ms(80);
 	/* new ones, while the old ones' completions are owed */
 	for (unsigned i = 0; i < N; i++)
 		start(POST_WRITE, t[i], buf + (N + i) * 4096, 4096, 0, &fresh[i]);
