@@ -26,7 +26,9 @@
  * PROMISE_MS, by the notify thread.
  */
 #include <errno.h>
+#include <string.h>
 
+#include "common/table.h"
 #include "fs/priv.h"
 
 enum { PROMISE_MS = 2000, MISSES = 8, TRIES = 8 /* slots that a thread may have */ };
@@ -153,12 +155,36 @@ static bool makes_name(enum metric_op kind)
 	       kind == MOP_RENAME;
 }
 
+/* Requests that a walk to a name consists of, besides the one it is for. */
+static bool is_of_walk(enum metric_op kind)
+{
+	return kind == MOP_LOOKUP || kind == MOP_GETATTR || kind == MOP_GETXATTR ||
+	       kind == MOP_READLINK || kind == MOP_CREATE;
+}
+
+/* Those that a walk to a name may be for. */
+static bool has_walk(enum metric_op kind)
+{
+	switch (kind) {
+	case MOP_OPEN:
+	case MOP_OPENDIR:
+	case MOP_SETATTR:
+	case MOP_SETXATTR:
+	case MOP_REMOVEXATTR:
+	case MOP_LISTXATTR:
+	case MOP_STATFS:
+	case MOP_UNLINK:
+	case MOP_RMDIR:
+		return true;
+	default:
+		return makes_name(kind);
+	}
+}
+
 /* Was it that, or sent away on its walk? */
 static bool was_sent(const struct sent_away *s, enum metric_op kind)
 {
-	return s->kind == kind ||
-	       (s->kind == MOP_LOOKUP && (kind == MOP_OPEN || kind == MOP_RENAME ||
-					  kind == MOP_UNLINK || kind == MOP_RMDIR));
+	return s->kind == kind || (is_of_walk(s->kind) && has_walk(kind));
 }
 
 static bool has_missed(struct req *q, const struct sent_away *s)
@@ -171,13 +197,6 @@ static bool has_missed(struct req *q, const struct sent_away *s)
 static bool is_same_call(const struct req *q, const struct sent_away *s)
 {
 	return s->promise || (!s->looked && s->from == q->inode->nodeid);
-}
-
-/* Requests that a walk to a name consists of, besides the one it is for. */
-static bool is_of_walk(enum metric_op kind)
-{
-	return kind == MOP_LOOKUP || kind == MOP_GETATTR || kind == MOP_GETXATTR ||
-	       kind == MOP_READLINK || kind == MOP_CREATE;
 }
 
 void away_begin(struct req *q)
@@ -218,6 +237,12 @@ void away_take(struct req *q)
 	promise_drop(q->fs, h);
 }
 
+/* Of a look-up: a name, so to say. */
+static uint64_t name_looked_up(const struct req *q)
+{
+	return q->ix.parent ^ (uint64_t)table_hash(q->ix.name, strlen(q->ix.name)) << 32;
+}
+
 static void forget(struct req *q, unsigned least)
 {
 	struct handle *h = NULL;
@@ -229,6 +254,8 @@ static void forget(struct req *q, unsigned least)
 		struct sent_away *s = slot_in_use(q);
 		if (s)
 			s->looked = true;
+		if (s && q->kind == MOP_LOOKUP)
+			s->missed_name = name_looked_up(q);
 		if (s && s->missed++ >= least)
 			h = clear(s);
 	}
@@ -240,6 +267,17 @@ static void forget(struct req *q, unsigned least)
 void away_missed(struct req *q)
 {
 	forget(q, MISSES);
+}
+
+/* It was whether a name that the kernel had is right: the walk goes on. */
+void away_found(struct req *q)
+{
+	if (!q->fs->shared)
+		return;
+	WITH_LOCK(&q->fs->away_lock);
+	struct sent_away *s = slot_in_use(q);
+	if (s && s->missed && s->missed_name == name_looked_up(q))
+		s->missed--;
 }
 
 void away_end(struct req *q)

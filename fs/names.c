@@ -139,6 +139,7 @@ static void lookup_done(struct index_op *op, int r)
 	} else if (must_promise(q, &op->entry)) {
 		promise(q);
 	} else {
+		away_found(q);
 		req_entry(q, &a, op->entry.place, lookup_go);
 	}
 }

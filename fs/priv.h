@@ -69,7 +69,8 @@ struct sent_away {
 	enum metric_op kind;    /* what he asked, */
 	uint64_t from;          /* and of which nodeid */
 	bool looked;            /* he has looked up something since, */
-	unsigned missed;        /* and so often found nothing */
+	unsigned missed;        /* and so often found nothing, */
+	uint64_t missed_name;   /* the last time of that one */
 };
 
 struct fs {
@@ -292,6 +293,8 @@ void away_promise(struct req *q, struct handle *h);
 void away_take(struct req *q);
 /* It found that there is no such name. */
 void away_missed(struct req *q);
+/* It found one, which it may have missed a moment before. */
+void away_found(struct req *q);
 /* It made one: it does not come back. */
 void away_end(struct req *q);
 /* Drops promises that are too old at now_ns; when to look again, or 0. */
