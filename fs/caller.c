@@ -2,8 +2,9 @@
 /*
  * Who asks: a request says user, group and thread only. Supplementary groups,
  * capabilities and signals are in /proc/TID/status, its system call in /proc/TID/syscall.
- * The thread waits for us, so what it is stands still; it is believed if it is about the
- * same user and group: a server in the kernel acts for others.
+ * The thread waits for us, so what it is stands still. Of groups and capabilities it is
+ * believed if it is about the same user and group: a server in the kernel acts for others,
+ * and is in no system call.
  */
 #include <ctype.h>
 #include <fcntl.h>

@@ -703,8 +703,8 @@ int main(void)
 	};
 	const char *given = getenv("SEED");
 
-	if (getenv("ONLY"))
-		cmocka_set_test_filter(getenv("ONLY"));
+	if (getenv("TEST"))
+		cmocka_set_test_filter(getenv("TEST"));
 	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
 	print_message("SEED=%llu\n", (unsigned long long)seed);
 	if (!mkdtemp(dir))
