@@ -42,7 +42,8 @@ crash_points() { "$SLICEFS" help crash-points | awk '{ print $1 }'; }
 }
 
 @test "the points are really passed: each kills the daemon" {
-	for point in $(crash_points | grep -vE 'rebuild|^disk'); do
+	# Those of a rebuild, of the disk, and of a store that replaces one with a disk have tests of their own (51-ssd).
+	for point in $(crash_points | grep -vE '^(rebuild|disk|store)\.'); do
 		"$SLICEFS" umount "$MNT" 2>/dev/null || true
 		SLICEFS_CRASH="$point:1" mount_fs || true
 		# big enough for extent blocks, unlinked again
