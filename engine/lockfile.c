@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 struct lockfile_owner lockfile_owner(int fd)
 {
@@ -44,8 +45,23 @@ bool lockfile_is_taken(int fd)
 	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
 }
 
+/* Its first thread has ended. The others, and with them its memory and what it had open, may
+ * take their time, while those who wait for its mount have been told already. */
+static bool is_ending(pid_t pid)
+{
+	char path[32], line[64], state = '\0';
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	_cleanup_(fclosep) FILE *f = pid ? fopen(path, "re") : NULL;
+	while (f && !state && fgets(line, sizeof(line), f))
+		(void)!sscanf(line, "State: %c", &state);
+	return state == 'Z' || state == 'X';
+}
+
 int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_owner *ret_owner)
 {
+	uint64_t until = clock_ns() + LOCKFILE_END_MS * NS_PER_MS;
+
 	for (;;) {
 		struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 		struct stat mine, there;
@@ -56,7 +72,10 @@ int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_ow
 		if (fcntl(fd, F_OFD_SETLK, &l)) {
 			int r = errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 			*ret_owner = lockfile_owner(fd);
-			return r;
+			if (r != -EBUSY || !is_ending(ret_owner->pid) || clock_ns() >= until)
+				return r;
+			usleep(1000);
+			continue;
 		}
 		/* Somebody may have removed the store between the two calls. */
 		if (fstat(fd, &mine) || stat(path, &there) || mine.st_ino != there.st_ino)

@@ -7,13 +7,16 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#define LOCKFILE_END_MS 10000
+
 struct lockfile_owner {
 	pid_t pid;       /* 0: he has not said so yet */
 	char serves[64]; /* host:port, or "" */
 };
 
 /* Held until *ret_fd is closed. -EBUSY: somebody has it (*ret_owner, which is set
- * then only). -ENOENT: there is none and it was not to be made. */
+ * then only); one that has been killed, and that the kernel has not taken away yet, is waited
+ * for, LOCKFILE_END_MS at most. -ENOENT: there is none and it was not to be made. */
 int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_owner *ret_owner);
 
 /* By its owner. */

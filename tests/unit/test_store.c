@@ -434,6 +434,31 @@ static void test_killed(void **state)
 	assert_objects(20);
 }
 
+/* One that was killed, and has the lock still while the kernel takes it away, is waited for. Here
+ * who has it so long is another process. */
+static void test_ending(void **state)
+{
+	siginfo_t info;
+	int status;
+	(void)state;
+
+	make_store(2);
+	pid_t child = fork();
+	if (!child) {
+		open_store();
+		if (!fork())
+			usleep(300000);
+		_exit(0);
+	}
+	assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+	struct store_stat st;
+	assert_int_equal(engine_store_stat(dir, &st), 0);
+	assert_int_equal(st.state, STORE_RUNNING);
+	assert_int_equal(st.pid, child);
+	assert_objects(20 + 21);
+	waitpid(child, &status, 0);
+}
+
 static void test_other_sizes(void **state)
 {
 	struct engine_opts o = opts();
@@ -1088,7 +1113,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_new), T(test_kept), T(test_default_sizes), T(test_died_while_making),
 		T(test_killed_while_making), T(test_race), T(test_exclusive),
-		T(test_busy), T(test_killed), T(test_other_sizes), T(test_no_place), T(test_too_small),
+		T(test_busy), T(test_killed), T(test_ending), T(test_other_sizes),
+		T(test_no_place), T(test_too_small),
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),
 		T(test_mixed), T(test_no_permission), T(test_fresh), T(test_fresh_and_back),
