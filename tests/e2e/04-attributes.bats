@@ -125,6 +125,24 @@ loses_capability() { # perl's flags, who writes
 	touch z; setfattr -x system.posix_acl_access z
 }
 
+@test "a read is noted as with relatime, and with --noatime not at all" {
+	local option later
+	for option in --noatime ""; do
+		cd /; "$SLICEFS" umount "$MNT"; mount_fs $option; cd "$MNT"
+		echo x >read; touch -d '2001-02-03 04:05:06' read; touch -m read
+		[ "$(stat -c %X read)" = "$(date -d '2001-02-03 04:05:06' +%s)" ]
+		cat read >/dev/null
+		# That is told within a second; the end of the mount does not wait for it.
+		sleep $((2 * SLOW))
+		cd /; "$SLICEFS" umount "$MNT"; mount_fs; cd "$MNT"
+		later=$(stat -c %X read)
+		case $option in
+		--noatime) [ "$later" = "$(date -d '2001-02-03 04:05:06' +%s)" ] ;;
+		*) [ "$later" -ge "$(($(date +%s) - 60 * SLOW))" ] ;;
+		esac
+	done
+}
+
 @test "a chown to the same owner moves the ctime" {
 	touch same; before=$(stat -c %z same); sleep 0.05; chown 0:0 same
 	[ "$(stat -c %z same)" != "$before" ]

@@ -97,6 +97,13 @@ counts() { "$SLICEFS" status --json "$1" | jq -r ".[0].node$2"; } # DIR|HOST:POR
 	if [[ $SHAPE != node ]]; then
 		"$SLICEFS" status --json "$MNT" | jq -e '.[0] | has("node") | not'
 		"$SLICEFS" status "$MNT" | no grep -q ^node
+		echo x >"$MNT/seen"
+		hits=$(stat_value 'cache_requests_total{outcome="hit"}')
+		misses=$(stat_value 'cache_requests_total{outcome="miss"}')
+		for _ in 1 2 3; do cat "$MNT/seen" >/dev/null; done
+		for n in 1 2 3 4; do no test -e "$MNT/unseen$n"; done
+		store_counts 'cache_requests_total{outcome="hit"}' $((hits + 3))
+		store_counts 'cache_requests_total{outcome="miss"}' $((misses + 4))
 		return 0
 	fi
 	no grep -vE '^# (HELP|TYPE) |^slicefs_[a-z_]+(\{[^}]*\})? -?[0-9.e+]+$' "$MNT/.slicefs/node-stats"

@@ -66,9 +66,12 @@ all_whole() { # numbers...
 	for i in $(seq $((320 / K))); do put "$i"; done
 	[ "$(ls "$MNT" | wc -l)" = $((320 / K)) ]
 	store_counts 'disk_objects_total{to="disk"}' $((250 / K))
+	[ "$(getfattr --only-values -n user.slicefs.location "$MNT/f1")" = ssd ]
 	all_whole $(seq $((320 / K)))
 	store_counts 'disk_objects_total{to="memory"}' $((250 / K))
 	[ "$(store_value 'evictions_total{reason="pool"}')" = 0 ]
+	# What was read is in memory.
+	[ "$(getfattr --only-values -n user.slicefs.location "$MNT/f$((320 / K))")" = memory ]
 }
 
 @test "small ones share segments, and a large one is whole" {

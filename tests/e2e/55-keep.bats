@@ -134,6 +134,7 @@ fill() {
 
 @test "temporary files that are left over go; those that are open, renamed, or used stay" {
 	put left.tmp; put open.tmp; put renamed.tmp; put used.tmp
+	[[ -n $(says expires "$MNT/left.tmp") ]]
 	exec 5<"$MNT/open.tmp"
 	mv "$MNT/renamed.tmp" "$MNT/renamed"
 	local i
@@ -146,6 +147,20 @@ fill() {
 	yes "file open.tmp" | head -c 500000 | cmp - <(cat <&5)
 	exec 5<&-
 	soon eval '[ ! -e "$MNT/used.tmp" ]'
+}
+
+@test "what is left over stays where that is switched off" {
+	"$SLICEFS" umount "$MNT"
+	! is_of_node || end_node
+	EVICTS=(--temp-ttl 0 --evict-dirs 0)
+	start
+	put left.tmp; mkdir "$MNT/d"; put d/a
+	no getfattr -n user.slicefs.expires "$MNT/left.tmp"
+	slicefs evict "$MNT/d"
+	sleep $((6 * U))
+	[ -e "$MNT/left.tmp" ]; [ -d "$MNT/d" ]; [ ! -e "$MNT/d/a" ]
+	"$SLICEFS" umount "$MNT"
+	! is_of_node || end_node
 }
 
 @test "slicefs evict lets go at once, but what is pinned, or written" {
