@@ -29,6 +29,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "engine/evict.h"
@@ -290,12 +291,15 @@ static bool is_here(const struct visit *v, const struct place *p)
 	return !(v->flags & FILE_HERE) || place_is_same(*p, v->place);
 }
 
+/* What has lost its last name (file_open_gone()) has one line, and is in no record. */
+static bool has_lines(const struct visit *v) { return v->e; }
+
 static void loaded(struct load *l, int r)
 {
 	struct visit *v = visit_of(l, load);
 	struct place place;
 
-	v->again = r == -EAGAIN;
+	v->again = r == -EAGAIN && has_lines(v);
 	if (!r) {
 		file_place(v->w.f, &place);
 		if (!is_here(v, &place))
@@ -324,7 +328,7 @@ static void load(struct visit *v, struct file *f, void (*done)(struct load *l, i
 	load_start(&v->load);
 }
 
-/* -ESTALE: who has it open goes on with what is left of it, others look again. */
+/* Who has it open goes on with what is left of it, others look again. */
 static void mended(struct load *l, int r)
 {
 	struct visit *v = visit_of(l, load);
@@ -332,8 +336,12 @@ static void mended(struct load *l, int r)
 	if (!r)
 		r = file_mend(v->w.f, l->f);
 	file_spare_free(l->f);
-	v->again = r == -ESTALE && !(v->flags & FILE_KNOWN);
-	if (!r || (r == -ESTALE && !v->again))
+	bool has_it = v->flags & FILE_KNOWN || !has_lines(v);
+	v->again = r == -ESTALE && !has_it;
+	if (r < 0 && has_it)
+		log_warn("file", "file %llu was not loaded again: %s",
+			 (unsigned long long)v->w.f->fileid, error_text(r));
+	if (r >= 0 || has_it)
 		open_loaded(v);
 	else
 		open_end(v, r);

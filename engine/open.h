@@ -104,8 +104,9 @@ int file_spare_new(struct file *f, struct file **ret);
 struct file *file_spare_free(struct file *f);
 /* regain.c: the caller holds all of f, which is open. Are slices of it lost? */
 bool file_is_torn(struct file *f);
-/* It has those of `spare` instead, which has been loaded since. -ESTALE: that is another
- * version; or f has been changed, and is lost. -EIO. */
+/* It has those of `spare` instead, which has been loaded since. 1: it has been changed in this
+ * session, and stays as it is until it is published, or all that is lost is written anew.
+ * -ESTALE: `spare` is another version. -EIO. */
 int file_mend(struct file *f, struct file *spare);
 /* If it is open here, all its lines: it has lost names. */
 void files_set_nlink(struct engine *e, uint64_t fileid, uint32_t nlink);

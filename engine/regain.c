@@ -101,8 +101,8 @@ int file_mend(struct file *f, struct file *spare)
 	if (has_lost(spare, &spare->map))
 		return -EIO;
 	WITH_LOCK(&f->lock);
-	f->lost |= f->draft || f->dirty || f->map.writing;
-	file_count(f);
+	if (!f->lost && (f->draft || f->dirty || f->map.writing))
+		return 1;
 	if (f->lost || f->attr.version != spare->attr.version || f->small != spare->small)
 		return -ESTALE;
 	old = f->map;
@@ -142,11 +142,9 @@ static void regained(struct file_op *op, int64_t r)
 	struct regain *g = op->arg;
 	struct file *f = op->known;
 
-	/* Who was not answered in time is told of when it is published, or in the next session. */
-	if (r < 0 && !(g->flags & FILE_WRITE)) {
-		log_warn("file", "file %llu was not loaded again: %s",
-			 (unsigned long long)f->fileid, error_text((int)r));
-	} else if (r < 0 && r != -ETIMEDOUT) {
+	/* Who was not answered in time, or found no room to bring it back from the node's disk, is
+	 * told of when it is published, or in the next session. */
+	if (r == -ESTALE && g->flags & FILE_WRITE) {
 		WITH_LOCK(&f->lock);
 		f->lost = true;
 		log_error("file", "file %llu cannot be written to any more: %s",

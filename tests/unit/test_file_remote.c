@@ -961,6 +961,76 @@ static void test_what_was_replaced_meanwhile_is_opened_anew(void **state)
 	pair_close(&p);
 }
 
+static bool is_all_regained(struct engine *e)
+{
+	WITH_LOCK(&e->files->lock);
+	return !e->files->nregains;
+}
+
+/* The node has no room to bring it back from its disk at first. */
+static void test_who_writes_goes_on_when_there_is_room_again(void **state)
+{
+	const uint8_t *bytes = some_bytes(70000);
+	struct file *r = NULL, *w = NULL, *full = NULL;
+	uint64_t n = 0;
+
+	(void)state;
+	struct pair p = pair_open_disk();
+	put_file(p.e, "f", bytes, 70000);
+	assert_int_equal(kit_open_name(p.e, "f", FILE_WRITE, &w), 0);
+	p.session = remote_session(peer_remote(p.e->peer));
+	relay_stop(&relay);
+	WAIT_FOR(!metric_get(M_PINS));
+	push_out(p.node, "f");
+	assert_int_equal(kit_create(p.node, "full", &full), 0);
+	while (n < DISK_POOL_BYTES && kit_write(full, n, bytes, 60000) == 60000)
+		n += 60000;
+	assert_true(n > DISK_POOL_BYTES / 2);
+	relay_go_on(&relay);
+	WAIT_FOR(pair_is_back(&p));
+	WAIT_FOR(is_all_regained(p.e));
+	assert_false(reads_as(w, bytes, 70000));
+	assert_int_equal(kit_unlink(p.node, "full"), 0);
+	assert_int_equal(kit_close(full, FILE_WRITE), 0);
+	WAIT_FOR(r || !kit_open_name(p.e, "f", 0, &r));
+	assert_true(reads_as(r, bytes, 70000));
+	assert_int_equal(kit_write(w, 0, bytes + 1, 5000), 5000);
+	assert_int_equal(kit_close(w, FILE_WRITE), 0);
+	assert_int_equal(kit_close(r, 0), 0);
+	assert_int_equal(kit_unlink(p.e, "f"), 0);
+	pair_close_disk(&p);
+}
+
+/* What has no name any more and went with a session, whoever opens it afterwards. */
+static void test_what_had_no_name_is_gone_with_its_session(void **state)
+{
+	const uint8_t *bytes = some_bytes(70000);
+	struct file *r = NULL, *w = NULL;
+	uint8_t got[100];
+
+	(void)state;
+	struct pair p = pair_open(&local, 0);
+	put_file(p.e, "f", bytes, 70000);
+	struct index_op op = { .parent = INDEX_ROOT, .name = "f" };
+	assert_int_equal(index_wait(engine_index(p.e), &op, index_unlink), 0);
+	assert_int_equal(kit_open_gone(p.e, &op.gone, 0, &r), 0);
+	assert_true(reads_as(r, bytes, 70000));
+	p.session = remote_session(peer_remote(p.e->peer));
+	relay_stop(&relay);
+	WAIT_FOR(!metric_get(M_PINS));
+	relay_go_on(&relay);
+	WAIT_FOR(pair_is_back(&p));
+	int error = kit_open_gone(p.e, &op.gone, FILE_WRITE, &w);
+	assert_true(!error || error == -ESTALE);
+	assert_int_equal(kit_read(r, 0, got, 100), -EIO);
+	if (w)
+		assert_int_equal(kit_close(w, FILE_WRITE), 0);
+	assert_int_equal(kit_close(r, 0), 0);
+	engine_drop(p.e, &op.gone);
+	index_op_fini(&op);
+	pair_close(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -981,6 +1051,8 @@ int main(void)
 		cmocka_unit_test(test_who_has_it_open_reads_on_from_the_disk),
 		cmocka_unit_test(test_what_has_blocks_is_opened_anew),
 		cmocka_unit_test(test_what_was_replaced_meanwhile_is_opened_anew),
+		cmocka_unit_test(test_who_writes_goes_on_when_there_is_room_again),
+		cmocka_unit_test(test_what_had_no_name_is_gone_with_its_session),
 	};
 
 	if (getenv("TEST"))
