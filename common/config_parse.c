@@ -309,6 +309,9 @@ static int check(const struct config *c, char **ret_why)
 	if (!*c->ssd && (size || config_given(c, CONFIG_ssd_wait_ms)))
 		return why(ret_why, -EINVAL, "%s: of which disk? Try: with --ssd PATH",
 			   size ? "ssd-size" : "ssd-wait");
+	if (*c->ssd && !c->evict_high)
+		return why(ret_why, -EINVAL, "evict-high: 0 keeps all in memory, and ssd is for what "
+			   "goes out of it. Try: one of them");
 	if (!c->evict_high || !config_given(c, CONFIG_evict_low) || c->evict_low <= c->evict_high)
 		return 0;
 	return why(ret_why, -EINVAL, "evict-low: %u percent is more than evict-high's %u. Try: less",

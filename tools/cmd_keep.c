@@ -581,8 +581,9 @@ int cmd_evict(int argc, char **argv)
 void cmd_quota_help(void)
 {
 	client_help();
-	printf("\nWhat is in DIR, and below it, is evicted when there is more than SIZE (10G) of it,\n"
-	       "before anything else is. show: how much there is, of how much.\n");
+	printf("\nWhat is in DIR, and below it, is evicted when there is more of it than SIZE (as\n"
+	       "10G; none: as unset), before anything else is.\n"
+	       "show: how much there is, of how much.\n");
 }
 
 static int quota_words(struct words *w, const char *verb)

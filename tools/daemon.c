@@ -115,7 +115,7 @@ static int open_log(struct daemon *d)
 /* Where nothing is evicted for want of room, a name says too little to lose a file for. */
 static uint32_t temp_s(const struct config *c)
 {
-	bool wanted = c->evict_high || *c->ssd || config_given(c, CONFIG_temp_ms);
+	bool wanted = c->evict_high || config_given(c, CONFIG_temp_ms);
 
 	return wanted ? (uint32_t)((c->temp_ms + 999) / 1000) : 0;
 }

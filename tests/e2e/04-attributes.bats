@@ -129,13 +129,13 @@ loses_capability() { # perl's flags, who writes
 	local option later
 	for option in --noatime ""; do
 		cd /; "$SLICEFS" umount "$MNT"; mount_fs $option; cd "$MNT"
-		echo x >read; touch -d '2001-02-03 04:05:06' read; touch -m read
-		[ "$(stat -c %X read)" = "$(date -d '2001-02-03 04:05:06' +%s)" ]
-		cat read >/dev/null
+		echo x >noted; touch -d '2001-02-03 04:05:06' noted; touch -m noted
+		[ "$(stat -c %X noted)" = "$(date -d '2001-02-03 04:05:06' +%s)" ]
+		cat noted >/dev/null
 		# That is told within a second; the end of the mount does not wait for it.
 		sleep $((2 * SLOW))
 		cd /; "$SLICEFS" umount "$MNT"; mount_fs; cd "$MNT"
-		later=$(stat -c %X read)
+		later=$(stat -c %X noted)
 		case $option in
 		--noatime) [ "$later" = "$(date -d '2001-02-03 04:05:06' +%s)" ] ;;
 		*) [ "$later" -ge "$(($(date +%s) - 60 * SLOW))" ] ;;

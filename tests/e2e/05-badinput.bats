@@ -35,6 +35,7 @@ refused_with() { # file pattern command...
 	fails 1 'available|memory' "$SLICEFS" mount --store "$STORE" --pool-size 900G "$MNT"
 	fails 2 'timeout' "$SLICEFS" mount --store "$STORE" --timeout never "$MNT"
 	fails 2 'evict-low: 85 .*80' "$SLICEFS" mount --evict-high 80 --evict-low 85 "$MNT"
+	fails 2 'evict-high: 0 .*ssd' "$SLICEFS" mount --evict-high 0 --ssd "$SCRATCH/ssd" --ssd-size 1G "$MNT"
 	fails 2 'ssd-size: of which disk' "$SLICEFS" mount --store "$STORE" --ssd-size 1G "$MNT"
 	fails 2 'ssd-wait: of which disk' "$SLICEFS" serve --store "$STORE" --ssd-wait 1s
 	fails 2 'as with relatime' "$SLICEFS" mount --store "$STORE" --strictatime "$MNT"
