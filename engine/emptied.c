@@ -58,8 +58,8 @@ static void look(struct emptied *x, uint64_t ms)
 	x->since = clock_now();
 	x->since.tv_sec -= (time_t)(ms / 1000);
 	index_all_evicted(x->ix, x->since, note, x);
-	if (x->n)
-		victims_look(x->victims);
+	for (bool from_start = true; x->n && !victims_look(x->victims, from_start);)
+		from_start = false;
 }
 
 /* Some of those that were found; how many have gone. */
