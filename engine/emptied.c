@@ -11,19 +11,31 @@
 enum {
 	ROUND = 32,     /* that go in one */
 	LOOKS = 8,      /* for them, in the time that they stay, */
-	LOOK_MS = 1000, /* but no more often than that, */
+	LOOK_MS = 1000, /* but no more often than that (nor who is there), */
 	MAX_MS = 600 * 1000, /* and no less */
 	PRESSED = 1000, /* what is left of the time that they stay if there is no room, but */
 	TOLD = 2,       /* as long as mounts need to say twice that one is in use */
+};
+
+enum phase {
+	IDLE,   /* none were found, or all of them tried */
+	FIND,   /* in the index, behind `at` */
+	ASK,    /* who uses some is to say so, */
+	ASK_ON, /* and has begun to */
+	LET_GO,
 };
 
 struct emptied {
 	struct victims *victims;
 	struct index *ix;
 	uint64_t ms;
+	enum phase phase;
+	bool pressed;   /* for want of room: what is left of these stays if there is some */
+	uint64_t at;
 	uint64_t *dirs; /* that may be empty, and unused since */
 	size_t n, cap;
 	struct timespec since;
+	uint64_t fresh_ns; /* so long it is known who is there */
 	uint64_t at_ns; /* when they are looked for again, */
 	uint64_t press_ns; /* and for want of room */
 };
@@ -52,14 +64,23 @@ static uint64_t pressed_ms(const struct emptied *x)
 	return part > told ? part : told;
 }
 
-/* Those in which nothing has happened for so long since an eviction; some have names still. */
-static void look(struct emptied *x, uint64_t ms)
+static void forget(struct emptied *x)
 {
+	free(steal(&x->dirs));
+	x->n = x->cap = 0;
+	x->at = 0;
+	x->pressed = false;
+	x->phase = IDLE;
+}
+
+/* Those in which nothing has happened for so long since an eviction; some have names still. */
+static void begin(struct emptied *x, uint64_t ms, bool pressed)
+{
+	forget(x);
 	x->since = clock_now();
 	x->since.tv_sec -= (time_t)(ms / 1000);
-	index_all_evicted(x->ix, x->since, note, x);
-	if (x->n)
-		victims_look(x->victims);
+	x->pressed = pressed;
+	x->phase = FIND;
 }
 
 /* Some of those that were found; how many have gone. */
@@ -69,37 +90,65 @@ static unsigned let_go(struct emptied *x)
 
 	for (unsigned n = 0; n < ROUND && x->n; n++)
 		gone += !victim_dir_go_wait(x->victims, x->dirs[--x->n], x->since);
-	if (!x->n) {
-		free(steal(&x->dirs));
-		x->cap = 0;
+	return gone;
+}
+
+/* It is known who is there; else some is done for that. */
+static bool is_known(struct emptied *x)
+{
+	if (x->phase == LET_GO && clock_ns() < x->fresh_ns)
+		return true;
+	bool all = !x->n || victims_look(x->victims, x->phase != ASK_ON);
+	x->phase = all ? LET_GO : ASK_ON;
+	x->fresh_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+	return all;
+}
+
+/* How many have gone. */
+static unsigned step(struct emptied *x)
+{
+	unsigned gone = 0;
+
+	if (x->phase == FIND) {
+		if (index_some_evicted(x->ix, x->since, &x->at, note, x) || !x->at)
+			x->phase = ASK;
+		x->fresh_ns = clock_ns() + LOOK_MS * NS_PER_MS;
+	} else if (x->phase != IDLE && is_known(x)) {
+		gone = let_go(x);
+		if (!x->n)
+			forget(x);
 	}
 	return gone;
 }
 
 bool emptied_serve(struct emptied *x)
 {
-	if (x->ms && !x->n && clock_ns() >= x->at_ns) {
+	if (x->pressed && clock_ns() < x->fresh_ns)
+		return false;
+	if (x->pressed) /* there has been room for a while: they stay */
+		forget(x);
+	if (x->phase == IDLE && x->ms && clock_ns() >= x->at_ns) {
 		x->at_ns = clock_ns() + every_ns(x);
-		look(x, x->ms);
+		begin(x, x->ms, false);
 	}
-	let_go(x);
-	return x->n;
+	step(x);
+	return x->phase != IDLE;
 }
 
-unsigned emptied_press(struct emptied *x)
+bool emptied_press(struct emptied *x, unsigned *ret_gone)
 {
-	unsigned gone = let_go(x);
-
-	if (gone || !x->ms || clock_ns() < x->press_ns)
-		return gone;
-	if (!x->n)
-		look(x, pressed_ms(x));
-	do {
-		gone = let_go(x);
-	} while (!gone && x->n);
-	if (!gone)
+	*ret_gone = 0;
+	if (x->phase != LET_GO && !x->pressed) {
+		if (!x->ms || clock_ns() < x->press_ns)
+			return false;
+		begin(x, pressed_ms(x), true);
+	}
+	bool pressed = x->pressed;
+	*ret_gone = step(x);
+	bool more = *ret_gone || !pressed || x->phase != IDLE;
+	if (!more)
 		x->press_ns = clock_ns() + LOOK_MS * NS_PER_MS;
-	return gone;
+	return more;
 }
 
 uint64_t emptied_ms(const struct emptied *x)

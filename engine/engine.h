@@ -153,8 +153,8 @@ struct eviction {
 	/* Room is wanted, and an object is about to go: can it be had without? */
 	bool (*spare)(void *arg);
 	/* Directories are about to go: who uses some is to say so in the index, by the time of
-	 * reading. Takes its time. */
-	void (*look)(void *arg);
+	 * reading. Some of that, from the beginning or from where it was; true: that was all. */
+	bool (*look)(void *arg, bool begin);
 	void *arg;
 };
 /* (Also of what a scrub evicts.) *v is copied. NULL: nobody; no call is under way when that

@@ -372,6 +372,37 @@ static bool is_wanted(struct evict *x, enum what what)
 	return x->above[what];
 }
 
+static bool serve(struct evict *x, enum what what);
+
+/* Whoever waits for pages does not wait for all of that. False: it is the end. */
+static bool serve_pool_between(struct evict *x)
+{
+	if (is_waited(x))
+		serve(x, POOL);
+	return !inbox_is_ending(&x->inbox);
+}
+
+static uint64_t index_bytes(struct evict *x)
+{
+	struct kv *kv = index_kv(x->e->ix);
+	struct kv_stat st;
+
+	return kv->ops->stat(kv, &st) < 0 ? 0 : st.used_bytes;
+}
+
+/* Nothing else can go for it: emptied directories, until some have gone, all were tried, or others
+ * have made room. */
+static unsigned press(struct evict *x)
+{
+	uint64_t used = index_bytes(x);
+	unsigned gone;
+
+	while (emptied_press(x->emptied, &gone) && !gone && serve_pool_between(x))
+		if (index_bytes(x) < used)
+			return 1;
+	return gone;
+}
+
 static bool serve(struct evict *x, enum what what)
 {
 	struct evict_waiter *waiters = what == POOL ? inbox_take_waiters(&x->inbox) : NULL;
@@ -383,7 +414,7 @@ static bool serve(struct evict *x, enum what what)
 	bool busy = x->nstay;
 	end_round(x);
 	if (!n && reqs)
-		n = emptied_press(x->emptied);
+		n = press(x);
 	if (n) {
 		atomic_fetch_add(&x->inbox.number, 1);
 	} else if (!waiters && !reqs) {
@@ -397,7 +428,7 @@ static bool serve(struct evict *x, enum what what)
 
 /* Quotas ----------------------------------------------------------------------------------- */
 
-/* Whoever waits does not wait for all of that. False: it is the end. */
+/* The same of whoever waits. */
 static bool serve_between(struct evict *x)
 {
 	if (is_waited(x)) {

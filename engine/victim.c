@@ -128,13 +128,13 @@ bool victims_spare(struct victims *vs)
 	return has;
 }
 
-void victims_look(struct victims *vs)
+bool victims_look(struct victims *vs, bool begin)
 {
 	const struct eviction v = tell_begin(vs);
+	bool all = !v.look || v.look(v.arg, begin);
 
-	if (v.look)
-		v.look(v.arg);
 	tell_end(vs);
+	return all;
 }
 
 void victims_watch(struct victims *vs, const struct eviction *v)

@@ -21,8 +21,8 @@ void victims_watch(struct victims *vs, const struct eviction *v);
 /* Its watcher has room to spare. */
 bool victims_spare(struct victims *vs);
 
-/* Its watcher is to say which directories are in use. */
-void victims_look(struct victims *vs);
+/* Its watcher is to say which directories are in use, as of look() in struct eviction. */
+bool victims_look(struct victims *vs, bool begin);
 
 struct victim {
 	uint64_t fileid;

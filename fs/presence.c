@@ -10,8 +10,9 @@
  * It asks for what the kernel has in its memory only (AT_STATX_DONT_SYNC): so no file system
  * that hangs can hold it up, nor is it one of its own requests.
  */
+#include "fs/presence.h"
+
 #include <ctype.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,62 +26,126 @@
 #include "fs/priv.h"
 
 enum {
-	FOUND_MAX = 4096,
-	TELL_MS = 2000,          /* for all of them: an end is not seen meanwhile (fs_run()) */
-};
-
-struct found {
-	uint32_t major, minor;   /* of this mount */
-	uint64_t *v;             /* fileids */
-	size_t n, cap;
+	STEP_MS = 20,   /* the eviction's thread, or an end, waits for it */
+	CALL_MS = 2000, /* for the index */
+	ALONE = 3,      /* links of the folder of threads where there is one */
 };
 
 static bool look(int at, const char *path, struct statx *ret)
 {
-	return !statx(at, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_INO, ret);
+	return !statx(at, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+		      STATX_TYPE | STATX_INO | STATX_NLINK, ret);
 }
 
-static void look_at(struct found *f, int at, const char *path)
+static void look_at(struct presence *p, int at, const char *path)
 {
 	struct statx st;
 
-	if (!look(at, path, &st) || !S_ISDIR(st.stx_mode) || st.stx_dev_major != f->major ||
-	    st.stx_dev_minor != f->minor || st.stx_ino == INDEX_ROOT || f->n == FOUND_MAX)
+	if (!look(at, path, &st) || !S_ISDIR(st.stx_mode) || st.stx_dev_major != p->major ||
+	    st.stx_dev_minor != p->minor || st.stx_ino == INDEX_ROOT ||
+	    (p->n && p->dirs[p->n - 1] == st.stx_ino))
 		return;
-	for (size_t i = 0; i < f->n; i++)
-		if (f->v[i] == st.stx_ino)
-			return;
-	if (!array_room(f->v, f->cap, f->n + 1, 16))
-		f->v[f->n++] = st.stx_ino;
+	if (!array_room(p->dirs, p->cap, p->n + 1, 16))
+		p->dirs[p->n++] = st.stx_ino;
 }
 
-/* /proc/PID, of which `at` is open. */
-static void look_into(struct found *f, int at)
+static int open_at(int at, const char *name)
 {
-	look_at(f, at, "cwd");
-	look_at(f, at, "root");
-	_cleanup_(closedirp) DIR *d = dir_open_at(at, "fd", 0);
+	return openat(at, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* A thread may have said that where it stands is its own (CLONE_FS). */
+static void look_at_thread(struct presence *p, int at, const char *name)
+{
+	_cleanup_(closep) int thread = open_at(at, name);
+
+	look_at(p, thread, "cwd");
+	look_at(p, thread, "root");
+}
+
+static void each_in(struct presence *p, int at, const char *folder,
+		    void (*visit)(struct presence *p, int at, const char *name))
+{
+	_cleanup_(closedirp) DIR *d = dir_open_at(at, folder, 0);
 
 	for (struct dirent *e; d && (e = readdir(d));)
 		if (isdigit((unsigned char)e->d_name[0]))
-			look_at(f, dirfd(d), e->d_name);
+			visit(p, dirfd(d), e->d_name);
 }
 
-static void look_around(struct found *f)
+static void look_at_process(struct presence *p, int at, const char *name)
 {
-	_cleanup_(closedirp) DIR *d = opendir("/proc");
+	_cleanup_(closep) int process = open_at(at, name);
+	struct statx st;
 
-	for (struct dirent *e; d && (e = readdir(d));) {
-		_cleanup_(closep) int at = isdigit((unsigned char)e->d_name[0]) ?
-			openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-		if (at >= 0)
-			look_into(f, at);
+	if (process < 0)
+		return;
+	look_at(p, process, "cwd");
+	look_at(p, process, "root");
+	each_in(p, process, "fd", look_at);
+	if (look(process, "task", &st) && st.stx_nlink > ALONE)
+		each_in(p, process, "task", look_at_thread);
+}
+
+void presence_fini(struct presence *p)
+{
+	if (p->proc)
+		closedir(p->proc);
+	free(p->dirs);
+	*p = (struct presence){ 0 };
+}
+
+bool presence_begin(struct presence *p, const char *path)
+{
+	struct statx st;
+
+	presence_fini(p);
+	if (!look(AT_FDCWD, path, &st))
+		return false;
+	p->major = st.stx_dev_major;
+	p->minor = st.stx_dev_minor;
+	p->proc = opendir("/proc");
+	return p->proc;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void end_find(struct presence *p)
+{
+	size_t n = 0;
+
+	closedir(steal(&p->proc));
+	if (p->n)
+		qsort(p->dirs, p->n, sizeof(*p->dirs), by_number);
+	for (size_t i = 0; i < p->n; i++)
+		if (!n || p->dirs[n - 1] != p->dirs[i])
+			p->dirs[n++] = p->dirs[i];
+	p->n = n;
+}
+
+bool presence_find(struct presence *p, uint64_t until_ns)
+{
+	while (p->proc) {
+		struct dirent *e = readdir(p->proc);
+		if (!e)
+			end_find(p);
+		else if (isdigit((unsigned char)e->d_name[0]))
+			look_at_process(p, dirfd(p->proc), e->d_name);
+		if (clock_ns() >= until_ns)
+			break;
 	}
+	return !p->proc;
 }
 
 /* Its time of reading is now; not more often than `every_ms`. */
-static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms, uint64_t until_ns)
+static void is_used(struct fs *fs, uint64_t dir, uint64_t every_ms)
 {
+	uint64_t until_ns = clock_ns() + CALL_MS * NS_PER_MS;
 	struct index_op op = { .fileid = dir, .place = { .kind = PLACE_FILEID },
 			       .call.deadline_ns = until_ns };
 	struct timespec now = clock_now();
@@ -104,23 +169,23 @@ static uint64_t dirs_ms(struct fs *fs)
 	return s.evict_dirs_ms;
 }
 
-void presence_tell(struct fs *fs)
+bool presence_tell(struct fs *fs, struct presence *p, bool begin)
 {
+	uint64_t until_ns = clock_ns() + STEP_MS * NS_PER_MS;
 	/* A session that only reads can tell nobody. */
 	bool may = !fs->read_only || engine_is_alone(fs->engine);
 	uint64_t ms = may ? dirs_ms(fs) : 0;
-	struct found f = { 0 };
-	struct statx st;
 
-	if (!ms || !look(AT_FDCWD, fs->dir, &st))
-		return;
-	f.major = st.stx_dev_major;
-	f.minor = st.stx_dev_minor;
-	look_around(&f);
-	uint64_t until_ns = clock_ns() + TELL_MS * NS_PER_MS;
-	for (size_t i = 0; i < f.n && clock_ns() < until_ns; i++)
-		is_used(fs, f.v[i], engine_dirs_tell_ms(ms), until_ns);
-	free(f.v);
+	if (!ms || (begin && !presence_begin(p, fs->dir)))
+		return true;
+	if (!presence_find(p, until_ns))
+		return false;
+	while (p->n && clock_ns() < until_ns)
+		is_used(fs, p->dirs[--p->n], engine_dirs_tell_ms(ms));
+	if (p->n)
+		return false;
+	presence_fini(p);
+	return true;
 }
 
 unsigned presence_interval_ms(struct fs *fs)

@@ -17,6 +17,7 @@
 #include "fs/awake.h"
 #include "fs/fs.h"
 #include "fs/inode.h"
+#include "fs/presence.h"
 #include "fs/waits.h"
 #include "fs/watched.h"
 #include "index/index.h"
@@ -114,6 +115,7 @@ struct fs {
 	atomic_bool stopping;   /* workers: leave */
 	atomic_bool tuned;      /* what needs an answered INIT has been done */
 	int wake_fd;            /* an eventfd: fs_run() waits for it */
+	struct presence looked; /* for the eviction, by its thread */
 	struct inode *root;     /* held */
 
 	struct lock root_lock;
@@ -394,13 +396,6 @@ void fs_unlink(fuse_req_t f, fuse_ino_t parent, const char *name);
 void fs_rmdir(fuse_req_t f, fuse_ino_t parent, const char *name);
 void fs_rename(fuse_req_t f, fuse_ino_t parent, const char *name,
 	       fuse_ino_t parent2, const char *name2, unsigned flags);
-
-/* presence.c ------------------------------------------------------------------ */
-
-/* Tells the index which directories processes stand in, or have open. Blocks; not a worker's. */
-void presence_tell(struct fs *fs);
-/* How often that is to be done. */
-unsigned presence_interval_ms(struct fs *fs);
 
 /* keep.c ---------------------------------------------------------------------- */
 

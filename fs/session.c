@@ -269,11 +269,14 @@ int fs_mount(struct engine *e, const struct fs_opts *o, struct fs **ret,
 static void wait_for_end(struct fs *fs)
 {
 	struct pollfd end = { .fd = fs->wake_fd, .events = POLLIN };
+	struct presence p = { 0 };
+	bool all = true;
 	uint64_t told;
 
-	for (int n; (n = poll(&end, 1, (int)presence_interval_ms(fs))) <= 0;)
+	for (int n; (n = poll(&end, 1, all ? (int)presence_interval_ms(fs) : 0)) <= 0;)
 		if (!n)
-			presence_tell(fs);
+			all = presence_tell(fs, &p, all);
+	presence_fini(&p);
 	/* What was done before it was told is seen from here on. */
 	while (read(fs->wake_fd, &told, sizeof(told)) < 0 && errno == EINTR)
 		;
@@ -308,9 +311,11 @@ static void finish(struct fs *fs)
 	fs->notify = notify_free(fs->notify);
 }
 
-static void look(void *arg)
+static bool look(void *arg, bool begin)
 {
-	presence_tell(arg);
+	struct fs *fs = arg;
+
+	return presence_tell(fs, &fs->looked, begin);
 }
 
 int fs_run(struct fs *fs)
@@ -322,6 +327,7 @@ int fs_run(struct fs *fs)
 	engine_watch_eviction(fs->engine, &(struct eviction){ evicted, spare, look, fs });
 	wait_for_end(fs);
 	engine_watch_eviction(fs->engine, NULL);
+	presence_fini(&fs->looked);
 	waits_stop(fs->waits);
 	/* While requests are answered, which the kernel may wait for: */
 	watched_stop(fs->watched);

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "index/ops.h"
 #include "index/priv.h"
@@ -189,30 +190,31 @@ void index_evict_dir(struct index *ix, struct index_op *op)
 	plan_run(ix, op, evict_dir_plan);
 }
 
-struct emptied {
-	struct timespec since;
-	int (*visit)(void *arg, uint64_t dir);
-	void *arg;
-};
+enum { SOME = 1024 }; /* rows in one go */
 
-static int see_times(void *arg, const struct kv_row *row)
+/* What does not decode is none that goes. */
+int index_some_evicted(struct index *ix, struct timespec since, uint64_t *at,
+		       int (*visit)(void *arg, uint64_t dir), void *arg)
 {
-	struct emptied *e = arg;
-	struct dir_times t;
-	uint64_t dir;
+	struct key from = key_times(*at);
+	struct kv_read read = { key_bytes(&from), BYTES_OF("U", 1) /* behind T */, SOME };
+	_cleanup_(kv_req_fini) struct kv_req req = { .reads = &read, .nreads = 1 };
+	int r = kv_wait(index_kv(ix), &req);
+	uint64_t dir, last = 0;
 
-	if (key_parse_id(row->key, 'T', &dir) || dir_times_decode(row->value, &t) || !t.evicted ||
-	    time_is_after(t.mtime, e->since))
-		return 0;
-	return e->visit(e->arg, dir);
-}
-
-int index_all_evicted(struct index *ix, struct timespec since,
-		      int (*visit)(void *arg, uint64_t dir), void *arg)
-{
-	struct emptied e = { since, visit, arg };
-
-	return walk_kind(index_kv(ix), 'T', see_times, &e);
+	for (uint32_t i = 0; !r && i < req.rows->nrows; i++) {
+		const struct kv_row *row = &req.rows->rows[i];
+		struct dir_times t;
+		if (key_parse_id(row->key, 'T', &dir))
+			continue;
+		last = dir;
+		if (!dir_times_decode(row->value, &t) && t.evicted && !time_is_after(t.mtime, since))
+			r = visit(arg, dir);
+	}
+	if (r)
+		return r < 0 ? r : -EIO;
+	*at = req.rows->more && last ? last + 1 : 0;
+	return 0;
 }
 
 /* Finding what may be evicted ---------------------------------------------------------- */

@@ -418,9 +418,10 @@ void index_evict(struct index *ix, struct index_op *op);
  * Else -EBUSY; -ENOTEMPTY; INDEX_MISS: it is not there. Never one that has extended
  * attributes, or of which something was said (struct keep) that it did not inherit. */
 void index_evict_dir(struct index *ix, struct index_op *op);
-/* Those that may be such; blocks. What is written meanwhile may be seen or not. */
-int index_all_evicted(struct index *ix, struct timespec since,
-		      int (*visit)(void *arg, uint64_t dir), void *arg);
+/* Those that may be such, of the next some directories; blocks. *at: 0 at first; then where to go
+ * on, 0: these were the last. What is written meanwhile may be seen or not. */
+int index_some_evicted(struct index *ix, struct timespec since, uint64_t *at,
+		       int (*visit)(void *arg, uint64_t dir), void *arg);
 
 /*
  * fileid, place, body, attr.away; value: the body that it has by now, as bytes -> entry; gone:

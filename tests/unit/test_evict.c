@@ -209,10 +209,11 @@ static int note_one(void *arg, uint64_t dir)
 
 static uint64_t the_evicted(struct index *ix, time_t since)
 {
-	uint64_t dir = 0;
+	struct timespec t = { clock_now().tv_sec + since, 0 };
+	uint64_t dir = 0, at = 0;
 
-	assert_int_equal(index_all_evicted(ix, (struct timespec){ clock_now().tv_sec + since, 0 },
-					   note_one, &dir), 0);
+	assert_int_equal(index_some_evicted(ix, t, &at, note_one, &dir), 0);
+	assert_int_equal(at, 0);
 	return dir;
 }
 
@@ -282,6 +283,46 @@ static void emptied_directories_go(void **state)
 				      bytes_str("y"), 0), 0);
 	assert_int_equal(evict_dir(ix, &op, up, 60), -EBUSY);
 	assert_int_equal(evict_dir(ix, &op, INDEX_ROOT, 60), INDEX_MISS);
+	kit_close(ix, &op);
+}
+
+static int note_all(void *arg, uint64_t dir)
+{
+	uint64_t *last = arg;
+
+	assert_true(dir > last[0]);
+	last[0] = dir;
+	last[1]++;
+	return 0;
+}
+
+/* However many directories there are, each once. */
+static void the_emptied_are_found_some_at_a_time(void **state)
+{
+	enum { DIRS = 2500 };
+	struct index *ix = kit_open();
+	struct index_op op = { 0 };
+	uint64_t seen[2] = { 0 }, at = 0;
+	unsigned calls = 0;
+	char name[16];
+
+	(void)state;
+	for (unsigned i = 0; i < DIRS; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		uint64_t dir = kit_mkdir(ix, INDEX_ROOT, name);
+		if (i % 2)
+			continue;
+		uint64_t f = kit_file(ix, dir, "f", "content");
+		assert_int_equal(evict_at(ix, &op, f, name_of(ix, dir, "f")), 0);
+	}
+	do {
+		struct timespec t = { clock_now().tv_sec + 60, 0 };
+		assert_int_equal(index_some_evicted(ix, t, &at, note_all, seen), 0);
+		assert_true(at == 0 || at > seen[0]);
+		calls++;
+	} while (at);
+	assert_int_equal(seen[1], DIRS / 2);
+	assert_in_range(calls, 2, DIRS / 2);
 	kit_close(ix, &op);
 }
 
@@ -931,6 +972,7 @@ int main(void)
 		cmocka_unit_test(of_another_body_it_stays),
 		cmocka_unit_test(what_is_kept_is_inherited),
 		cmocka_unit_test(emptied_directories_go),
+		cmocka_unit_test(the_emptied_are_found_some_at_a_time),
 		cmocka_unit_test(what_is_inherited_is_looked_at_in_the_same_moment),
 		cmocka_unit_test(all_names_at_once),
 		cmocka_unit_test(as_many_names_as_there_may_be),
