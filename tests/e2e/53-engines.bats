@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # labels: short
 # long: tsan
+# timeout: 1800
 # shapes: own node
 # What inference engines do with a directory, call for call (engines.c, docs/engines.md), in
 # four processes that write ten times the pool, hundred times with tests/run --full. The mount
