@@ -24,7 +24,7 @@ layer(engine
 	USES index common
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM PkgConfig::URING Threads::Threads ${RDMA_LIBS})
 layer(fs
-	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c inode.c access.c lately.c lines.c away.c watched.c waits.c names.c attr.c
+	SRC  session.c init.c mount.c worker.c awake.c req.c caller.c path.c inode.c access.c lately.c lines.c away.c watched.c waits.c names.c attr.c
 	     xattr.c keep.c presence.c layout.c ioctl.c dir.c open.c io.c notify.c control.c
 	USES engine index common
 	LIBS PkgConfig::FUSE3 Threads::Threads)

@@ -22,6 +22,17 @@
  * it opens, the attributes, is not answered ESTALE: inode.c remembers them
  * (inode_attr_missed()).
  *
+ * Who comes back looks up all of the path, each name in what he was shown last. So a look-up
+ * elsewhere is that of a later call (or of the other path of link(2) or rename(2), or what
+ * a symbolic link says): it is sent away anew, and so is a request about what he was not
+ * shown. That the later call begins with just that look-up, the kernel is not to keep any
+ * name that it is told on such a way.
+ *
+ * A directory that has gone is not in the path that he looks up again, unless he began
+ * there: then there is nothing of that name. But the kernel asks about a name that it has,
+ * does not believe ESTALE, and asks once more; so the second in a row is ESTALE, too, if
+ * it is not known that he began there (path.c).
+ *
  * A promise that nobody comes for (he may not open it, or was killed) is given up after
  * PROMISE_MS, by the notify thread.
  */
@@ -98,6 +109,14 @@ static struct sent_away *slot_for(struct req *q, pid_t pid)
 	return s ? s : first;
 }
 
+/* Was q's thread sent away by the same request of the same object, and has asked nothing
+ * since? */
+static bool was_just_sent(const struct req *q, const struct sent_away *s, uint64_t from)
+{
+	return s->ns && s->pid == fuse_req_ctx(q->fuse)->pid && s->kind == q->kind &&
+	       s->from == from && !s->looked;
+}
+
 bool away_note(struct req *q)
 {
 	pid_t pid = fuse_req_ctx(q->fuse)->pid;
@@ -105,17 +124,47 @@ bool away_note(struct req *q)
 
 	if (!q->fs->shared)
 		return false;
+	if (q->back && q->kind != MOP_OPEN)
+		return true;
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		struct sent_away *s = slot_for(q, pid);
+		uint64_t from = q->inode ? q->inode->nodeid : q->ix.parent;
+		bool twice = was_just_sent(q, s, from);
 		h = clear(s);
 		*s = (struct sent_away){
-			.pid = pid, .ns = clock_ns(), .kind = q->kind,
-			.from = q->inode ? q->inode->nodeid : 0,
+			.pid = pid, .ns = clock_ns(), .kind = q->kind, .from = from, .twice = twice,
 		};
 	}
 	promise_drop(q->fs, h);
-	return q->back && q->kind != MOP_OPEN;
+	return false;
+}
+
+bool away_may_go(struct req *q)
+{
+	uint64_t dir = q->ix.parent;
+	struct sent_away s = { 0 };
+	bool just;
+
+	if (path_makes(q->fuse, q->ix.name))
+		return false; /* filename_create() in Linux does not come back: away_error() */
+	{
+		WITH_LOCK(&q->fs->away_lock);
+		const struct sent_away *is = slot_in_use(q);
+		if (is)
+			s = *is;
+		just = is && was_just_sent(q, is, dir);
+	}
+	if (just)
+		return !s.twice && !path_begins(q->fuse, q->ix.name);
+	if (!s.strayed)
+		return s.shown != dir;
+	return (s.shown != dir && s.left != dir) || !path_has_other(q->fuse);
+}
+
+int away_error(const struct req *q)
+{
+	return q->fs->shared && !q->returns ? -ESTALE : -ENOENT;
 }
 
 bool away_is(struct req *q)
@@ -196,7 +245,20 @@ static bool has_missed(struct req *q, const struct sent_away *s)
  * without a lookup if it comes by a descriptor (/proc/self/fd). */
 static bool is_same_call(const struct req *q, const struct sent_away *s)
 {
-	return s->promise || (!s->looked && s->from == q->inode->nodeid);
+	return s->promise ||
+	       (!s->looked && s->kind == q->kind && s->from == q->inode->nodeid);
+}
+
+/* Is q's object what its thread has come to, looking the path up again? */
+static bool has_come_to(const struct req *q, const struct sent_away *s)
+{
+	uint64_t nodeid = q->inode->nodeid;
+
+	if (s->promise)
+		return s->promise->inode == q->inode;
+	if (!s->strayed)
+		return s->shown == nodeid;
+	return q->kind == MOP_LINK && s->left == nodeid; /* then came the other path */
 }
 
 void away_begin(struct req *q)
@@ -208,6 +270,7 @@ void away_begin(struct req *q)
 	{
 		WITH_LOCK(&q->fs->away_lock);
 		struct sent_away *s = slot_of(q);
+		q->returns = s && s->kind == q->kind && s->looked && !is_over(q->fs, s, q->start_ns);
 		if (s && !was_sent(s, q->kind))
 			h = clear(s); /* the call that was sent away is over */
 	}
@@ -226,7 +289,7 @@ void away_take(struct req *q)
 		if (!s || !was_sent(s, q->kind))
 			return;
 		uint64_t ns = s->ns;
-		q->back = s->looked && !has_missed(q, s);
+		q->back = s->looked && !has_missed(q, s) && has_come_to(q, s);
 		bool same = is_same_call(q, s);
 		h = clear(s);
 		if (same && (!h || h->inode == q->inode)) {
@@ -243,6 +306,32 @@ static uint64_t name_looked_up(const struct req *q)
 	return q->ix.parent ^ (uint64_t)table_hash(q->ix.name, strlen(q->ix.name)) << 32;
 }
 
+/* A look-up of his is answered. The kernel asks once more about a name if what it had was
+ * another one. */
+static void follow(struct req *q, struct sent_away *s)
+{
+	uint64_t name = name_looked_up(q);
+
+	if (s->shown && q->ix.parent != s->shown && name != s->asked) {
+		s->strayed = true;
+		s->left = s->shown;
+	}
+	s->asked = name;
+}
+
+bool away_show(struct req *q, uint64_t nodeid)
+{
+	if (!q->fs->shared || q->kind != MOP_LOOKUP || !q->ix.name)
+		return false;
+	WITH_LOCK(&q->fs->away_lock);
+	struct sent_away *s = slot_in_use(q);
+	if (!s)
+		return false;
+	follow(q, s);
+	s->shown = nodeid;
+	return !s->strayed;
+}
+
 static void forget(struct req *q, unsigned least)
 {
 	struct handle *h = NULL;
@@ -254,8 +343,10 @@ static void forget(struct req *q, unsigned least)
 		struct sent_away *s = slot_in_use(q);
 		if (s)
 			s->looked = true;
-		if (s && q->kind == MOP_LOOKUP)
+		if (s && q->kind == MOP_LOOKUP) {
 			s->missed_name = name_looked_up(q);
+			follow(q, s);
+		}
 		if (s && s->missed++ >= least)
 			h = clear(s);
 	}
@@ -283,6 +374,12 @@ void away_found(struct req *q)
 void away_end(struct req *q)
 {
 	forget(q, 0);
+}
+
+void away_over(struct req *q)
+{
+	if (has_walk(q->kind))
+		forget(q, 0);
 }
 
 uint64_t away_expire(struct fs *fs, uint64_t now_ns)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who asks: a request says user, group and thread only. Supplementary groups,
- * capabilities and signals are in /proc/TID/status, its system call in /proc/TID/syscall.
- * The thread waits for us, so what it is stands still. Of groups and capabilities it is
- * believed if it is about the same user and group: a server in the kernel acts for others,
- * and is in no system call.
+ * capabilities and signals are in /proc/TID/status. The thread waits for us, so what it is
+ * stands still; of groups and capabilities it is believed if it is about the same user and
+ * group: a server in the kernel acts for others.
  */
 #include <ctype.h>
 #include <fcntl.h>
@@ -12,7 +11,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 #include "fs/priv.h"
 
@@ -147,25 +145,4 @@ bool caller_is_dying(fuse_req_t f)
 	while (status && getline(&line, &cap, status) > 0)
 		take_signals(&s, line);
 	return !status || (s.pending & ~s.held & ~harmless());
-}
-
-/* System calls ------------------------------------------------------------------ */
-
-bool caller_makes_name(fuse_req_t f)
-{
-	static const long makes[] = {
-		SYS_mkdirat, SYS_mknodat, SYS_symlinkat, SYS_linkat,
-#ifdef SYS_mkdir /* older architectures */
-		SYS_mkdir, SYS_mknod, SYS_symlink, SYS_link,
-#endif
-	};
-	_cleanup_(fclosep) FILE *file = proc_open(fuse_req_ctx(f), "syscall");
-	long nr;
-
-	if (!file || fscanf(file, "%ld", &nr) != 1)
-		return false;
-	for (size_t i = 0; i < sizeof(makes) / sizeof(makes[0]); i++)
-		if (makes[i] == nr)
-			return true;
-	return false;
 }

@@ -184,11 +184,11 @@ static void begin_list(fuse_req_t f, enum metric_op kind, fuse_ino_t ino,
 	req_enter(q, ino);
 	q->size = size;
 	set_off(q, (uint64_t)off);
+	req_place(q);
 	if (q->off >= DOTDOT) {
 		list_go(q);
 		return;
 	}
-	req_place(q);
 	q->ix.done = self_done;
 	index_stat(q->fs->ix, &q->ix);
 }

@@ -118,10 +118,8 @@ static void lookup_done(struct index_op *op, int r)
 	struct req *q = req_of(op);
 	struct attr a;
 
-	if (r == -ESTALE && !away_is(q) && !caller_makes_name(q->fuse)) {
-		/* Another mount has removed the directory, and there may be a new one. Who makes
-		 * a name finds that out when he does: sent away before, he would not come back
-		 * (filename_create() in Linux). */
+	if (r == -ESTALE && away_may_go(q)) {
+		/* Another mount has removed the directory, and there may be a new one. */
 		req_error(q, r);
 	} else if (r) {
 		away_missed(q);
@@ -257,7 +255,7 @@ static void made(struct index_op *op, int r)
 	struct req *q = req_of(op);
 
 	if (r)
-		req_error(q, r);
+		req_error(q, r == -ENOENT ? away_error(q) : r);
 	else
 		req_entry(q, &op->entry.attr, op->entry.place, NULL);
 }
@@ -381,7 +379,7 @@ static void link_done(struct index_op *op, int r)
 		q->moves_seen++; /* our own move's end is no news */
 		req_missed(q, link_go, q->fs->shared ? -ESTALE : -ENOENT);
 	} else if (r) {
-		req_error(q, r);
+		req_error(q, r == -ENOENT ? away_error(q) : r);
 	} else if (entry_attr(q->fs, e, &a)) {
 		req_entry(q, &a, e->place, link_look);
 	} else {

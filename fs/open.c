@@ -896,7 +896,7 @@ void draft_for_mknod(struct index_op *op, int r)
 
 	if (r) {
 		move_end(q->fs);
-		req_error(q, r);
+		req_error(q, r == -ENOENT ? away_error(q) : r);
 		return;
 	}
 	q->flags = O_WRONLY;

@@ -61,17 +61,23 @@ struct lately {
 	unsigned busy;        /* and are under way */
 };
 
-/* A thread whose open was answered ESTALE, so that it looks the name up again. */
+/* A thread that was answered ESTALE, so that it looks the path up again. */
 struct sent_away {
 	pid_t pid;
 	uint64_t ns;          /* when; 0: nobody */
 	struct handle *promise; /* what is held for him, or NULL */
 	uint64_t until_ns;
 	enum metric_op kind;    /* what he asked, */
-	uint64_t from;          /* and of which nodeid */
+	uint64_t from;          /* and of which nodeid, or where */
+	bool twice;             /* twice in a row */
 	bool looked;            /* he has looked up something since, */
 	unsigned missed;        /* and so often found nothing, */
 	uint64_t missed_name;   /* the last time of that one */
+	/* His look-ups since, whatever came of them: */
+	uint64_t asked;         /* the last one's name */
+	uint64_t shown;         /* what the last that found something has shown; or 0 */
+	bool strayed;           /* one was not beneath that: another path, or call */
+	uint64_t left;          /* what the one before that has shown */
 };
 
 struct fs {
@@ -170,8 +176,10 @@ struct req {
 	struct handle *promise; /* with what it was promised: away.c */
 	struct file *known;     /* held while it is opened */
 	bool no_promise;        /* it could not be made */
-	bool promises;          /* it was: the kernel is not to keep the name */
+	bool promises;          /* it was, or its thread is on its way back: the kernel is not
+				   to keep the name */
 	bool back;              /* of a thread that was sent away */
+	bool returns;           /* it was sent away by the same request */
 	size_t size;
 	uint64_t off;
 	uint64_t listing;       /* readdir: which one of the directory; in INDEX_H_FREE */
@@ -284,6 +292,11 @@ void lately_heard(struct req *q, const struct attr *a);
  * comes back. True: it has come back already, and what it found has gone, too; and
  * it is not an open, which is promised what it finds. */
 bool away_note(struct req *q);
+/* The directory in which q looks something up has gone. True: its thread has not looked its
+ * path up again for that, and would upon ESTALE. */
+bool away_may_go(struct req *q);
+/* The directory in which q makes something has gone: -ESTALE, or -ENOENT if it has come back. */
+int away_error(const struct req *q);
 /* q has begun: its thread may not be on its way back any more. */
 void away_begin(struct req *q);
 /* Has q's thread been sent away? Then its lookups make promises. */
@@ -297,8 +310,12 @@ void away_take(struct req *q);
 void away_missed(struct req *q);
 /* It found one, which it may have missed a moment before. */
 void away_found(struct req *q);
+/* It is about to be shown that. True: on its way back, so the kernel is not to keep the name. */
+bool away_show(struct req *q, uint64_t nodeid);
 /* It made one: it does not come back. */
 void away_end(struct req *q);
+/* It is answered, and not by ESTALE: what its thread called is over, if that was it. */
+void away_over(struct req *q);
 /* Drops promises that are too old at now_ns; when to look again, or 0. */
 uint64_t away_expire(struct fs *fs, uint64_t now_ns);
 /* NULL is fine. */
@@ -326,11 +343,20 @@ bool caller_is_outside(struct req *q, gid_t gid);
 /* The signal that interrupted it will end the process. True if nothing can be
  * found out. */
 bool caller_is_dying(fuse_req_t f);
-/* He is in a system call that makes a name, other than open(2) and rename(2). False if nothing can
- * be found out: /proc/TID/syscall may be root's to read. */
-bool caller_makes_name(fuse_req_t f);
 /* He may open an object with these attributes by open(2)'s flags, beyond doubt. */
 bool caller_may_open(struct req *q, const struct attr *a, int flags);
+
+/* path.c ---------------------------------------------------------------------- */
+
+/* Of the caller's system call. False if nothing can be found out: /proc/TID/syscall and the
+ * memory may be root's to read. For a second, at most, it waits for that. */
+
+/* It makes an object of that name, and not by open(2) or rename(2): it is the last of its path. */
+bool path_makes(fuse_req_t f, const char *name);
+/* It is the first of its path: that is where it begins to look. */
+bool path_begins(fuse_req_t f, const char *name);
+/* It has two of them. */
+bool path_has_other(fuse_req_t f);
 
 /* init.c ----------------------------------------------------------------------- */
 

@@ -115,6 +115,8 @@ fuse_req_t req_answer(struct req *q, int err)
 	fuse_req_interrupt_func(q->fuse, NULL, NULL);
 	lately_end(q, err);
 	metric_op_done(q->kind, clock_ns() - q->start_ns, err);
+	if (err != ESTALE)
+		away_over(q);
 	if (q->fs->shared && (publishes(q->kind) || q->sync))
 		waits_ring(q->fs->waits);
 	/* Before the answer, so that who got it finds the gauge down. */
@@ -289,6 +291,7 @@ void req_reply_entry(struct req *q, struct inode *i, const struct attr *a, struc
 		.generation = GENERATION,
 	};
 
+	q->promises |= away_show(q, i->nodeid);
 	req_entry_keeps(q, q->ix.name, i, a, p, &e);
 	attr_to_stat(a, &e.attr);
 	/* The request was interrupted and is gone: so is the lookup. */

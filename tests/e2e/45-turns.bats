@@ -142,6 +142,60 @@ EOF
 	rm -rf "$MNT"/{of,moves,comes-and-goes}
 }
 
+@test "what is in directories that the other one replaces as a whole is there for one call after another" {
+	requires python3
+	python3 - "$MNT" "$B" <<'EOF'
+import ctypes, os, shutil, sys
+
+here, there = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+def make(at):
+    os.makedirs(f"{at}/sub")
+    for name in "f", "sub/f":
+        with open(f"{at}/{name}", "w") as f:
+            f.write(at)
+
+def replace(name):
+    at, new = f"{there}/{name}", f"{there}/new"
+    make(new)
+    if libc.renameat2(AT_FDCWD, new.encode(), AT_FDCWD, at.encode(), RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), "renameat2")
+    shutil.rmtree(new)
+
+def replace_file(name):
+    with open(f"{there}/new", "w") as f:
+        f.write(name)
+    os.rename(f"{there}/new", f"{there}/{name}")
+
+for name in "d", "e":
+    make(f"{here}/{name}")
+replace_file("g")
+for i in range(20):
+    for name in "d/f", "d/sub/f", "e/f", "e/sub/f", "g":
+        os.stat(f"{here}/{name}")
+    replace("e"); replace("d")
+    os.stat(f"{here}/d/f"); os.stat(f"{here}/e/sub/f")
+    replace("d"); replace("e")
+    os.stat(f"{here}/e/f"); os.stat(f"{here}/d/sub/f")
+    for change in (lambda at: os.chmod(at, 0o640), os.utime, lambda at: os.setxattr(at, "user.a", b"b")):
+        os.stat(f"{here}/g")
+        replace("d"); replace_file("g")
+        os.stat(f"{here}/d/sub"); change(f"{here}/g")
+    for at in "d/x", "d/sub/x":
+        for way in (os.mkdir, lambda at: os.symlink("f", at), os.mkfifo, lambda at: os.link(f"{here}/e/f", at)):
+            replace("d")
+            way(f"{here}/{at}")
+    replace("d")
+    os.link(f"{here}/d/sub/f", f"{here}/x")
+    os.unlink(f"{here}/x")
+for name in "d", "e":
+    shutil.rmtree(f"{there}/{name}")
+os.unlink(f"{there}/g")
+EOF
+}
+
 @test "a database: one writes, the other one reads and writes" {
 	requires sqlite3
 	local turn at

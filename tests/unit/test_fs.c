@@ -6,6 +6,7 @@
  * waits for a mount of its own can deadlock. Passes without having looked where
  * there is no FUSE to be had.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -614,6 +615,60 @@ static void test_lost_name(void **state)
 	assert_idle();
 }
 
+/* What a listing says --------------------------------------------------------------- */
+
+enum { LISTED = 1000 }; /* directories: more than an answer takes */
+
+static void make_listed(void)
+{
+	char name[20];
+
+	EXPECT(close(open("listed-before", O_WRONLY | O_CREAT, 0600)) == 0); /* a move */
+	EXPECT(mkdir("listed", 0755) == 0);
+	for (unsigned i = 0; i < LISTED; i++) {
+		snprintf(name, sizeof(name), "listed/%u", i);
+		EXPECT(mkdir(name, 0755) == 0);
+	}
+}
+
+/* As ls -l does: upon that the kernel asks for attributes with the names. */
+static void list_and_look(void)
+{
+	DIR *d = opendir("listed");
+	const struct dirent *e;
+	unsigned n = 0;
+	struct stat st;
+
+	EXPECT(d != NULL);
+	while ((e = readdir(d)))
+		n += !fstatat(dirfd(d), e->d_name, &st, 0);
+	EXPECT(n == LISTED + 2);
+	closedir(d);
+}
+
+static void remove_listed(void)
+{
+	char name[20];
+
+	for (unsigned i = 0; i < LISTED; i++) {
+		snprintf(name, sizeof(name), "listed/%u", i);
+		EXPECT(rmdir(name) == 0);
+	}
+	EXPECT(rmdir("listed") == 0 && unlink("listed-before") == 0);
+}
+
+/* The attributes of directories on all pages of a list, whatever was made before. */
+static void test_listed_once(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(make_listed), 0);
+	int64_t before = metric_get(M_INDEX_READS);
+	assert_int_equal(in_child(list_and_look), 0);
+	assert_true(metric_get(M_INDEX_READS) - before < LISTED / 10);
+	assert_int_equal(in_child(remove_listed), 0);
+	assert_idle();
+}
+
 /* The control directory -------------------------------------------------------------- */
 
 static void control(void)
@@ -697,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_a_timer_interrupts_nobody),
 		cmocka_unit_test(test_killed_while_it_waits),
 		cmocka_unit_test(test_lost_name),
+		cmocka_unit_test(test_listed_once),
 		cmocka_unit_test(test_cache_matrix),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_stop),
