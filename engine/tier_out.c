@@ -153,7 +153,7 @@ static bool reap(struct out_batch *b)
 			return false;
 		}
 		uint64_t look = now + LOOK_MS * NS_PER_MS;
-		r = disk_reap(b->t->out, end < look ? end : look, &q);
+		r = tier_reap(b->t, b->t->out, end < look ? end : look, &q);
 	} while (r == -ETIMEDOUT);
 	if (r < 0) {
 		b->late = true;
@@ -542,11 +542,15 @@ static void clear_some(struct tier *t, unsigned lot)
 /* In pages; what is cleared and not on the disk yet is worth a wait. */
 static uint64_t room(struct tier *t, uint64_t wait_ns)
 {
-	uint64_t n = tier_log_room(t->log);
+	uint64_t n = tier_log_room(t->log), end = clock_ns() + wait_ns, look;
 
 	if (n >= SLICE_PAGES_MAX || !t->ncleared)
 		return n;
-	journal_wait(t->journal, t->cleared[0].mark, clock_ns() + wait_ns);
+	do {
+		look = tier_next_look();
+		tier_waits(t);
+	} while (journal_wait(t->journal, t->cleared[0].mark, look < end ? look : end) ==
+		 -ETIMEDOUT && clock_ns() < end);
 	note_ready(t);
 	return tier_log_room(t->log);
 }
@@ -598,7 +602,7 @@ void tier_out_end(struct tier *t)
 	int r = 0;
 
 	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT)) {
-		r = tier_reap(t, t->out, &q);
+		r = tier_reap(t, t->out, tier_next_look(), &q);
 		if (!r)
 			tier_log_leave(t->log, &((struct out_write *)q)->run);
 	}

@@ -57,9 +57,10 @@ struct tier {
 
 /* tier.c */
 int tier_disk(struct tier *t, unsigned depth, struct disk **ret);
-/* disk_reap() of one of those, for LOOK_MS at most: -ETIMEDOUT. As all who wait for the disk they
- * look meanwhile whether the end has waited too long, and then do not return. */
-int tier_reap(struct tier *t, struct disk *d, struct disk_req **ret);
+/* disk_reap() of one of those, by tier_next_look() at the latest: who waits for longer calls it again.
+ * As all who wait for the disk they look meanwhile whether the end has waited too long, and then do
+ * not return. */
+int tier_reap(struct tier *t, struct disk *d, uint64_t deadline_ns, struct disk_req **ret);
 void tier_waits(struct tier *t); /* the same look, of who waits otherwise */
 uint64_t tier_next_look(void);
 

@@ -1114,24 +1114,82 @@ static void close_without_answer(void)
 	_exit(0);
 }
 
-static void the_end_does_not_wait_for_a_dead_disk(void **state)
+static void end_within(unsigned s, void (*close)(void))
 {
 	int status = 0;
-	unsigned there = 0;
+	uint64_t begun = clock_ns();
 
-	(void)state;
 	engine_close(e);
 	pid_t child = fork();
 	if (!child)
-		close_without_answer();
+		close();
 	assert_int_equal(waitpid(child, &status, 0), child);
+	print_message("%.1f s\n", (double)(clock_ns() - begun) / 1e9);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 1);
+	assert_true(clock_ns() - begun < s * NS_PER_S);
 	assert_int_equal(begin(PATIENT_MS), 0);
 	check();
+}
+
+static void the_end_does_not_wait_for_a_dead_disk(void **state)
+{
+	unsigned there = 0;
+
+	(void)state;
+	end_within(60, close_without_answer);
 	for (unsigned i = 0; i < 60; i++)
 		there += is_there(number(i)) && read_it(number(i), i + 1) == FILE_BYTES;
 	assert_in_range(there, 55, 60); /* what was to go there at the end may have gone */
+}
+
+/* Something is on its way there, and who wants room would wait for a minute. */
+static void close_while_it_is_written(void)
+{
+	alarm(60);
+	end_ms = 300;
+	assert_int_equal(begin(60000), 0);
+	put_many(14, FILE_BYTES);
+	hold_eviction(1000000);
+	engine_close(e);
+	_exit(0);
+}
+
+static void the_end_waits_no_longer_than_who_wants_room(void **state)
+{
+	(void)state;
+	end_within(15, close_while_it_is_written);
+}
+
+static unsigned percent_used(void)
+{
+	struct engine_space s;
+
+	engine_space(e, &s);
+	return 100 - (unsigned)(100 * s.free_bytes / POOL_BYTES);
+}
+
+/* The same for room on the disk: its segments are cleared, and that is not known there. */
+static void close_while_none_is_ready(void)
+{
+	alarm(60);
+	end_ms = 300;
+	assert_int_equal(begin(60000), 0);
+	put_many(60, FILE_BYTES);
+	atomic_store(&faults.journal_ms, 1000000);
+	for (unsigned i = 1000; percent_used() < 98; i++) {
+		assert_int_equal(put(number(i), i, AT_ONCE), 0);
+		for (unsigned ms = 0; percent_used() > 96 && ms < 200; ms++)
+			usleep(1000);
+	}
+	engine_close(e);
+	_exit(0);
+}
+
+static void the_end_waits_for_no_room_on_a_dead_disk(void **state)
+{
+	(void)state;
+	end_within(15, close_while_none_is_ready);
 }
 
 /* What is on the disk is known in memory, which was not lost, to the generation of a segment. */
@@ -1831,6 +1889,8 @@ int main(void)
 		TEST(who_asks_while_another_one_gives_up_is_served, setup),
 		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
+		TEST(the_end_waits_no_longer_than_who_wants_room, setup_kept_large),
+		TEST(the_end_waits_for_no_room_on_a_dead_disk, setup_kept_small),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
 		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
 		TEST(what_was_done_to_names_is_synced, setup),
