@@ -56,6 +56,12 @@ struct out_victim {
 	int r;
 };
 
+/* Until when the disk is waited for; it is sooner once somebody begins to wait for room. */
+struct patience {
+	uint64_t until_ns;
+	uint64_t less_ns; /* so long from then on; 0: somebody does already */
+};
+
 struct out_batch {
 	struct tier *t;
 	struct out_victim v[TIER_MAX];
@@ -63,9 +69,9 @@ struct out_batch {
 	struct out_write **writes;
 	size_t nwrites, cap;
 	size_t nsent;
-	uint64_t begun_ns, until_ns;
+	uint64_t begun_ns;
+	struct patience patience;
 	uint64_t pages;
-	bool waited; /* somebody waits for room */
 	bool late;
 };
 
@@ -74,6 +80,149 @@ static int not_now(enum metric reason)
 {
 	metric_add(reason, 1);
 	return TIER_NOT;
+}
+
+/* Patience ----------------------------------------------------------------------------- */
+
+/* since_ns: somebody waits since then, or 0. */
+static struct patience patience_for(uint64_t since_ns, uint64_t wait_ns)
+{
+	uint64_t long_ns = BEHIND_MS * NS_PER_MS;
+
+	if (since_ns)
+		return (struct patience){ since_ns + wait_ns, 0 };
+	return (struct patience){ clock_ns() + (wait_ns > long_ns ? wait_ns : long_ns), wait_ns / 2 };
+}
+
+/* Somebody may have begun to wait. */
+static uint64_t until(struct tier *t, struct patience *p)
+{
+	if (p->less_ns && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
+		uint64_t end = clock_ns() + p->less_ns;
+		p->until_ns = end < p->until_ns ? end : p->until_ns;
+		p->less_ns = 0;
+	}
+	return p->until_ns;
+}
+
+/* The same, or when to look again. */
+static uint64_t next_look(struct tier *t, struct patience *p)
+{
+	uint64_t end = until(t, p), look = clock_ns() + LOOK_MS * NS_PER_MS;
+
+	return end < look ? end : look;
+}
+
+static bool is_over(struct tier *t, struct patience *p)
+{
+	return clock_ns() >= until(t, p);
+}
+
+/* The log comes round ---------------------------------------------------------------------------- */
+
+static bool is_in_next(struct tier *t, const struct extents *x)
+{
+	for (uint32_t i = 0; i < x->n; i++)
+		if (x->v[i].pool_id == tier_log_id(t->log) &&
+		    tier_log_is_next(t->log, x->v[i].slice))
+			return true;
+	return false;
+}
+
+static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+
+	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
+}
+
+/* What is in the segment goes; it may have gone, or come back, long since. */
+static void leave(struct tier *t, uint64_t fileid)
+{
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	_cleanup_(extents_fini) struct extents x = { 0 };
+
+	if (t->calls.find(t->calls.arg, fileid, &op))
+		return;
+	const struct body copy = { BODY_EXTENTS, op.entry.copy };
+	bool away = op.entry.attr.away;
+	if ((!away && !copy.bytes.len) ||
+	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
+	    !is_in_next(t, &x))
+		return;
+	if (away)
+		t->calls.evict(t->calls.arg, fileid);
+	else
+		drop_copy(t, fileid, op.entry.place);
+}
+
+static void note_ready(struct tier *t)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->ncleared; i++) {
+		if (journal_has(t->journal, t->cleared[i].mark))
+			tier_log_ready(t->log, t->cleared[i].n);
+		else
+			t->cleared[n++] = t->cleared[i];
+	}
+	t->ncleared = n;
+}
+
+static void clear_some(struct tier *t, unsigned lot, uint64_t until_ns)
+{
+	uint64_t fileid;
+	uint32_t n, gen;
+
+	note_ready(t);
+	while (lot && t->ncleared < CLEARED_MAX && tier_log_wants(t->log) &&
+	       clock_ns() < until_ns) {
+		if (tier_log_next(t->log, &fileid)) {
+			leave(t, fileid);
+			lot--;
+		} else if (tier_log_clear(t->log, &n, &gen)) {
+			t->cleared[t->ncleared++] = (struct cleared){
+				n, journal_segment(t->journal, n, gen) };
+		}
+	}
+}
+
+/* As many as came since the last time, so that a segment is free when the one before it is full. */
+static void clear_as_many(struct tier *t, unsigned least, uint64_t until_ns)
+{
+	unsigned lot = t->came > least ? t->came : least;
+
+	t->came = 0;
+	clear_some(t, lot, until_ns);
+}
+
+/* False: that is over, or the journal has failed. */
+static bool wait_ready(struct tier *t, struct patience *p)
+{
+	int r = journal_wait(t->journal, t->cleared[0].mark, next_look(t, p));
+
+	if (r == -ETIMEDOUT)
+		tier_waits(t);
+	note_ready(t);
+	return !r || (r == -ETIMEDOUT && !is_over(t, p));
+}
+
+/* In pages. Where there is none, what is oldest leaves the disk: else what is to go now would be
+ * forgotten, and that would stay. What is cleared and not on the disk yet is worth a wait. */
+static uint64_t make_room(struct tier *t, struct patience *p)
+{
+	uint64_t n;
+	bool more = true;
+
+	while ((n = tier_log_room(t->log)) < SLICE_PAGES_MAX && more) {
+		if (t->ncleared) {
+			more = wait_ready(t, p);
+		} else {
+			clear_some(t, CLEAR_LOT / 4, until(t, p));
+			more = t->ncleared || (tier_log_wants(t->log) && !is_over(t, p));
+		}
+	}
+	return n;
 }
 
 /* Pins --------------------------------------------------------------------------------- */
@@ -127,40 +276,18 @@ static void batch_free(struct out_batch *b)
 
 /* Writes ----------------------------------------------------------------------------------- */
 
-/* Somebody may have begun to wait. */
-static uint64_t until(struct out_batch *b)
-{
-	struct tier *t = b->t;
-
-	if (!b->waited && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
-		uint64_t end = clock_ns() + t->wait_ms * NS_PER_MS / 2;
-		b->until_ns = end < b->until_ns ? end : b->until_ns;
-		b->waited = true;
-	}
-	return b->until_ns;
-}
-
 /* One ends, or it is too late: false. */
 static bool reap(struct out_batch *b)
 {
 	struct disk_req *q;
-	int r;
+	int r = -ETIMEDOUT;
 
-	do {
-		uint64_t now = clock_ns(), end = until(b);
-		if (now >= end) {
-			b->late = true;
-			return false;
-		}
-		uint64_t look = now + LOOK_MS * NS_PER_MS;
-		r = tier_reap(b->t, b->t->out, end < look ? end : look, &q);
-	} while (r == -ETIMEDOUT);
-	if (r < 0) {
-		b->late = true;
-		return false;
-	}
-	tier_log_leave(b->t->log, &((struct out_write *)q)->run);
-	return true;
+	while (r == -ETIMEDOUT && !is_over(b->t, &b->patience))
+		r = tier_reap(b->t, b->t->out, next_look(b->t, &b->patience), &q);
+	b->late = r < 0;
+	if (!b->late)
+		tier_log_leave(b->t->log, &((struct out_write *)q)->run);
+	return !b->late;
 }
 
 static void send_last(struct out_batch *b)
@@ -375,7 +502,9 @@ static void settle(struct out_batch *b)
 			error = r;
 			o->r = not_now(M_DISK_NOT_FAILED);
 		}
-		o->v->outcome = o->r ? o->r : o->is_there ? 0 : move(t, o);
+		bool moves = !o->r && !o->is_there;
+		o->v->outcome = moves ? move(t, o) : o->r;
+		t->came += moves && !o->v->outcome;
 	}
 	if (error)
 		failed(t, error);
@@ -417,13 +546,6 @@ static void become_stuck(struct out_batch *b)
 		batch_free(b);
 }
 
-static uint64_t begin_until(const struct tier *t, uint64_t since_ns)
-{
-	if (since_ns)
-		return since_ns + t->wait_ms * NS_PER_MS;
-	return clock_ns() + (t->wait_ms > BEHIND_MS ? t->wait_ms : BEHIND_MS) * NS_PER_MS;
-}
-
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns)
 {
 	struct out_batch *b = calloc(1, sizeof(*b));
@@ -437,8 +559,7 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 	}
 	b->t = t;
 	b->begun_ns = clock_ns();
-	b->waited = since_ns;
-	b->until_ns = begin_until(t, since_ns);
+	b->patience = patience_for(since_ns, t->wait_ms * NS_PER_MS);
 	for (unsigned i = 0; i < n && !b->late; i++)
 		add_victim(b, &v[i]);
 	send_last(b);
@@ -471,89 +592,7 @@ static bool is_free(struct tier *t)
 	return true;
 }
 
-/* The log comes round ---------------------------------------------------------------------------- */
-
-static bool is_in_next(struct tier *t, const struct extents *x)
-{
-	for (uint32_t i = 0; i < x->n; i++)
-		if (x->v[i].pool_id == tier_log_id(t->log) &&
-		    tier_log_is_next(t->log, x->v[i].slice))
-			return true;
-	return false;
-}
-
-static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
-{
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
-
-	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
-}
-
-/* What is in the segment goes; it may have gone, or come back, long since. */
-static void leave(struct tier *t, uint64_t fileid)
-{
-	_cleanup_(index_op_fini) struct index_op op = { 0 };
-	_cleanup_(extents_fini) struct extents x = { 0 };
-
-	if (t->calls.find(t->calls.arg, fileid, &op))
-		return;
-	const struct body copy = { BODY_EXTENTS, op.entry.copy };
-	bool away = op.entry.attr.away;
-	if ((!away && !copy.bytes.len) ||
-	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
-	    !is_in_next(t, &x))
-		return;
-	if (away)
-		t->calls.evict(t->calls.arg, fileid);
-	else
-		drop_copy(t, fileid, op.entry.place);
-}
-
-static void note_ready(struct tier *t)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < t->ncleared; i++) {
-		if (journal_has(t->journal, t->cleared[i].mark))
-			tier_log_ready(t->log, t->cleared[i].n);
-		else
-			t->cleared[n++] = t->cleared[i];
-	}
-	t->ncleared = n;
-}
-
-static void clear_some(struct tier *t, unsigned lot)
-{
-	uint64_t fileid;
-	uint32_t n, gen;
-
-	note_ready(t);
-	while (lot && t->ncleared < CLEARED_MAX && tier_log_wants(t->log)) {
-		if (tier_log_next(t->log, &fileid)) {
-			leave(t, fileid);
-			lot--;
-		} else if (tier_log_clear(t->log, &n, &gen)) {
-			t->cleared[t->ncleared++] = (struct cleared){
-				n, journal_segment(t->journal, n, gen) };
-		}
-	}
-}
-
-/* In pages; what is cleared and not on the disk yet is worth a wait. */
-static uint64_t room(struct tier *t, uint64_t wait_ns)
-{
-	uint64_t n = tier_log_room(t->log), end = clock_ns() + wait_ns, look;
-
-	if (n >= SLICE_PAGES_MAX || !t->ncleared)
-		return n;
-	do {
-		look = tier_next_look();
-		tier_waits(t);
-	} while (journal_wait(t->journal, t->cleared[0].mark, look < end ? look : end) ==
-		 -ETIMEDOUT && clock_ns() < end);
-	note_ready(t);
-	return tier_log_room(t->log);
-}
+/* What it takes now --------------------------------------------------------------------------- */
 
 static uint64_t none_now(struct tier *t, enum metric reason)
 {
@@ -563,17 +602,20 @@ static uint64_t none_now(struct tier *t, enum metric reason)
 
 uint64_t tier_budget(struct tier *t, bool waited)
 {
-	uint64_t ns = t->wait_ms * NS_PER_MS / (waited ? 2 : 4);
+	uint64_t now = clock_ns(), wait_ns = t->wait_ms * NS_PER_MS, ns = wait_ns / 4;
+	struct patience p = patience_for(waited ? now : 0, wait_ns / 2);
 
-	if (clock_ns() < t->rests_ns || !journal_has(t->journal, 0))
+	if (now < t->rests_ns || !journal_has(t->journal, 0))
 		return none_now(t, M_DISK_NOT_FAILED);
 	if (!is_free(t))
 		return none_now(t, M_DISK_NOT_SLOW);
-	clear_some(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT);
-	uint64_t pages = (uint64_t)(t->pages_per_ns * (double)ns) + 1, most = room(t, ns);
-
+	clear_as_many(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT, now + ns);
+	uint64_t most = make_room(t, &p), took_ns = clock_ns() - now;
 	if (!most)
 		return none_now(t, M_DISK_NOT_FULL);
+	if (waited) /* half of what is left of it */
+		ns = took_ns < wait_ns ? (wait_ns - took_ns) / 2 : 0;
+	uint64_t pages = (uint64_t)(t->pages_per_ns * (double)ns) + 1;
 	if (pages > BUDGET_MAX)
 		pages = BUDGET_MAX;
 	return pages < most ? pages : most;
@@ -587,7 +629,7 @@ void tier_passed(struct tier *t, unsigned n)
 void tier_tend(struct tier *t)
 {
 	if (is_free(t))
-		clear_some(t, CLEAR_LOT / 4);
+		clear_some(t, CLEAR_LOT / 4, UINT64_MAX);
 }
 
 int tier_out_begin(struct tier *t)

@@ -45,6 +45,7 @@ struct tier {
 	double pages_per_ns;         /* how fast it was lately; */
 	uint64_t measured_pages, measured_ns; /* and since that was last said */
 	uint64_t rests_ns;           /* after an error, until */
+	unsigned came;               /* objects that were written since as many last left */
 	enum metric reason;          /* why nothing was taken when somebody last asked */
 	struct cleared {
 		uint32_t n;

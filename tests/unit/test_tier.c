@@ -133,6 +133,13 @@ static int setup_late_patient(void **state)
 	return setup_of(DISK_BYTES, PATIENT_MS);
 }
 
+static int setup_late_small(void **state)
+{
+	(void)state;
+	high = 100;
+	return setup_of(40 << 20, PATIENT_MS);
+}
+
 static int setup_hasty(void **state)
 {
 	(void)state;
@@ -409,6 +416,40 @@ static void a_disk_that_is_full_forgets(void **state)
 	assert_true(there >= 20);
 	assert_true(there < 60);
 	assert_int_equal(read_it(number(199), 200), FILE_BYTES);
+}
+
+/* Three times as many as it has room for: what was there longest makes way for what comes, however many
+ * there are in a segment. */
+static void what_comes_of(unsigned bytes)
+{
+	unsigned n = (unsigned)(3 * disk_bytes / bytes), room = n / 3, old = 0, young = 0;
+	int64_t full = metric_get(M_DISK_NOT_FULL);
+
+	put_many(n, bytes);
+	for (unsigned i = 0; i < room; i++)
+		old += is_there(number(i));
+	for (unsigned i = n - room / 2; i < n; i++)
+		young += is_there(number(i));
+	full = metric_get(M_DISK_NOT_FULL) - full;
+	print_message("of %u, %ld found it full; there are %u of the oldest %u, %u of the youngest "
+		      "%u\n", n, full, old, room, young, room / 2);
+	assert_in_range(full, 0, n / 100);
+	assert_int_equal(old, 0);
+	assert_in_range(young, room / 2 - (unsigned)full, room / 2);
+}
+
+static void what_is_small_makes_way(void **state)
+{
+	(void)state;
+	what_comes_of(PAGE_BYTES);
+}
+
+static void what_is_large_makes_way(void **state)
+{
+	(void)state;
+	what_comes_of(AT_ONCE);
+	what_comes_of(3 * FILE_BYTES / 10);
+	what_comes_of(3 * FILE_BYTES / 2);
 }
 
 static void it_is_there_after_a_reboot(void **state)
@@ -1868,6 +1909,8 @@ int main(void)
 		TEST(what_cannot_move_is_passed_over, setup_late),
 		TEST(what_is_away_is_written_and_unlinked, setup),
 		TEST(a_disk_that_is_full_forgets, setup_small),
+		TEST(what_is_small_makes_way, setup_small),
+		TEST(what_is_large_makes_way, setup_late_small),
 		TEST(it_is_there_after_a_reboot, setup),
 		TEST(as_much_is_there_as_the_index_has_room_for, setup),
 		TEST(no_older_version_comes_back, setup),
