@@ -62,6 +62,11 @@ struct tier_log {
 uint64_t tier_log_id(const struct tier_log *l) { return l->id; }
 uint32_t tier_log_nsegments(const struct tier_log *l) { return l->nsegments; }
 
+uint64_t tier_log_pages(const struct tier_log *l)
+{
+	return (uint64_t)l->nsegments * l->segment_pages;
+}
+
 static uint32_t after(const struct tier_log *l, uint32_t n)
 {
 	return n + 1 == l->nsegments ? 0 : n + 1;
@@ -399,9 +404,8 @@ void tier_log_stat(struct tier_log *l, struct tier_log_stat *ret)
 {
 	WITH_LOCK(&l->lock);
 
-	*ret = (struct tier_log_stat){ .pages = (uint64_t)l->nsegments * l->segment_pages,
-				       .live = l->tally.live, .segments = l->nsegments,
-				       .ready = l->tally.states[READY] };
+	*ret = (struct tier_log_stat){ .pages = tier_log_pages(l), .live = l->tally.live,
+				       .segments = l->nsegments, .ready = l->tally.states[READY] };
 }
 
 int tier_log_check_all(struct tier_log *l, struct writer *report)

@@ -72,6 +72,7 @@ struct out_batch {
 	uint64_t begun_ns;
 	struct patience patience;
 	uint64_t pages;
+	bool full; /* room was made in vain */
 	bool late;
 };
 
@@ -268,8 +269,10 @@ static void batch_free(struct out_batch *b)
 {
 	for (unsigned i = 0; i < b->n; i++)
 		victim_fini(b->t, &b->v[i]);
-	for (size_t i = 0; i < b->nwrites; i++)
+	for (size_t i = 0; i < b->nwrites; i++) {
+		tier_log_leave(b->t->log, &b->writes[i]->run);
 		free(b->writes[i]);
+	}
 	free(b->writes);
 	free(b);
 }
@@ -285,8 +288,6 @@ static bool reap(struct out_batch *b)
 	while (r == -ETIMEDOUT && !is_over(b->t, &b->patience))
 		r = tier_reap(b->t, b->t->out, next_look(b->t, &b->patience), &q);
 	b->late = r < 0;
-	if (!b->late)
-		tier_log_leave(b->t->log, &((struct out_write *)q)->run);
 	return !b->late;
 }
 
@@ -303,18 +304,15 @@ static void send_last(struct out_batch *b)
 			.bytes = w->run.npages * (uint64_t)PAGE_BYTES,
 			.iov = w->iov, .niov = w->niov,
 		};
-		int r = tier_log_enter(t->log, &w->run);
-		assert(!r); /* the segment is the current one */
-		r = disk_submit(t->out, &w->req);
-		if (r < 0) {
+		int r = disk_submit(t->out, &w->req);
+		if (r < 0)
 			w->req.result = r;
-			tier_log_leave(t->log, &w->run);
-		}
 		b->nsent++;
 	}
 }
 
-/* The one that these pages go on; a new one if they do not follow. */
+/* The one that these pages go on; a new one if they do not follow. Nothing names what is written yet:
+ * so the segment is held, for others are cleared meanwhile. */
 static int write_for(struct out_batch *b, struct slice_id at, uint32_t npages, struct out_write **ret)
 {
 	struct out_write *w = b->nwrites > b->nsent ? b->writes[b->nwrites - 1] : NULL;
@@ -334,7 +332,10 @@ static int write_for(struct out_batch *b, struct slice_id at, uint32_t npages, s
 	w = malloc(sizeof(*w));
 	if (!w)
 		return -ENOMEM;
-	w->run = (struct slice_run){ at, 0 };
+	w->run = (struct slice_run){ at, npages };
+	int r = tier_log_enter(b->t->log, &w->run);
+	assert(!r); /* the segment is the current one */
+	w->run.npages = 0;
 	w->niov = 0;
 	w->req.result = -EIO;
 	b->writes[b->nwrites++] = *ret = w;
@@ -353,8 +354,26 @@ static void add_pages(struct out_write *w, uint8_t *from, uint32_t npages)
 		w->iov[w->niov++] = (struct iovec){ from, len };
 }
 
+/* Pages of the log for one extent. What is ahead may be too little for what is large; but not most of
+ * what there is leaves for one, nor is the time for writing used up by it. */
+static int take(struct out_batch *b, const struct policy_object *p, uint32_t npages,
+		struct slice_id *ret)
+{
+	struct tier_log *l = b->t->log;
+	int r = tier_log_take(l, npages, p->fileid, ret);
+
+	if (r != TIER_FULL || b->full || p->pages > tier_log_pages(l) / 2)
+		return r;
+	struct patience half = b->patience;
+	uint64_t now = clock_ns();
+	half.until_ns -= half.until_ns > now ? (half.until_ns - now) / 2 : 0;
+	half.less_ns /= 2;
+	b->full = make_room(b->t, &half) < SLICE_PAGES_MAX;
+	return b->full ? r : tier_log_take(l, npages, p->fileid, ret);
+}
+
 /* The extent's pages on their way; it is what it will be. */
-static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
+static int add_extent(struct out_batch *b, const struct policy_object *p, struct extent *x)
 {
 	struct tier *t = b->t;
 	uint8_t *slice = pool_page(t->e->pool, x->slice);
@@ -364,7 +383,7 @@ static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
 	int r = tier_body_alone(x, slice);
 
 	if (!r)
-		r = tier_log_take(t->log, x->npages, fileid, &at);
+		r = take(b, p, x->npages, &at);
 	if (!r)
 		r = write_for(b, at, x->npages, &w);
 	if (r)
@@ -440,7 +459,7 @@ static void add_victim(struct out_batch *b, struct tier_victim *v)
 	o->first = (uint32_t)(b->nwrites > b->nsent ? b->nwrites - 1 : b->nwrites);
 	int r = 0;
 	for (uint32_t i = 0; !r && i < o->x.n; i++)
-		r = add_extent(b, v->object.fileid, &o->x.v[i]);
+		r = add_extent(b, &v->object, &o->x.v[i]);
 	o->end = (uint32_t)b->nwrites;
 	if (r)
 		o->r = why_not(r);
@@ -580,11 +599,9 @@ static bool is_free(struct tier *t)
 {
 	struct disk_req *q;
 
-	while (t->stuck && t->out->out) {
+	while (t->stuck && t->out->out)
 		if (disk_reap(t->out, 1, &q))
 			return false;
-		tier_log_leave(t->log, &((struct out_write *)q)->run);
-	}
 	if (t->stuck) {
 		batch_free(t->stuck);
 		t->stuck = NULL;
@@ -643,11 +660,8 @@ void tier_out_end(struct tier *t)
 	struct disk_req *q;
 	int r = 0;
 
-	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT)) {
+	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT))
 		r = tier_reap(t, t->out, tier_next_look(), &q);
-		if (!r)
-			tier_log_leave(t->log, &((struct out_write *)q)->run);
-	}
 	if (t->stuck)
 		batch_free(t->stuck);
 	t->stuck = NULL;

@@ -450,6 +450,7 @@ static void what_is_large_makes_way(void **state)
 	what_comes_of(AT_ONCE);
 	what_comes_of(3 * FILE_BYTES / 10);
 	what_comes_of(3 * FILE_BYTES / 2);
+	what_comes_of(5 * FILE_BYTES);
 }
 
 static void it_is_there_after_a_reboot(void **state)
