@@ -95,9 +95,9 @@ void tier_waits(struct tier *t)
 	_exit(EXIT_FAILURE);
 }
 
-int tier_reap(struct tier *t, struct disk *d, struct disk_req **ret)
+int tier_reap(struct tier *t, struct disk *d, uint64_t deadline_ns, struct disk_req **ret)
 {
-	int r = disk_reap(d, tier_next_look(), ret);
+	int r = disk_reap(d, deadline_ns, ret);
 
 	if (!r)
 		atomic_store(&t->answered_ns, clock_ns());

@@ -106,7 +106,8 @@ struct tier_victim {
 	bool lent;   /* TIER_NOT: the disk has its slices still, each of them pinned once */
 };
 
-/* How many pages are to be taken at a time; 0: none now, the disk is slow, full or failing. */
+/* How many pages are to be taken at a time; 0: none now, the disk is slow, full or failing. Where it is
+ * full what is oldest leaves it first, for a part of the time that somebody may wait. */
 uint64_t tier_budget(struct tier *t, bool waited);
 /* So many were evicted for it was 0. */
 void tier_passed(struct tier *t, unsigned n);

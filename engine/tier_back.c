@@ -581,7 +581,7 @@ static int reap(struct coming *g, bool bad)
 	struct disk_req *q;
 	int r;
 
-	while ((r = tier_reap(g->t, g->k->disk, &q)) == -ETIMEDOUT)
+	while ((r = tier_reap(g->t, g->k->disk, tier_next_look(), &q)) == -ETIMEDOUT)
 		expire(g->k->back);
 	if (r < 0)
 		return r;

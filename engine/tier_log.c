@@ -13,7 +13,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/array.h"
 #include "common/cleanup.h"
@@ -25,7 +27,7 @@ enum {
 	REST_MS = 1000, /* when none could be cleared */
 };
 
-enum segment_state { READY, CURRENT, FULL, CLEARED };
+enum segment_state { READY, CURRENT, FULL, CLEARED, STATES };
 
 struct segment {
 	enum segment_state state;
@@ -34,12 +36,21 @@ struct segment {
 	size_t nids, cap;
 };
 
+/* Of all segments. Whoever changes one takes it out and puts it in again: that is cheaper than looking
+ * at all of them for each object, of which a large disk has a hundred thousand. */
+struct tally {
+	uint64_t live;           /* pages */
+	uint32_t states[STATES];
+	uint64_t empty;          /* FULL, and nothing is in it nor read from it */
+};
+
 struct tier_log {
 	uint64_t id;
 	uint32_t nsegments, segment_pages;
 
 	struct lock lock;
 	struct segment *v;
+	struct tally tally;
 	uint32_t current, used; /* its pages that are taken */
 	uint32_t next;          /* the oldest that is to be cleared, */
 	size_t at;              /* from this of its ids on; */
@@ -51,9 +62,59 @@ struct tier_log {
 uint64_t tier_log_id(const struct tier_log *l) { return l->id; }
 uint32_t tier_log_nsegments(const struct tier_log *l) { return l->nsegments; }
 
+uint64_t tier_log_pages(const struct tier_log *l)
+{
+	return (uint64_t)l->nsegments * l->segment_pages;
+}
+
 static uint32_t after(const struct tier_log *l, uint32_t n)
 {
 	return n + 1 == l->nsegments ? 0 : n + 1;
+}
+
+static bool is_empty(const struct segment *s)
+{
+	return s->state == FULL && !s->live && !s->readers;
+}
+
+static void put_in(struct tally *c, const struct segment *s)
+{
+	c->live += s->live;
+	c->states[s->state]++;
+	c->empty += is_empty(s);
+}
+
+static void take_out(struct tally *c, const struct segment *s)
+{
+	c->live -= s->live;
+	c->states[s->state]--;
+	c->empty -= is_empty(s);
+}
+
+/* The one way in which a segment becomes another. */
+static void become(struct tier_log *l, struct segment *s, struct segment next)
+{
+	take_out(&l->tally, s);
+	*s = next;
+	put_in(&l->tally, s);
+}
+
+static void set_state(struct tier_log *l, struct segment *s, enum segment_state state)
+{
+	struct segment next = *s;
+
+	next.state = state;
+	become(l, s, next);
+}
+
+/* So many more pages are live, and so many more read. */
+static void add(struct tier_log *l, struct segment *s, int64_t live, int readers)
+{
+	struct segment next = *s;
+
+	next.live += (uint32_t)live;
+	next.readers += (uint32_t)readers;
+	become(l, s, next);
 }
 
 int tier_log_new(uint64_t pool_id, uint32_t nsegments, uint32_t segment_pages,
@@ -73,8 +134,10 @@ int tier_log_new(uint64_t pool_id, uint32_t nsegments, uint32_t segment_pages,
 	l->nsegments = nsegments;
 	l->segment_pages = segment_pages;
 	lock_init(&l->lock, LOCK_TIER);
-	for (uint32_t i = 0; i < nsegments; i++)
+	for (uint32_t i = 0; i < nsegments; i++) {
 		l->v[i] = (struct segment){ .state = gens ? FULL : READY, .gen = gens ? gens[i] : 1 };
+		put_in(&l->tally, &l->v[i]);
+	}
 	l->current = newest < nsegments ? newest : nsegments - 1;
 	l->used = segment_pages; /* the first one to be used is the one behind it */
 	l->next = after(l, l->current);
@@ -148,7 +211,7 @@ int tier_log_ref(struct tier_log *l, const struct slice_run *v, uint32_t nv)
 			return r;
 	}
 	for (uint32_t i = 0; i < nv; i++)
-		segment_at(l, v[i].id.page)->live += v[i].npages;
+		add(l, segment_at(l, v[i].id.page), v[i].npages, 0);
 	return 0;
 }
 
@@ -161,7 +224,7 @@ int tier_log_unref(struct tier_log *l, const struct slice_run *v, uint32_t nv)
 		if (check_run(l, &v[i]) || segment_at(l, v[i].id.page)->live < v[i].npages)
 			r = -ESTALE;
 		else
-			segment_at(l, v[i].id.page)->live -= v[i].npages;
+			add(l, segment_at(l, v[i].id.page), -(int64_t)v[i].npages, 0);
 	}
 	return r;
 }
@@ -178,10 +241,10 @@ static int note_id(struct segment *s, uint64_t fileid)
 }
 
 /* Of a disk whose journal was lost, and memory was not: the first that is in it says how it was. */
-static void learn(struct segment *s, uint32_t gen)
+static void learn(struct tier_log *l, struct segment *s, uint32_t gen)
 {
 	if (s->state == READY && gen)
-		*s = (struct segment){ .state = FULL, .gen = gen };
+		become(l, s, (struct segment){ .state = FULL, .gen = gen });
 }
 
 int tier_log_adopt(struct tier_log *l, const struct slice_run *s, uint64_t fileid)
@@ -190,13 +253,13 @@ int tier_log_adopt(struct tier_log *l, const struct slice_run *s, uint64_t filei
 	int r = check_bounds(l, s);
 
 	if (!r)
-		learn(segment_at(l, s->id.page), s->id.gen);
+		learn(l, segment_at(l, s->id.page), s->id.gen);
 	if (!r)
 		r = check_run(l, s);
 	if (!r)
 		r = note_id(segment_at(l, s->id.page), fileid);
 	if (!r)
-		segment_at(l, s->id.page)->live += s->npages;
+		add(l, segment_at(l, s->id.page), s->npages, 0);
 	return r;
 }
 
@@ -206,7 +269,7 @@ int tier_log_enter(struct tier_log *l, const struct slice_run *s)
 	int r = check_run(l, s);
 
 	if (!r)
-		segment_at(l, s->id.page)->readers++;
+		add(l, segment_at(l, s->id.page), 0, 1);
 	return r;
 }
 
@@ -214,7 +277,7 @@ void tier_log_leave(struct tier_log *l, const struct slice_run *s)
 {
 	WITH_LOCK(&l->lock);
 	assert(segment_at(l, s->id.page)->readers);
-	segment_at(l, s->id.page)->readers--;
+	add(l, segment_at(l, s->id.page), 0, -1);
 }
 
 /* Taking ---------------------------------------------------------------------------------- */
@@ -224,13 +287,13 @@ static int go_on(struct tier_log *l)
 {
 	uint32_t n = after(l, l->current);
 
+	if (!l->tally.states[READY])
+		return TIER_FULL;
 	for (; n != l->current && l->v[n].state != READY; n = after(l, n))
 		;
-	if (l->v[n].state != READY)
-		return TIER_FULL;
 	if (l->v[l->current].state == CURRENT)
-		l->v[l->current].state = FULL;
-	l->v[n].state = CURRENT;
+		set_state(l, &l->v[l->current], FULL);
+	set_state(l, &l->v[n], CURRENT);
 	l->current = n;
 	l->used = 0;
 	return 0;
@@ -251,19 +314,10 @@ int tier_log_take(struct tier_log *l, uint32_t npages, uint64_t fileid, struct s
 	return 0;
 }
 
-static uint32_t count(const struct tier_log *l, enum segment_state a, enum segment_state b)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < l->nsegments; i++)
-		n += l->v[i].state == a || l->v[i].state == b;
-	return n;
-}
-
 uint64_t tier_log_room(struct tier_log *l)
 {
 	WITH_LOCK(&l->lock);
-	return (uint64_t)count(l, READY, READY) * l->segment_pages + l->segment_pages - l->used;
+	return (l->tally.states[READY] + 1ULL) * l->segment_pages - l->used;
 }
 
 /* Clearing ---------------------------------------------------------------------------------- */
@@ -271,7 +325,8 @@ uint64_t tier_log_room(struct tier_log *l)
 bool tier_log_wants(struct tier_log *l)
 {
 	WITH_LOCK(&l->lock);
-	return count(l, READY, CLEARED) < AHEAD && clock_ns() >= l->rests_ns;
+	return l->tally.states[READY] + l->tally.states[CLEARED] < AHEAD &&
+	       clock_ns() >= l->rests_ns;
 }
 
 static void look_further(struct tier_log *l)
@@ -294,11 +349,8 @@ static void choose_target(struct tier_log *l)
 	for (uint32_t i = 0; i < l->nsegments && l->v[l->next].state != FULL; i++)
 		look_further(l);
 	l->target = l->next;
-	for (uint32_t i = 0, n = l->next; i < l->nsegments; i++, n = after(l, n))
-		if (l->v[n].state == FULL && !l->v[n].live && !l->v[n].readers) {
-			l->target = n;
-			return;
-		}
+	while (l->tally.empty && !is_empty(&l->v[l->target]))
+		l->target = after(l, l->target);
 }
 
 bool tier_log_next(struct tier_log *l, uint64_t *ret_fileid)
@@ -318,12 +370,12 @@ bool tier_log_clear(struct tier_log *l, uint32_t *ret_n, uint32_t *ret_gen)
 	WITH_LOCK(&l->lock);
 	struct segment *s = &l->v[l->target];
 
-	if (s->state != FULL || s->live || s->readers) {
+	if (!is_empty(s)) {
 		pass_over(l);
 		return false;
 	}
 	free(s->ids);
-	*s = (struct segment){ .state = CLEARED, .gen = s->gen + 1 ? s->gen + 1 : 1 };
+	become(l, s, (struct segment){ .state = CLEARED, .gen = s->gen + 1 ? s->gen + 1 : 1 });
 	*ret_n = l->target;
 	*ret_gen = s->gen;
 	l->in_vain = 0;
@@ -336,7 +388,7 @@ void tier_log_ready(struct tier_log *l, uint32_t n)
 {
 	WITH_LOCK(&l->lock);
 	assert(l->v[n].state == CLEARED);
-	l->v[n].state = READY;
+	set_state(l, &l->v[n], READY);
 }
 
 bool tier_log_is_next(struct tier_log *l, uint32_t page)
@@ -352,19 +404,19 @@ void tier_log_stat(struct tier_log *l, struct tier_log_stat *ret)
 {
 	WITH_LOCK(&l->lock);
 
-	*ret = (struct tier_log_stat){ .pages = (uint64_t)l->nsegments * l->segment_pages,
-				       .segments = l->nsegments, .ready = count(l, READY, READY) };
-	for (uint32_t i = 0; i < l->nsegments; i++)
-		ret->live += l->v[i].live;
+	*ret = (struct tier_log_stat){ .pages = tier_log_pages(l), .live = l->tally.live,
+				       .segments = l->nsegments, .ready = l->tally.states[READY] };
 }
 
 int tier_log_check_all(struct tier_log *l, struct writer *report)
 {
 	WITH_LOCK(&l->lock);
+	struct tally c = { 0 };
 	int bad = 0;
 
 	for (uint32_t i = 0; i < l->nsegments; i++) {
 		const struct segment *s = &l->v[i];
+		put_in(&c, s);
 		bool empty = s->state == READY || s->state == CLEARED;
 		if (s->live <= l->segment_pages && !(empty && (s->live || s->nids)) &&
 		    (s->live == 0 || s->nids) && (s->state == CURRENT) <= (i == l->current))
@@ -373,5 +425,11 @@ int tier_log_check_all(struct tier_log *l, struct writer *report)
 		write_format(report, "disk: segment %u (state %d): %u pages live of %zu objects\n",
 			     i, s->state, s->live, s->nids);
 	}
-	return bad;
+	if (!memcmp(&c, &l->tally, sizeof(c)))
+		return bad;
+	write_format(report, "disk: %" PRIu64 " pages live, %u segments ready, %u cleared, %" PRIu64
+		     " empty: there are %" PRIu64 ", %u, %u, %" PRIu64 "\n", l->tally.live,
+		     l->tally.states[READY], l->tally.states[CLEARED], l->tally.empty, c.live,
+		     c.states[READY], c.states[CLEARED], c.empty);
+	return bad + 1;
 }

@@ -39,6 +39,7 @@ struct tier_log *tier_log_free(struct tier_log *l); /* NULL is fine, and returne
 
 uint64_t tier_log_id(const struct tier_log *l);
 uint32_t tier_log_nsegments(const struct tier_log *l);
+uint64_t tier_log_pages(const struct tier_log *l); /* of all segments */
 /* In the order of their age, the newest last: for who writes them down. */
 void tier_log_gens(struct tier_log *l, int (*visit)(void *arg, uint32_t n, uint32_t gen), void *arg);
 

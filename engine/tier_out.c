@@ -56,6 +56,12 @@ struct out_victim {
 	int r;
 };
 
+/* Until when the disk is waited for; it is sooner once somebody begins to wait for room. */
+struct patience {
+	uint64_t until_ns;
+	uint64_t less_ns; /* so long from then on; 0: somebody does already */
+};
+
 struct out_batch {
 	struct tier *t;
 	struct out_victim v[TIER_MAX];
@@ -63,9 +69,10 @@ struct out_batch {
 	struct out_write **writes;
 	size_t nwrites, cap;
 	size_t nsent;
-	uint64_t begun_ns, until_ns;
+	uint64_t begun_ns;
+	struct patience patience;
 	uint64_t pages;
-	bool waited; /* somebody waits for room */
+	bool full; /* room was made in vain */
 	bool late;
 };
 
@@ -74,6 +81,149 @@ static int not_now(enum metric reason)
 {
 	metric_add(reason, 1);
 	return TIER_NOT;
+}
+
+/* Patience ----------------------------------------------------------------------------- */
+
+/* since_ns: somebody waits since then, or 0. */
+static struct patience patience_for(uint64_t since_ns, uint64_t wait_ns)
+{
+	uint64_t long_ns = BEHIND_MS * NS_PER_MS;
+
+	if (since_ns)
+		return (struct patience){ since_ns + wait_ns, 0 };
+	return (struct patience){ clock_ns() + (wait_ns > long_ns ? wait_ns : long_ns), wait_ns / 2 };
+}
+
+/* Somebody may have begun to wait. */
+static uint64_t until(struct tier *t, struct patience *p)
+{
+	if (p->less_ns && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
+		uint64_t end = clock_ns() + p->less_ns;
+		p->until_ns = end < p->until_ns ? end : p->until_ns;
+		p->less_ns = 0;
+	}
+	return p->until_ns;
+}
+
+/* The same, or when to look again. */
+static uint64_t next_look(struct tier *t, struct patience *p)
+{
+	uint64_t end = until(t, p), look = clock_ns() + LOOK_MS * NS_PER_MS;
+
+	return end < look ? end : look;
+}
+
+static bool is_over(struct tier *t, struct patience *p)
+{
+	return clock_ns() >= until(t, p);
+}
+
+/* The log comes round ---------------------------------------------------------------------------- */
+
+static bool is_in_next(struct tier *t, const struct extents *x)
+{
+	for (uint32_t i = 0; i < x->n; i++)
+		if (x->v[i].pool_id == tier_log_id(t->log) &&
+		    tier_log_is_next(t->log, x->v[i].slice))
+			return true;
+	return false;
+}
+
+static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
+{
+	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
+
+	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
+}
+
+/* What is in the segment goes; it may have gone, or come back, long since. */
+static void leave(struct tier *t, uint64_t fileid)
+{
+	_cleanup_(index_op_fini) struct index_op op = { 0 };
+	_cleanup_(extents_fini) struct extents x = { 0 };
+
+	if (t->calls.find(t->calls.arg, fileid, &op))
+		return;
+	const struct body copy = { BODY_EXTENTS, op.entry.copy };
+	bool away = op.entry.attr.away;
+	if ((!away && !copy.bytes.len) ||
+	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
+	    !is_in_next(t, &x))
+		return;
+	if (away)
+		t->calls.evict(t->calls.arg, fileid);
+	else
+		drop_copy(t, fileid, op.entry.place);
+}
+
+static void note_ready(struct tier *t)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->ncleared; i++) {
+		if (journal_has(t->journal, t->cleared[i].mark))
+			tier_log_ready(t->log, t->cleared[i].n);
+		else
+			t->cleared[n++] = t->cleared[i];
+	}
+	t->ncleared = n;
+}
+
+static void clear_some(struct tier *t, unsigned lot, uint64_t until_ns)
+{
+	uint64_t fileid;
+	uint32_t n, gen;
+
+	note_ready(t);
+	while (lot && t->ncleared < CLEARED_MAX && tier_log_wants(t->log) &&
+	       clock_ns() < until_ns) {
+		if (tier_log_next(t->log, &fileid)) {
+			leave(t, fileid);
+			lot--;
+		} else if (tier_log_clear(t->log, &n, &gen)) {
+			t->cleared[t->ncleared++] = (struct cleared){
+				n, journal_segment(t->journal, n, gen) };
+		}
+	}
+}
+
+/* As many as came since the last time, so that a segment is free when the one before it is full. */
+static void clear_as_many(struct tier *t, unsigned least, uint64_t until_ns)
+{
+	unsigned lot = t->came > least ? t->came : least;
+
+	t->came = 0;
+	clear_some(t, lot, until_ns);
+}
+
+/* False: that is over, or the journal has failed. */
+static bool wait_ready(struct tier *t, struct patience *p)
+{
+	int r = journal_wait(t->journal, t->cleared[0].mark, next_look(t, p));
+
+	if (r == -ETIMEDOUT)
+		tier_waits(t);
+	note_ready(t);
+	return !r || (r == -ETIMEDOUT && !is_over(t, p));
+}
+
+/* In pages. Where there is none, what is oldest leaves the disk: else what is to go now would be
+ * forgotten, and that would stay. What is cleared and not on the disk yet is worth a wait. */
+static uint64_t make_room(struct tier *t, struct patience *p)
+{
+	uint64_t n;
+	bool more = true;
+
+	while ((n = tier_log_room(t->log)) < SLICE_PAGES_MAX && more) {
+		if (t->ncleared) {
+			more = wait_ready(t, p);
+		} else {
+			clear_some(t, CLEAR_LOT / 4, until(t, p));
+			more = t->ncleared || (tier_log_wants(t->log) && !is_over(t, p));
+		}
+	}
+	return n;
 }
 
 /* Pins --------------------------------------------------------------------------------- */
@@ -119,48 +269,26 @@ static void batch_free(struct out_batch *b)
 {
 	for (unsigned i = 0; i < b->n; i++)
 		victim_fini(b->t, &b->v[i]);
-	for (size_t i = 0; i < b->nwrites; i++)
+	for (size_t i = 0; i < b->nwrites; i++) {
+		tier_log_leave(b->t->log, &b->writes[i]->run);
 		free(b->writes[i]);
+	}
 	free(b->writes);
 	free(b);
 }
 
 /* Writes ----------------------------------------------------------------------------------- */
 
-/* Somebody may have begun to wait. */
-static uint64_t until(struct out_batch *b)
-{
-	struct tier *t = b->t;
-
-	if (!b->waited && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
-		uint64_t end = clock_ns() + t->wait_ms * NS_PER_MS / 2;
-		b->until_ns = end < b->until_ns ? end : b->until_ns;
-		b->waited = true;
-	}
-	return b->until_ns;
-}
-
 /* One ends, or it is too late: false. */
 static bool reap(struct out_batch *b)
 {
 	struct disk_req *q;
-	int r;
+	int r = -ETIMEDOUT;
 
-	do {
-		uint64_t now = clock_ns(), end = until(b);
-		if (now >= end) {
-			b->late = true;
-			return false;
-		}
-		uint64_t look = now + LOOK_MS * NS_PER_MS;
-		r = disk_reap(b->t->out, end < look ? end : look, &q);
-	} while (r == -ETIMEDOUT);
-	if (r < 0) {
-		b->late = true;
-		return false;
-	}
-	tier_log_leave(b->t->log, &((struct out_write *)q)->run);
-	return true;
+	while (r == -ETIMEDOUT && !is_over(b->t, &b->patience))
+		r = tier_reap(b->t, b->t->out, next_look(b->t, &b->patience), &q);
+	b->late = r < 0;
+	return !b->late;
 }
 
 static void send_last(struct out_batch *b)
@@ -176,18 +304,15 @@ static void send_last(struct out_batch *b)
 			.bytes = w->run.npages * (uint64_t)PAGE_BYTES,
 			.iov = w->iov, .niov = w->niov,
 		};
-		int r = tier_log_enter(t->log, &w->run);
-		assert(!r); /* the segment is the current one */
-		r = disk_submit(t->out, &w->req);
-		if (r < 0) {
+		int r = disk_submit(t->out, &w->req);
+		if (r < 0)
 			w->req.result = r;
-			tier_log_leave(t->log, &w->run);
-		}
 		b->nsent++;
 	}
 }
 
-/* The one that these pages go on; a new one if they do not follow. */
+/* The one that these pages go on; a new one if they do not follow. Nothing names what is written yet:
+ * so the segment is held, for others are cleared meanwhile. */
 static int write_for(struct out_batch *b, struct slice_id at, uint32_t npages, struct out_write **ret)
 {
 	struct out_write *w = b->nwrites > b->nsent ? b->writes[b->nwrites - 1] : NULL;
@@ -207,7 +332,10 @@ static int write_for(struct out_batch *b, struct slice_id at, uint32_t npages, s
 	w = malloc(sizeof(*w));
 	if (!w)
 		return -ENOMEM;
-	w->run = (struct slice_run){ at, 0 };
+	w->run = (struct slice_run){ at, npages };
+	int r = tier_log_enter(b->t->log, &w->run);
+	assert(!r); /* the segment is the current one */
+	w->run.npages = 0;
 	w->niov = 0;
 	w->req.result = -EIO;
 	b->writes[b->nwrites++] = *ret = w;
@@ -226,8 +354,26 @@ static void add_pages(struct out_write *w, uint8_t *from, uint32_t npages)
 		w->iov[w->niov++] = (struct iovec){ from, len };
 }
 
+/* Pages of the log for one extent. What is ahead may be too little for what is large; but not most of
+ * what there is leaves for one, nor is the time for writing used up by it. */
+static int take(struct out_batch *b, const struct policy_object *p, uint32_t npages,
+		struct slice_id *ret)
+{
+	struct tier_log *l = b->t->log;
+	int r = tier_log_take(l, npages, p->fileid, ret);
+
+	if (r != TIER_FULL || b->full || p->pages > tier_log_pages(l) / 2)
+		return r;
+	struct patience half = b->patience;
+	uint64_t now = clock_ns();
+	half.until_ns -= half.until_ns > now ? (half.until_ns - now) / 2 : 0;
+	half.less_ns /= 2;
+	b->full = make_room(b->t, &half) < SLICE_PAGES_MAX;
+	return b->full ? r : tier_log_take(l, npages, p->fileid, ret);
+}
+
 /* The extent's pages on their way; it is what it will be. */
-static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
+static int add_extent(struct out_batch *b, const struct policy_object *p, struct extent *x)
 {
 	struct tier *t = b->t;
 	uint8_t *slice = pool_page(t->e->pool, x->slice);
@@ -237,7 +383,7 @@ static int add_extent(struct out_batch *b, uint64_t fileid, struct extent *x)
 	int r = tier_body_alone(x, slice);
 
 	if (!r)
-		r = tier_log_take(t->log, x->npages, fileid, &at);
+		r = take(b, p, x->npages, &at);
 	if (!r)
 		r = write_for(b, at, x->npages, &w);
 	if (r)
@@ -313,7 +459,7 @@ static void add_victim(struct out_batch *b, struct tier_victim *v)
 	o->first = (uint32_t)(b->nwrites > b->nsent ? b->nwrites - 1 : b->nwrites);
 	int r = 0;
 	for (uint32_t i = 0; !r && i < o->x.n; i++)
-		r = add_extent(b, v->object.fileid, &o->x.v[i]);
+		r = add_extent(b, &v->object, &o->x.v[i]);
 	o->end = (uint32_t)b->nwrites;
 	if (r)
 		o->r = why_not(r);
@@ -375,7 +521,9 @@ static void settle(struct out_batch *b)
 			error = r;
 			o->r = not_now(M_DISK_NOT_FAILED);
 		}
-		o->v->outcome = o->r ? o->r : o->is_there ? 0 : move(t, o);
+		bool moves = !o->r && !o->is_there;
+		o->v->outcome = moves ? move(t, o) : o->r;
+		t->came += moves && !o->v->outcome;
 	}
 	if (error)
 		failed(t, error);
@@ -417,13 +565,6 @@ static void become_stuck(struct out_batch *b)
 		batch_free(b);
 }
 
-static uint64_t begin_until(const struct tier *t, uint64_t since_ns)
-{
-	if (since_ns)
-		return since_ns + t->wait_ms * NS_PER_MS;
-	return clock_ns() + (t->wait_ms > BEHIND_MS ? t->wait_ms : BEHIND_MS) * NS_PER_MS;
-}
-
 void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t since_ns)
 {
 	struct out_batch *b = calloc(1, sizeof(*b));
@@ -437,8 +578,7 @@ void tier_demote(struct tier *t, struct tier_victim *v, unsigned n, uint64_t sin
 	}
 	b->t = t;
 	b->begun_ns = clock_ns();
-	b->waited = since_ns;
-	b->until_ns = begin_until(t, since_ns);
+	b->patience = patience_for(since_ns, t->wait_ms * NS_PER_MS);
 	for (unsigned i = 0; i < n && !b->late; i++)
 		add_victim(b, &v[i]);
 	send_last(b);
@@ -459,11 +599,9 @@ static bool is_free(struct tier *t)
 {
 	struct disk_req *q;
 
-	while (t->stuck && t->out->out) {
+	while (t->stuck && t->out->out)
 		if (disk_reap(t->out, 1, &q))
 			return false;
-		tier_log_leave(t->log, &((struct out_write *)q)->run);
-	}
 	if (t->stuck) {
 		batch_free(t->stuck);
 		t->stuck = NULL;
@@ -471,85 +609,7 @@ static bool is_free(struct tier *t)
 	return true;
 }
 
-/* The log comes round ---------------------------------------------------------------------------- */
-
-static bool is_in_next(struct tier *t, const struct extents *x)
-{
-	for (uint32_t i = 0; i < x->n; i++)
-		if (x->v[i].pool_id == tier_log_id(t->log) &&
-		    tier_log_is_next(t->log, x->v[i].slice))
-			return true;
-	return false;
-}
-
-static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
-{
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
-
-	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
-}
-
-/* What is in the segment goes; it may have gone, or come back, long since. */
-static void leave(struct tier *t, uint64_t fileid)
-{
-	_cleanup_(index_op_fini) struct index_op op = { 0 };
-	_cleanup_(extents_fini) struct extents x = { 0 };
-
-	if (t->calls.find(t->calls.arg, fileid, &op))
-		return;
-	const struct body copy = { BODY_EXTENTS, op.entry.copy };
-	bool away = op.entry.attr.away;
-	if ((!away && !copy.bytes.len) ||
-	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
-	    !is_in_next(t, &x))
-		return;
-	if (away)
-		t->calls.evict(t->calls.arg, fileid);
-	else
-		drop_copy(t, fileid, op.entry.place);
-}
-
-static void note_ready(struct tier *t)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < t->ncleared; i++) {
-		if (journal_has(t->journal, t->cleared[i].mark))
-			tier_log_ready(t->log, t->cleared[i].n);
-		else
-			t->cleared[n++] = t->cleared[i];
-	}
-	t->ncleared = n;
-}
-
-static void clear_some(struct tier *t, unsigned lot)
-{
-	uint64_t fileid;
-	uint32_t n, gen;
-
-	note_ready(t);
-	while (lot && t->ncleared < CLEARED_MAX && tier_log_wants(t->log)) {
-		if (tier_log_next(t->log, &fileid)) {
-			leave(t, fileid);
-			lot--;
-		} else if (tier_log_clear(t->log, &n, &gen)) {
-			t->cleared[t->ncleared++] = (struct cleared){
-				n, journal_segment(t->journal, n, gen) };
-		}
-	}
-}
-
-/* In pages; what is cleared and not on the disk yet is worth a wait. */
-static uint64_t room(struct tier *t, uint64_t wait_ns)
-{
-	uint64_t n = tier_log_room(t->log);
-
-	if (n >= SLICE_PAGES_MAX || !t->ncleared)
-		return n;
-	journal_wait(t->journal, t->cleared[0].mark, clock_ns() + wait_ns);
-	note_ready(t);
-	return tier_log_room(t->log);
-}
+/* What it takes now --------------------------------------------------------------------------- */
 
 static uint64_t none_now(struct tier *t, enum metric reason)
 {
@@ -559,17 +619,20 @@ static uint64_t none_now(struct tier *t, enum metric reason)
 
 uint64_t tier_budget(struct tier *t, bool waited)
 {
-	uint64_t ns = t->wait_ms * NS_PER_MS / (waited ? 2 : 4);
+	uint64_t now = clock_ns(), wait_ns = t->wait_ms * NS_PER_MS, ns = wait_ns / 4;
+	struct patience p = patience_for(waited ? now : 0, wait_ns / 2);
 
-	if (clock_ns() < t->rests_ns || !journal_has(t->journal, 0))
+	if (now < t->rests_ns || !journal_has(t->journal, 0))
 		return none_now(t, M_DISK_NOT_FAILED);
 	if (!is_free(t))
 		return none_now(t, M_DISK_NOT_SLOW);
-	clear_some(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT);
-	uint64_t pages = (uint64_t)(t->pages_per_ns * (double)ns) + 1, most = room(t, ns);
-
+	clear_as_many(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT, now + ns);
+	uint64_t most = make_room(t, &p), took_ns = clock_ns() - now;
 	if (!most)
 		return none_now(t, M_DISK_NOT_FULL);
+	if (waited) /* half of what is left of it */
+		ns = took_ns < wait_ns ? (wait_ns - took_ns) / 2 : 0;
+	uint64_t pages = (uint64_t)(t->pages_per_ns * (double)ns) + 1;
 	if (pages > BUDGET_MAX)
 		pages = BUDGET_MAX;
 	return pages < most ? pages : most;
@@ -583,7 +646,7 @@ void tier_passed(struct tier *t, unsigned n)
 void tier_tend(struct tier *t)
 {
 	if (is_free(t))
-		clear_some(t, CLEAR_LOT / 4);
+		clear_some(t, CLEAR_LOT / 4, UINT64_MAX);
 }
 
 int tier_out_begin(struct tier *t)
@@ -597,11 +660,8 @@ void tier_out_end(struct tier *t)
 	struct disk_req *q;
 	int r = 0;
 
-	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT)) {
-		r = tier_reap(t, t->out, &q);
-		if (!r)
-			tier_log_leave(t->log, &((struct out_write *)q)->run);
-	}
+	while (t->stuck && t->out->out && (!r || r == -ETIMEDOUT))
+		r = tier_reap(t, t->out, tier_next_look(), &q);
 	if (t->stuck)
 		batch_free(t->stuck);
 	t->stuck = NULL;

@@ -45,6 +45,7 @@ struct tier {
 	double pages_per_ns;         /* how fast it was lately; */
 	uint64_t measured_pages, measured_ns; /* and since that was last said */
 	uint64_t rests_ns;           /* after an error, until */
+	unsigned came;               /* objects that were written since as many last left */
 	enum metric reason;          /* why nothing was taken when somebody last asked */
 	struct cleared {
 		uint32_t n;
@@ -57,9 +58,10 @@ struct tier {
 
 /* tier.c */
 int tier_disk(struct tier *t, unsigned depth, struct disk **ret);
-/* disk_reap() of one of those, for LOOK_MS at most: -ETIMEDOUT. As all who wait for the disk they
- * look meanwhile whether the end has waited too long, and then do not return. */
-int tier_reap(struct tier *t, struct disk *d, struct disk_req **ret);
+/* disk_reap() of one of those, by tier_next_look() at the latest: who waits for longer calls it again.
+ * As all who wait for the disk they look meanwhile whether the end has waited too long, and then do
+ * not return. */
+int tier_reap(struct tier *t, struct disk *d, uint64_t deadline_ns, struct disk_req **ret);
 void tier_waits(struct tier *t); /* the same look, of who waits otherwise */
 uint64_t tier_next_look(void);
 

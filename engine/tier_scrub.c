@@ -56,7 +56,7 @@ static int read_pages(struct tier_look *l, uint32_t page, uint32_t npages)
 	}, *done;
 	int r = disk_submit(l->disk, &q);
 
-	while (!r && (r = tier_reap(l->t, l->disk, &done)) == -ETIMEDOUT)
+	while (!r && (r = tier_reap(l->t, l->disk, tier_next_look(), &done)) == -ETIMEDOUT)
 		r = 0;
 	if (!r)
 		r = q.result;

@@ -133,6 +133,13 @@ static int setup_late_patient(void **state)
 	return setup_of(DISK_BYTES, PATIENT_MS);
 }
 
+static int setup_late_small(void **state)
+{
+	(void)state;
+	high = 100;
+	return setup_of(40 << 20, PATIENT_MS);
+}
+
 static int setup_hasty(void **state)
 {
 	(void)state;
@@ -409,6 +416,41 @@ static void a_disk_that_is_full_forgets(void **state)
 	assert_true(there >= 20);
 	assert_true(there < 60);
 	assert_int_equal(read_it(number(199), 200), FILE_BYTES);
+}
+
+/* Three times as many as it has room for: what was there longest makes way for what comes, however many
+ * there are in a segment. */
+static void what_comes_of(unsigned bytes)
+{
+	unsigned n = (unsigned)(3 * disk_bytes / bytes), room = n / 3, old = 0, young = 0;
+	int64_t full = metric_get(M_DISK_NOT_FULL);
+
+	put_many(n, bytes);
+	for (unsigned i = 0; i < room; i++)
+		old += is_there(number(i));
+	for (unsigned i = n - room / 2; i < n; i++)
+		young += is_there(number(i));
+	full = metric_get(M_DISK_NOT_FULL) - full;
+	print_message("of %u, %ld found it full; there are %u of the oldest %u, %u of the youngest "
+		      "%u\n", n, full, old, room, young, room / 2);
+	assert_in_range(full, 0, n / 100);
+	assert_int_equal(old, 0);
+	assert_in_range(young, room / 2 - (unsigned)full, room / 2);
+}
+
+static void what_is_small_makes_way(void **state)
+{
+	(void)state;
+	what_comes_of(PAGE_BYTES);
+}
+
+static void what_is_large_makes_way(void **state)
+{
+	(void)state;
+	what_comes_of(AT_ONCE);
+	what_comes_of(3 * FILE_BYTES / 10);
+	what_comes_of(3 * FILE_BYTES / 2);
+	what_comes_of(5 * FILE_BYTES);
 }
 
 static void it_is_there_after_a_reboot(void **state)
@@ -1114,24 +1156,82 @@ static void close_without_answer(void)
 	_exit(0);
 }
 
-static void the_end_does_not_wait_for_a_dead_disk(void **state)
+static void end_within(unsigned s, void (*close)(void))
 {
 	int status = 0;
-	unsigned there = 0;
+	uint64_t begun = clock_ns();
 
-	(void)state;
 	engine_close(e);
 	pid_t child = fork();
 	if (!child)
-		close_without_answer();
+		close();
 	assert_int_equal(waitpid(child, &status, 0), child);
+	print_message("%.1f s\n", (double)(clock_ns() - begun) / 1e9);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 1);
+	assert_true(clock_ns() - begun < s * NS_PER_S);
 	assert_int_equal(begin(PATIENT_MS), 0);
 	check();
+}
+
+static void the_end_does_not_wait_for_a_dead_disk(void **state)
+{
+	unsigned there = 0;
+
+	(void)state;
+	end_within(60, close_without_answer);
 	for (unsigned i = 0; i < 60; i++)
 		there += is_there(number(i)) && read_it(number(i), i + 1) == FILE_BYTES;
 	assert_in_range(there, 55, 60); /* what was to go there at the end may have gone */
+}
+
+/* Something is on its way there, and who wants room would wait for a minute. */
+static void close_while_it_is_written(void)
+{
+	alarm(60);
+	end_ms = 300;
+	assert_int_equal(begin(60000), 0);
+	put_many(14, FILE_BYTES);
+	hold_eviction(1000000);
+	engine_close(e);
+	_exit(0);
+}
+
+static void the_end_waits_no_longer_than_who_wants_room(void **state)
+{
+	(void)state;
+	end_within(15, close_while_it_is_written);
+}
+
+static unsigned percent_used(void)
+{
+	struct engine_space s;
+
+	engine_space(e, &s);
+	return 100 - (unsigned)(100 * s.free_bytes / POOL_BYTES);
+}
+
+/* The same for room on the disk: its segments are cleared, and that is not known there. */
+static void close_while_none_is_ready(void)
+{
+	alarm(60);
+	end_ms = 300;
+	assert_int_equal(begin(60000), 0);
+	put_many(60, FILE_BYTES);
+	atomic_store(&faults.journal_ms, 1000000);
+	for (unsigned i = 1000; percent_used() < 98; i++) {
+		assert_int_equal(put(number(i), i, AT_ONCE), 0);
+		for (unsigned ms = 0; percent_used() > 96 && ms < 200; ms++)
+			usleep(1000);
+	}
+	engine_close(e);
+	_exit(0);
+}
+
+static void the_end_waits_for_no_room_on_a_dead_disk(void **state)
+{
+	(void)state;
+	end_within(15, close_while_none_is_ready);
 }
 
 /* What is on the disk is known in memory, which was not lost, to the generation of a segment. */
@@ -1810,6 +1910,8 @@ int main(void)
 		TEST(what_cannot_move_is_passed_over, setup_late),
 		TEST(what_is_away_is_written_and_unlinked, setup),
 		TEST(a_disk_that_is_full_forgets, setup_small),
+		TEST(what_is_small_makes_way, setup_small),
+		TEST(what_is_large_makes_way, setup_late_small),
 		TEST(it_is_there_after_a_reboot, setup),
 		TEST(as_much_is_there_as_the_index_has_room_for, setup),
 		TEST(no_older_version_comes_back, setup),
@@ -1831,6 +1933,8 @@ int main(void)
 		TEST(who_asks_while_another_one_gives_up_is_served, setup),
 		TEST(what_nobody_waits_for_is_not_read, setup),
 		TEST(the_end_does_not_wait_for_a_dead_disk, setup_kept_large),
+		TEST(the_end_waits_no_longer_than_who_wants_room, setup_kept_large),
+		TEST(the_end_waits_for_no_room_on_a_dead_disk, setup_kept_small),
 		TEST(a_journal_that_fails_leaves_nothing, setup),
 		TEST(what_a_journal_that_stays_knows_is_not_written, setup),
 		TEST(what_was_done_to_names_is_synced, setup),

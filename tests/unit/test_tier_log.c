@@ -57,6 +57,7 @@ static void clear(void)
 			assert_true(id);
 		if (tier_log_clear(l, &n, &gen))
 			tier_log_ready(l, n);
+		check();
 	}
 }
 
@@ -108,11 +109,12 @@ static void nothing_that_is_held_is_given_out_again(void **state)
 	begin(NULL, SEGMENTS - 1);
 	for (unsigned i = 0; i < STEPS; i++) {
 		step(v, (unsigned)rand() % RUNS);
-		if (i % 16 == 0)
-			check();
+		check();
 	}
-	for (unsigned i = 0; i < RUNS; i++)
+	for (unsigned i = 0; i < RUNS; i++) {
 		let_go(&v[i]);
+		check();
+	}
 	tier_log_stat(l, &st);
 	assert_int_equal(st.live, 0);
 	check();
@@ -131,6 +133,7 @@ static void what_was_there_is_not_ready(void **state)
 	assert_int_equal(tier_log_adopt(l, &s, 77), 0);
 	s.id.gen = 6;
 	assert_int_equal(tier_log_adopt(l, &s, 77), -ESTALE);
+	check();
 	assert_int_equal(tier_log_take(l, 1, 1, &at.id), TIER_FULL);
 	/* The oldest one first, the one behind the newest. */
 	assert_false(tier_log_next(l, &id));
@@ -153,6 +156,25 @@ static void what_was_there_is_not_ready(void **state)
 	assert_true(tier_log_is_next(l, s.id.page));
 	assert_false(tier_log_next(l, &id));
 	assert_false(tier_log_clear(l, &n, &gen));
+	check();
+	tier_log_free(l);
+}
+
+/* A journal that was lost: the first that is in a segment says of which generation that is. */
+static void what_memory_knows_is_full(void **state)
+{
+	struct slice_run s = { { TIER_HEAD_PAGES + SEGMENT, 9 }, 10 };
+	struct tier_log_stat st;
+
+	(void)state;
+	begin(NULL, SEGMENTS - 1);
+	assert_int_equal(tier_log_adopt(l, &s, 77), 0);
+	check();
+	tier_log_stat(l, &st);
+	assert_int_equal(st.live, 10);
+	assert_int_equal(st.ready, SEGMENTS - 1);
+	assert_int_equal(tier_log_unref(l, &s, 1), 0);
+	check();
 	tier_log_free(l);
 }
 
@@ -235,6 +257,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_that_is_held_is_given_out_again),
 		cmocka_unit_test(what_was_there_is_not_ready),
+		cmocka_unit_test(what_memory_knows_is_full),
 		cmocka_unit_test(what_was_cleared_and_filled_is_not_the_oldest),
 		cmocka_unit_test(what_cannot_be_is_refused),
 	};
