@@ -446,8 +446,12 @@ static void test_ending(void **state)
 	pid_t child = fork();
 	if (!child) {
 		open_store();
-		if (!fork())
+		pid_t first = getpid();
+		if (!fork()) {
+			while (getppid() == first)
+				usleep(1000);
 			usleep(300000);
+		}
 		_exit(0);
 	}
 	assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
