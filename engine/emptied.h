@@ -2,7 +2,7 @@
 #pragma once
 /*
  * Directories that an eviction has emptied: they go when nothing has happened to them for a time
- * (--evict-dirs). The index knows which ones they are (index_all_evicted()); here they are looked
+ * (--evict-dirs). The index knows which ones they are (index_some_evicted()); here they are looked
  * for now and then, and let go some at a time, between whatever else there is to evict. Where the
  * index is full they go sooner: no more of them than it takes.
  *

@@ -407,18 +407,6 @@ static void test_room_at_once(void **state)
 	free(buf);
 }
 
-static int open_gone(struct engine *e, const struct gone *g, struct file **ret)
-{
-	struct kit_wait w = KIT_WAIT;
-	struct file_op op = { .done = kit_done, .arg = &w };
-
-	file_open_gone(e, g, 0, &op);
-	int r = (int)kit_wait(&w);
-	if (!r)
-		*ret = op.file;
-	return r;
-}
-
 /* What has lost its last name can be opened until it is dropped, small or large; and
  * goes with the session, if nobody drops it. */
 static void test_gone(void **state)
@@ -443,7 +431,7 @@ static void test_gone(void **state)
 		assert_int_equal(op.gone.body.kind, i % 2 ? BODY_BLOCKS : BODY_EXTENTS);
 		assert_int_equal(pool_npages(e->pool) - pool_nfree(e->pool), used);
 		check_clean(e);
-		assert_int_equal(open_gone(e, &op.gone, &f), 0);
+		assert_int_equal(kit_open_gone(e, &op.gone, 0, &f), 0);
 		if (i < 2)
 			engine_drop(e, &op.gone);
 		assert_int_equal(kit_read(f, 0, got, len), len);
