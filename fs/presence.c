@@ -89,8 +89,7 @@ static void look_at_process(struct presence *p, int at, const char *name)
 
 void presence_fini(struct presence *p)
 {
-	if (p->proc)
-		closedir(p->proc);
+	closedirp(&p->proc);
 	free(p->dirs);
 	*p = (struct presence){ 0 };
 }
@@ -119,7 +118,8 @@ static void end_find(struct presence *p)
 {
 	size_t n = 0;
 
-	closedir(steal(&p->proc));
+	closedirp(&p->proc);
+	p->proc = NULL;
 	if (p->n)
 		qsort(p->dirs, p->n, sizeof(*p->dirs), by_number);
 	for (size_t i = 0; i < p->n; i++)
