@@ -1,6 +1,6 @@
 # What each layer is made of; a layer uses those named to its right only.
 layer(common
-	SRC  lock.c error.c log.c metrics.c crash.c crew.c config.c config_parse.c loop.c
+	SRC  lock.c error.c log.c metrics.c crash.c crew.c detached.c config.c config_parse.c loop.c
 	     size.c stream.c stream_tcp.c units.c
 	LIBS PkgConfig::UV PkgConfig::JANSSON Threads::Threads)
 layer(index

@@ -16,6 +16,11 @@ static inline uint64_t clock_ns(void)
 	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
+static inline struct timespec clock_timespec(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
+}
+
 /* The time for mtime and its like. The coarse clock, as in the kernel's own
  * file systems: a few ns instead of a TSC read; a tick of resolution. */
 static inline struct timespec clock_now(void)

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 
 enum lock_rank {
 	LOCK_NONE,
@@ -108,8 +109,7 @@ static inline int lock_wait_until(struct lock *l, pthread_cond_t *c,
 				  uint64_t deadline_ns)
 {
 	enum lock_rank outer = l->outer;
-	struct timespec t = { (time_t)(deadline_ns / 1000000000),
-			      (long)(deadline_ns % 1000000000) };
+	struct timespec t = clock_timespec(deadline_ns);
 	int r = deadline_ns ? pthread_cond_timedwait(c, &l->mutex, &t)
 			    : pthread_cond_wait(c, &l->mutex);
 

@@ -159,8 +159,7 @@ static int faulty_reap(struct disk *d, uint64_t deadline_ns, struct disk_req **r
 	if (late)
 		until = deadline_ns;
 	if (until > now) {
-		struct timespec t = { (time_t)((until - now) / NS_PER_S),
-				      (long)((until - now) % NS_PER_S) };
+		struct timespec t = clock_timespec(until - now);
 		nanosleep(&t, NULL);
 	}
 	if (late)

@@ -23,6 +23,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/detached.h"
 #include "common/lock.h"
 #include "common/stream.h"
 #include "engine/memory.h"
@@ -44,68 +45,23 @@ _Static_assert(SLICE_BYTES / PAGE_BYTES <= SLICE_PAGES_MAX, "a slice as long as 
 
 /* Finding it ------------------------------------------------------------------------- */
 
-/* Of two: who asks, and the thread that does it. */
 struct lookup {
+	struct detached detached; /* first: detached_start() */
 	char node[300];
 	struct sockaddr_storage at;
 	int r;
-	bool done;
-	atomic_int users;
-	pthread_mutex_t mutex; /* r, at, done */
-	pthread_cond_t cond;
 };
 
-static void lookup_unref(struct lookup *l)
+static void look_up(struct detached *d)
 {
-	if (atomic_fetch_sub(&l->users, 1) > 1)
-		return;
-	pthread_cond_destroy(&l->cond);
-	pthread_mutex_destroy(&l->mutex);
-	free(l);
-}
+	struct lookup *l = (struct lookup *)d;
 
-static void *lookup_main(void *arg)
-{
-	struct lookup *l = arg;
-	struct sockaddr_storage at;
-	int r = stream_resolve(l->node, SERVER_PORT, &at);
-
-	pthread_mutex_lock(&l->mutex);
-	l->r = r;
-	if (!r)
-		l->at = at;
-	l->done = true;
-	pthread_cond_signal(&l->cond);
-	pthread_mutex_unlock(&l->mutex);
-	lookup_unref(l);
-	return NULL;
-}
-
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){ (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
-}
-
-static int lookup_wait(struct lookup *l, uint32_t timeout_ms, struct sockaddr_storage *ret)
-{
-	struct timespec until = timespec_of(clock_ns() + timeout_ms * NS_PER_MS);
-	int r = 0;
-
-	pthread_mutex_lock(&l->mutex);
-	while (!l->done && !r)
-		r = pthread_cond_timedwait(&l->cond, &l->mutex, &until);
-	r = l->done ? l->r : -ETIMEDOUT;
-	if (!r)
-		*ret = l->at;
-	pthread_mutex_unlock(&l->mutex);
-	return r;
+	l->r = stream_resolve(l->node, SERVER_PORT, &l->at);
 }
 
 int probe_find(const char *node, uint32_t timeout_ms, struct sockaddr_storage *ret)
 {
 	struct lookup *l;
-	pthread_t thread;
-	int r;
 
 	if (strlen(node) >= sizeof(l->node))
 		return -EINVAL;
@@ -113,17 +69,13 @@ int probe_find(const char *node, uint32_t timeout_ms, struct sockaddr_storage *r
 	if (!l)
 		return -ENOMEM;
 	strcpy(l->node, node);
-	atomic_store(&l->users, 2);
-	pthread_mutex_init(&l->mutex, NULL);
-	lock_cond_init(&l->cond);
-	r = -pthread_create(&thread, NULL, lookup_main, l);
+	int r = detached_start(&l->detached, "probe-find", look_up);
 	if (r < 0)
-		lookup_unref(l); /* the thread's */
-	else
-		pthread_detach(thread);
+		return r;
+	r = detached_wait(&l->detached, timeout_ms) ? l->r : -ETIMEDOUT;
 	if (!r)
-		r = lookup_wait(l, timeout_ms, ret);
-	lookup_unref(l);
+		*ret = l->at;
+	detached_unref(&l->detached);
 	return r;
 }
 
@@ -506,7 +458,7 @@ static void take_off(struct probe *p, bool write, unsigned n, uint32_t bytes)
 /* False: not by then. 0: for ever. */
 static bool await_landed(struct probe *p, uint64_t until_ns)
 {
-	struct timespec until = timespec_of(until_ns);
+	struct timespec until = clock_timespec(until_ns);
 	int r = 0;
 
 	pthread_mutex_lock(&p->mutex);

@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "common/detached.h"
 #include "fs/priv.h"
 
 enum { READ_MS = 1000, READS_MAX = 16 };
@@ -91,28 +92,15 @@ bool path_has_other(fuse_req_t f)
 
 /* Its memory --------------------------------------------------------------------------- */
 
-/* Of the first of these addresses at which there is any: the string. */
 struct reading {
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-	atomic_uint users; /* its thread, and who waits for it */
-	bool done, good;   /* under the mutex */
-
+	struct detached detached; /* first: detached_start() */
 	pid_t pid;
-	uint64_t at[2];
-	char text[PATH_MAX]; /* its thread's until it is done */
+	uint64_t at[2]; /* of the first of these addresses at which there is any: the string */
+	bool good;
+	char text[PATH_MAX];
 };
 
 static atomic_uint readings;
-
-static void reading_unref(struct reading *r)
-{
-	if (atomic_fetch_sub(&r->users, 1) > 1)
-		return;
-	pthread_cond_destroy(&r->cond);
-	pthread_mutex_destroy(&r->mutex);
-	free(r);
-}
 
 static void *address(uint64_t at)
 {
@@ -135,60 +123,30 @@ static bool read_string(pid_t pid, uint64_t at, char text[PATH_MAX])
 	return n > 0 && memchr(text, 0, (size_t)n);
 }
 
-static void *read_main(void *arg)
+static void read_it(struct detached *d)
 {
-	struct reading *r = arg;
+	struct reading *r = (struct reading *)d;
 
-	pthread_setname_np(pthread_self(), "fs-path");
-	bool good = read_string(r->pid, r->at[0], r->text) ||
-		    (r->at[1] && read_string(r->pid, r->at[1], r->text));
-	pthread_mutex_lock(&r->mutex);
-	r->good = good;
-	r->done = true;
-	pthread_cond_signal(&r->cond);
-	pthread_mutex_unlock(&r->mutex);
-	reading_unref(r);
+	r->good = read_string(r->pid, r->at[0], r->text) ||
+		  (r->at[1] && read_string(r->pid, r->at[1], r->text));
 	atomic_fetch_sub(&readings, 1);
-	return NULL;
 }
 
 /* NULL: it could not be begun. */
 static struct reading *reading_begin(pid_t pid, uint64_t at, uint64_t or_at)
 {
-	struct reading *r = calloc(1, sizeof(*r));
-	pthread_t thread;
+	struct reading *r = atomic_fetch_add(&readings, 1) < READS_MAX ? calloc(1, sizeof(*r))
+								       : NULL;
 
-	if (!r)
-		return NULL;
-	r->pid = pid;
-	r->at[0] = at;
-	r->at[1] = or_at;
-	atomic_store(&r->users, 2);
-	pthread_mutex_init(&r->mutex, NULL);
-	lock_cond_init(&r->cond);
-	if (atomic_fetch_add(&readings, 1) < READS_MAX &&
-	    !pthread_create(&thread, NULL, read_main, r)) {
-		pthread_detach(thread);
-		return r;
+	if (r) {
+		r->pid = pid;
+		r->at[0] = at;
+		r->at[1] = or_at;
+		if (!detached_start(&r->detached, "fs-path", read_it))
+			return r;
 	}
 	atomic_fetch_sub(&readings, 1);
-	reading_unref(r);
-	reading_unref(r);
 	return NULL;
-}
-
-static bool reading_wait(struct reading *r)
-{
-	uint64_t until_ns = clock_ns() + READ_MS * NS_PER_MS;
-	struct timespec until = { (time_t)(until_ns / NS_PER_S), (long)(until_ns % NS_PER_S) };
-	int late = 0;
-
-	pthread_mutex_lock(&r->mutex);
-	while (!r->done && !late)
-		late = pthread_cond_timedwait(&r->cond, &r->mutex, &until);
-	bool good = r->done && r->good;
-	pthread_mutex_unlock(&r->mutex);
-	return good;
 }
 
 static bool path_is(pid_t pid, uint64_t at, uint64_t or_at, const char *name,
@@ -198,8 +156,8 @@ static bool path_is(pid_t pid, uint64_t at, uint64_t or_at, const char *name,
 
 	if (!r)
 		return false;
-	bool yes = reading_wait(r) && is(r->text, name);
-	reading_unref(r);
+	bool yes = detached_wait(&r->detached, READ_MS) && r->good && is(r->text, name);
+	detached_unref(&r->detached);
 	return yes;
 }
 

@@ -197,8 +197,7 @@ static void wait_end(struct client_wait *w, int64_t r)
 int64_t client_await(struct client *c, struct client_wait *w, const char *about)
 {
 	uint64_t until_ns = w->until_ns + GRACE_MS * NS_PER_MS;
-	struct timespec until = { .tv_sec = (time_t)(until_ns / NS_PER_S),
-				  .tv_nsec = (long)(until_ns % NS_PER_S) };
+	struct timespec until = clock_timespec(until_ns);
 
 	while (!atomic_load(&w->ended)) {
 		syscall(SYS_futex, &w->ended, FUTEX_WAIT_BITSET_PRIVATE, 0, &until, NULL,

@@ -135,8 +135,7 @@ static int wait_in(int fd, const char *name, size_t len, uint64_t until_ns)
 
 static void sleep_until(uint64_t ns)
 {
-	const struct timespec t = { .tv_sec = (time_t)(ns / NS_PER_S),
-				    .tv_nsec = (long)(ns % NS_PER_S) };
+	const struct timespec t = clock_timespec(ns);
 
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
@@ -239,9 +238,7 @@ static int find_there(struct client *c, const char *path, struct found *ret)
 
 static int wait_ring(const struct waiter *w, sem_t *bell)
 {
-	uint64_t ns = next_ns(w);
-	const struct timespec t = { .tv_sec = (time_t)(ns / NS_PER_S),
-				    .tv_nsec = (long)(ns % NS_PER_S) };
+	const struct timespec t = clock_timespec(next_ns(w));
 
 	return sem_clockwait(bell, CLOCK_MONOTONIC, &t) < 0 ? -errno : 0;
 }

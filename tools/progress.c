@@ -188,8 +188,7 @@ static void show_line(const struct progress *p, const struct rate *r)
 /* False: it is the end. */
 static bool pause_ms(unsigned ms)
 {
-	uint64_t ns = clock_ns() + ms * NS_PER_MS;
-	const struct timespec until = { (time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S) };
+	const struct timespec until = clock_timespec(clock_ns() + ms * NS_PER_MS);
 	int r = 0;
 
 	pthread_mutex_lock(&lock);

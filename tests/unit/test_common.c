@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "common/cleanup.h"
 #include "common/crash.h"
 #include "common/crew.h"
+#include "common/detached.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -294,6 +296,53 @@ static void test_crew(void **state)
 	}
 }
 
+struct slow_work {
+	struct detached detached;
+	sem_t *goes_on, *over;
+	int found;
+};
+
+static void work_slowly(struct detached *d)
+{
+	struct slow_work *w = (struct slow_work *)d;
+
+	while (sem_wait(w->goes_on) && errno == EINTR)
+		;
+	w->found = 7;
+	sem_post(w->over); /* it may be waited for no more */
+}
+
+/* Who waits gives up, or reads what was found; whichever of the two is last frees it. */
+static void test_detached(void **state)
+{
+	sem_t goes_on, over;
+	(void)state;
+
+	sem_init(&goes_on, 0, 0);
+	sem_init(&over, 0, 0);
+	for (int late = 0; late < 2; late++) {
+		struct slow_work *w = calloc(1, sizeof(*w));
+		assert_non_null(w);
+		w->goes_on = &goes_on;
+		w->over = &over;
+		assert_int_equal(detached_start(&w->detached, "slow-work", work_slowly), 0);
+		assert_false(detached_wait(&w->detached, 10));
+		if (!late) {
+			sem_post(&goes_on);
+			assert_true(detached_wait(&w->detached, 60000));
+			assert_int_equal(w->found, 7);
+			assert_true(detached_wait(&w->detached, 0));
+		}
+		detached_unref(&w->detached);
+		if (late)
+			sem_post(&goes_on);
+		while (sem_wait(&over) && errno == EINTR)
+			;
+	}
+	sem_destroy(&goes_on);
+	sem_destroy(&over);
+}
+
 static void test_array_room(void **state)
 {
 	uint64_t *v = NULL;
@@ -324,6 +373,7 @@ int main(void)
 		cmocka_unit_test(test_news_are_said_once),
 		cmocka_unit_test(test_crash_points),  cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_array_room),    cmocka_unit_test(test_crew),
+		cmocka_unit_test(test_detached),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -856,6 +856,7 @@ static void a_disk_that_takes_nothing_costs_objects(void **state)
 static void a_slow_disk_holds_up_nobody(void **state)
 {
 	uint64_t worst = 0;
+	unsigned held = 0;
 	int64_t slow = metric_get(M_DISK_NOT_SLOW);
 
 	(void)state;
@@ -865,10 +866,12 @@ static void a_slow_disk_holds_up_nobody(void **state)
 		assert_int_equal(put(number(i), i + 1, FILE_BYTES), 0);
 		uint64_t took = clock_ns() - begun;
 		worst = took > worst ? took : worst;
+		held += took >= 400 * NS_PER_MS;
 	}
-	print_message("the longest of 100 puts: %.1f ms\n", (double)worst / 1e6);
-	/* 50 ms for one write of many; the host is shared. */
-	assert_true(worst < 300 * NS_PER_MS);
+	print_message("the longest of 100 puts: %.1f ms, held up: %u\n", (double)worst / 1e6,
+		      held);
+	/* The pool is full after 16 of them. A shared host holds up one now and then. */
+	assert_true(held < 4);
 	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
 	atomic_store(&faults.delay_ms, 0);
 	for (unsigned i = 0; i < 100; i++)
@@ -918,12 +921,12 @@ static void who_waits_for_a_slow_disk_gives_up_in_time(void **state)
 	put_many(60, FILE_BYTES);
 	assert_true(attr_of("1").away);
 	assert_int_equal(kit_lookup(e, "1", &a, &place), 0);
-	atomic_store(&faults.delay_ms, 500);
+	atomic_store(&faults.delay_ms, 3000);
 	op.call.deadline_ns = clock_ns() + 50 * NS_PER_MS;
 	uint64_t begun = clock_ns();
 	file_open(e, a.fileid, place, 0, &op);
 	assert_int_equal(kit_wait(&w), -ETIMEDOUT);
-	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	assert_true(clock_ns() - begun < 2000 * NS_PER_MS);
 	atomic_store(&faults.delay_ms, 0);
 	assert_int_equal(read_it("1", 2), FILE_BYTES);
 }
@@ -966,7 +969,7 @@ static void a_dead_disk_does_not_hold_the_eviction(void **state)
 	assert_true(metric_get(M_DISK_NOT_SLOW) > slow);
 }
 
-/* Hundreds of reads, each of which ends soon: a second of them. */
+/* Hundreds of reads, each of which ends soon: three seconds of them. */
 static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 {
 	struct opening o;
@@ -974,11 +977,11 @@ static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 	(void)state;
 	put_in_parts("a", 5, LARGE_BYTES, LARGE_PARTS);
 	push_out("a");
-	atomic_store(&faults.delay_ms, 20);
+	atomic_store(&faults.delay_ms, 60);
 	uint64_t begun = clock_ns();
 	begin_open(&o, "a", 50);
 	assert_int_equal(kit_wait(&o.w), -ETIMEDOUT);
-	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	assert_true(clock_ns() - begun < 1500 * NS_PER_MS);
 	/* It goes on for who comes again; without anybody who may, it does not. */
 	begin_open(&o, "a", 0);
 	assert_int_equal(kit_wait(&o.w), 0);
@@ -991,7 +994,7 @@ static void who_waits_for_a_long_read_gives_up_in_time(void **state)
 	atomic_store(&o.op.call.cancelled, true);
 	begun = clock_ns();
 	assert_int_equal(kit_wait(&o.w), -ECANCELED);
-	assert_true(clock_ns() - begun < 400 * NS_PER_MS);
+	assert_true(clock_ns() - begun < 1500 * NS_PER_MS);
 	for (count = atomic_load(&faults.count); count != was; count = atomic_load(&faults.count)) {
 		was = count;
 		usleep(100000);
@@ -1034,7 +1037,7 @@ static void what_nobody_waits_for_is_not_read(void **state)
 	put_many(60, FILE_BYTES);
 	for (unsigned i = 50; i < 60; i++) /* room, so that nothing is written */
 		assert_int_equal(kit_unlink(e, number(i)), 0);
-	atomic_store(&faults.delay_ms, 300);
+	atomic_store(&faults.delay_ms, 1500);
 	uint64_t count = atomic_load(&faults.count);
 	for (unsigned i = 0; i < 4; i++)
 		begin_open(&o[i], number(i), 0);
@@ -1119,7 +1122,7 @@ static void what_was_done_to_names_is_synced(void **state)
 	push_out("3");
 	push_out("4");
 	assert_int_equal(sync_names(0), 0);
-	atomic_store(&faults.journal_ms, 400);
+	atomic_store(&faults.journal_ms, 1500);
 	assert_int_equal(kit_unlink(e, "3"), 0);
 	assert_int_equal(sync_names(50), -ETIMEDOUT);
 	uint64_t begun = clock_ns();
