@@ -20,7 +20,7 @@ layer(engine
 	     file.c regain.c register.c open.c load.c map.c map_check.c range.c task.c work.c fetch.c put.c
 	     read.c write.c edit.c copy.c seal.c parts.c publish.c
 	     rdma_port.c rdma_where.c rdma_path.c ${RDMA_SRC} credits.c stream_rdma.c staging.c
-	     disk.c disk_fault.c tier.c tier_log.c tier_journal.c tier_replay.c tier_body.c tier_out.c tier_back.c tier_scrub.c
+	     disk.c disk_fault.c tier.c tier_log.c tier_journal.c tier_replay.c tier_body.c tier_clear.c tier_out.c tier_back.c tier_scrub.c
 	USES index common
 	LIBS PkgConfig::XXHASH PkgConfig::SODIUM PkgConfig::URING Threads::Threads ${RDMA_LIBS})
 layer(fs

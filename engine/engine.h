@@ -295,6 +295,7 @@ struct store_stat {
 	enum store_state state;
 	uint64_t pool_bytes, index_bytes;
 	pid_t pid; /* of the daemon, if it runs */
+	bool ends; /* it has been killed, and is not gone yet: who opens the store waits for that */
 	char serves[64]; /* host:port that it serves it at, or "" */
 };
 int engine_store_stat(const char *dir, struct store_stat *ret);

@@ -8,13 +8,35 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+
+/* See proc_pid_stat(5): PF_EXITING of the kernel's flags, and a SIGKILL that its first thread has
+ * not taken yet. When that has ended the others, and with them its memory and what it had open,
+ * may take their time, while those who wait for its mount have been told already. */
+static bool is_ending(pid_t pid)
+{
+	enum { EXITING = 4 };
+	char path[32], line[1024], state;
+	unsigned long pending;
+	unsigned flags;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	_cleanup_(fclosep) FILE *f = fopen(path, "re");
+	const char *after_name = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	return after_name &&
+	       sscanf(after_name, ") %c %*d %*d %*d %*d %*d %u"
+		      " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+		      " %*s %*s %*s %lu", &state, &flags, &pending) == 3 &&
+	       (state == 'Z' || state == 'X' || flags & EXITING || pending >> (SIGKILL - 1) & 1);
+}
 
 struct lockfile_owner lockfile_owner(int fd)
 {
@@ -24,6 +46,7 @@ struct lockfile_owner lockfile_owner(int fd)
 
 	if (pread(fd, s, sizeof(s) - 1, 0) > 0 && sscanf(s, "%d serves %63s", &pid, owner.serves))
 		owner.pid = pid;
+	owner.ends = owner.pid && is_ending(owner.pid);
 	return owner;
 }
 
@@ -45,19 +68,6 @@ bool lockfile_is_taken(int fd)
 	return !fcntl(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
 }
 
-/* Its first thread has ended. The others, and with them its memory and what it had open, may
- * take their time, while those who wait for its mount have been told already. */
-static bool is_ending(pid_t pid)
-{
-	char path[32], line[64], state = '\0';
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	_cleanup_(fclosep) FILE *f = pid ? fopen(path, "re") : NULL;
-	while (f && !state && fgets(line, sizeof(line), f))
-		(void)!sscanf(line, "State: %c", &state);
-	return state == 'Z' || state == 'X';
-}
-
 int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_owner *ret_owner)
 {
 	uint64_t until = clock_ns() + LOCKFILE_END_MS * NS_PER_MS;
@@ -72,7 +82,7 @@ int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_ow
 		if (fcntl(fd, F_OFD_SETLK, &l)) {
 			int r = errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 			*ret_owner = lockfile_owner(fd);
-			if (r != -EBUSY || !is_ending(ret_owner->pid) || clock_ns() >= until)
+			if (r != -EBUSY || !ret_owner->ends || clock_ns() >= until)
 				return r;
 			usleep(1000);
 			continue;

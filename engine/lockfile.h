@@ -12,11 +12,12 @@
 struct lockfile_owner {
 	pid_t pid;       /* 0: he has not said so yet */
 	char serves[64]; /* host:port, or "" */
+	bool ends;       /* he has been killed, and the kernel is taking him away */
 };
 
 /* Held until *ret_fd is closed. -EBUSY: somebody has it (*ret_owner, which is set
- * then only); one that has been killed, and that the kernel has not taken away yet, is waited
- * for, LOCKFILE_END_MS at most. -ENOENT: there is none and it was not to be made. */
+ * then only); one that ends is waited for, LOCKFILE_END_MS at most. -ENOENT: there is none and
+ * it was not to be made. */
 int lockfile_take(const char *path, bool create, int *ret_fd, struct lockfile_owner *ret_owner);
 
 /* By its owner. */

@@ -691,6 +691,7 @@ int engine_store_stat(const char *dir, struct store_stat *ret)
 
 		st.state = STORE_RUNNING;
 		st.pid = owner.pid;
+		st.ends = owner.ends;
 		memcpy(st.serves, owner.serves, sizeof(st.serves));
 	}
 	*ret = st;

@@ -21,7 +21,6 @@
 #include <stdlib.h>
 
 #include "common/array.h"
-#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/crash.h"
 #include "common/error.h"
@@ -30,9 +29,7 @@
 #include "engine/tier_priv.h"
 
 enum {
-	LOOK_MS = 5,            /* how often somebody is looked for who waits */
 	REST_MS = 1000,         /* after an error */
-	BEHIND_MS = 5000,       /* for a batch that nobody waits for */
 	BUDGET_MAX = 16384,     /* pages of a batch: 64 MiB */
 	MEASURE_PAGES = 64,     /* that are written, at least, to measure it */
 	BEGIN_PAGES_PER_MS = 64,/* 256 MiB/s, before it was measured */
@@ -56,12 +53,6 @@ struct out_victim {
 	int r;
 };
 
-/* Until when the disk is waited for; it is sooner once somebody begins to wait for room. */
-struct patience {
-	uint64_t until_ns;
-	uint64_t less_ns; /* so long from then on; 0: somebody does already */
-};
-
 struct out_batch {
 	struct tier *t;
 	struct out_victim v[TIER_MAX];
@@ -81,149 +72,6 @@ static int not_now(enum metric reason)
 {
 	metric_add(reason, 1);
 	return TIER_NOT;
-}
-
-/* Patience ----------------------------------------------------------------------------- */
-
-/* since_ns: somebody waits since then, or 0. */
-static struct patience patience_for(uint64_t since_ns, uint64_t wait_ns)
-{
-	uint64_t long_ns = BEHIND_MS * NS_PER_MS;
-
-	if (since_ns)
-		return (struct patience){ since_ns + wait_ns, 0 };
-	return (struct patience){ clock_ns() + (wait_ns > long_ns ? wait_ns : long_ns), wait_ns / 2 };
-}
-
-/* Somebody may have begun to wait. */
-static uint64_t until(struct tier *t, struct patience *p)
-{
-	if (p->less_ns && t->calls.is_waited && t->calls.is_waited(t->calls.arg)) {
-		uint64_t end = clock_ns() + p->less_ns;
-		p->until_ns = end < p->until_ns ? end : p->until_ns;
-		p->less_ns = 0;
-	}
-	return p->until_ns;
-}
-
-/* The same, or when to look again. */
-static uint64_t next_look(struct tier *t, struct patience *p)
-{
-	uint64_t end = until(t, p), look = clock_ns() + LOOK_MS * NS_PER_MS;
-
-	return end < look ? end : look;
-}
-
-static bool is_over(struct tier *t, struct patience *p)
-{
-	return clock_ns() >= until(t, p);
-}
-
-/* The log comes round ---------------------------------------------------------------------------- */
-
-static bool is_in_next(struct tier *t, const struct extents *x)
-{
-	for (uint32_t i = 0; i < x->n; i++)
-		if (x->v[i].pool_id == tier_log_id(t->log) &&
-		    tier_log_is_next(t->log, x->v[i].slice))
-			return true;
-	return false;
-}
-
-static void drop_copy(struct tier *t, uint64_t fileid, struct place place)
-{
-	_cleanup_(index_op_fini) struct index_op op = { .fileid = fileid, .place = place };
-
-	index_wait(t->e->ix, &op, index_copy_drop); /* or it stays, and the segment with it */
-}
-
-/* What is in the segment goes; it may have gone, or come back, long since. */
-static void leave(struct tier *t, uint64_t fileid)
-{
-	_cleanup_(index_op_fini) struct index_op op = { 0 };
-	_cleanup_(extents_fini) struct extents x = { 0 };
-
-	if (t->calls.find(t->calls.arg, fileid, &op))
-		return;
-	const struct body copy = { BODY_EXTENTS, op.entry.copy };
-	bool away = op.entry.attr.away;
-	if ((!away && !copy.bytes.len) ||
-	    tier_body_read(t->e->ix, fileid, away ? &op.entry.body : &copy, &x) ||
-	    !is_in_next(t, &x))
-		return;
-	if (away)
-		t->calls.evict(t->calls.arg, fileid);
-	else
-		drop_copy(t, fileid, op.entry.place);
-}
-
-static void note_ready(struct tier *t)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < t->ncleared; i++) {
-		if (journal_has(t->journal, t->cleared[i].mark))
-			tier_log_ready(t->log, t->cleared[i].n);
-		else
-			t->cleared[n++] = t->cleared[i];
-	}
-	t->ncleared = n;
-}
-
-static void clear_some(struct tier *t, unsigned lot, uint64_t until_ns)
-{
-	uint64_t fileid;
-	uint32_t n, gen;
-
-	note_ready(t);
-	while (lot && t->ncleared < CLEARED_MAX && tier_log_wants(t->log) &&
-	       clock_ns() < until_ns) {
-		if (tier_log_next(t->log, &fileid)) {
-			leave(t, fileid);
-			lot--;
-		} else if (tier_log_clear(t->log, &n, &gen)) {
-			t->cleared[t->ncleared++] = (struct cleared){
-				n, journal_segment(t->journal, n, gen) };
-		}
-	}
-}
-
-/* As many as came since the last time, so that a segment is free when the one before it is full. */
-static void clear_as_many(struct tier *t, unsigned least, uint64_t until_ns)
-{
-	unsigned lot = t->came > least ? t->came : least;
-
-	t->came = 0;
-	clear_some(t, lot, until_ns);
-}
-
-/* False: that is over, or the journal has failed. */
-static bool wait_ready(struct tier *t, struct patience *p)
-{
-	int r = journal_wait(t->journal, t->cleared[0].mark, next_look(t, p));
-
-	if (r == -ETIMEDOUT)
-		tier_waits(t);
-	note_ready(t);
-	return !r || (r == -ETIMEDOUT && !is_over(t, p));
-}
-
-/* In pages. Where there is none, what is oldest leaves the disk: else what is to go now would be
- * forgotten, and that would stay. What is cleared and not on the disk yet is worth a wait. */
-static uint64_t make_room(struct tier *t, struct patience *p)
-{
-	uint64_t n;
-	bool more = true;
-
-	while ((n = tier_log_room(t->log)) < SLICE_PAGES_MAX && more) {
-		if (t->ncleared) {
-			more = wait_ready(t, p);
-		} else {
-			clear_some(t, CLEAR_LOT / 4, until(t, p));
-			more = t->ncleared || (tier_log_wants(t->log) && !is_over(t, p));
-		}
-	}
-	return n;
 }
 
 /* Pins --------------------------------------------------------------------------------- */
@@ -285,8 +133,8 @@ static bool reap(struct out_batch *b)
 	struct disk_req *q;
 	int r = -ETIMEDOUT;
 
-	while (r == -ETIMEDOUT && !is_over(b->t, &b->patience))
-		r = tier_reap(b->t, b->t->out, next_look(b->t, &b->patience), &q);
+	while (r == -ETIMEDOUT && !patience_over(b->t, &b->patience))
+		r = tier_reap(b->t, b->t->out, patience_look(b->t, &b->patience), &q);
 	b->late = r < 0;
 	return !b->late;
 }
@@ -368,7 +216,7 @@ static int take(struct out_batch *b, const struct policy_object *p, uint32_t npa
 	uint64_t now = clock_ns();
 	half.until_ns -= half.until_ns > now ? (half.until_ns - now) / 2 : 0;
 	half.less_ns /= 2;
-	b->full = make_room(b->t, &half) < SLICE_PAGES_MAX;
+	b->full = tier_make_room(b->t, &half) < SLICE_PAGES_MAX;
 	return b->full ? r : tier_log_take(l, npages, p->fileid, ret);
 }
 
@@ -626,8 +474,8 @@ uint64_t tier_budget(struct tier *t, bool waited)
 		return none_now(t, M_DISK_NOT_FAILED);
 	if (!is_free(t))
 		return none_now(t, M_DISK_NOT_SLOW);
-	clear_as_many(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT, now + ns);
-	uint64_t most = make_room(t, &p), took_ns = clock_ns() - now;
+	tier_clear_as_many(t, waited ? CLEAR_LOT / 4 : CLEAR_LOT, now + ns);
+	uint64_t most = tier_make_room(t, &p), took_ns = clock_ns() - now;
 	if (!most)
 		return none_now(t, M_DISK_NOT_FULL);
 	if (waited) /* half of what is left of it */
@@ -646,7 +494,7 @@ void tier_passed(struct tier *t, unsigned n)
 void tier_tend(struct tier *t)
 {
 	if (is_free(t))
-		clear_some(t, CLEAR_LOT / 4, UINT64_MAX);
+		tier_clear(t, CLEAR_LOT / 4, UINT64_MAX);
 }
 
 int tier_out_begin(struct tier *t)

@@ -39,7 +39,7 @@ struct tier {
 	struct tier_log *log;
 	struct journal *journal;
 
-	/* tier_out.c, "evict" only */
+	/* tier_out.c and tier_clear.c, "evict" only */
 	struct disk *out;
 	struct out_batch *stuck;     /* of which writes are out, too late for who waited */
 	double pages_per_ns;         /* how fast it was lately; */
@@ -68,6 +68,29 @@ uint64_t tier_next_look(void);
 /* tier_out.c */
 int tier_out_begin(struct tier *t);
 void tier_out_end(struct tier *t);
+
+/* tier_clear.c */
+
+/* Until when the disk is waited for; it is sooner once somebody begins to wait for room. */
+struct patience {
+	uint64_t until_ns;
+	uint64_t less_ns; /* so long from then on; 0: somebody does already */
+};
+
+/* since_ns: somebody waits since then, or 0. */
+struct patience patience_for(uint64_t since_ns, uint64_t wait_ns);
+bool patience_over(struct tier *t, struct patience *p);
+/* When it is over, or when to look again whether it is. */
+uint64_t patience_look(struct tier *t, struct patience *p);
+
+/* So many objects leave what is to be written next, if that is wanted. */
+void tier_clear(struct tier *t, unsigned lot, uint64_t until_ns);
+/* The same: as many as came since the last time, so that a segment is free when the one before
+ * it is full. */
+void tier_clear_as_many(struct tier *t, unsigned least, uint64_t until_ns);
+/* In pages. Where there is none, what is oldest leaves the disk: else what is to go now would be
+ * forgotten, and that would stay. */
+uint64_t tier_make_room(struct tier *t, struct patience *p);
 
 /* tier_back.c */
 int tier_back_begin(struct tier *t);

@@ -131,6 +131,20 @@ until_said() { # pattern file
 	"$SLICEFS" umount "$MNT"
 }
 
+@test "killed, and started again at once, at the port that it had" {
+	local at _
+	serve
+	at=$(node at)
+	end_node
+	for _ in 1 2 3; do
+		serve --listen "$at"
+		[ "$(node at)" = "$at" ]
+		kill -9 "$(node pid)"
+	done
+	serve --listen "$at"
+	end_node
+}
+
 @test "an idle connection does not hold up its end" {
 	serve --drain 1m
 	begin 's = wire.connect(at); m = wire.Mount(at); said("there"); closed(s); m.is_closed(); said("closed")'

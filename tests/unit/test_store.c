@@ -426,6 +426,7 @@ static void test_killed(void **state)
 	assert_int_equal(engine_store_stat(dir, &st), 0);
 	assert_int_equal(st.state, STORE_RUNNING);
 	assert_int_equal(st.pid, child);
+	assert_false(st.ends);
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	close(ready[0]);
@@ -434,8 +435,34 @@ static void test_killed(void **state)
 	assert_objects(20);
 }
 
-/* One that was killed, and has the lock still while the kernel takes it away, is waited for. Here
- * who has it so long is another process. */
+/* One that was killed, and has the lock still while the kernel takes it away, is waited for: from
+ * the kill on. */
+static void test_killed_just_now(void **state)
+{
+	int ready[2], status;
+	char c;
+	(void)state;
+
+	make_store(2);
+	for (unsigned i = 0; i < 10; i++) {
+		assert_int_equal(pipe(ready), 0);
+		pid_t child = fork();
+		if (!child) {
+			open_store();
+			if (write(ready[1], "x", 1) == 1)
+				pause();
+			_exit(1);
+		}
+		assert_int_equal(read(ready[0], &c, 1), 1);
+		kill(child, SIGKILL);
+		assert_objects(20 + 21);
+		waitpid(child, &status, 0);
+		close(ready[0]);
+		close(ready[1]);
+	}
+}
+
+/* To the end of its last thread. Here who has the lock so long is another process. */
 static void test_ending(void **state)
 {
 	siginfo_t info;
@@ -459,6 +486,7 @@ static void test_ending(void **state)
 	assert_int_equal(engine_store_stat(dir, &st), 0);
 	assert_int_equal(st.state, STORE_RUNNING);
 	assert_int_equal(st.pid, child);
+	assert_true(st.ends);
 	assert_objects(20 + 21);
 	waitpid(child, &status, 0);
 }
@@ -1117,7 +1145,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_new), T(test_kept), T(test_default_sizes), T(test_died_while_making),
 		T(test_killed_while_making), T(test_race), T(test_exclusive),
-		T(test_busy), T(test_killed), T(test_ending), T(test_other_sizes),
+		T(test_busy), T(test_killed), T(test_killed_just_now), T(test_ending), T(test_other_sizes),
 		T(test_no_place), T(test_too_small),
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),
