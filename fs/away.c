@@ -256,6 +256,8 @@ static bool has_come_to(const struct req *q, const struct sent_away *s)
 
 	if (s->promise)
 		return s->promise->inode == q->inode;
+	if (s->kind == MOP_LINK && s->from == nodeid)
+		return true; /* of link(2) by a descriptor there is the other path only */
 	if (!s->strayed)
 		return s->shown == nodeid;
 	return q->kind == MOP_LINK && s->left == nodeid; /* then came the other path */

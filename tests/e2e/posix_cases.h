@@ -274,6 +274,8 @@ static void links(void)
 		run("mk %c o 4755 2 | 1 link o n ; 0 link o m", *t);
 		run("mk %c o ; open A o r,path,nofollow | linkfd A n ; linkempty A m ; fstat A",
 		    *t);
+		run("mk %c o ; mkdir d ; open A o r,path,nofollow | linkfd A n ; linkempty A d/m ; "
+		    "fstat A", *t);
 		run("mk %c o ; open A o r,path,nofollow ; remove o | linkfd A n ; linkempty A m ; "
 		    "fstat A", *t);
 		run("mk %c x ; symlink x o | link o n ; linkat o m ; lstat n ; lstat m", *t);
