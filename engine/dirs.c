@@ -8,13 +8,18 @@
 
 #include "common/table.h"
 
-enum { DEPTH_MAX = 4096 }; /* of steps up: rows in any order may make a ring for a moment */
+enum {
+	DEPTH_MAX = 4096, /* of steps up: rows in any order may make a ring for a moment */
+	COUNT_LOT = 250,  /* directories that are counted in one go */
+};
 
 struct dir {
 	uint64_t fileid, parent; /* parent 0: heard of by what is in it only */
 	int64_t pages;           /* of files in it */
 	uint64_t quota;
-	int64_t below;           /* pages of all below it, too, if that is counted */
+	int64_t below;           /* pages of all below it that are counted, too; */
+	uint32_t walk;           /* in that walk, and of those before nothing is true */
+	bool is_counted;         /* its own pages are in that of all above it */
 	uint64_t rests_ns;       /* not over until then */
 	struct dir *prev, *next; /* of those that have a quota */
 	UT_hash_handle hh;
@@ -24,7 +29,19 @@ struct dirs {
 	struct dir *table, *quotas;
 	bool is_whole;           /* all have been heard of */
 	bool counts;             /* what is below each: while there are quotas */
+	uint32_t walk;           /* which it is of those that counted all */
+	struct dir *next;        /* is to be counted next; NULL: all are */
 };
+
+static struct dir *in_walk(const struct dirs *d, struct dir *x)
+{
+	if (x->walk != d->walk) {
+		x->walk = d->walk;
+		x->below = 0;
+		x->is_counted = false;
+	}
+	return x;
+}
 
 static struct dir *find(const struct dirs *d, uint64_t fileid)
 {
@@ -44,6 +61,8 @@ static struct dir *find_or_new(struct dirs *d, uint64_t fileid)
 	if (!x)
 		return NULL;
 	x->fileid = fileid;
+	x->walk = d->walk;
+	x->is_counted = !d->next; /* or it comes to be the last one */
 	HASH_ADD(hh, d->table, fileid, sizeof(x->fileid), x);
 	return x;
 }
@@ -56,17 +75,24 @@ static struct dir *above(const struct dirs *d, const struct dir *x)
 static void add_above(struct dirs *d, struct dir *x, int64_t pages)
 {
 	for (unsigned i = 0; x && i < DEPTH_MAX; i++, x = above(d, x))
-		x->below += pages;
+		in_walk(d, x)->below += pages;
 }
 
-static void count(struct dirs *d)
+bool dirs_is_counting(const struct dirs *d)
 {
-	struct dir *x, *next;
+	return d->next;
+}
 
-	HASH_ITER(hh, d->table, x, next)
-		x->below = 0;
-	HASH_ITER(hh, d->table, x, next)
-		add_above(d, x, x->pages);
+bool dirs_count_more(struct dirs *d)
+{
+	for (unsigned i = 0; d->next && i < COUNT_LOT; i++) {
+		struct dir *x = in_walk(d, d->next);
+		if (!x->is_counted)
+			add_above(d, x, x->pages);
+		x->is_counted = true;
+		d->next = x->hh.next;
+	}
+	return dirs_is_counting(d);
 }
 
 /* Begins with the first quota, and ends with the last one. */
@@ -74,9 +100,12 @@ static void count_if_wanted(struct dirs *d)
 {
 	bool wanted = d->quotas && d->is_whole;
 
-	if (wanted && !d->counts)
-		count(d);
+	if (wanted == d->counts)
+		return;
 	d->counts = wanted;
+	d->next = wanted ? d->table : NULL;
+	d->walk++;
+	dirs_count_more(d);
 }
 
 void dirs_count(struct dirs *d)
@@ -93,7 +122,7 @@ int dirs_put(struct dirs *d, uint64_t dir, uint64_t parent, uint64_t quota)
 		return -ENOMEM;
 	bool moves = d->counts && x->parent != parent, changes = !x->quota != !quota;
 	if (moves)
-		add_above(d, above(d, x), -x->below);
+		add_above(d, above(d, x), -in_walk(d, x)->below);
 	if (changes && quota)
 		DL_APPEND(d->quotas, x);
 	else if (changes)
@@ -114,6 +143,8 @@ void dirs_remove(struct dirs *d, uint64_t dir)
 		return;
 	if (x->quota)
 		DL_DELETE(d->quotas, x);
+	if (d->next == x)
+		d->next = x->hh.next;
 	HASH_DEL(d->table, x);
 	free(x);
 	count_if_wanted(d);
@@ -126,7 +157,7 @@ int dirs_add(struct dirs *d, uint64_t dir, int64_t pages)
 	if (!x)
 		return -ENOMEM;
 	x->pages += pages;
-	if (d->counts)
+	if (d->counts && in_walk(d, x)->is_counted)
 		add_above(d, x, pages);
 	return 0;
 }
@@ -136,16 +167,21 @@ bool dirs_have_quotas(const struct dirs *d)
 	return d->quotas;
 }
 
+static uint64_t below(const struct dirs *d, const struct dir *x)
+{
+	return d->counts && x->walk == d->walk && x->below > 0 ? (uint64_t)x->below : 0;
+}
+
 uint64_t dirs_used(const struct dirs *d, uint64_t dir)
 {
 	struct dir *x = find(d, dir);
 
-	return x && x->quota && x->below > 0 ? (uint64_t)x->below : 0;
+	return x && x->quota ? below(d, x) : 0;
 }
 
-static bool is_over(const struct dir *x)
+static bool is_over(const struct dirs *d, const struct dir *x)
 {
-	return x->below > 0 && (uint64_t)x->below > x->quota;
+	return below(d, x) > x->quota;
 }
 
 uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over)
@@ -155,7 +191,7 @@ uint64_t dirs_quotas(const struct dirs *d, uint64_t *ret_over)
 
 	DL_FOREACH(d->quotas, x) {
 		n++;
-		over += is_over(x);
+		over += is_over(d, x);
 	}
 	*ret_over = over;
 	return n;
@@ -175,9 +211,9 @@ uint64_t dirs_over(const struct dirs *d, uint64_t after, uint64_t now_ns, uint64
 
 	x = x && x->quota ? x->next : after ? NULL : d->quotas;
 	for (; x; x = x->next) {
-		if (!is_over(x) || now_ns < x->rests_ns)
+		if (!is_over(d, x) || now_ns < x->rests_ns)
 			continue;
-		*ret_pages = (uint64_t)x->below - x->quota;
+		*ret_pages = below(d, x) - x->quota;
 		return x->fileid;
 	}
 	return 0;

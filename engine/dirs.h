@@ -8,9 +8,10 @@
  * dirs_count(); after that a directory comes before what is in it.
  *
  * A change of a file, or the move of a directory, costs a step for each directory above it where
- * there is any quota, and one step where there is none. The first quota costs a walk over all.
+ * there is any quota, and one step where there is none. The first quota costs a walk over all, in
+ * lots: until its end less is known to be below a directory than there is, and never more.
  *
- * Memory: some 110 bytes a directory.
+ * Memory: some 120 bytes a directory.
  *
  * Threads: one at a time; uses.h has the lock.
  */
@@ -38,6 +39,10 @@ static inline uint64_t dirs_quota_of(uint64_t bytes)
 
 /* All have been heard of, and are counted where there is a quota. Until then nothing is over. */
 void dirs_count(struct dirs *d);
+
+/* A lot more of the walk that the first quota has begun. False: it is at its end. */
+bool dirs_count_more(struct dirs *d);
+bool dirs_is_counting(const struct dirs *d); /* it is not */
 
 /* Files in it take so many pages more, or less. -ENOMEM: they are not counted. */
 int dirs_add(struct dirs *d, uint64_t dir, int64_t pages);

@@ -593,7 +593,8 @@ static void *run(void *arg)
 		end_condemned(x);
 		if (x->e->tier)
 			tier_tend(x->e->tier);
-		more = serve_quotas(x);
+		more = uses_count_more(x->uses);
+		more |= serve_quotas(x);
 		more |= serve(x, POOL);
 		more |= serve(x, INDEX);
 		more |= serve_ends(x);

@@ -145,6 +145,13 @@ uint64_t uses_quotas(struct uses *u, uint64_t *ret_over)
 	return dirs_quotas(u->dirs, ret_over);
 }
 
+bool uses_count_more(struct uses *u)
+{
+	WITH_LOCK(&u->lock);
+
+	return dirs_count_more(u->dirs);
+}
+
 bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above)
 {
 	WITH_LOCK(&u->lock);
@@ -301,7 +308,7 @@ static void apply_dirs(struct uses *u)
 			apply_pages(u, &u->dir_events[i]);
 }
 
-/* True: a directory has more than it may have. */
+/* True: a directory has more than it may have, or it is not counted yet whether one has. */
 static bool apply(struct uses *u)
 {
 	WITH_LOCK(&u->lock);
@@ -316,7 +323,8 @@ static bool apply(struct uses *u)
 		apply_object(u, u->events + i, n);
 	}
 	uint64_t pages;
-	return u->ndir_events && dirs_over(u->dirs, 0, clock_ns(), &pages);
+	return u->ndir_events && (dirs_is_counting(u->dirs) ||
+				  dirs_over(u->dirs, 0, clock_ns(), &pages));
 }
 
 int uses_look(struct uses *u, struct index *ix, const struct expiry_end *end)

@@ -23,7 +23,8 @@ struct uses_opts {
 	struct expiry *expiry;
 	uint32_t temp_s; /* after its last use a temporary file ends; 0: it does not */
 	bool all_pinned; /* the expiry knows also what is pinned for ever */
-	void (*over)(void *arg); /* a directory has more than its quota; under no lock. Or NULL */
+	/* A directory has more than its quota, or all are to be counted; under no lock. Or NULL. */
+	void (*over)(void *arg);
 	void *arg;
 };
 
@@ -52,6 +53,7 @@ void uses_rest(struct uses *u, uint64_t dir, uint64_t until_ns);
 uint64_t uses_below(struct uses *u, uint64_t dir);
 uint64_t uses_quotas(struct uses *u, uint64_t *ret_over);
 bool uses_is_below(struct uses *u, uint64_t dir, uint64_t above);
+bool uses_count_more(struct uses *u); /* is due when `over` is called */
 
 /* For tests, while nothing is written or evicted: what is known, here and to the policy, is what
  * the index has. Blocks. Lines to report; the number of violations, or negative. */

@@ -144,6 +144,8 @@ int uses_check(struct uses *u, struct policy *p, struct index *ix, struct writer
 		r = index_all_objects(ix, check_row, &c);
 	if (!r)
 		r = index_all_objects(ix, check_number_of_names, &c);
+	while (uses_count_more(u))
+		;
 	if (!r)
 		check_sums(&c);
 	free(c.dirs);

@@ -7,6 +7,9 @@
 
 #include <cmocka.h>
 
+#include <stdlib.h>
+
+#include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/random.h"
 #include "engine/dirs.h"
@@ -125,11 +128,116 @@ static void random_dirs(void **state)
 	check();
 }
 
+/* What a first quota counts in lots, and what is changed meanwhile. */
+enum { MANY = 5000 };
+
+struct one {
+	uint64_t parent;
+	int64_t pages, below;
+};
+
+static void sum_up(struct one *v)
+{
+	for (unsigned i = 1; i <= MANY; i++)
+		v[i].below = 0;
+	for (unsigned i = 1; i <= MANY; i++)
+		for (uint64_t at = i; v[i].parent; at = v[at].parent) {
+			v[at].below += v[i].pages;
+			if (at == 1)
+				break;
+		}
+}
+
+static bool is_in(const struct one *v, uint64_t dir, uint64_t which)
+{
+	for (; dir != 1 && dir != which; dir = v[dir].parent)
+		;
+	return dir == which;
+}
+
+/* In any order of their numbers, so that those above come after those below as well. */
+static void change_one(struct one *v, uint64_t roll)
+{
+	uint64_t dir = 2 + roll % (MANY - 1), parent = 1 + (roll >> 16) % MANY;
+	int64_t pages = (int64_t)(roll >> 40 & 15) - v[dir].pages;
+
+	if (!v[dir].parent) {
+		v[dir] = (struct one){ .parent = 1 };
+		assert_int_equal(dirs_put(d, dir, 1, 0), 0);
+	} else if (roll >> 32 & 1) {
+		v[dir].pages += pages;
+		assert_int_equal(dirs_add(d, dir, pages), 0);
+	} else if (v[parent].parent && !is_in(v, parent, dir)) {
+		v[dir].parent = parent;
+		assert_int_equal(dirs_put(d, dir, parent, dir % 7 ? 0 : 1), 0);
+	}
+}
+
+static void remove_empty(struct one *v)
+{
+	_cleanup_(freep) bool *full = calloc(MANY + 1, sizeof(*full));
+
+	assert_non_null(full);
+	for (unsigned i = 1; i <= MANY; i++)
+		full[v[i].parent] = true;
+	for (unsigned i = 2; i <= MANY; i++)
+		if (v[i].parent && !full[i] && !v[i].pages) {
+			dirs_remove(d, i);
+			v[i] = (struct one){ 0 };
+		}
+}
+
+static void some_at_a_time(void **state)
+{
+	uint64_t seed = clock_ns(), over;
+	_cleanup_(freep) struct one *v = calloc(MANY + 1, sizeof(*v));
+
+	(void)state;
+	print_message("seed %llu\n", (unsigned long long)seed);
+	assert_non_null(v);
+	v[1].parent = 1;
+	assert_int_equal(dirs_put(d, 1, 1, 0), 0);
+	dirs_count(d);
+	for (unsigned round = 0; round < 10; round++) {
+		for (unsigned i = 0; i < 20000; i++)
+			change_one(v, random_next(&seed));
+		for (uint64_t i = 2; i <= MANY; i++)
+			if (v[i].parent)
+				assert_int_equal(dirs_put(d, i, v[i].parent, 0), 0);
+		assert_false(dirs_have_quotas(d));
+		assert_int_equal(dirs_put(d, 1, 1, 1), 0);
+		sum_up(v);
+		assert_true(dirs_used(d, 1) < (uint64_t)v[1].below);
+		unsigned lots = 1;
+		do {
+			for (unsigned i = 0; i < 200; i++)
+				change_one(v, random_next(&seed));
+			remove_empty(v);
+			sum_up(v);
+			assert_true(dirs_used(d, 1) <= (uint64_t)v[1].below);
+			lots++;
+		} while (dirs_count_more(d));
+		assert_in_range(lots, 10, MANY / 100);
+		for (unsigned i = 0; i < 1000; i++)
+			change_one(v, random_next(&seed));
+		sum_up(v);
+		assert_int_equal(dirs_used(d, 1), v[1].below);
+		for (uint64_t i = 2; i <= MANY; i++)
+			if (v[i].parent) {
+				assert_int_equal(dirs_put(d, i, v[i].parent, 1), 0);
+				assert_int_equal(dirs_used(d, i), v[i].below);
+			}
+		assert_true(dirs_quotas(d, &over) && over);
+		assert_int_equal(dirs_put(d, 1, 1, 0), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(by_hand, setup, teardown),
 		cmocka_unit_test_setup_teardown(random_dirs, setup, teardown),
+		cmocka_unit_test_setup_teardown(some_at_a_time, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
