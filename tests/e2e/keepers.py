@@ -254,13 +254,14 @@ class Keeper:
         return self.wrong(f"{name} is version {n}, {said}; it was {self.names[name]}")
 
     def is_torn(self, name, data):
-        """Of a write that was not ended: some of the new version over the old one."""
+        """Of a write that was not ended: some of the new version, or nothing yet, over the old one,
+        or where there was none."""
         if name not in self.torn:
             return False
-        new, old = [content(self.who, v["number"], v["size"]) if v else b""
+        new, old = [content(self.who, v["number"], v["size"]) if v else None
                     for v in self.torn[name]]
         n = next((i for i, (a, b) in enumerate(zip(new, data)) if a != b), min(len(new), len(data)))
-        return data != old and data[n:] == old[n:][:len(data) - n]
+        return data != old and data[n:] == (old or b"")[n:][:len(data) - n]
 
     def look_at_dir(self, d):
         said = self.judge(self.read_keep, self.path(d))
