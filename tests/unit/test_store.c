@@ -1145,7 +1145,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_new), T(test_kept), T(test_default_sizes), T(test_died_while_making),
 		T(test_killed_while_making), T(test_race), T(test_exclusive),
-		T(test_busy), T(test_killed), T(test_killed_just_now), T(test_ending), T(test_other_sizes),
+		T(test_busy), T(test_killed), T(test_killed_just_now), T(test_ending),
+		T(test_other_sizes),
 		T(test_no_place), T(test_too_small),
 		T(test_too_large), T(test_no_space), T(test_cut_short), T(test_foreign),
 		T(test_missing), T(test_texts), T(test_newer_pool), T(test_newer_index),
