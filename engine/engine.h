@@ -299,6 +299,9 @@ struct store_stat {
 	char serves[64]; /* host:port that it serves it at, or "" */
 };
 int engine_store_stat(const char *dir, struct store_stat *ret);
+/* The same when who ends is gone, and with him what else he had, as a port. Blocks, for as long
+ * as who opens the store would. */
+int engine_store_await(const char *dir, struct store_stat *ret);
 /* Gives its memory back; with `disk`, what it has on one, too. -EBUSY if it runs, -ENOENT. */
 int engine_store_remove(const char *dir, bool disk);
 

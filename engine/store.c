@@ -42,6 +42,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/crash.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -696,6 +697,16 @@ int engine_store_stat(const char *dir, struct store_stat *ret)
 	}
 	*ret = st;
 	return 0;
+}
+
+int engine_store_await(const char *dir, struct store_stat *ret)
+{
+	uint64_t until = clock_ns() + LOCKFILE_END_MS * NS_PER_MS;
+	int r;
+
+	while (!(r = engine_store_stat(dir, ret)) && ret->ends && clock_ns() < until)
+		usleep(1000);
+	return r;
 }
 
 /* Everything in data that is ours. */

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
-#include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -83,28 +82,12 @@ static int make_absolute(struct config *c)
 	return status ? status : daemon_absolute("serve", c, "ssd", c->ssd);
 }
 
-enum { ENDS_MS = 10000 };
-
-/* As it is when who had it and was killed is gone, with its port. */
-static bool is_in_use(const char *store, struct store_stat *ret)
-{
-	const struct timespec ms = { .tv_nsec = NS_PER_MS };
-	uint64_t until_ns = clock_ns() + ENDS_MS * NS_PER_MS;
-
-	while (engine_store_stat(store, ret) == 0 && ret->state == STORE_RUNNING) {
-		if (!ret->ends || clock_ns() > until_ns)
-			return true;
-		nanosleep(&ms, NULL);
-	}
-	return false;
-}
-
 /* A store that somebody uses is said to be in use, not its port. */
 static int check_free(const struct serving *s)
 {
 	struct store_stat st;
 
-	if (!is_in_use(s->store, &st))
+	if (engine_store_await(s->store, &st) < 0 || st.state != STORE_RUNNING)
 		return EXIT_DONE;
 	if (!*st.serves)
 		return cmd_fail(EXIT_FAILED, "serve", "store %s: in use by process %d, a mount or "

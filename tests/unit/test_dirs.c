@@ -66,26 +66,34 @@ static void by_hand(void **state)
 
 struct model {
 	uint64_t parent, quota; /* parent 0: it is not there */
-	int64_t pages;
+	int64_t pages, below;
 } m[N + 1];
 
-static bool is_below(uint64_t dir, uint64_t which)
+static bool is_below(const struct model *v, uint64_t dir, uint64_t which)
 {
-	for (; dir != 1 && dir != which; dir = m[dir].parent)
+	for (; dir != 1 && dir != which; dir = v[dir].parent)
 		;
 	return dir == which;
 }
 
+static void sum_up(struct model *v, unsigned n)
+{
+	for (unsigned i = 1; i <= n; i++)
+		v[i].below = 0;
+	for (unsigned i = 1; i <= n; i++)
+		for (uint64_t at = i; v[i].parent; at = v[at].parent) {
+			v[at].below += v[i].pages;
+			if (at == 1)
+				break;
+		}
+}
+
 static void check(void)
 {
-	for (uint64_t i = 1; i <= N; i++) {
-		int64_t sum = 0;
-		for (uint64_t k = 1; k <= N; k++)
-			if (m[k].parent && is_below(k, i))
-				sum += m[k].pages;
+	sum_up(m, N);
+	for (uint64_t i = 1; i <= N; i++)
 		if (m[i].parent)
-			assert_int_equal(dirs_used(d, i), m[i].quota ? sum : 0);
-	}
+			assert_int_equal(dirs_used(d, i), m[i].quota ? m[i].below : 0);
 }
 
 static void random_dirs(void **state)
@@ -118,7 +126,7 @@ static void random_dirs(void **state)
 		} else if (dir != 1 && is_empty) {
 			m[dir].parent = m[dir].quota = 0;
 			dirs_remove(d, dir);
-		} else if (dir != 1 && !is_below(parent, dir)) {
+		} else if (dir != 1 && !is_below(m, parent, dir)) {
 			m[dir].parent = parent;
 			assert_int_equal(dirs_put(d, dir, parent, m[dir].quota), 0);
 		}
@@ -131,49 +139,25 @@ static void random_dirs(void **state)
 /* What a first quota counts in lots, and what is changed meanwhile. */
 enum { MANY = 5000 };
 
-struct one {
-	uint64_t parent;
-	int64_t pages, below;
-};
-
-static void sum_up(struct one *v)
-{
-	for (unsigned i = 1; i <= MANY; i++)
-		v[i].below = 0;
-	for (unsigned i = 1; i <= MANY; i++)
-		for (uint64_t at = i; v[i].parent; at = v[at].parent) {
-			v[at].below += v[i].pages;
-			if (at == 1)
-				break;
-		}
-}
-
-static bool is_in(const struct one *v, uint64_t dir, uint64_t which)
-{
-	for (; dir != 1 && dir != which; dir = v[dir].parent)
-		;
-	return dir == which;
-}
-
 /* In any order of their numbers, so that those above come after those below as well. */
-static void change_one(struct one *v, uint64_t roll)
+static void change_one(struct model *v, uint64_t roll)
 {
 	uint64_t dir = 2 + roll % (MANY - 1), parent = 1 + (roll >> 16) % MANY;
 	int64_t pages = (int64_t)(roll >> 40 & 15) - v[dir].pages;
 
 	if (!v[dir].parent) {
-		v[dir] = (struct one){ .parent = 1 };
+		v[dir] = (struct model){ .parent = 1 };
 		assert_int_equal(dirs_put(d, dir, 1, 0), 0);
 	} else if (roll >> 32 & 1) {
 		v[dir].pages += pages;
 		assert_int_equal(dirs_add(d, dir, pages), 0);
-	} else if (v[parent].parent && !is_in(v, parent, dir)) {
+	} else if (v[parent].parent && !is_below(v, parent, dir)) {
 		v[dir].parent = parent;
 		assert_int_equal(dirs_put(d, dir, parent, dir % 7 ? 0 : 1), 0);
 	}
 }
 
-static void remove_empty(struct one *v)
+static void remove_empty(struct model *v)
 {
 	_cleanup_(freep) bool *full = calloc(MANY + 1, sizeof(*full));
 
@@ -183,14 +167,14 @@ static void remove_empty(struct one *v)
 	for (unsigned i = 2; i <= MANY; i++)
 		if (v[i].parent && !full[i] && !v[i].pages) {
 			dirs_remove(d, i);
-			v[i] = (struct one){ 0 };
+			v[i] = (struct model){ 0 };
 		}
 }
 
 static void some_at_a_time(void **state)
 {
 	uint64_t seed = clock_ns(), over;
-	_cleanup_(freep) struct one *v = calloc(MANY + 1, sizeof(*v));
+	_cleanup_(freep) struct model *v = calloc(MANY + 1, sizeof(*v));
 
 	(void)state;
 	print_message("seed %llu\n", (unsigned long long)seed);
@@ -206,21 +190,21 @@ static void some_at_a_time(void **state)
 				assert_int_equal(dirs_put(d, i, v[i].parent, 0), 0);
 		assert_false(dirs_have_quotas(d));
 		assert_int_equal(dirs_put(d, 1, 1, 1), 0);
-		sum_up(v);
+		sum_up(v, MANY);
 		assert_true(dirs_used(d, 1) < (uint64_t)v[1].below);
 		unsigned lots = 1;
 		do {
 			for (unsigned i = 0; i < 200; i++)
 				change_one(v, random_next(&seed));
 			remove_empty(v);
-			sum_up(v);
+			sum_up(v, MANY);
 			assert_true(dirs_used(d, 1) <= (uint64_t)v[1].below);
 			lots++;
 		} while (dirs_count_more(d));
 		assert_in_range(lots, 10, MANY / 100);
 		for (unsigned i = 0; i < 1000; i++)
 			change_one(v, random_next(&seed));
-		sum_up(v);
+		sum_up(v, MANY);
 		assert_int_equal(dirs_used(d, 1), v[1].below);
 		for (uint64_t i = 2; i <= MANY; i++)
 			if (v[i].parent) {
